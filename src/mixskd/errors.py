@@ -1,0 +1,22 @@
+"""The one exception for a user's mistake: a single line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The command line prints it on stderr and exits with code 2, without a traceback."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest of ``choices``, or the empty string if none is close."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a ``name`` that is none of the ``choices`` of its ``kind``."""
+    choices = sorted(choices)
+    return UserError(f"unknown {kind} {name!r}{nearest(name, choices)} Choose from: {', '.join(choices)}")
