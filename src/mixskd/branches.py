@@ -1,0 +1,72 @@
+"""What is attached to a backbone only while it trains: auxiliary branches, the self-teacher, the discriminators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.losses import full_precision
+
+if TYPE_CHECKING:
+    from mixskd.backbones.staged import StagedBackbone
+
+
+class AuxiliaryBranches(nn.Module):
+    """The branches b_1 .. b_{K-1} of MixSKD Eq. 1 and 2: after stage k, fresh copies of the stages after it (zeta_k).
+
+    Gives Tables 6 to 11 of the paper for its backbones, and the like for any other.
+    """
+
+    def __init__(self, backbone: StagedBackbone) -> None:
+        super().__init__()
+        branches = range(1, len(backbone.stages))
+        self.alignments = nn.ModuleList(backbone.fresh_tail(k) for k in branches)
+        self.heads = nn.ModuleList(nn.Linear(backbone.feature_dim, backbone.num_classes) for _ in branches)
+
+    def forward(self, stage_maps: Sequence[Tensor]) -> list[Tensor]:
+        """The K aligned maps F_1 .. F_K, each of the last stage's shape ``B x C x H x W``, from the K stage maps."""
+        aligned = [align(x) for align, x in zip(self.alignments, stage_maps[:-1], strict=True)]
+        return [*aligned, stage_maps[-1]]
+
+
+class SelfTeacher(nn.Module):
+    """h of MixSKD Eq. 11: concatenate K maps on channels, 1x1 convolution KC -> C, global pooling, linear classifier.
+
+    A 1x1 convolution commutes with pooling, so it runs on the pooled vectors. ``norm_act`` puts batch norm and ReLU
+    between them, as neither paper nor released code do; then it runs on the maps. ``stages`` (1-based) restricts h to
+    chosen maps (Table 5, right).
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, stages: Sequence[int], *, norm_act: bool = False
+    ) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        self.projection = nn.Linear(channels * len(self.stages), channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels) if norm_act else None
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, maps: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
+        """Logits ``B x N`` from the K maps ``B x C x H x W`` and their global averages ``B x C``."""
+        if self.norm is None:
+            return self.classifier(self.projection(torch.cat([pooled[k - 1] for k in self.stages], dim=1)))
+        stacked = torch.cat([full_precision(maps[k - 1]) for k in self.stages], dim=1)
+        projected = self.projection(stacked.movedim(1, -1)).movedim(-1, 1)
+        return self.classifier(self.norm(projected).relu().mean((2, 3)))
+
+
+class Discriminators(nn.Module):
+    """D_1 .. D_K of MixSKD Eq. 8: two-layer perceptrons on pooled maps, ``B x C`` -> 128 -> ``B x outputs`` logits."""
+
+    def __init__(self, stages: int, channels: int, outputs: int = 1, hidden: int = 128) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, outputs)) for _ in range(stages)
+        )
+
+    def forward(self, pooled: Sequence[Tensor]) -> list[Tensor]:
+        """K logits from K pooled maps."""
+        return [tower(x) for tower, x in zip(self.towers, pooled, strict=True)]

@@ -1,0 +1,50 @@
+"""Pure loss functions, each with its equation. All reduce over the batch by the mean and compute in at least fp32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """``x`` in fp32, or unchanged if it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross-entropy of ``logits`` (``B x N``) with class indices ``labels`` (``B``)."""
+    return F.cross_entropy(full_precision(logits), labels)
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, *, scale: bool = True) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) of two ``B x N`` logits (Hinton et al., 2015).
+
+    The teacher is a constant: no gradient reaches it. ``scale=False`` leaves the factor T^2 out.
+    """
+    log_p = F.log_softmax(full_precision(student) / temperature, dim=1)
+    log_q = F.log_softmax(full_precision(teacher.detach()) / temperature, dim=1)
+    divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    return divergence * temperature**2 if scale else divergence
+
+
+def feature_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of two ``B x C x H x W`` maps, the summand of MixSKD Eq. 7. Both sides get gradients."""
+    return F.mse_loss(full_precision(a), full_precision(b))
+
+
+def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:
+    """-log D(I) - log(1 - D(M)), the summand of MixSKD Eq. 8, from the logits of D: ``B x 1``, or ``B x 2``.
+
+    Two logits are the released code's form: independent sigmoids with the targets [1, 0] and [0, 1], averaged.
+    """
+    target = torch.zeros_like(interpolated)
+    target[:, 0] = 1
+    other = 1 - target
+    bce = F.binary_cross_entropy_with_logits
+    return bce(interpolated, target) + bce(mixed, other)
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """``x`` forward, its gradient times -1 backward (Ganin et al., 2016)."""
+    return 2 * x.detach() - x

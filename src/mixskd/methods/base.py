@@ -1,0 +1,88 @@
+"""The shape of every method: a module that holds the backbone and turns a batch into a dict of named losses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.backbones.staged import StagedBackbone
+from mixskd.errors import UserError, nearest, unknown
+
+
+def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
+    """``config_type`` from ``options``; the key ``preset`` names the defaults under them (``config_type.PRESETS``).
+
+    Raises UserError for an unknown option or preset, or a value that the configuration refuses.
+    """
+    names = [field.name for field in dataclasses.fields(config_type)]
+    values = dict(options)
+    if "preset" in names:
+        preset = values.get("preset", "paper")
+        if preset not in config_type.PRESETS:
+            raise unknown("preset", preset, config_type.PRESETS)
+        values = {**config_type.PRESETS[preset], **values}
+    for name in values:
+        if name not in names:
+            raise UserError(f"unknown option {name!r} of the method{nearest(name, names)}; it has: {', '.join(names)}")
+    return config_type(**values)
+
+
+class Method(nn.Module):
+    """A training objective round a ``backbone``; deploying is taking ``method.backbone`` out.
+
+    ``Method(backbone, temperature=4.0)`` overrides single hyper-parameters of ``Config``, ``Method(backbone, config)``
+    gives them all. It never touches a device, an optimizer or a file.
+    """
+
+    Config: ClassVar[type]
+
+    def __init__(self, backbone: StagedBackbone, config: Any = None, **options: Any) -> None:
+        super().__init__()
+        if not isinstance(backbone, StagedBackbone):
+            raise UserError(
+                f"a method needs a staged backbone, not {type(backbone).__name__}; "
+                "make one with mixskd.build_backbone(name, num_classes)"
+            )
+        if config is not None and options:
+            config = dataclasses.replace(config, **options)
+        self.config = make_config(self.Config, options) if config is None else config
+        self.backbone = backbone
+        self.build()
+
+    def build(self) -> None:
+        """Create what the method attaches to ``self.backbone``."""
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
+        """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
+        return None
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+        """The losses of a batch: ``images`` ``B x C x H x W``, ``labels`` ``B`` -> ``loss``, ``output``, every term.
+
+        ``output`` is the backbone's logits ``B x N``; the other values are scalars. Without ``draws`` it draws itself.
+        """
+        raise NotImplementedError
+
+
+def check_positive(**values: float) -> None:
+    """Raises UserError naming the first of ``values`` that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} must be above 0, not {value}")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raises UserError naming the first of ``values`` that is below 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{name} must be 0 or above, not {value}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError if ``value`` is none of ``choices``."""
+    if value not in choices:
+        raise unknown(name, value, choices)

@@ -1,0 +1,26 @@
+"""Plain training with cross-entropy: what every other method is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mixskd.losses import cross_entropy
+from mixskd.methods.base import Method
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Cross-entropy has no hyper-parameter."""
+
+
+class Baseline(Method):
+    """L = CE(f(x), y)."""
+
+    Config = BaselineConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+        logits = self.backbone(images)
+        return {"loss": cross_entropy(logits, labels), "output": logits}

@@ -1,0 +1,107 @@
+"""The mix of a batch with a permutation of itself: one linear operator for images, feature maps, logits and labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MIXES = ("mixup", "cutmix")
+
+
+class Mix(NamedTuple):
+    """x, x[pi] -> lam x + (1 - lam) x[pi] (MixSKD, Eq. 4, 6 and 9), sampled once a step by :func:`sample_mix`.
+
+    ``lam``: the weight of the unpermuted operand, a scalar or one value an image (``B``).
+    ``permutation``: ``B`` indices. ``box``: for CutMix ``(top, bottom, left, right)`` in pixels of the ``size``
+    (height, width) for which it was drawn, else None. With a box the maps and images are pasted and ``lam`` is the area
+    that is left of the first operand, so that labels and logits mix by the same ratio.
+    """
+
+    lam: Tensor
+    permutation: Tensor
+    box: Tensor | None = None
+    size: tuple[int, int] = (0, 0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``; at least fp32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if x.ndim == 4 and self.box is not None:
+            weight = 1 - self.coverage(x.shape[-2], x.shape[-1])
+        else:
+            weight = self.lam.reshape(-1, *[1] * (x.ndim - 1)) if self.lam.ndim else self.lam
+        x = x.to(dtype)
+        return torch.lerp(x[self.permutation], x, weight.to(dtype))
+
+    def pooled(self, mixed_map: Tensor, pooled: Tensor) -> Tensor:
+        """The global average of ``mixed_map`` (``B x C``), from the unmixed ``pooled`` vectors where that is exact.
+
+        Pooling is linear and commutes with mixup; a CutMix box weighs positions differently, so there it does not.
+        """
+        return self(pooled) if self.box is None else mixed_map.mean((2, 3))
+
+    def coverage(self, height: int, width: int) -> Tensor:
+        """The share of each cell of a ``height x width`` grid that the box covers (area resampling; mean = 1 - lam)."""
+        assert self.box is not None
+        top, bottom, left, right = self.box.unbind()
+        rows = _overlap(top, bottom, height, self.size[0])
+        columns = _overlap(left, right, width, self.size[1])
+        return rows[:, None] * columns[None, :]
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated one-hot of Eq. 4."""
+        log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+        first = log_p.gather(1, labels[:, None]).squeeze(1)
+        second = log_p.gather(1, labels[self.permutation][:, None]).squeeze(1)
+        return -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
+
+
+def sample_mix(
+    images: Tensor,
+    alpha: float,
+    kind: str = "mixup",
+    *,
+    per_sample: bool = False,
+    derangement: bool = False,
+    generator: torch.Generator | None = None,
+) -> Mix:
+    """Draw lam ~ Beta(alpha, alpha) and a permutation for ``images`` (``B x C x H x W``), without a host sync.
+
+    ``kind`` is ``mixup`` (ICLR 2018) or ``cutmix`` (ICCV 2019: side ratio sqrt(1 - lam), uniform centre, clipped box,
+    lam recomputed from its area). ``per_sample`` draws one lam an image (mixup only); ``derangement`` a permutation
+    without fixed points.
+    """
+    batch, device = images.shape[0], images.device
+    lam = sample_beta(alpha, (batch,) if per_sample else (), device, generator)
+    permutation = torch.randperm(batch, generator=generator, device=device)
+    if derangement:  # one random cycle through all images
+        permutation = torch.empty_like(permutation).scatter_(0, permutation, permutation.roll(1))
+    if kind == "mixup":
+        return Mix(lam, permutation)
+    height, width = images.shape[-2:]
+    extent = torch.tensor([height, width], device=device)
+    half = (extent * (1 - lam).sqrt()).floor() / 2
+    centre = (torch.rand(2, generator=generator, device=device) * extent).floor()
+    low = (centre - half).floor().clamp(min=0)
+    high = torch.minimum((centre + half).floor(), extent)
+    area = (high - low).prod() / (height * width)
+    return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
+
+
+def sample_beta(alpha: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Samples of Beta(alpha, alpha), float32, from two Gamma draws of ``generator`` on ``device``."""
+    concentration = torch.full((2, *shape), alpha, dtype=torch.float64, device=device)
+    gammas = torch._standard_gamma(concentration, generator=generator)  # ty: ignore
+    total = gammas.sum(0)
+    fair_coin = torch.rand(shape, generator=generator, device=device, dtype=torch.float64).round()
+    # For a tiny alpha both draws can underflow to 0; the distribution is then that of a fair coin.
+    return torch.where(total > 0, gammas[0] / total.clamp(min=1e-300), fair_coin).float()
+
+
+def _overlap(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:
+    """How much of each of ``cells`` equal parts of [0, extent] lies in [low, high]; values in [0, 1]."""
+    width = extent / cells
+    edges = torch.arange(cells + 1, device=low.device) * width
+    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / width
