@@ -1,0 +1,33 @@
+"""The networks that are deployed, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
+from mixskd.backbones.staged import StagedBackbone
+from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.errors import unknown
+
+BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
+    **CIFAR_RESNETS,
+    "wrn_16_2": partial(wide_resnet, depth=16, width=2),
+    **RESNETS,
+}
+
+
+def build_backbone(name: str, num_classes: int) -> StagedBackbone:
+    """A fresh backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width.
+
+    Raises UserError for an unknown name, with the nearest one.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name](num_classes)
+    if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
+        return wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
+    raise unknown("backbone", name, BACKBONES)
+
+
+__all__ = ["BACKBONES", "StagedBackbone", "build_backbone"]

@@ -1,0 +1,94 @@
+"""ResNets: torchvision's own nets cut into stages, with a 7x7 stem for 224 px or a 3x3 stem for 32 px."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from mixskd.backbones.staged import StagedBackbone
+
+LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+}
+
+
+def resnet(num_classes: int, *, name: str) -> StagedBackbone:
+    """A ResNet for 224 px (v1.5: the stride on the 3x3), Kaiming fan-out initialisation (MixSKD, Tables 10 and 11)."""
+    net = ResNet(*LAYOUTS[name], num_classes=num_classes)
+    stem = OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool)
+    return StagedBackbone(
+        _stages(stem, net), net.fc, name=name, min_size=1, default_size=224, initialise=_kaiming_fan_out
+    )
+
+
+def cifar_resnet(num_classes: int, *, name: str, stem_relu: bool = True) -> StagedBackbone:
+    """A ResNet for 32 px (MixSKD, Table 6): 3x3 stem without pooling, post-activation, PyTorch's initialisation.
+
+    ``stem_relu=False`` leaves out the ReLU after the stem's batch norm, as the released MixSKD net does.
+    """
+    net = ResNet(*LAYOUTS[name.removeprefix("cifar_").removesuffix("_linear_stem")], num_classes=num_classes)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    stem = OrderedDict[str, nn.Module](conv1=nn.Conv2d(3, 64, 3, padding=1, bias=False), bn1=net.bn1)
+    if stem_relu:
+        stem["relu"] = net.relu
+    return StagedBackbone(_stages(stem, net), net.fc, name=name)
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice, with a bare 1x1 convolution where the shape changes; no activation after the sum."""
+
+    def __init__(self, inplanes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inplanes), nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(planes), nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        changes = stride > 1 or inplanes != planes
+        self.shortcut = nn.Conv2d(inplanes, planes, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(x))
+        residual = x if self.shortcut is None else self.shortcut(y)
+        y = self.conv2(torch.relu(self.bn2(self.conv1(y))))
+        return y + residual
+
+
+def cifar_preact_resnet18(num_classes: int) -> StagedBackbone:
+    """The pre-activation ResNet-18 that the released code gives to MixSKD's peers; no norm before the pooling."""
+    stem = OrderedDict[str, nn.Module](conv1=nn.Conv2d(3, 64, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(64))
+    stem["relu"] = nn.ReLU()
+    widths = [64, 64, 128, 256, 512]
+    layers = [
+        nn.Sequential(PreActBlock(widths[i], widths[i + 1], 1 if i == 0 else 2), PreActBlock(*widths[i + 1 : i + 2] * 2, 1))
+        for i in range(4)
+    ]
+    stages = [nn.Sequential(OrderedDict([*stem.items(), ("layer1", layers[0])]))]
+    stages += [nn.Sequential(OrderedDict([(f"layer{i + 1}", layers[i])])) for i in range(1, 4)]
+    return StagedBackbone(stages, nn.Linear(512, num_classes), name="cifar_preact_resnet18")
+
+
+def _stages(stem: OrderedDict[str, nn.Module], net: ResNet) -> list[nn.Module]:
+    first = nn.Sequential(OrderedDict([*stem.items(), ("layer1", net.layer1)]))
+    return [first, *(nn.Sequential(OrderedDict([(f"layer{i}", getattr(net, f"layer{i}"))])) for i in (2, 3, 4))]
+
+
+def _kaiming_fan_out(module: nn.Module) -> None:
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
+
+
+RESNETS = {name: partial(resnet, name=name) for name in LAYOUTS}
+CIFAR_RESNETS = {
+    "cifar_resnet18": partial(cifar_resnet, name="cifar_resnet18"),
+    "cifar_resnet50": partial(cifar_resnet, name="cifar_resnet50"),
+    "cifar_resnet18_linear_stem": partial(cifar_resnet, name="cifar_resnet18_linear_stem", stem_relu=False),
+    "cifar_preact_resnet18": cifar_preact_resnet18,
+}

@@ -1,0 +1,42 @@
+"""Writing files so that a reader, or a run that died meanwhile, never sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mixskd.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; on success it is synced to disk and renamed over ``path``.
+
+    On any failure ``path`` stays as it was and the temporary file is removed. Raises UserError if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left on the disk for {path}; free some and --resume: nothing was lost") from None
+        raise
+    except RuntimeError as error:  # torch's own writer reports a failed write so
+        if "PytorchStreamWriter" in str(error) or "write" in str(error):
+            raise UserError(f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost") from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by a file that holds ``text``."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM end a run between two steps, after a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(SystemExit):
+    """The run was asked to stop and has saved itself; the exit code is 128 + the signal's number."""
+
+
+class Interrupt:
+    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one acts as it would have."""
+
+    def __init__(self) -> None:
+        self.requested = 0
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.requested = number
+        signal.signal(number, self.previous[number])
+
+    def leave_if_requested(self, out: Path) -> None:
+        """Raises Interrupted, with a line on stderr, if a signal came."""
+        if self.requested:
+            import sys
+
+            print(f"mixskd: stopped by {signal.Signals(self.requested).name}; saved in {out}, go on with --resume",
+                  file=sys.stderr)  # fmt: skip
+            raise Interrupted(128 + self.requested)

@@ -1,0 +1,225 @@
+"""The loop round the step: it feeds, logs, evaluates and saves, and names no method."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mixskd.backbones import StagedBackbone, build_backbone
+from mixskd.config import Experiment
+from mixskd.data import load_data, make_loaders
+from mixskd.deploy.model_file import save_model
+from mixskd.errors import UserError
+from mixskd.evaluation.accuracy import evaluate_model
+from mixskd.methods import METHODS, make_config
+from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.interrupt import Interrupt
+from mixskd.training.precision import choose_device, choose_precision
+from mixskd.training.progress import Progress
+from mixskd.training.run_folder import RunFolder, provenance
+from mixskd.training.schedule import learning_rate
+from mixskd.training.step import TrainStep
+
+
+@dataclass
+class Position:
+    """Where a run stands; part of the checkpoint."""
+
+    step: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
+
+
+class Trainer:
+    """One run of an experiment in ``folder``."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment, self.folder = experiment, folder
+        run = experiment.run
+        self.device = choose_device(run.device)
+        self.precision = choose_precision(run.precision, self.device)
+        torch.manual_seed(run.seed)
+        self.data = load_data(experiment.data, run.seed)
+        backbone = build_backbone(experiment.backbone, len(self.data.classes))
+        if self.data.image_size < backbone.min_size:
+            raise UserError(
+                f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {self.data.image_size}; "
+                f"set --data.image-size {backbone.default_size}"
+            )
+        method_type = METHODS[experiment.method.name]
+        method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
+        self.loader, self.test_loader = make_loaders(
+            self.data, run.batch_size, self.device, run.seed, workers=experiment.data.workers
+        )
+        self.step = TrainStep(method, experiment.optim, self.device, self.precision, run.accumulate)
+        self.ema: AveragedModel | None = None
+        if experiment.optim.ema > 0:
+            average = get_ema_multi_avg_fn(experiment.optim.ema)
+            self.ema = AveragedModel(backbone, multi_avg_fn=average, use_buffers=True)
+        self.position = Position()
+        self.sums: dict[str, Tensor] = {}
+        self.bad_steps: dict[str, Tensor] = {}
+        self.started = time.perf_counter()
+
+    @property
+    def deployed(self) -> StagedBackbone:
+        """The classifier that is evaluated and saved: the backbone, or its moving average."""
+        return self.ema.module if self.ema is not None else self.step.method.backbone  # type: ignore[return-value]
+
+    def run(self) -> dict[str, Any]:
+        """Train from the present position to the end; the summary."""
+        epochs, length = self.experiment.run.epochs, len(self.loader)
+        with Progress(self.experiment, length) as progress, Interrupt() as interrupt:
+            for epoch in range(self.position.step // length, epochs):
+                first = self.position.step - epoch * length
+                for images, labels in self.loader.epoch(epoch, first):
+                    self.update(images, labels)
+                    progress.advance(self.position, self.sums, epoch, self.learning_rate)
+                    if interrupt.requested or self.due():
+                        self.save()
+                    interrupt.leave_if_requested(self.folder.path)
+                self.close_epoch(epoch)
+                progress.epoch_done(self.position.rows[-1])
+                self.save()
+        return self.finish()
+
+    @property
+    def learning_rate(self) -> float:
+        return learning_rate(
+            self.experiment.optim, self.position.step, len(self.loader), self.experiment.run.epochs
+        )
+
+    def update(self, images: Tensor, labels: Tensor) -> None:
+        """One step, and its terms added up on the device."""
+        step = self.position.step
+        terms = self.step(images, labels, self.learning_rate, seed=step_seed(self.experiment.run.seed, step))
+        if self.ema is not None:
+            self.ema.update_parameters(self.step.method.backbone)
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
+            bad = self.bad_steps.get(name, torch.full_like(term, -1.0))
+            self.bad_steps[name] = torch.where((bad < 0) & ~term.isfinite(), float(step), bad)
+        self.position.step += 1
+        self.position.images += len(images)
+
+    def due(self) -> bool:
+        every = self.experiment.run.checkpoint_every_steps
+        return every > 0 and self.position.step % every == 0
+
+    def close_epoch(self, epoch: int) -> None:
+        """Evaluate the deployed classifier, add the epoch's row, start new sums."""
+        self.check_finite()
+        steps = len(self.loader)
+        scores = evaluate_model(self.deployed, self.test_loader, self.device, precision=self.precision)
+        row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
+        row["lr"] = learning_rate(
+            self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs
+        )
+        row |= {f"train_{name}": value.item() / steps for name, value in self.sums.items()}
+        row |= {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
+        self.position.rows.append(row)
+        self.sums = {}
+
+    def check_finite(self) -> None:
+        """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
+        bad = {name: int(step.item()) for name, step in self.bad_steps.items() if step.item() >= 0}
+        if bad:
+            name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
+            checkpoint = self.folder.checkpoint
+            kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+            raise UserError(
+                f"the loss term {name!r} became NaN or infinite at step {bad[name] + 1}; {kept}; "
+                "try a smaller --optim.lr or --run.precision fp32"
+            )
+
+    def save(self) -> None:
+        """Write checkpoint.pt and metrics.csv, unless the run has diverged."""
+        self.check_finite()
+        now = time.perf_counter()
+        self.position.seconds += now - self.started
+        self.started = now
+        state = {
+            **self.step.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "position": dataclasses.asdict(self.position),
+            "sums": self.sums,
+        }
+        save_checkpoint(self.folder.checkpoint, state)
+        self.folder.write_metrics(self.position.rows)
+
+    def restore(self) -> None:
+        """Go on from checkpoint.pt."""
+        state = load_checkpoint(self.folder.checkpoint, self.device)
+        self.step.load_state_dict(state)
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.position = Position(**state["position"])
+        self.sums = state["sums"]
+        self.folder.write_metrics(self.position.rows)
+
+    def finish(self) -> dict[str, Any]:
+        """Save the deployed classifier and the summary."""
+        experiment, rows = self.experiment, self.position.rows
+        save_model(
+            self.deployed,
+            self.folder.model,
+            backbone_name=experiment.backbone,
+            classes=self.data.classes,
+            image_size=self.data.image_size,
+            mean=self.data.mean,
+            std=self.data.std,
+        )
+        best = max(rows, key=lambda row: row["test_top1"])
+        summary = {
+            "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
+                           "data": experiment.data.source, "seed": experiment.run.seed},
+            "last": {"epoch": rows[-1]["epoch"], "top1": rows[-1]["test_top1"], "top5": rows[-1]["test_top5"]},
+            "best_on_test": {"epoch": best["epoch"], "top1": best["test_top1"], "top5": best["test_top5"]},
+            "updates": self.position.step,
+            "images": self.position.images,
+            "seconds": round(self.position.seconds, 1),
+            "images_per_second": round(self.position.images / max(self.position.seconds, 1e-9), 1),
+            "precision": self.precision,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "parameters": sum(p.numel() for p in self.deployed.parameters()),
+            "parameters_in_training": sum(p.numel() for p in self.step.method.parameters()),
+            **provenance(),
+        }  # fmt: skip
+        self.folder.write_summary(summary)
+        return summary
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """A seed of 63 bits for one step of one rank (splitmix64 of its three numbers)."""
+    x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step + 1) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1
+
+
+def train(experiment: Experiment, *, resume: bool = False) -> dict[str, Any]:
+    """Run ``experiment`` and return its summary, with the folder under ``out``.
+
+    Raises UserError for anything in the experiment, its data or its folder that cannot work.
+    """
+    folder = RunFolder(Path(experiment.out))
+    fresh = not folder.path.exists()
+    going_on = folder.claim(experiment, resume=resume)
+    try:
+        trainer = Trainer(experiment, folder)
+        if going_on:
+            trainer.restore()
+    except UserError:
+        if fresh:  # leave no folder behind for a run that never began
+            folder.config.unlink(missing_ok=True)
+            folder.path.rmdir()
+        raise
+    return {"out": str(folder.path), **trainer.run()}

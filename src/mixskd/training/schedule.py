@@ -1,0 +1,25 @@
+"""The learning rate, a pure function of the step (METHODS of the paper: linear warm-up, then steps or a cosine)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixskd.config import OptimConfig
+
+
+def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """The rate for the 0-based ``step`` of a run of ``epochs``.
+
+    During ``warmup_epochs`` it is lr (s + 1) / (warmup steps), per iteration. Then ``step`` multiplies it by ``decay``
+    from each 0-based epoch in ``milestones`` on; ``cosine`` is lr / 2 (1 + cos(pi (e - w) / (epochs - w))), per epoch.
+    """
+    warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
+    if step < warmup_steps:
+        return optim.lr * (step + 1) / warmup_steps
+    epoch = step // steps_per_epoch
+    if optim.schedule == "cosine":
+        span = max(epochs - optim.warmup_epochs, 1)
+        return optim.lr / 2 * (1 + math.cos(math.pi * (epoch - optim.warmup_epochs) / span))
+    return optim.lr * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)

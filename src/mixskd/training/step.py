@@ -1,0 +1,63 @@
+"""One update of the weights. It reads no tensor back to the host, whatever the method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mixskd.config import OptimConfig
+from mixskd.methods.base import Method
+from mixskd.training.precision import PRECISIONS
+
+
+class TrainStep:
+    """Forward, backward and SGD step of ``method`` on one batch, in ``precision``, split into ``accumulate`` parts."""
+
+    def __init__(self, method: Method, optim: OptimConfig, device: torch.device, precision: str, accumulate: int) -> None:
+        self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.dtype, self.accumulate = device, PRECISIONS[precision], accumulate
+        self.optimizer = torch.optim.SGD(
+            [p for p in method.parameters() if p.requires_grad],
+            lr=optim.lr,
+            momentum=optim.momentum,
+            nesterov=optim.nesterov,
+            weight_decay=optim.weight_decay,
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def __call__(self, images: Tensor, labels: Tensor, lr: float, seed: int) -> dict[str, Tensor]:
+        """Update the weights from ``images`` (``B x 3 x H x W``) and ``labels`` (``B``); the scalar terms, detached.
+
+        Every random number of the step follows from ``seed`` alone, so that a run can be resumed at any step.
+        """
+        torch.manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        parts = [self._backward(x, y) for x, y in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate))]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+    def _backward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        draws = self.method.draw(images)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            terms = self.method(images, labels, draws)
+        self.scaler.scale(terms["loss"] / self.accumulate).backward()
+        del terms["output"]
+        return {name: term.detach().float() for name, term in terms.items()}
+
+    def state_dict(self) -> dict[str, object]:
+        """Weights, buffers, momentum and loss scale."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        """Continue from what :meth:`state_dict` gave."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
