@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import mixskd
-from mixskd.config import Experiment, difference, from_yaml, to_yaml
+from mixskd.config import Experiment, difference, from_dict, read_yaml, to_yaml
 from mixskd.errors import UserError
 from mixskd.files import write_text
 
@@ -54,7 +54,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder")
         if self.config.exists():
-            changed = difference(from_yaml(self.config.read_text(encoding="utf-8")), experiment)
+            changed = difference(from_dict(read_yaml(self.config)), experiment)
             if changed:
                 raise UserError(f"{self.path} holds a run of another configuration: {'; '.join(changed)}; "
                                 "choose another --out, or give the same settings")  # fmt: skip

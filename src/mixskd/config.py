@@ -1,0 +1,279 @@
+"""The whole of an experiment as frozen dataclasses. Nothing here imports torch, so that the command line starts fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixskd.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Args:
+        source: a data set by name, an image folder, or an ``.npz`` file.
+        root: where a named data set lies, or is downloaded to; ``~/.cache/mixskd`` if not given.
+        image_size: height and width in pixels; that of the data set if not given.
+        holdout: the share of each class that is held out for testing where there is no test split.
+        skip_bad_images: leave unreadable images out, and count them, in place of stopping.
+        workers: processes that decode images; arrays need none.
+    """
+
+    source: str = "digits"
+    root: str | None = None
+    image_size: int | None = None
+    holdout: float = 0.2
+    skip_bad_images: bool = False
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.holdout < 1:
+            raise UserError(f"data.holdout must lie between 0 and 1, not {self.holdout}")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"data.image_size must be 1 or more, not {self.image_size}")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD and its schedule; the defaults are the paper's for CIFAR-100.
+
+    Args:
+        lr: the learning rate after warm-up.
+        momentum: of SGD.
+        nesterov: on for CIFAR in the released code, off for ImageNet.
+        weight_decay: on all parameters; 5e-4 for CIFAR, 1e-4 for fine-grained sets and ImageNet.
+        schedule: ``step`` or ``cosine``.
+        warmup_epochs: of linear warm-up, per iteration.
+        milestones: 0-based epochs from which ``step`` multiplies the rate by ``decay`` once more.
+        decay: that factor.
+        ema: decay of a moving average of the weights, which is then evaluated and deployed; 0 for none.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: str = "step"
+    warmup_epochs: float = 5
+    milestones: tuple[int, ...] = (105, 155)
+    decay: float = 0.1
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise UserError(f"optim.lr must be above 0, not {self.lr}")
+        if self.schedule not in ("step", "cosine"):
+            raise UserError(f"optim.schedule must be step or cosine, not {self.schedule!r}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema must be 0 or above and below 1, not {self.ema}")
+        if self.nesterov and self.momentum <= 0:
+            raise UserError("optim.nesterov needs a momentum above 0; set --optim.nesterov false")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, how large, on what.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: original images an update; MixSKD forwards as many mixes beside them.
+        seed: of weights, order, augmentation and mixing.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+        accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
+        checkpoint_every_steps: save within epochs too; 0 for at their end only.
+        log_every: steps between two readings of the losses for the progress bar.
+        progress: show the bar and a line an epoch.
+        tensorboard: write the epochs' figures for TensorBoard as well.
+    """
+
+    epochs: int = 205
+    batch_size: int = 64
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    accumulate: int = 1
+    checkpoint_every_steps: int = 0
+    log_every: int = 20
+    progress: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UserError(f"run.precision must be auto, fp32, bf16 or fp16, not {self.precision!r}")
+        if self.batch_size % self.accumulate:
+            raise UserError(f"run.accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """The objective by name, and those of its hyper-parameters that differ from its defaults."""
+
+    name: str = "mixskd"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that a run depends on; ``config.yaml`` of a run folder."""
+
+    backbone: str = "cifar_resnet18"
+    method: MethodChoice = field(default_factory=MethodChoice)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    out: str = "runs/mixskd"
+
+
+# Neither changes what is computed, so a run may go on with other values.
+NOT_COMPARED = ("out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.tensorboard", "data.workers")
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain values; the method's options lie beside its name."""
+    values = _plain(dataclasses.asdict(experiment))
+    values["method"] = {"name": experiment.method.name, **_plain(experiment.method.options)}
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """The inverse of :func:`to_dict`. Raises UserError for a key or a type that does not belong."""
+    values = dict(values)
+    method = values.get("method", {})
+    if isinstance(method, str):
+        method = {"name": method}
+    if isinstance(method, Mapping):
+        options = {key: value for key, value in method.items() if key != "name"}
+        values["method"] = {"name": method.get("name", "mixskd"), "options": options}
+    if isinstance(values.get("data"), str):
+        values["data"] = {"source": values["data"]}
+    return _build(Experiment, values, "")
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The text of ``config.yaml``."""
+    return yaml.safe_dump(to_dict(experiment), sort_keys=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError if it is missing or holds none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the configuration {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no configuration: it must hold keys such as backbone, method, data")
+    return values
+
+
+def difference(old: Experiment, new: Experiment) -> list[str]:
+    """What differs, as ``optim.lr 0.1 -> 0.05``, leaving out what does not change the result."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    return [
+        f"{key} {before.get(key, 'default')} -> {after.get(key, 'default')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in NOT_COMPARED
+    ]
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, mapping by mapping; another method drops the options of the one before."""
+    merged = dict(base)
+    for key, value in over.items():
+        under = merged.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            if key == "method" and value.get("name", under.get("name")) != under.get("name"):
+                under = {}
+            merged[key] = merge(under, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def known_keys() -> list[str]:
+    """The dotted name of every field but the method's own."""
+    values = to_dict(Experiment())
+    return [*flatten(values)]
+
+
+def convert(value: Any, kind: Any, key: str) -> Any:
+    """``value``, typed or as text from a command line, as the type ``kind``. Raises UserError if it is none."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, inner[0], key)
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [part for part in value.strip("[]() ").split(",") if part.strip()]
+        if isinstance(value, int | float):
+            value = [value]
+        return tuple(convert(part, typing.get_args(kind)[0], key) for part in value)
+    if origin is dict:
+        return dict(value)
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[str(value).lower()]
+        if kind is int:
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if kind is float:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise UserError(f"{key} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}") from None
+    return str(value)
+
+
+def build(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A dataclass ``kind`` from typed or textual ``values``. Raises UserError naming the nearest key or the type."""
+    return _build(kind, values, prefix)
+
+
+def _build(kind: Any, values: Any, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} must hold keys, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    arguments = {}
+    for raw, value in values.items():
+        name = str(raw).replace("-", "_")
+        if name not in names:
+            raise UserError(f"unknown key {prefix}{raw}{nearest(prefix + name, [prefix + n for n in names])}")
+        hint = hints[name]
+        key = f"{prefix}{name}"
+        arguments[name] = _build(hint, value, f"{key}.") if dataclasses.is_dataclass(hint) else convert(value, hint, key)
+    return kind(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

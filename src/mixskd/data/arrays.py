@@ -1,0 +1,91 @@
+"""Data sets that fit in memory as uint8 arrays: the embedded digits, and ``.npz`` files with MedMNIST's keys."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.split import stratified_holdout
+from mixskd.errors import UserError
+
+LABEL_KEYS = ("train_labels", "val_labels", "test_labels")
+
+
+def load_digits(holdout: float, seed: int) -> DataBundle:
+    """1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn, enlarged to 16 x 16; 10 classes."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    pixels = np.asarray(digits.images * (255 / 16), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
+    labels = np.asarray(digits.target, dtype=np.int64)
+    train, test = stratified_holdout(labels, holdout, seed=0)  # one split for all seeds, to compare runs
+    images = as_rgb(pixels)
+    return DataBundle(
+        ImageSet(images[train], labels[train]), ImageSet(images[test], labels[test]),
+        tuple(map(str, range(10))), image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, flip=False,
+    )  # fmt: skip
+
+
+def load_npz(path: Path, holdout: float, seed: int) -> DataBundle:
+    """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``
+    (``N`` or ``N x 1`` integers), the same for ``test_*`` (else ``val_*``, else a hold-out), optionally ``classes``.
+
+    Nothing in the file is executed. Raises UserError for anything else.
+    """
+    arrays = _read(path)
+    splits = {name: _split(path, arrays, name) for name in ("train", "val", "test") if f"{name}_images" in arrays}
+    if "train" not in splits:
+        raise UserError(f"{path} has no train_images and train_labels; it holds: {', '.join(sorted(arrays))}")
+    train = splits["train"]
+    test = splits.get("test", splits.get("val"))
+    if test is None:
+        kept, held = stratified_holdout(train.labels, holdout, seed)
+        images = np.asarray(train.images)
+        train, test = ImageSet(images[kept], train.labels[kept]), ImageSet(images[held], train.labels[held])
+    shapes = {np.shape(split.images)[1:] for split in (train, test)}
+    if len(shapes) > 1:
+        raise UserError(f"{path}: the splits' images differ in size: {', '.join(map(str, sorted(shapes)))}")
+    if "classes" in arrays:
+        classes = tuple(str(name) for name in arrays["classes"])
+    else:
+        classes = tuple(str(i) for i in range(int(train.labels.max()) + 1))
+    height, width = next(iter(shapes))[:2]
+    if height != width:
+        raise UserError(f"{path}: images are {height} x {width}; square ones are needed, so crop or pad them first")
+    return DataBundle(train, test, classes, image_size=height)
+
+
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """uint8 ``N x H x W`` or ``N x H x W x 1|3|4`` as ``N x H x W x 3``; an alpha channel is dropped."""
+    if images.ndim == 3:
+        images = images[..., None]
+    return images.repeat(3, axis=3) if images.shape[3] == 1 else np.ascontiguousarray(images[..., :3])
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
+        raise UserError(f"cannot read {path} as an .npz of plain arrays: {str(error).splitlines()[0]}") from None
+
+
+def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
+    images = arrays[f"{name}_images"]
+    if f"{name}_labels" not in arrays:
+        raise UserError(f"{path} has {name}_images but no {name}_labels")
+    labels = arrays[f"{name}_labels"]
+    if images.dtype != np.uint8:
+        raise UserError(f"{path}: {name}_images is {images.dtype}; it must be uint8, 0 to 255")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
+        raise UserError(f"{path}: {name}_images is {images.shape}; it must be N x H x W, or with 1, 3 or 4 channels last")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(f"{path}: {name}_labels is {labels.dtype} of shape {labels.shape}; it must be N integers")
+    if len(labels) != len(images):
+        raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
+    return ImageSet(as_rgb(images), labels.astype(np.int64))

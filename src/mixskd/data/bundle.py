@@ -1,0 +1,64 @@
+"""What a data set is to the rest of the library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixskd.errors import UserError
+
+CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with their labels: ``images`` is uint8 ``N x H x W x 3``, or N paths; ``labels`` N class indices."""
+
+    images: np.ndarray | Sequence[Path]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.images, np.ndarray)
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """A data set ready to be loaded: two splits, the class names, and how an image becomes a tensor.
+
+    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``flip``: whether a mirror image
+    keeps its class.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...] = CIFAR_MEAN
+    std: tuple[float, ...] = CIFAR_STD
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise UserError(f"there is one class only ({', '.join(self.classes)}); a classifier needs two or more")
+        for name, split in (("training", self.train), ("test", self.test)):
+            if not len(split):
+                raise UserError(f"the {name} split holds no image")
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise UserError(
+                    f"{name} labels run from {low} to {high}, but there are {len(self.classes)} classes: "
+                    f"they must lie in 0 to {len(self.classes) - 1}"
+                )
+        counts = Counter(self.train.labels.tolist())
+        if missing := [name for index, name in enumerate(self.classes) if index not in counts]:
+            shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+            raise UserError(f"{len(missing)} of {len(self.classes)} classes have no training image: {shown}")

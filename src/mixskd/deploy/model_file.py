@@ -1,0 +1,76 @@
+"""model.safetensors: the deployed classifier's weights, and in the metadata what is needed to use them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mixskd.backbones import StagedBackbone, build_backbone
+from mixskd.errors import UserError
+from mixskd.files import replacing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = "mixskd-model-1"
+
+
+def save_model(
+    backbone: StagedBackbone,
+    path: Path,
+    *,
+    backbone_name: str,
+    classes: Sequence[str],
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Write ``backbone``'s weights under the architecture's customary keys. Raises UserError on a full disk."""
+    description = {
+        "backbone": backbone_name,
+        "classes": list(classes),
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "mixskd": json.dumps(description)})
+        except SafetensorError as error:
+            raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
+
+    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
+    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
+    try:
+        about: dict[str, Any] = json.loads(metadata["mixskd"])
+        model = build_backbone(about["backbone"], len(about["classes"]))
+        model.load_export_state_dict(tensors)
+        model.classes = tuple(about["classes"])  # type: ignore[assignment]
+        model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        raise UserError(f"{path} is damaged: its weights do not fit the backbone that it names") from None
+    return model.eval()

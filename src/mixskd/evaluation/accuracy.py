@@ -1,0 +1,47 @@
+"""How good a classifier is on a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@torch.inference_mode()
+def evaluate_model(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device, *, precision: str = "fp32"
+) -> dict[str, float]:
+    """``top1``, ``top5`` and ``ece`` in per cent, ``loss`` (mean cross-entropy) and the number ``images``.
+
+    The model is put in evaluation mode and back. Top-5 is top-N where there are fewer than five classes.
+    """
+    was_training = model.training
+    model.eval()
+    metrics: dict[str, MulticlassAccuracy | MulticlassCalibrationError] = {}
+    loss, count = torch.zeros((), device=device), 0
+    for images, labels in loader:
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            logits = model(images)
+        logits = logits.float()
+        if not metrics:
+            classes = logits.shape[1]
+            metrics = {
+                "top1": MulticlassAccuracy(classes, average="micro"),
+                "top5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro"),
+                "ece": MulticlassCalibrationError(classes, n_bins=15),
+            }
+            for metric in metrics.values():
+                metric.to(device)
+        for metric in metrics.values():
+            metric.update(logits.softmax(1), labels)
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        count += len(labels)
+    model.train(was_training)
+    scores = {name: 100 * metric.compute().item() for name, metric in metrics.items()}
+    return {**scores, "loss": loss.item() / count, "images": count}
