@@ -40,9 +40,7 @@ class SelfTeacher(nn.Module):
     chosen maps (Table 5, right).
     """
 
-    def __init__(
-        self, channels: int, num_classes: int, stages: Sequence[int], *, norm_act: bool = False
-    ) -> None:
+    def __init__(self, channels: int, num_classes: int, stages: Sequence[int], *, norm_act: bool = False) -> None:
         super().__init__()
         self.stages = tuple(stages)
         self.projection = nn.Linear(channels * len(self.stages), channels, bias=False)

@@ -1,4 +1,4 @@
-"""The whole of an experiment as frozen dataclasses. Nothing here imports torch, so that the command line starts fast."""
+"""The whole of an experiment as frozen dataclasses. It imports no torch, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ NOT_COMPARED = ("out", "run.progress", "run.log_every", "run.checkpoint_every_st
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Plain values; the method's options lie beside its name."""
-    values = _plain(dataclasses.asdict(experiment))
-    values["method"] = {"name": experiment.method.name, **_plain(experiment.method.options)}
+    values = plain(dataclasses.asdict(experiment))
+    values["method"] = {"name": experiment.method.name, **plain(experiment.method.options)}
     return values
 
 
@@ -210,6 +210,30 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value
+    return values
+
+
+def default_out(experiment: Experiment, *, resume: bool) -> str:
+    """``runs/DATA-BACKBONE-METHOD-seedN``, numbered if a run lies there already that is not to be resumed."""
+    data = Path(experiment.data.source).stem or "data"
+    backbone = experiment.backbone.replace("/", "_")
+    base = f"runs/{data}-{backbone}-{experiment.method.name}-seed{experiment.run.seed}"
+    out, number = base, 1
+    while not resume and Path(out).exists():
+        number += 1
+        out = f"{base}-{number}"
+    return out
+
+
 def known_keys() -> list[str]:
     """The dotted name of every field but the method's own."""
     values = to_dict(Experiment())
@@ -267,13 +291,15 @@ def _build(kind: Any, values: Any, prefix: str) -> Any:
             raise UserError(f"unknown key {prefix}{raw}{nearest(prefix + name, [prefix + n for n in names])}")
         hint = hints[name]
         key = f"{prefix}{name}"
-        arguments[name] = _build(hint, value, f"{key}.") if dataclasses.is_dataclass(hint) else convert(value, hint, key)
+        arguments[name] = (
+            _build(hint, value, f"{key}.") if dataclasses.is_dataclass(hint) else convert(value, hint, key)
+        )
     return kind(**arguments)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -19,4 +19,4 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a ``name`` that is none of the ``choices`` of its ``kind``."""
     choices = sorted(choices)
-    return UserError(f"unknown {kind} {name!r}{nearest(name, choices)} Choose from: {', '.join(choices)}")
+    return UserError(f"unknown {kind} {name!r}{nearest(name, choices)}; choose from {', '.join(choices)}")

@@ -30,7 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except RuntimeError as error:  # torch's own writer reports a failed write so
         if "PytorchStreamWriter" in str(error) or "write" in str(error):
-            raise UserError(f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost") from None
+            raise UserError(
+                f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost"
+            ) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -90,7 +90,9 @@ def sample_mix(
     return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
 
 
-def sample_beta(alpha: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+def sample_beta(
+    alpha: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+) -> Tensor:
     """Samples of Beta(alpha, alpha), float32, from two Gamma draws of ``generator`` on ``device``."""
     concentration = torch.full((2, *shape), alpha, dtype=torch.float64, device=device)
     gammas = torch._standard_gamma(concentration, generator=generator)  # ty: ignore

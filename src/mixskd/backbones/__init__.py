@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+from mixskd.backbones.densenet import densenet_40_12
+from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
@@ -14,6 +16,8 @@ from mixskd.errors import unknown
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
     **CIFAR_RESNETS,
     "wrn_16_2": partial(wide_resnet, depth=16, width=2),
+    "densenet_40_12": densenet_40_12,
+    "hcgnet_a1": hcgnet_a1,
     **RESNETS,
 }
 

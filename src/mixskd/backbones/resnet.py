@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,10 +66,9 @@ def cifar_preact_resnet18(num_classes: int) -> StagedBackbone:
     """The pre-activation ResNet-18 that the released code gives to MixSKD's peers; no norm before the pooling."""
     stem = OrderedDict[str, nn.Module](conv1=nn.Conv2d(3, 64, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(64))
     stem["relu"] = nn.ReLU()
-    widths = [64, 64, 128, 256, 512]
     layers = [
-        nn.Sequential(PreActBlock(widths[i], widths[i + 1], 1 if i == 0 else 2), PreActBlock(*widths[i + 1 : i + 2] * 2, 1))
-        for i in range(4)
+        nn.Sequential(PreActBlock(inner, outer, 1 if inner == outer else 2), PreActBlock(outer, outer, 1))
+        for inner, outer in pairwise([64, 64, 128, 256, 512])
     ]
     stages = [nn.Sequential(OrderedDict([*stem.items(), ("layer1", layers[0])]))]
     stages += [nn.Sequential(OrderedDict([(f"layer{i + 1}", layers[i])])) for i in range(1, 4)]
@@ -85,8 +86,8 @@ def _kaiming_fan_out(module: nn.Module) -> None:
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
 
 
-RESNETS = {name: partial(resnet, name=name) for name in LAYOUTS}
-CIFAR_RESNETS = {
+RESNETS: dict[str, Callable[[int], StagedBackbone]] = {name: partial(resnet, name=name) for name in LAYOUTS}
+CIFAR_RESNETS: dict[str, Callable[[int], StagedBackbone]] = {
     "cifar_resnet18": partial(cifar_resnet, name="cifar_resnet18"),
     "cifar_resnet50": partial(cifar_resnet, name="cifar_resnet50"),
     "cifar_resnet18_linear_stem": partial(cifar_resnet, name="cifar_resnet18_linear_stem", stem_relu=False),

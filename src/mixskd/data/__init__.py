@@ -9,13 +9,21 @@ import torch
 
 from mixskd.data.arrays import load_digits, load_npz
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.file_loader import FileLoader, FileTestLoader
+from mixskd.data.folder import load_folder
 from mixskd.data.loader import ArrayLoader, ArrayTestLoader
+from mixskd.data.named import NAMED, load_named
 from mixskd.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from mixskd.config import DataConfig
 
-DATASETS = ("digits",)
+DATASETS: dict[str, str] = {
+    "digits": "1,797 handwritten digits, embedded",
+    **{name: named.about for name, named in NAMED.items()},
+    "PATH.npz": "arrays train_images, train_labels, test_images, test_labels [, classes]",
+    "FOLDER": "images as train/CLASS/* with val/ or test/, or CLASS/* with a hold-out",
+}
 
 
 def load_data(config: DataConfig, seed: int) -> DataBundle:
@@ -23,21 +31,39 @@ def load_data(config: DataConfig, seed: int) -> DataBundle:
 
     ``seed`` decides a hold-out, where one is needed. Raises UserError for anything that cannot be used.
     """
-    if config.source == "digits":
-        return load_digits(config.holdout, seed)
     path = Path(config.source).expanduser()
-    if path.is_file() and path.suffix == ".npz":
-        return load_npz(path, config.holdout, seed)
-    if len(path.parts) > 1 or path.suffix:
-        raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or one of {', '.join(DATASETS)}")
-    raise unknown("data set", config.source, DATASETS)
+    if config.source in NAMED:
+        return load_named(config.source, config.root, config.image_size)
+    if path.is_dir():
+        return load_folder(path, config.image_size or 224, config.holdout, seed, skip_bad=config.skip_bad_images)
+    if config.source != "digits" and not path.is_file():
+        if len(path.parts) > 1 or path.suffix:
+            raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
+        raise unknown("data set", config.source, ["digits", *NAMED])
+    if config.source != "digits" and path.suffix != ".npz":
+        raise UserError(f"{path} is neither a folder nor an .npz file")
+    data = load_digits(config.holdout, seed) if config.source == "digits" else load_npz(path, config.holdout, seed)
+    if config.image_size not in (None, data.image_size):
+        raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
+    return data
 
 
 def make_loaders(
     data: DataBundle, batch_size: int, device: torch.device, seed: int, *, workers: int = 2
-) -> tuple[ArrayLoader, ArrayTestLoader]:
-    """The training and the test loader."""
-    return ArrayLoader(data, batch_size, device, seed), ArrayTestLoader(data, data.test, device)
+) -> tuple[ArrayLoader | FileLoader, ArrayTestLoader | FileTestLoader]:
+    """The training loader, and that of the test images."""
+    if data.train.in_memory:
+        return ArrayLoader(data, batch_size, device, seed), make_test_loader(data, device, workers=workers)
+    return FileLoader(data, batch_size, device, seed, workers), make_test_loader(data, device, workers=workers)
 
 
-__all__ = ["DATASETS", "DataBundle", "ImageSet", "load_data", "make_loaders"]
+def make_test_loader(
+    data: DataBundle, device: torch.device, *, workers: int = 2, batch_size: int = 256
+) -> ArrayTestLoader | FileTestLoader:
+    """Every test image once, in order."""
+    if data.test.in_memory:
+        return ArrayTestLoader(data, data.test, device, batch_size)
+    return FileTestLoader(data, data.test, device, workers, batch_size)
+
+
+__all__ = ["DATASETS", "DataBundle", "ImageSet", "load_data", "make_loaders", "make_test_loader"]

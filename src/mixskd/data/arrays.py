@@ -45,7 +45,7 @@ def load_npz(path: Path, holdout: float, seed: int) -> DataBundle:
         kept, held = stratified_holdout(train.labels, holdout, seed)
         images = np.asarray(train.images)
         train, test = ImageSet(images[kept], train.labels[kept]), ImageSet(images[held], train.labels[held])
-    shapes = {np.shape(split.images)[1:] for split in (train, test)}
+    shapes = {np.asarray(split.images).shape[1:] for split in (train, test)}
     if len(shapes) > 1:
         raise UserError(f"{path}: the splits' images differ in size: {', '.join(map(str, sorted(shapes)))}")
     if "classes" in arrays:
@@ -81,7 +81,9 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
     if images.dtype != np.uint8:
         raise UserError(f"{path}: {name}_images is {images.dtype}; it must be uint8, 0 to 255")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
-        raise UserError(f"{path}: {name}_images is {images.shape}; it must be N x H x W, or with 1, 3 or 4 channels last")
+        raise UserError(
+            f"{path}: {name}_images is {images.shape}; it must be N x H x W, or with 1, 3 or 4 channels last"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":

@@ -23,7 +23,9 @@ class ArrayLoader:
         pad: pixels of black border before a random crop of the images' own size (He et al., 2016); 0 for no crop.
     """
 
-    def __init__(self, data: DataBundle, batch_size: int, device: torch.device, seed: int, pad: int | None = None) -> None:
+    def __init__(
+        self, data: DataBundle, batch_size: int, device: torch.device, seed: int, pad: int | None = None
+    ) -> None:
         if batch_size > len(data.train):
             raise UserError(
                 f"a batch of {batch_size} is larger than the training set of {len(data.train)} images; "
@@ -46,7 +48,6 @@ class ArrayLoader:
             state = np.random.SeedSequence([self.seed, epoch, step]).generate_state(1, np.uint64)
             generator = torch.Generator(self.device).manual_seed(int(state[0] >> 1))
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = self.augment(self.images[index], generator)
             yield self.normalise(self.augment(self.images[index], generator)), self.labels[index]
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:

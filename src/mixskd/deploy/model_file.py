@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,10 +14,16 @@ from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.errors import UserError
 from mixskd.files import replacing
 
-if TYPE_CHECKING:
-    from torch import nn
-
 FORMAT = "mixskd-model-1"
+
+
+class Classifier(StagedBackbone):
+    """A deployed backbone with what is needed to use it: ``classes``, ``image_size`` in pixels, ``mean``, ``std``."""
+
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def save_model(
@@ -46,7 +52,7 @@ def save_model(
             raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
@@ -67,9 +73,9 @@ def load_model(path: str | Path) -> nn.Module:
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         about: dict[str, Any] = json.loads(metadata["mixskd"])
-        model = build_backbone(about["backbone"], len(about["classes"]))
+        model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"])))
         model.load_export_state_dict(tensors)
-        model.classes = tuple(about["classes"])  # type: ignore[assignment]
+        model.classes = tuple(about["classes"])
         model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise UserError(f"{path} is damaged: its weights do not fit the backbone that it names") from None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError, nearest, unknown
+from mixskd.config import build
+from mixskd.errors import UserError, unknown
 
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
@@ -18,17 +19,13 @@ def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
 
     Raises UserError for an unknown option or preset, or a value that the configuration refuses.
     """
-    names = [field.name for field in dataclasses.fields(config_type)]
     values = dict(options)
-    if "preset" in names:
+    if presets := getattr(config_type, "PRESETS", None):
         preset = values.get("preset", "paper")
-        if preset not in config_type.PRESETS:
-            raise unknown("preset", preset, config_type.PRESETS)
-        values = {**config_type.PRESETS[preset], **values}
-    for name in values:
-        if name not in names:
-            raise UserError(f"unknown option {name!r} of the method{nearest(name, names)}; it has: {', '.join(names)}")
-    return config_type(**values)
+        if preset not in presets:
+            raise unknown("preset", preset, presets)
+        values = {**presets[preset], **values}
+    return build(config_type, values, "method.")
 
 
 class Method(nn.Module):

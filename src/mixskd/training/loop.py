@@ -93,9 +93,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        return learning_rate(
-            self.experiment.optim, self.position.step, len(self.loader), self.experiment.run.epochs
-        )
+        return learning_rate(self.experiment.optim, self.position.step, len(self.loader), self.experiment.run.epochs)
 
     def update(self, images: Tensor, labels: Tensor) -> None:
         """One step, and its terms added up on the device."""
@@ -120,9 +118,7 @@ class Trainer:
         steps = len(self.loader)
         scores = evaluate_model(self.deployed, self.test_loader, self.device, precision=self.precision)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
-        row["lr"] = learning_rate(
-            self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs
-        )
+        row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
         row |= {f"train_{name}": value.item() / steps for name, value in self.sums.items()}
         row |= {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
         self.position.rows.append(row)
@@ -134,7 +130,9 @@ class Trainer:
         if bad:
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
             checkpoint = self.folder.checkpoint
-            kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+            kept = (
+                f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+            )
             raise UserError(
                 f"the loss term {name!r} became NaN or infinite at step {bad[name] + 1}; {kept}; "
                 "try a smaller --optim.lr or --run.precision fp32"

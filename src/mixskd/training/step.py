@@ -13,7 +13,9 @@ from mixskd.training.precision import PRECISIONS
 class TrainStep:
     """Forward, backward and SGD step of ``method`` on one batch, in ``precision``, split into ``accumulate`` parts."""
 
-    def __init__(self, method: Method, optim: OptimConfig, device: torch.device, precision: str, accumulate: int) -> None:
+    def __init__(
+        self, method: Method, optim: OptimConfig, device: torch.device, precision: str, accumulate: int
+    ) -> None:
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype, self.accumulate = device, PRECISIONS[precision], accumulate
         self.optimizer = torch.optim.SGD(
@@ -34,7 +36,8 @@ class TrainStep:
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        parts = [self._backward(x, y) for x, y in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate))]
+        chunks = zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True)
+        parts = [self._backward(*chunk) for chunk in chunks]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

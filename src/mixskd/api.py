@@ -1,0 +1,55 @@
+"""The Python entry points that mirror the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mixskd import recipes
+from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain
+from mixskd.errors import unknown
+
+
+def train(
+    recipe: str | None = None,
+    *,
+    data: str | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    out: str | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a classifier and return its summary; ``summary["out"]`` is the run's folder.
+
+    ``settings`` are any others, by group (``run={"epochs": 3}``). They lie over those of ``recipe`` (the defaults of an
+    Experiment if it is None). Raises UserError for anything that cannot work.
+    """
+    from mixskd.training import train as run
+
+    given: dict[str, Any] = dict(settings)
+    if data is not None:
+        given = merge(given, {"data": {"source": data}})
+    if method is not None:
+        given["method"] = {"name": method} if isinstance(method, str) else dict(method)
+    given |= {key: value for key, value in (("backbone", backbone), ("out", out)) if value is not None}
+    return run(build_experiment(merge(recipes.load(recipe) if recipe else {}, given), resume=resume), resume=resume)
+
+
+def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Experiment:
+    """The experiment that nested (or dotted) ``values`` describe, with every hyper-parameter of its method spelt out.
+
+    Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
+    """
+    from mixskd.methods import METHODS, make_config
+
+    experiment = from_dict(nest(values))
+    name = experiment.method.name
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    options = plain(dataclasses.asdict(make_config(METHODS[name].Config, experiment.method.options)))
+    experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
+    if "out" not in values:
+        experiment = dataclasses.replace(experiment, out=default_out(experiment, resume=resume))
+    return experiment

@@ -1,0 +1,203 @@
+"""The command line: one verb, one function. Nothing of torch is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mixskd
+from mixskd import config, recipes
+from mixskd.errors import UserError, nearest
+
+SHORT_FLAGS = {
+    "data": "data.source",
+    "backbone": "backbone",
+    "method": "method.name",
+    "epochs": "run.epochs",
+    "batch-size": "run.batch_size",
+    "seed": "run.seed",
+    "out": "out",
+}
+OTHER_FLAGS = ("resume", "config", "print-config", "skip-bad-images", "json", "to", "top")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are the user's, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train and print the folder of the run."""
+    experiment = experiment_from(arguments)
+    if arguments.print_config:
+        print(config.to_yaml(experiment), end="")
+        return
+    from mixskd.training import train as run
+
+    summary = run(experiment, resume=arguments.resume)
+    last, best = summary["last"], summary["best_on_test"]
+    print(
+        f"top-1 {last['top1']:.2f} % after the last epoch "
+        f"(best on test: {best['top1']:.2f} % at epoch {best['epoch']}) "
+        f"in {summary['seconds']:.0f} s\nmodel: {Path(summary['out']) / 'model.safetensors'}"
+    )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print the scores of a trained classifier on a test set."""
+    from mixskd.deploy import evaluate as run
+
+    scores = run(arguments.run, arguments.data, batch_size=arguments.batch_size)
+    if arguments.json:
+        print(json.dumps(scores))
+        return
+    print(
+        f"top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
+        f"calibration error {scores['ece']:.2f} %  on {scores['images']} images"
+    )
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Print the likeliest classes of each image."""
+    from mixskd.deploy import predict as run
+
+    predictions = run(arguments.run, arguments.images, top=arguments.top)
+    if arguments.json:
+        print(json.dumps(predictions))
+        return
+    for prediction in predictions:
+        likeliest = "  ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in prediction["classes"])
+        print(f"{prediction['image']}: {likeliest}")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the classifier in a form that needs nothing of ours, and print where."""
+    from mixskd.deploy import export as run
+
+    print(run(arguments.run, arguments.to, arguments.out))
+
+
+def list_things(arguments: argparse.Namespace) -> None:
+    """Print what there is of a kind."""
+    from mixskd.report.listing import LISTINGS
+
+    rows = LISTINGS[arguments.kind]()
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
+    Console().print(table)
+
+
+def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
+    """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones."""
+    values = recipes.load(arguments.recipe or "digits") if arguments.recipe or not arguments.config else {}
+    if arguments.config:
+        values = config.merge(values, config.read_yaml(Path(arguments.config)))
+    given: dict[str, Any] = {}
+    for flag, key in SHORT_FLAGS.items():
+        if (value := getattr(arguments, flag.replace("-", "_"))) is not None:
+            given[key] = value
+    if arguments.skip_bad_images:
+        given["data.skip_bad_images"] = True
+    from mixskd.api import build_experiment
+
+    return build_experiment(config.merge(values, config.nest(given | arguments.dotted)), resume=arguments.resume)
+
+
+def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without ``--optim.lr 0.05`` or ``--optim.lr=0.05``, and those as ``{"optim.lr": "0.05"}``."""
+    rest, given, words = [], {}, list(words)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--") or "." not in name:
+            rest.append(name + equals + value)
+            continue
+        if not equals:
+            if not words:
+                raise UserError(f"{name} needs a value")
+            value = words.pop(0)
+        given[name[2:].replace("-", "_")] = value
+    return rest, given
+
+
+def build_parser() -> Parser:
+    """The parser of all verbs."""
+    parser = Parser(prog="mixskd", description="Train image classifiers by self-knowledge distillation.")
+    parser.add_argument("--version", action="version", version=f"mixskd {mixskd.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added.set_defaults(function=function)
+        return added
+
+    p = verb("train", train, "Train a classifier; with no argument, MixSKD on the embedded digits.")
+    p.epilog = "Any setting has a flag by its dotted name, such as --optim.lr 0.05; --print-config names them all."
+    p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
+    p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
+    p.add_argument("--backbone", help="see mixskd list backbones")
+    p.add_argument("--method", help="see mixskd list methods")
+    p.add_argument("--epochs", help="passes over the training images")
+    p.add_argument("--batch-size", help="original images an update")
+    p.add_argument("--seed")
+    p.add_argument("--out", help="the run's folder; runs/... by default")
+    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument("--config", metavar="FILE.yaml", help="settings that lie over the recipe's and under the flags")
+    p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
+    p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
+
+    p = verb("evaluate", evaluate, "Score a trained classifier on its test set, or another.")
+    p.add_argument("run", help="a run's folder, or a .safetensors file with --data")
+    p.add_argument("--data", help="a data set; that of the run by default")
+    p.add_argument("--batch-size", type=int, default=256)
+    p.add_argument("--json", action="store_true")
+
+    p = verb("predict", predict, "Name the likeliest classes of images.")
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("images", nargs="+", metavar="IMAGE")
+    p.add_argument("--top", type=int, default=5, help="classes an image")
+    p.add_argument("--json", action="store_true")
+
+    p = verb("export", export, "Write the classifier for use without mixskd.")
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("--to", required=True, choices=["torchvision", "timm", "onnx", "safetensors"])
+    p.add_argument("--out", help="the file to write; beside the model by default")
+
+    p = verb("list", list_things, "List what there is to choose from.")
+    p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes"])
+    p.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N."""
+    try:
+        words, dotted = split_dotted(sys.argv[1:] if argv is None else argv)
+        arguments, unknown_words = build_parser().parse_known_args(words)
+        if arguments.verb != "train":
+            unknown_words += [f"--{key}" for key in dotted]
+        if unknown_words:
+            flags = [f"--{key}" for key in [*SHORT_FLAGS, *OTHER_FLAGS, *config.known_keys()]]
+            word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
+            raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
+        arguments.dotted = dotted
+        arguments.function(arguments)
+    except UserError as error:
+        print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,155 @@
+"""Data sets by name: torchvision's own, and others read from their official files under ``root``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets as tv
+
+from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.folder import bundle, load_folder
+from mixskd.errors import UserError
+
+DEFAULT_ROOT = "~/.cache/mixskd"
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """How to read one data set; ``counts`` are the published numbers of training and test images."""
+
+    about: str
+    image_size: int
+    counts: tuple[int, int]
+    read: Callable[[Path, int], DataBundle]
+
+
+def load_named(name: str, root: str | None, image_size: int | None) -> DataBundle:
+    """The data set ``name`` under ``root``. Warns if its counts are not the published ones.
+
+    Raises UserError if its files are not there and cannot be downloaded.
+    """
+    named = NAMED[name]
+    folder = Path(root or DEFAULT_ROOT).expanduser()
+    try:
+        data = named.read(folder, image_size or named.image_size)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read {name} under {folder} ({reason}); name its folder with --data.root") from None
+    counts = len(data.train), len(data.test)
+    if counts != named.counts:
+        published = f"{named.counts[0]:,} and {named.counts[1]:,}"
+        warnings.warn(f"{name} has {counts[0]:,} training and {counts[1]:,} test images, not {published}", stacklevel=2)
+    return data
+
+
+def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int], DataBundle]:
+    def read(root: Path, image_size: int) -> DataBundle:
+        if image_size != 32:
+            raise UserError("CIFAR's images have 32 px; leave --data.image-size out")
+        train, test = (kind(str(root), train=part, download=not _there(root, kind)) for part in (True, False))
+        sets = [ImageSet(split.data, np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
+        return DataBundle(sets[0], sets[1], tuple(train.classes), image_size=32)
+
+    return read
+
+
+def _there(root: Path, kind: type[tv.CIFAR10]) -> bool:
+    return (root / kind.base_folder).is_dir()
+
+
+def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
+    return ImageSet([Path(path) for path in paths], np.asarray(list(labels), dtype=np.int64))
+
+
+def _flowers102(root: Path, image_size: int) -> DataBundle:
+    splits = [tv.Flowers102(root, split, download=True) for split in ("train", "val", "test")]
+    files = [_files(split._image_files, split._labels) for split in splits]
+    train = _files([*files[0].images, *files[1].images], [*files[0].labels, *files[1].labels])
+    return bundle(train, files[2], tuple(splits[0].classes), image_size)
+
+
+def _aircraft(root: Path, image_size: int) -> DataBundle:
+    train, test = (tv.FGVCAircraft(root, split, "variant", download=True) for split in ("trainval", "test"))
+    sets = [_files(split._image_files, split._labels) for split in (train, test)]
+    return bundle(sets[0], sets[1], tuple(train.classes), image_size)
+
+
+def _cars(root: Path, image_size: int) -> DataBundle:
+    train, test = (tv.StanfordCars(root, split) for split in ("train", "test"))
+    sets = [_files(*zip(*split._samples, strict=True)) for split in (train, test)]
+    return bundle(sets[0], sets[1], tuple(train.classes), image_size)
+
+
+def _pets(root: Path, image_size: int) -> DataBundle:
+    train, test = (tv.OxfordIIITPet(root, split, download=True) for split in ("trainval", "test"))
+    sets = [_files(split._images, split._labels) for split in (train, test)]
+    return bundle(sets[0], sets[1], tuple(train.classes), image_size)
+
+
+def _cub200(root: Path, image_size: int) -> DataBundle:
+    """``CUB_200_2011/`` with images.txt, train_test_split.txt, image_class_labels.txt and classes.txt."""
+    folder = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    table = {name: _columns(folder / f"{name}.txt") for name in ("images", "train_test_split", "image_class_labels")}
+    classes = tuple(name for _, name in sorted(_columns(folder / "classes.txt").items(), key=lambda item: int(item[0])))
+    splits: dict[str, tuple[list[Path], list[int]]] = {"1": ([], []), "0": ([], [])}
+    for number, name in table["images"].items():
+        paths, labels = splits[table["train_test_split"][number]]
+        paths.append(folder / "images" / name)
+        labels.append(int(table["image_class_labels"][number]) - 1)
+    return bundle(_files(*splits["1"]), _files(*splits["0"]), classes, image_size)
+
+
+def _columns(path: Path) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+
+
+def _dogs(root: Path, image_size: int) -> DataBundle:
+    """``Images/`` with train_list.mat and test_list.mat."""
+    from scipy.io import loadmat
+
+    folder = root / "StanfordDogs" if (root / "StanfordDogs").is_dir() else root
+    names: dict[int, str] = {}
+    sets = []
+    for split in ("train", "test"):
+        table = loadmat(str(folder / f"{split}_list.mat"))
+        files = [str(entry[0][0]) for entry in table["file_list"]]
+        labels = [int(label) - 1 for label in table["labels"].ravel()]
+        names |= {label: file.split("/")[0].split("-", 1)[-1] for file, label in zip(files, labels, strict=True)}
+        sets.append(_files([folder / "Images" / file for file in files], labels))
+    return bundle(sets[0], sets[1], tuple(names[i] for i in sorted(names)), image_size)
+
+
+def _mit67(root: Path, image_size: int) -> DataBundle:
+    """``Images/`` with TrainImages.txt and TestImages.txt."""
+    folder = root / "MIT67" if (root / "MIT67").is_dir() else root
+    lists = [
+        [line.strip() for line in (folder / f"{split}Images.txt").read_text().splitlines() if line.strip()]
+        for split in ("Train", "Test")
+    ]
+    classes = tuple(sorted({name.split("/")[0] for name in lists[0]}))
+    index = {name: i for i, name in enumerate(classes)}
+    sets = [_files([folder / "Images" / n for n in names], [index[n.split("/")[0]] for n in names]) for names in lists]
+    return bundle(sets[0], sets[1], classes, image_size)
+
+
+def _imagenet(root: Path, image_size: int) -> DataBundle:
+    folder = root / "imagenet" if (root / "imagenet").is_dir() else root
+    return load_folder(folder, image_size, holdout=0.1, seed=0)
+
+
+NAMED: dict[str, NamedSet] = {
+    "cifar10": NamedSet("10 classes, 32 px (torchvision)", 32, (50_000, 10_000), _cifar(tv.CIFAR10)),
+    "cifar100": NamedSet("100 classes, 32 px (torchvision)", 32, (50_000, 10_000), _cifar(tv.CIFAR100)),
+    "flowers102": NamedSet("102 flowers (torchvision; train and val together)", 224, (2_040, 6_149), _flowers102),
+    "aircraft": NamedSet("FGVC-Aircraft, 100 variants (torchvision)", 224, (6_667, 3_333), _aircraft),
+    "cars": NamedSet("Stanford Cars, 196 models (torchvision; not downloadable)", 224, (8_144, 8_041), _cars),
+    "pets": NamedSet("Oxford-IIIT Pets, 37 breeds (torchvision)", 224, (3_680, 3_669), _pets),
+    "cub200": NamedSet("CUB-200-2011, 200 birds (official files)", 224, (5_994, 5_794), _cub200),
+    "dogs": NamedSet("Stanford Dogs, 120 breeds (official files)", 224, (12_000, 8_580), _dogs),
+    "mit67": NamedSet("MIT indoor scenes, 67 classes (official files)", 224, (5_360, 1_340), _mit67),
+    "imagenet": NamedSet("ImageNet-1k, folders train/ and val/", 224, (1_281_167, 50_000), _imagenet),
+}

@@ -1,0 +1,104 @@
+"""Taking a classifier away: weights and graphs that load with nothing of ours, each checked before it is kept."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mixskd.backbones.resnet import LAYOUTS
+from mixskd.deploy.model_file import Classifier, load_model
+from mixskd.errors import UserError, unknown
+from mixskd.files import replacing
+
+
+def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
+    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``.
+
+    ``torchvision`` and ``timm`` are state dicts in safetensors form for that library's own model, loaded into it
+    strictly and compared on random images first. Returns the file written. Raises UserError where the architecture has
+    no counterpart, a package is missing, or the copy does not give the same logits.
+    """
+    if to not in EXPORTERS:
+        raise unknown("export format", to, EXPORTERS)
+    model = load_model(path)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    suffix = "onnx" if to == "onnx" else "safetensors"
+    target = Path(out) if out is not None else folder / f"model.{to}.{suffix}"
+    with replacing(target) as temporary:
+        EXPORTERS[to](model, temporary, Path(path))
+    return target
+
+
+def _safetensors(model: Classifier, target: Path, source: Path) -> None:
+    shutil.copyfile(source / "model.safetensors" if source.is_dir() else source, target)
+
+
+def _torchvision(model: Classifier, target: Path, source: Path) -> None:
+    from torchvision.models import get_model
+
+    _state_dict(model, target, "torchvision", get_model)
+
+
+def _timm(model: Classifier, target: Path, source: Path) -> None:
+    _state_dict(model, target, "timm", _needed("timm", "timm").create_model)
+
+
+def _state_dict(model: Classifier, target: Path, library: str, create: Callable[..., torch.nn.Module]) -> None:
+    if model.name not in LAYOUTS:
+        raise UserError(f"{library} has no {model.name}; export it --to onnx or --to safetensors")
+    state = {key: value.contiguous() for key, value in model.export_state_dict().items()}
+    theirs = create(model.name, num_classes=model.num_classes)
+    theirs.load_state_dict(state, strict=True)
+    images = _images(model)
+    with torch.inference_mode():
+        _compare(theirs.eval()(images), model(images), library)
+    save_file(state, target, metadata={"format": "pt", "classes": "\n".join(model.classes)})
+
+
+def _onnx(model: Classifier, target: Path, source: Path) -> None:
+    _needed("onnx", "onnx")
+    _needed("onnxscript", "onnx")
+    runtime = _needed("onnxruntime", "onnx")
+    images = _images(model)
+    torch.onnx.export(
+        model, (images,), str(target), dynamo=True, external_data=False, verbose=False,
+        input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    session = runtime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    for batch in (images, images[:1]):
+        (logits,) = session.run(None, {"images": batch.numpy()})
+        with torch.inference_mode():
+            _compare(torch.from_numpy(logits), model(batch), "onnxruntime")
+
+
+def _images(model: Classifier) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, model.in_channels, model.image_size, model.image_size, generator=generator)
+
+
+def _compare(theirs: Tensor, ours: Tensor, library: str) -> None:
+    if not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-3):
+        difference = (theirs - ours).abs().max().item()
+        raise UserError(f"the copy for {library} gives other logits (by {difference:.2g}); nothing was written")
+
+
+def _needed(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(f"this export needs {module}: pip install 'mixskd[{extra}]'") from None
+
+
+EXPORTERS: dict[str, Callable[[Classifier, Path, Path], None]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "onnx": _onnx,
+    "safetensors": _safetensors,
+}

@@ -1,0 +1,57 @@
+"""What there is to choose from, as rows for a table or a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mixskd import recipes
+from mixskd.backbones import BACKBONES, build_backbone
+from mixskd.data import DATASETS
+from mixskd.methods import METHODS, MixSKD
+
+
+def methods() -> list[dict[str, Any]]:
+    """Each objective with the first line of its docstring."""
+    return [{"method": name, "objective": (kind.__doc__ or "").splitlines()[0]} for name, kind in METHODS.items()]
+
+
+def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
+    """Each backbone with its parameters at ``num_classes`` classes: deployed, and in MixSKD's training graph.
+
+    The discriminators, which are not part of the paper's counts, are left out.
+    """
+    rows = []
+    for name in BACKBONES:
+        with torch.device("meta"):
+            backbone = build_backbone(name, num_classes)
+            graph = MixSKD(backbone, discriminator="off")
+        rows.append(
+            {
+                "backbone": name,
+                "image size": backbone.default_size,
+                "parameters": sum(p.numel() for p in backbone.parameters()),
+                "in MixSKD's training graph": sum(p.numel() for p in graph.parameters()),
+            }
+        )
+    return rows
+
+
+def datasets() -> list[dict[str, Any]]:
+    """The data sets known by name."""
+    return [{"data set": name, "contents": about} for name, about in DATASETS.items()]
+
+
+def recipe_rows() -> list[dict[str, Any]]:
+    """Each recipe with what to expect of it."""
+    return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
+
+
+LISTINGS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "methods": methods,
+    "backbones": backbones,
+    "datasets": datasets,
+    "recipes": recipe_rows,
+}
