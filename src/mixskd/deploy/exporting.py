@@ -29,8 +29,8 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
         raise unknown("export format", to, EXPORTERS)
     model = load_model(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    suffix = "onnx" if to == "onnx" else "safetensors"
-    target = Path(out) if out is not None else folder / f"model.{to}.{suffix}"
+    names = {"onnx": "model.onnx", "safetensors": "exported.safetensors"}
+    target = Path(out) if out is not None else folder / names.get(to, f"model.{to}.safetensors")
     with replacing(target) as temporary:
         EXPORTERS[to](model, temporary, Path(path))
     return target

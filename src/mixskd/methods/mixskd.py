@@ -84,6 +84,10 @@ class MixSKDConfig:
         check_not_negative(beta=self.beta, gamma=self.gamma, mu=self.mu, original_weight=self.original_weight)
         check_choice("mix", self.mix, MIXES)
         check_choice("discriminator", self.discriminator, DISCRIMINATOR_MODES)
+        distils = self.mu > 0 and (self.branch_logit or self.teacher_cls or self.teacher_logit)
+        discriminates = self.gamma > 0 and self.discriminator != "off"
+        if not (self.original_weight > 0 or self.mix_cls or self.beta > 0 or discriminates or distils):
+            raise UserError("every term of the loss is switched off; leave one on")
 
 
 class MixSKD(Method):

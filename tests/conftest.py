@@ -1,0 +1,57 @@
+"""Small nets and data for all tests; what needs a GPU or minutes is skipped, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mixskd.backbones import StagedBackbone
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that train for minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="trains for minutes; run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+def make_toy(stages: int = 3, classes: int = 5) -> StagedBackbone:
+    """A float64 net of ``stages`` stages, each a strided convolution with batch norm and tanh."""
+    blocks: list[nn.Module] = []
+    width = 3
+    for k in range(stages):
+        conv = nn.Conv2d(width, 4 + k, 3, stride=2 if k else 1, padding=1, bias=False)
+        blocks.append(nn.Sequential(conv, nn.BatchNorm2d(4 + k), nn.Tanh()))
+        width = 4 + k
+    return StagedBackbone(blocks, nn.Linear(width, classes), name="toy").double()
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    """Twelve training and six test images of 8 px in three classes."""
+    generator = np.random.default_rng(0)
+    path = tmp_path / "toy.npz"
+    np.savez(
+        path,
+        train_images=generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8),
+        train_labels=np.arange(12) % 3,
+        test_images=generator.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+        test_labels=np.arange(6) % 3,
+        classes=np.array(["a", "b", "c"]),
+    )
+    return path
