@@ -21,8 +21,10 @@ from tests.methods import reference
 
 TERMS = ("cls", "cls_mix", "feature", "discriminator", "branch_logit", "teacher_cls", "teacher_logit")
 
+WEIGHTS = {"mu": 0.7, "beta": 2.0, "gamma": 0.3}
 
-def setup(stages: int = 3, classes: int = 5, batch: int = 4, lam: float = 0.3, **options):  # noqa: ANN003, ANN201
+
+def setup(stages: int = 3, classes: int = 5, batch: int = 4, lam: float = 0.3, **options):
     method = MixSKD(make_toy(stages, classes), **options).double()
     images = torch.randn(batch, 3, 8, 8, dtype=torch.float64)
     labels = torch.randint(classes, (batch,))
@@ -53,12 +55,14 @@ def reference_terms(method: MixSKD, images: Tensor, labels: Tensor, mix: Mix) ->
     lam=st.floats(0, 1), temperature=st.floats(0.5, 6),
 )  # fmt: skip
 def test_every_term_equals_the_papers_equation(stages, classes, batch, lam, temperature) -> None:
-    method, images, labels, mix = setup(stages, classes, batch, lam, temperature=temperature, mu=0.7, beta=2.0, gamma=0.3)
+    method, images, labels, mix = setup(
+        stages, classes, batch, lam, temperature=temperature, mu=0.7, beta=2.0, gamma=0.3
+    )
     expected = reference_terms(method, images, labels, mix)
     out = method(images, labels, mix)
     for name in TERMS:
         assert out[name].item() == pytest.approx(expected[name], rel=1e-9, abs=1e-10), name
-    weights = dict(cls=1, cls_mix=1, feature=2, discriminator=0.3, branch_logit=0.7, teacher_cls=0.7, teacher_logit=0.7)
+    weights = dict(zip(TERMS, (1, 1, 2.0, 0.3, 0.7, 0.7, 0.7), strict=True))
     total = sum(weights[name] * expected[name] for name in TERMS)
     assert out["loss"].item() == pytest.approx(total, rel=1e-9)
 
@@ -104,9 +108,8 @@ def test_eq_12_leaves_the_self_teacher_alone_and_eq_11_trains_it() -> None:
     method, images, labels, mix = setup()
     parameters = list(method.self_teacher.parameters())
     out = method(images, labels, mix)
-    assert not any(
-        g is not None and g.any() for g in torch.autograd.grad(out["teacher_logit"], parameters, retain_graph=True, allow_unused=True)
-    )  # fmt: skip
+    gradients = torch.autograd.grad(out["teacher_logit"], parameters, retain_graph=True, allow_unused=True)
+    assert not any(g is not None and g.any() for g in gradients)
     assert all(g.any() for g in torch.autograd.grad(out["teacher_cls"], parameters, retain_graph=True))
     first = method.backbone.stages[0][0].weight
     assert torch.autograd.grad(out["teacher_cls"], first)[0].any()  # Eq. 11 flows into the backbone
@@ -172,9 +175,7 @@ def test_discriminator_modes(mode: str) -> None:
     joint = copy.deepcopy(method)
     object.__setattr__(joint.config, "discriminator", "joint")
     joint.zero_grad()
-    (plain,) = torch.autograd.grad(
-        joint(images, labels, mix)["discriminator"], joint.backbone.stages[0][0].weight
-    )
+    (plain,) = torch.autograd.grad(joint(images, labels, mix)["discriminator"], joint.backbone.stages[0][0].weight)
     assert torch.allclose(gradient, -plain if mode == "grl" else plain)
 
 
@@ -233,7 +234,12 @@ def test_stripped_of_its_branches_it_is_the_plain_backbone() -> None:
 
 def test_presets() -> None:
     released = make_config(MixSKDConfig, {"preset": "released_cifar", "temperature": "4"})
-    assert (released.mix_cls, released.discriminator, released.two_logit, released.temperature) == (False, "frozen", True, 4)
+    assert (released.mix_cls, released.discriminator, released.two_logit, released.temperature) == (
+        False,
+        "frozen",
+        True,
+        4,
+    )
     method = MixSKD(make_toy(), config=released).double()
     out = method(torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2]))
     assert set(out) == {"loss", "output", "cls", "feature", "discriminator", "branch_logit", "teacher_logit"}
