@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise UserError(f"no space left on the disk for {path}; free some and --resume: nothing was lost") from None
         raise
     except RuntimeError as error:  # torch's own writer reports a failed write so
-        if "PytorchStreamWriter" in str(error) or "write" in str(error):
+        if any(sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "write")):
             raise UserError(
                 f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost"
             ) from None

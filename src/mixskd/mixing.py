@@ -98,8 +98,8 @@ def sample_beta(
     gammas = torch._standard_gamma(concentration, generator=generator)  # ty: ignore
     total = gammas.sum(0)
     fair_coin = torch.rand(shape, generator=generator, device=device, dtype=torch.float64).round()
-    # For a tiny alpha both draws can underflow to 0; the distribution is then that of a fair coin.
-    return torch.where(total > 0, gammas[0] / total.clamp(min=1e-300), fair_coin).float()
+    # For a tiny alpha both draws can underflow, which torch rounds up to about 1e-308: then it is a fair coin.
+    return torch.where(total > 1e-300, gammas[0] / total, fair_coin).float()
 
 
 def _overlap(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:

@@ -30,7 +30,8 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(planes, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.conv(x).flatten(2).float().softmax(2)
+        scores = self.conv(x).flatten(2)
+        weights = scores.softmax(2, dtype=torch.promote_types(scores.dtype, torch.float32))
         return torch.einsum("bkp,bop->bk", x.flatten(2).to(weights.dtype), weights)
 
 

@@ -67,7 +67,7 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
         raise UserError(f"cannot read {path} as an .npz of plain arrays: {str(error).splitlines()[0]}") from None

@@ -38,6 +38,7 @@ def save_model(
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys. Raises UserError on a full disk."""
     description = {
+        "format": FORMAT,
         "backbone": backbone_name,
         "classes": list(classes),
         "image_size": image_size,
@@ -46,8 +47,9 @@ def save_model(
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
     with replacing(path) as temporary:
+        # One key: safetensors writes several in random order, and equal runs are to give equal files.
         try:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "mixskd": json.dumps(description)})
+            save_file(tensors, temporary, metadata={"mixskd": json.dumps(description)})
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
 
@@ -69,10 +71,10 @@ def load_model(path: str | Path) -> Classifier:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
         raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
-        about: dict[str, Any] = json.loads(metadata["mixskd"])
+        about: dict[str, Any] = json.loads(metadata.get("mixskd", "{}"))
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
         model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"])))
         model.load_export_state_dict(tensors)
         model.classes = tuple(about["classes"])

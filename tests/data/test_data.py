@@ -1,0 +1,179 @@
+"""What loads, how it is batched, and what is refused with one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixskd.config import DataConfig
+from mixskd.data import load_data, make_loaders, make_test_loader
+from mixskd.data.images import decode_image
+from mixskd.data.named import load_named
+from mixskd.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def make_folder(root: Path, splits: tuple[str, ...] = ("train", "val"), classes: int = 2, images: int = 4) -> Path:
+    generator = np.random.default_rng(0)
+    for split in splits:
+        for c in range(classes):
+            folder = root / split / f"class{c}"
+            folder.mkdir(parents=True)
+            for i in range(images):
+                pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def load(source: object, **options):
+    return load_data(DataConfig(source=str(source), **options), seed=0)
+
+
+def test_digits() -> None:
+    data = load("digits")
+    assert (len(data.train) + len(data.test), len(data.classes), data.image_size) == (1797, 10, 16)
+
+
+def test_npz(npz: Path) -> None:
+    data = load(npz)
+    assert (len(data.train), len(data.test), data.classes, data.image_size) == (12, 6, ("a", "b", "c"), 8)
+    grey = npz.with_name("grey.npz")
+    np.savez(grey, train_images=np.zeros((9, 4, 4), np.uint8), train_labels=np.arange(9)[:, None] % 3)
+    data = load(grey, holdout=0.34)
+    assert (len(data.train), len(data.test)) == (6, 3)
+    assert sorted(data.test.labels.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": None}, "no train_images"),
+        ({"train_labels": None}, "no train_labels"),
+        ({"train_images": np.zeros((12, 8, 8, 3), np.float32)}, "must be uint8"),
+        ({"train_images": np.zeros((12, 8, 8, 2), np.uint8)}, "1, 3 or 4 channels"),
+        ({"train_labels": np.zeros(5, np.int64)}, "12 train_images but 5"),
+        ({"train_labels": np.arange(12) % 4}, "labels run from 0 to 3"),
+        ({"test_labels": np.full(6, -1)}, "labels run from -1"),
+        ({"train_labels": np.zeros(12)}, "must be N integers"),
+        ({"train_labels": np.zeros(12, np.int64)}, "have no training image"),
+        ({"classes": np.array(["a"]), "train_labels": np.zeros(12, np.int64)}, "one class only"),
+        ({"train_labels": np.array([{}] * 12, dtype=object)}, "cannot read"),
+    ],
+)
+def test_bad_npz_files(npz: Path, change: dict, message: str) -> None:
+    with np.load(npz) as file:
+        arrays = {**file, **change}
+    np.savez(npz, **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(npz)
+
+
+def test_truncated_and_foreign_npz(npz: Path) -> None:
+    npz.write_bytes(npz.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot read"):
+        load(npz)
+
+
+def test_folders(tmp_path: Path) -> None:
+    data = load(make_folder(tmp_path / "a"), image_size=32)
+    assert (len(data.train), len(data.test), data.classes) == (8, 8, ("class0", "class1"))
+    single = make_folder(tmp_path / "b") / "train"
+    data = load(single, image_size=32, holdout=0.25)
+    assert (len(data.train), len(data.test)) == (6, 2)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no data at"):
+        load(tmp_path / "missing")
+    root = make_folder(tmp_path / "a")
+    (root / "train" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no image"):
+        load(root)
+    (root / "train" / "empty").rmdir()
+    bad = root / "train" / "class0" / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bad\.png"):
+        load(root)
+    with pytest.warns(UserWarning, match="left out 1 unreadable"):
+        assert len(load(root, skip_bad_images=True).train) == 8
+    bad.unlink()
+    (root / "val" / "class1").rename(root / "val" / "other")
+    with pytest.raises(UserError, match=r"training images lack: other"):
+        load(root)
+    with pytest.raises(UserError, match="two class folders"):
+        load(make_folder(tmp_path / "one", classes=1))
+    with pytest.raises(UserError, match="did you mean 'cifar100'"):
+        load("cifar1000")
+    with pytest.raises(UserError, match=r"cub200 under .* --data\.root"):
+        load_named("cub200", str(tmp_path), None)
+
+
+def test_image_modes(tmp_path: Path) -> None:
+    gradient = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
+    rgb = Image.fromarray(np.stack([gradient] * 3, axis=2))
+    images = {
+        "grey.png": Image.fromarray(gradient), "palette.png": rgb.quantize(64), "rgba.png": rgb.convert("RGBA"),
+        "cmyk.tif": rgb.convert("CMYK"), "deep.png": Image.fromarray(gradient.astype(np.uint16) * 257),
+    }  # fmt: skip
+    for name, image in images.items():
+        image.save(tmp_path / name)
+        decoded = decode_image(tmp_path / name)
+        assert decoded.mode == "RGB"
+        assert np.abs(np.asarray(decoded).astype(int) - np.asarray(rgb)).max() <= 3, name
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    assert np.asarray(decode_image(tmp_path / "clear.png")).min() == 255  # transparency lies over white
+
+
+@pytest.mark.parametrize("kind", ["array", "files"])
+def test_batches_are_a_function_of_seed_epoch_and_step(kind: str, tmp_path: Path, npz: Path) -> None:
+    data = load(npz) if kind == "array" else load(make_folder(tmp_path / "f", images=6), image_size=24)
+    loader, test_loader = make_loaders(data, 4, CPU, seed=0, workers=0)
+    again, _ = make_loaders(data, 4, CPU, seed=0, workers=2)
+    first, second = list(loader.epoch(1)), list(again.epoch(1, start=1))
+    assert len(first) == len(loader) == 3
+    for (a, y), (b, z) in zip(first[1:], second, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(y, z)
+    assert not torch.equal(first[0][0], next(iter(loader.epoch(2)))[0])
+    assert first[0][0].dtype == torch.float32
+    assert sum(len(labels) for _, labels in test_loader) == len(data.test)
+
+
+def test_an_epoch_holds_each_image_once_and_is_normalised(npz: Path) -> None:
+    data = load(npz)
+    loader, test_loader = make_loaders(data, 4, CPU, seed=0)
+    labels = torch.cat([y for _, y in loader.epoch(0)])
+    assert sorted(labels.tolist()) == sorted(data.train.labels.tolist())
+    images, _ = next(iter(test_loader))
+    expected = (data.test.images[0].astype(np.float64) / 255 - data.mean) / data.std
+    assert np.allclose(images[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_crops_and_flips_show_the_image_itself(npz: Path) -> None:
+    data = load(npz)
+    loader, _ = make_loaders(data, 12, CPU, seed=0)
+    images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2)
+    out = loader.augment(images, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images, [loader.pad] * 4)
+    for i in range(12):
+        crops = [padded[i, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+        assert any(torch.equal(out[i], c) or torch.equal(out[i], c.flip(2)) for c in crops)
+
+
+def test_a_batch_larger_than_the_set(npz: Path) -> None:
+    with pytest.raises(UserError, match="larger than the training set of 12"):
+        make_loaders(load(npz), 13, CPU, seed=0)
+
+
+def test_test_loader_of_files(tmp_path: Path) -> None:
+    data = load(make_folder(tmp_path, images=3), image_size=96)
+    batches = list(make_test_loader(data, CPU, workers=0, batch_size=4))
+    assert [len(y) for _, y in batches] == [4, 2]
+    assert batches[0][0].shape[1:] == (3, 96, 96)

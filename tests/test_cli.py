@@ -1,0 +1,96 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixskd import recipes
+from mixskd.cli import main
+from mixskd.config import from_dict, read_yaml, to_dict
+
+
+def test_help_starts_without_torch() -> None:
+    code = (
+        "import sys, mixskd.cli\ntry: mixskd.cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "digit"], "did you mean 'digits'"),
+        (["train", "--method", "mixkd"], "did you mean 'mixskd'"),
+        (["train", "--backbone", "resnet8"], "unknown backbone 'resnet8'"),
+        (["train", "--method.temprature", "4"], "did you mean 'method.temperature'"),
+        (["train", "--optim.lrr", "4"], "did you mean 'optim.lr'"),
+        (["train", "--lr", "4"], "did you mean '--optim.lr'"),
+        (["train", "--method.alpha", "0"], "alpha must be above 0"),
+        (["train", "--method.temperature", "-1"], "temperature must be above 0"),
+        (["train", "--epochs", "many"], "run.epochs must be int"),
+        (["train", "--batch-size", "5000"], "larger than the training set"),
+        (["train", "--data", "no/where"], "there is no data at"),
+        (["train", "--backbone", "densenet_40_12", "--run.device", "cuda:77"], "device 'cuda:77' is not there"),
+        (["train", "--run.precision", "fp16", "--run.device", "cpu"], "fp16"),
+        (["train", "--resume", "--out", "nothing"], "nothing to resume"),
+        (["evaluate", "nothing"], "no model at"),
+        (["export", "nothing", "--to", "onnxx"], "invalid choice"),
+        (["evaluate", "nothing", "--jso"], "unknown argument '--jso'; did you mean '--json'"),
+        ([], "required"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("mixskd: error: ")
+    assert message in error
+    assert not [f for f in tmp_path.rglob("*") if f.is_file()]
+
+
+def test_flags_lie_over_the_file_over_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("optim: {lr: 0.2, weight_decay: 1.0e-3}\nmethod: {temperature: 5}\n")
+    argv = ["train", "cifar100", "--config", str(file), "--optim.lr=0.3", "--method.beta", "2", "--epochs", "7"]
+    assert main([*argv, "--print-config"]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    experiment = from_dict(read_yaml(printed))
+    assert (experiment.optim.lr, experiment.optim.weight_decay, experiment.run.epochs) == (0.3, 1e-3, 7)
+    options = experiment.method.options
+    assert (options["temperature"], options["beta"], options["alpha"]) == (5.0, 2.0, 0.4)
+    assert from_dict(to_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_are_whole_experiments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", name, "--print-config"]) == 0
+    assert recipes.description(name)
+    assert "backbone:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["methods", "datasets", "recipes"])
+def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) > 3
+    assert main(["list", kind]) == 0
+
+
+def test_train_evaluate_predict(tmp_path: Path, npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    argv = ["train", "--data", str(npz), "--epochs", "1", "--batch-size", "4", "--out", out, "--method", "mixup"]
+    assert main(argv) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert main(["evaluate", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+    assert main(["evaluate", f"{out}/model.safetensors"]) == 2
+    assert main(["evaluate", f"{out}/model.safetensors", "--data", str(npz)]) == 0

@@ -1,0 +1,184 @@
+"""The schedule, exact resume after SIGKILL and SIGTERM, divergence, and files that are refused."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import mixskd
+from mixskd.config import OptimConfig
+from mixskd.errors import UserError
+from mixskd.files import replacing
+from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.schedule import learning_rate
+
+COMMAND = [sys.executable, "-m", "mixskd", "train", "--backbone", "wrn_10_1", "--batch-size", "64", "--epochs", "2"]
+COMMAND += ["--run.checkpoint-every-steps", "5"]
+
+
+def test_step_schedule() -> None:
+    def rate(epoch: int) -> float:
+        return learning_rate(OptimConfig(), epoch * 10, 10, 205)
+
+    assert learning_rate(OptimConfig(), 0, 10, 205) == pytest.approx(0.1 / 50)
+    assert learning_rate(OptimConfig(), 49, 10, 205) == pytest.approx(0.1)
+    rates = {4: 0.1 * 41 / 50, 5: 0.1, 104: 0.1, 105: 0.01, 154: 0.01, 155: 0.001, 204: 0.001}
+    for epoch, expected in rates.items():
+        assert rate(epoch) == pytest.approx(expected), epoch
+
+
+def test_cosine_schedule() -> None:
+    optim = OptimConfig(schedule="cosine")
+    assert learning_rate(optim, 5 * 7, 7, 305) == pytest.approx(0.1)
+    assert learning_rate(optim, 155 * 7, 7, 305) == pytest.approx(0.05)
+    assert 0 < learning_rate(optim, 304 * 7, 7, 305) < 1e-5
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(out), *more], text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+def kill_after_checkpoint(out: Path, number: int) -> int:
+    process = start(out)
+    checkpoint, seen = out / "checkpoint.pt", 0.0
+    changes = 0
+    while process.poll() is None and changes < 3:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
+            seen, changes = checkpoint.stat().st_mtime_ns, changes + 1
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def test_resume_is_exact_after_sigkill_and_sigterm(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(whole)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert kill_after_checkpoint(killed, signal.SIGKILL) == -signal.SIGKILL
+    again = start(killed, "--resume")
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+    stopped = tmp_path / "stopped"
+    assert kill_after_checkpoint(stopped, signal.SIGTERM) == 128 + signal.SIGTERM
+    refused = start(stopped, "--resume", "--optim.lr", "0.05")
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert "optim.lr 0.1 -> 0.05" in errors
+    process = start(stopped, "--resume")
+    process.communicate(timeout=120)
+    assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+    rows = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+
+
+def settings(**run: object) -> dict:
+    return {
+        "backbone": "wrn_10_1", "method": "mixskd", "optim": {"schedule": "cosine", "warmup_epochs": 0},
+        "run": {"epochs": 1, "batch_size": 4, "progress": False, **run},
+    }  # fmt: skip
+
+
+def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
+    out = tmp_path / "run"
+    summary = mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2))
+    assert {f.name for f in out.iterdir()} == {
+        "config.yaml", "metrics.csv", "checkpoint.pt", "model.safetensors", "summary.json",
+    }  # fmt: skip
+    assert json.loads((out / "summary.json").read_text()).items() <= summary.items()
+    assert summary["updates"] == 6
+    assert summary["images"] == 24
+    with pytest.raises(UserError, match="already holds this run"):
+        mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2))
+    with pytest.raises(UserError, match=r"run\.seed 0 -> 1"):
+        mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2, seed=1))
+
+
+def test_a_moving_average_is_what_is_deployed(tmp_path: Path, npz: Path) -> None:
+    options = settings(precision="fp32")
+    options["optim"]["ema"] = 0.9
+    mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    deployed = mixskd.load(tmp_path / "run").export_state_dict()
+    assert torch.equal(deployed["conv1.weight"], state["ema"]["module.stages.0.conv1.weight"])
+    assert not torch.equal(deployed["conv1.weight"], state["method"]["backbone.stages.0.conv1.weight"])
+
+
+def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:
+    options = settings(epochs=3)
+    options["optim"]["lr"] = 1e30
+    with pytest.raises(
+        UserError, match=r"the loss term '\w+' became NaN or infinite at step \d+; no checkpoint was written yet"
+    ):
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
+
+
+def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Path) -> None:
+    path, flag = tmp_path / "checkpoint.pt", tmp_path / "executed"
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(flag),)
+
+    torch.save({"format": "mixskd-checkpoint-1", "x": Evil()}, path)
+    with pytest.raises(UserError, match="no checkpoint of mixskd"):
+        load_checkpoint(path)
+    assert not flag.exists()
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="is not a checkpoint of mixskd"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"a": torch.zeros(200)})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="corrupt"):
+        load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fill() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="no space left"):
+        fill()
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_for_real(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(UserError, match="disk"), replacing(tmp_path / "checkpoint.pt"):
+        torch.save({"x": torch.zeros(100_000)}, "/dev/full")
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu() -> None:
+    from mixskd import MixSKD, build_backbone
+
+    method = MixSKD(build_backbone("wrn_10_1", 5))
+    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    draws = method.draw(images)
+    expected = method(images, labels, draws)["loss"].item()
+    on_gpu = type(draws)(draws.lam.cuda(), draws.permutation.cuda())
+    got = method.cuda()(images.cuda(), labels.cuda(), on_gpu)["loss"].item()
+    assert got == pytest.approx(expected, rel=1e-3)
