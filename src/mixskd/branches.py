@@ -26,6 +26,12 @@ class AuxiliaryBranches(nn.Module):
         self.alignments = nn.ModuleList(backbone.fresh_tail(k) for k in branches)
         self.heads = nn.ModuleList(nn.Linear(backbone.feature_dim, backbone.num_classes) for _ in branches)
 
+    def logits(self, backbone: StagedBackbone, images: Tensor) -> dict[str, Tensor]:
+        """``branch1`` .. ``branch{K-1}`` and ``backbone``: the logits ``B x N`` of all K classifiers."""
+        *aligned, last = (backbone.pooled(f) for f in self(backbone.feature_maps(images)))
+        named = {f"branch{k}": head(x) for k, (head, x) in enumerate(zip(self.heads, aligned, strict=True), 1)}
+        return {**named, "backbone": backbone.head(last)}
+
     def forward(self, stage_maps: Sequence[Tensor]) -> list[Tensor]:
         """The K aligned maps F_1 .. F_K, each of the last stage's shape ``B x C x H x W``, from the K stage maps."""
         aligned = [align(x) for align, x in zip(self.alignments, stage_maps[:-1], strict=True)]

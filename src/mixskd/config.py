@@ -94,6 +94,8 @@ class RunConfig:
         log_every: steps between two readings of the losses for the progress bar.
         progress: show the bar and a line an epoch.
         tensorboard: write the epochs' figures for TensorBoard as well.
+        all_heads: score the classifiers that are used only in training too; the released code reports the maximum
+            over them and over epochs, chosen on the test set.
     """
 
     epochs: int = 205
@@ -106,6 +108,7 @@ class RunConfig:
     log_every: int = 20
     progress: bool = True
     tensorboard: bool = False
+    all_heads: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "log_every"):

@@ -100,8 +100,9 @@ def test_bad_folders(tmp_path: Path) -> None:
     bad.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"bad\.png"):
         load(root)
-    with pytest.warns(UserWarning, match="left out 1 unreadable"):
-        assert len(load(root, skip_bad_images=True).train) == 8
+    data = load(root, skip_bad_images=True)
+    assert len(data.train) == 8
+    assert data.notes == (f"left out 1 unreadable image, the first {bad}",)
     bad.unlink()
     (root / "val" / "class1").rename(root / "val" / "other")
     with pytest.raises(UserError, match=r"training images lack: other"):

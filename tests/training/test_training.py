@@ -182,3 +182,14 @@ def test_cuda_agrees_with_the_cpu() -> None:
     on_gpu = type(draws)(draws.lam.cuda(), draws.permutation.cuda())
     got = method.cuda()(images.cuda(), labels.cuda(), on_gpu)["loss"].item()
     assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_all_heads_and_tensorboard(tmp_path: Path, npz: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "run"
+    mixskd.train(data=str(npz), out=str(out), **settings(all_heads=True, tensorboard=True))
+    (row,) = csv.DictReader((out / "metrics.csv").read_text().splitlines())
+    heads = [float(row[f"test_{name}_top1"]) for name in ("branch1", "branch2", "backbone")]
+    assert heads[-1] == pytest.approx(float(row["test_top1"]))
+    assert float(row["test_max_head_top1"]) == max(heads)
+    assert list((out / "tensorboard").glob("events*"))

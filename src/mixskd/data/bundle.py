@@ -34,6 +34,7 @@ class ImageSet:
 class DataBundle:
     """A data set ready to be loaded: two splits, the class names, and how an image becomes a tensor.
 
+    ``notes`` are what a person should know of it: images left out, counts that are not the published ones.
     ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``flip``: whether a mirror image
     keeps its class.
     """
@@ -45,6 +46,7 @@ class DataBundle:
     mean: tuple[float, ...] = CIFAR_MEAN
     std: tuple[float, ...] = CIFAR_STD
     flip: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

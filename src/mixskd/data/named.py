@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class NamedSet:
 
 
 def load_named(name: str, root: str | None, image_size: int | None) -> DataBundle:
-    """The data set ``name`` under ``root``. Warns if its counts are not the published ones.
+    """The data set ``name`` under ``root``. A note tells if its counts are not the published ones.
 
     Raises UserError if its files are not there and cannot be downloaded.
     """
@@ -42,7 +42,8 @@ def load_named(name: str, root: str | None, image_size: int | None) -> DataBundl
     counts = len(data.train), len(data.test)
     if counts != named.counts:
         published = f"{named.counts[0]:,} and {named.counts[1]:,}"
-        warnings.warn(f"{name} has {counts[0]:,} training and {counts[1]:,} test images, not {published}", stacklevel=2)
+        note = f"{name} has {counts[0]:,} training and {counts[1]:,} test images, not {published}"
+        data = dataclasses.replace(data, notes=(*data.notes, note))
     return data
 
 

@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from mixskd.precision import autocast
+
+if TYPE_CHECKING:
+    from mixskd.methods.base import Method
+
+
+@torch.inference_mode()
+def evaluate_heads(
+    method: Method, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device, *, precision: str = "fp32"
+) -> dict[str, float]:
+    """``test_NAME_top1`` in per cent of every classifier in ``method``; ``test_max_head_top1``, the best of them."""
+    was_training = method.training
+    method.eval()
+    correct: dict[str, Tensor] = {}
+    count = 0
+    for images, labels in loader:
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        with autocast(device, precision):
+            heads = method.heads(images)
+        for name, logits in heads.items():
+            hits = (logits.float().argmax(1) == labels).sum()
+            correct[name] = correct[name] + hits if name in correct else hits
+        count += len(labels)
+    method.train(was_training)
+    scores = {f"test_{name}_top1": 100 * hits.item() / count for name, hits in correct.items()}
+    return {**scores, "test_max_head_top1": max(scores.values())}
 
 
 @torch.inference_mode()
@@ -26,7 +52,7 @@ def evaluate_model(
     loss, count = torch.zeros((), device=device), 0
     for images, labels in loader:
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        with autocast(device, precision):
             logits = model(images)
         logits = logits.float()
         if not metrics:

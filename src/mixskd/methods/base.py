@@ -57,6 +57,10 @@ class Method(nn.Module):
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
         return None
 
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        """The logits ``B x N`` of every classifier that is trained, ``backbone`` among them, by name."""
+        return {"backbone": self.backbone(images)}
+
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
         """The losses of a batch: ``images`` ``B x C x H x W``, ``labels`` ``B`` -> ``loss``, ``output``, every term.
 

@@ -25,6 +25,9 @@ class DeepSupervision(Method):
     def build(self) -> None:
         self.branches = AuxiliaryBranches(self.backbone)
 
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        return self.branches.logits(self.backbone, images)
+
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
         maps = self.branches(self.backbone.feature_maps(images))
         heads = [*self.branches.heads, self.backbone.head]

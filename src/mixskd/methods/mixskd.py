@@ -117,6 +117,9 @@ class MixSKD(Method):
             images, c.alpha, c.mix, per_sample=c.per_sample, derangement=c.derangement, generator=generator
         )
 
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        return self.branches.logits(self.backbone, images)
+
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None) -> dict[str, Tensor]:
         c, mix = self.config, draws or self.draw(images)
         originals, mixed = self._both(images, mix(images))  # per head: F_k and M_k, B x C x H x W each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,11 @@ from mixskd.config import Experiment
 from mixskd.data import load_data, make_loaders
 from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
-from mixskd.evaluation.accuracy import evaluate_model
+from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
 from mixskd.methods import METHODS, make_config
+from mixskd.precision import choose_device, choose_precision
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.interrupt import Interrupt
-from mixskd.training.precision import choose_device, choose_precision
 from mixskd.training.progress import Progress
 from mixskd.training.run_folder import RunFolder, provenance
 from mixskd.training.schedule import learning_rate
@@ -64,6 +65,8 @@ class Trainer:
         if experiment.optim.ema > 0:
             average = get_ema_multi_avg_fn(experiment.optim.ema)
             self.ema = AveragedModel(backbone, multi_avg_fn=average, use_buffers=True)
+        if run.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise UserError("run.tensorboard needs tensorboard: pip install 'mixskd[tensorboard]'")
         self.position = Position()
         self.sums: dict[str, Tensor] = {}
         self.bad_steps: dict[str, Tensor] = {}
@@ -77,7 +80,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train from the present position to the end; the summary."""
         epochs, length = self.experiment.run.epochs, len(self.loader)
-        with Progress(self.experiment, length) as progress, Interrupt() as interrupt:
+        with Progress(self.experiment, length, self.data.notes) as progress, Interrupt() as interrupt:
             for epoch in range(self.position.step // length, epochs):
                 first = self.position.step - epoch * length
                 for images, labels in self.loader.epoch(epoch, first):
@@ -121,6 +124,8 @@ class Trainer:
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
         row |= {f"train_{name}": value.item() / steps for name, value in self.sums.items()}
         row |= {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
+        if self.experiment.run.all_heads:
+            row |= evaluate_heads(self.step.method, self.test_loader, self.device, precision=self.precision)
         self.position.rows.append(row)
         self.sums = {}
 
@@ -152,6 +157,8 @@ class Trainer:
         }
         save_checkpoint(self.folder.checkpoint, state)
         self.folder.write_metrics(self.position.rows)
+        if self.experiment.run.tensorboard:
+            self.folder.write_tensorboard(self.position.rows)
 
     def restore(self) -> None:
         """Go on from checkpoint.pt."""
@@ -181,6 +188,7 @@ class Trainer:
                            "data": experiment.data.source, "seed": experiment.run.seed},
             "last": {"epoch": rows[-1]["epoch"], "top1": rows[-1]["test_top1"], "top5": rows[-1]["test_top5"]},
             "best_on_test": {"epoch": best["epoch"], "top1": best["test_top1"], "top5": best["test_top5"]},
+            "notes": list(self.data.notes),
             "updates": self.position.step,
             "images": self.position.images,
             "seconds": round(self.position.seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 class Progress:
     """A bar on a terminal; on a file or a pipe only the epochs' lines."""
 
-    def __init__(self, experiment: Experiment, steps_per_epoch: int) -> None:
+    def __init__(self, experiment: Experiment, steps_per_epoch: int, notes: Sequence[str] = ()) -> None:
         self.log_every, self.length = experiment.run.log_every, steps_per_epoch
         self.epochs = experiment.run.epochs
         self.console = Console(stderr=True, quiet=not experiment.run.progress)
+        for note in notes:
+            self.console.print(f"note: {note}", highlight=False, markup=False)
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,17 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.metrics, text.getvalue())
+
+    def write_tensorboard(self, rows: Sequence[dict[str, float]]) -> None:
+        """Replace the event file under ``tensorboard/`` by ``rows``, so that a resumed run shows no epoch twice."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = self.path / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        with SummaryWriter(str(folder)) as writer:
+            for row in rows:
+                for name, value in row.items():
+                    writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mixskd.config import OptimConfig
 from mixskd.methods.base import Method
-from mixskd.training.precision import PRECISIONS
+from mixskd.precision import autocast
 
 
 class TrainStep:
@@ -17,7 +17,7 @@ class TrainStep:
         self, method: Method, optim: OptimConfig, device: torch.device, precision: str, accumulate: int
     ) -> None:
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.dtype, self.accumulate = device, PRECISIONS[precision], accumulate
+        self.device, self.precision, self.accumulate = device, precision, accumulate
         self.optimizer = torch.optim.SGD(
             [p for p in method.parameters() if p.requires_grad],
             lr=optim.lr,
@@ -45,7 +45,7 @@ class TrainStep:
 
     def _backward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         draws = self.method.draw(images)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.precision):
             terms = self.method(images, labels, draws)
         self.scaler.scale(terms["loss"] / self.accumulate).backward()
         del terms["output"]

@@ -6,7 +6,12 @@ import torch
 
 from mixskd.errors import UserError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Products in ``precision`` (``fp32``, ``bf16`` or ``fp16``) within the context."""
+    return torch.autocast(device.type, TYPES[precision], enabled=precision != "fp32")
 
 
 def choose_device(name: str) -> torch.device:
