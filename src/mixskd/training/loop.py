@@ -23,6 +23,7 @@ from mixskd.methods import METHODS, make_config
 from mixskd.precision import choose_device, choose_precision
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.interrupt import Interrupt
+from mixskd.training.memory import keep_freed_memory
 from mixskd.training.progress import Progress
 from mixskd.training.run_folder import RunFolder, provenance
 from mixskd.training.schedule import learning_rate
@@ -47,6 +48,8 @@ class Trainer:
         run = experiment.run
         self.device = choose_device(run.device)
         self.precision = choose_precision(run.precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(run.seed)
         self.data = load_data(experiment.data, run.seed)
         backbone = build_backbone(experiment.backbone, len(self.data.classes))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 from mixskd.config import OptimConfig
 from mixskd.methods.base import Method
 from mixskd.precision import autocast
+from mixskd.training.convolution import SmallMapConvolutions
 
 
 class TrainStep:
@@ -26,6 +29,8 @@ class TrainStep:
             weight_decay=optim.weight_decay,
             fused=True,
         )
+        small_maps = device.type == "cpu" and precision == "bf16"
+        self.convolutions = SmallMapConvolutions() if small_maps else contextlib.nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float, seed: int) -> dict[str, Tensor]:
@@ -45,7 +50,7 @@ class TrainStep:
 
     def _backward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         draws = self.method.draw(images)
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), self.convolutions:
             terms = self.method(images, labels, draws)
         self.scaler.scale(terms["loss"] / self.accumulate).backward()
         del terms["output"]
