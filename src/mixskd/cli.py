@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def train(arguments: argparse.Namespace) -> None:
     from mixskd.training import train as run
 
     summary = run(experiment, resume=arguments.resume)
+    if "last" not in summary:  # one of several processes, but the first speaks for them
+        return
     last, best = summary["last"], summary["best_on_test"]
     print(
         f"top-1 {last['top1']:.2f} % after the last epoch "
@@ -196,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.dotted = dotted
         arguments.function(arguments)
     except UserError as error:
-        print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

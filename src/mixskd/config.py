@@ -23,6 +23,8 @@ class DataConfig:
         source: a data set by name, an image folder, or an ``.npz`` file.
         root: where a named data set lies, or is downloaded to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; that of the data set if not given.
+        augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment``,
+            ``randaugment``, ``augmix`` or ``trivialaugment``.
         holdout: the share of each class that is held out for testing where there is no test split.
         skip_bad_images: leave unreadable images out, and count them, in place of stopping.
         workers: processes that decode images; arrays need none.
@@ -31,6 +33,7 @@ class DataConfig:
     source: str = "digits"
     root: str | None = None
     image_size: int | None = None
+    augment: str = "none"
     holdout: float = 0.2
     skip_bad_images: bool = False
     workers: int = 2
@@ -94,6 +97,7 @@ class RunConfig:
         log_every: steps between two readings of the losses for the progress bar.
         progress: show the bar and a line an epoch.
         tensorboard: write the epochs' figures for TensorBoard as well.
+        sync_bn: batch norm over the images of all processes (GPUs only).
         all_heads: score the classifiers that are used only in training too; the released code reports the maximum
             over them and over epochs, chosen on the test set.
     """
@@ -108,6 +112,7 @@ class RunConfig:
     log_every: int = 20
     progress: bool = True
     tensorboard: bool = False
+    sync_bn: bool = False
     all_heads: bool = False
 
     def __post_init__(self) -> None:

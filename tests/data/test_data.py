@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mixskd.config import DataConfig
-from mixskd.data import load_data, make_loaders, make_test_loader
+from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.data.images import decode_image
 from mixskd.data.named import load_named
 from mixskd.errors import UserError
@@ -33,6 +33,10 @@ def make_folder(root: Path, splits: tuple[str, ...] = ("train", "val"), classes:
 
 def load(source: object, **options):
     return load_data(DataConfig(source=str(source), **options), seed=0)
+
+
+def train_loader(data, batch: int, **options):
+    return make_train_loader(data, DataConfig(**{"workers": 0, **options}), batch, CPU, seed=0)
 
 
 def test_digits() -> None:
@@ -135,22 +139,22 @@ def test_image_modes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["array", "files"])
 def test_batches_are_a_function_of_seed_epoch_and_step(kind: str, tmp_path: Path, npz: Path) -> None:
     data = load(npz) if kind == "array" else load(make_folder(tmp_path / "f", images=6), image_size=24)
-    loader, test_loader = make_loaders(data, 4, CPU, seed=0, workers=0)
-    again, _ = make_loaders(data, 4, CPU, seed=0, workers=2)
+    loader, test_loader = train_loader(data, 4), make_test_loader(data, CPU, workers=0)
+    again = train_loader(data, 4, workers=2)
     first, second = list(loader.epoch(1)), list(again.epoch(1, start=1))
     assert len(first) == len(loader) == 3
-    for (a, y), (b, z) in zip(first[1:], second, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(y, z)
-    assert not torch.equal(first[0][0], next(iter(loader.epoch(2)))[0])
-    assert first[0][0].dtype == torch.float32
+    for one, other in zip(first[1:], second, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    assert not torch.equal(first[0].images, next(iter(loader.epoch(2))).images)
+    assert first[0].images.dtype == torch.float32
     assert sum(len(labels) for _, labels in test_loader) == len(data.test)
 
 
 def test_an_epoch_holds_each_image_once_and_is_normalised(npz: Path) -> None:
     data = load(npz)
-    loader, test_loader = make_loaders(data, 4, CPU, seed=0)
-    labels = torch.cat([y for _, y in loader.epoch(0)])
+    loader, test_loader = train_loader(data, 4), make_test_loader(data, CPU)
+    labels = torch.cat([batch.labels for batch in loader.epoch(0)])
     assert sorted(labels.tolist()) == sorted(data.train.labels.tolist())
     images, _ = next(iter(test_loader))
     expected = (data.test.images[0].astype(np.float64) / 255 - data.mean) / data.std
@@ -159,9 +163,9 @@ def test_an_epoch_holds_each_image_once_and_is_normalised(npz: Path) -> None:
 
 def test_crops_and_flips_show_the_image_itself(npz: Path) -> None:
     data = load(npz)
-    loader, _ = make_loaders(data, 12, CPU, seed=0)
+    loader = train_loader(data, 12)
     images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2)
-    out = loader.augment(images, torch.Generator().manual_seed(0))
+    out = loader.crop_and_flip(images, torch.rand(3, 12))
     padded = torch.nn.functional.pad(images, [loader.pad] * 4)
     for i in range(12):
         crops = [padded[i, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
@@ -170,7 +174,7 @@ def test_crops_and_flips_show_the_image_itself(npz: Path) -> None:
 
 def test_a_batch_larger_than_the_set(npz: Path) -> None:
     with pytest.raises(UserError, match="larger than the training set of 12"):
-        make_loaders(load(npz), 13, CPU, seed=0)
+        train_loader(load(npz), 13)
 
 
 def test_test_loader_of_files(tmp_path: Path) -> None:

@@ -9,11 +9,15 @@ import torch
 
 from mixskd.data.arrays import load_digits, load_npz
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.file_loader import FileLoader, FileTestLoader
+from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
 from mixskd.data.folder import load_folder
-from mixskd.data.loader import ArrayLoader, ArrayTestLoader
 from mixskd.data.named import NAMED, load_named
+from mixskd.data.plan import BatchPlan
+from mixskd.data.policies import IMAGE_POLICIES, check_policy
+from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
+from mixskd.distributed import World
 from mixskd.errors import UserError, unknown
+from mixskd.needs import DataNeeds
 
 if TYPE_CHECKING:
     from mixskd.config import DataConfig
@@ -48,22 +52,32 @@ def load_data(config: DataConfig, seed: int) -> DataBundle:
     return data
 
 
-def make_loaders(
-    data: DataBundle, batch_size: int, device: torch.device, seed: int, *, workers: int = 2
-) -> tuple[ArrayLoader | FileLoader, ArrayTestLoader | FileTestLoader]:
-    """The training loader, and that of the test images."""
-    if data.train.in_memory:
-        return ArrayLoader(data, batch_size, device, seed), make_test_loader(data, device, workers=workers)
-    return FileLoader(data, batch_size, device, seed, workers), make_test_loader(data, device, workers=workers)
+def make_train_loader(
+    data: DataBundle,
+    config: DataConfig,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    needs: DataNeeds | None = None,
+    world: World | None = None,
+) -> DeviceLoader | WorkerLoader:
+    """Batches of ``batch_size`` training images in all processes together, with what ``needs`` asks for."""
+    needs, world = needs or DataNeeds(), world or World()
+    plan = BatchPlan(data.train.labels, batch_size, seed, needs, world)
+    check_policy(config.augment)
+    on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None
+    if data.train.in_memory and not on_single_images:
+        return DeviceLoader(data, plan, device, config.augment)
+    return WorkerLoader(data, plan, device, config.augment, config.workers)
 
 
 def make_test_loader(
-    data: DataBundle, device: torch.device, *, workers: int = 2, batch_size: int = 256
-) -> ArrayTestLoader | FileTestLoader:
-    """Every test image once, in order."""
+    data: DataBundle, device: torch.device, *, workers: int = 2, batch_size: int = 256, world: World | None = None
+) -> DeviceTestLoader | WorkerTestLoader:
+    """Every test image of this process's part once, in order."""
     if data.test.in_memory:
-        return ArrayTestLoader(data, data.test, device, batch_size)
-    return FileTestLoader(data, data.test, device, workers, batch_size)
+        return DeviceTestLoader(data, data.test, device, batch_size, world)
+    return WorkerTestLoader(data, data.test, device, workers, batch_size, world)
 
 
-__all__ = ["DATASETS", "DataBundle", "ImageSet", "load_data", "make_loaders", "make_test_loader"]
+__all__ = ["DATASETS", "DataBundle", "ImageSet", "load_data", "make_test_loader", "make_train_loader"]

@@ -11,8 +11,8 @@ import torch
 
 from mixskd.config import DataConfig, from_dict, read_yaml
 from mixskd.data import load_data, make_test_loader
-from mixskd.data.file_loader import eval_transform
 from mixskd.data.images import decode_image
+from mixskd.data.worker_loader import eval_transform
 from mixskd.deploy.model_file import load_model
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_model

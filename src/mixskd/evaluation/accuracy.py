@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from mixskd.distributed import World
 from mixskd.precision import autocast
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def evaluate_heads(
-    method: Method, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device, *, precision: str = "fp32"
+    method: Method,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    *,
+    precision: str = "fp32",
+    world: World | None = None,
 ) -> dict[str, float]:
     """``test_NAME_top1`` in per cent of every classifier in ``method``; ``test_max_head_top1``, the best of them."""
     was_training = method.training
@@ -34,17 +40,25 @@ def evaluate_heads(
             correct[name] = correct[name] + hits if name in correct else hits
         count += len(labels)
     method.train(was_training)
-    scores = {f"test_{name}_top1": 100 * hits.item() / count for name, hits in correct.items()}
+    world = world or World()
+    total = world.total(torch.tensor(count, device=device)).item()
+    scores = {f"test_{name}_top1": 100 * world.total(hits).item() / total for name, hits in correct.items()}
     return {**scores, "test_max_head_top1": max(scores.values())}
 
 
 @torch.inference_mode()
 def evaluate_model(
-    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device, *, precision: str = "fp32"
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    *,
+    precision: str = "fp32",
+    world: World | None = None,
 ) -> dict[str, float]:
     """``top1``, ``top5`` and ``ece`` in per cent, ``loss`` (mean cross-entropy) and the number ``images``.
 
-    The model is put in evaluation mode and back. Top-5 is top-N where there are fewer than five classes.
+    With several processes each gives its own part of the images, and gets the scores of all. The model is put in
+    evaluation mode and back. Top-5 is top-N where there are fewer than five classes.
     """
     was_training = model.training
     model.eval()
@@ -69,5 +83,7 @@ def evaluate_model(
         loss += F.cross_entropy(logits, labels, reduction="sum")
         count += len(labels)
     model.train(was_training)
-    scores = {name: 100 * metric.compute().item() for name, metric in metrics.items()}
-    return {**scores, "loss": loss.item() / count, "images": count}
+    world = world or World()
+    scores = {name: 100 * metric.compute().item() for name, metric in metrics.items()}  # over all processes
+    total = int(world.total(torch.tensor(count, device=device)).item())
+    return {**scores, "loss": world.total(loss).item() / total, "images": total}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import build
 from mixskd.errors import UserError, unknown
+from mixskd.needs import DataNeeds
 
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
@@ -36,6 +37,7 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type]
+    needs: ClassVar[DataNeeds] = DataNeeds()
 
     def __init__(self, backbone: StagedBackbone, config: Any = None, **options: Any) -> None:
         super().__init__()
@@ -53,6 +55,9 @@ class Method(nn.Module):
     def build(self) -> None:
         """Create what the method attaches to ``self.backbone``."""
 
+    def prepare(self, num_images: int) -> None:
+        """Create what depends on the number of training images; called once, before the optimizer is made."""
+
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
         return None
@@ -61,10 +66,11 @@ class Method(nn.Module):
         """The logits ``B x N`` of every classifier that is trained, ``backbone`` among them, by name."""
         return {"backbone": self.backbone(images)}
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         """The losses of a batch: ``images`` ``B x C x H x W``, ``labels`` ``B`` -> ``loss``, ``output``, every term.
 
         ``output`` is the backbone's logits ``B x N``; the other values are scalars. Without ``draws`` it draws itself.
+        ``extra`` is what ``needs`` asks for, under the names given there.
         """
         raise NotImplementedError
 

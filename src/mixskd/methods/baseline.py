@@ -21,6 +21,6 @@ class Baseline(Method):
 
     Config = BaselineConfig
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
         return {"loss": cross_entropy(logits, labels), "output": logits}

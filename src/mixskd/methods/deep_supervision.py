@@ -28,7 +28,7 @@ class DeepSupervision(Method):
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         return self.branches.logits(self.backbone, images)
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         maps = self.branches(self.backbone.feature_maps(images))
         heads = [*self.branches.heads, self.backbone.head]
         logits = [head(self.backbone.pooled(m)) for head, m in zip(heads, maps, strict=True)]

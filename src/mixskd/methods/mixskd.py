@@ -120,7 +120,7 @@ class MixSKD(Method):
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         return self.branches.logits(self.backbone, images)
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         c, mix = self.config, draws or self.draw(images)
         originals, mixed = self._both(images, mix(images))  # per head: F_k and M_k, B x C x H x W each
         with torch.autocast(images.device.type, enabled=False):

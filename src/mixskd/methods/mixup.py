@@ -37,7 +37,7 @@ class Mixup(Method):
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, self.config.mix, generator=generator)
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
         logits = self.backbone(mix(images))
         return {"loss": mix.cross_entropy(logits, labels), "output": logits}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from mixskd.distributed import World
 
 
 class Interrupted(SystemExit):
@@ -16,8 +19,8 @@ class Interrupted(SystemExit):
 class Interrupt:
     """While active, the first SIGINT or SIGTERM sets ``requested``; a second one acts as it would have."""
 
-    def __init__(self) -> None:
-        self.requested = 0
+    def __init__(self, world: World) -> None:
+        self.requested, self.world = 0, world
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -34,11 +37,13 @@ class Interrupt:
         self.requested = number
         signal.signal(number, self.previous[number])
 
-    def leave_if_requested(self, out: Path) -> None:
-        """Raises Interrupted, with a line on stderr, if a signal came."""
-        if self.requested:
-            import sys
+    def signal(self) -> int:
+        """The signal that came to any process, 0 for none."""
+        return self.world.highest(self.requested)
 
-            print(f"mixskd: stopped by {signal.Signals(self.requested).name}; saved in {out}, go on with --resume",
-                  file=sys.stderr)  # fmt: skip
-            raise Interrupted(128 + self.requested)
+    def leave(self, number: int, out: Path) -> NoReturn:
+        """Raises Interrupted, with a line on stderr."""
+        if self.world.first:
+            name = signal.Signals(number).name
+            print(f"mixskd: stopped by {name}; saved in {out}, go on with --resume", file=sys.stderr)
+        raise Interrupted(128 + number)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.config import Experiment
-from mixskd.data import load_data, make_loaders
+from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.deploy.model_file import save_model
+from mixskd.distributed import World, join, was_restarted
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
 from mixskd.methods import METHODS, make_config
+from mixskd.needs import Batch
 from mixskd.precision import choose_device, choose_precision
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.interrupt import Interrupt
@@ -43,8 +46,8 @@ class Position:
 class Trainer:
     """One run of an experiment in ``folder``."""
 
-    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self.experiment, self.folder = experiment, folder
+    def __init__(self, experiment: Experiment, folder: RunFolder, world: World | None = None) -> None:
+        self.experiment, self.folder, self.world = experiment, folder, world or World()
         run = experiment.run
         self.device = choose_device(run.device)
         self.precision = choose_precision(run.precision, self.device)
@@ -60,10 +63,22 @@ class Trainer:
             )
         method_type = METHODS[experiment.method.name]
         method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
-        self.loader, self.test_loader = make_loaders(
-            self.data, run.batch_size, self.device, run.seed, workers=experiment.data.workers
+        method.prepare(len(self.data.train))
+        self.needs = method.needs
+        if run.sync_bn:
+            if self.device.type != "cuda":
+                raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
+            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        self.loader = make_train_loader(
+            self.data, experiment.data, run.batch_size, self.device, run.seed, method.needs, self.world
         )
-        self.step = TrainStep(method, experiment.optim, self.device, self.precision, run.accumulate)
+        self.test_loader = make_test_loader(self.data, self.device, workers=experiment.data.workers, world=self.world)
+        if (run.batch_size // self.world.size) % run.accumulate:
+            raise UserError(
+                f"run.accumulate {run.accumulate} does not divide the {run.batch_size // self.world.size} images "
+                "of each process"
+            )
+        self.step = TrainStep(method, experiment.optim, self.device, self.precision, run.accumulate, self.world)
         self.ema: AveragedModel | None = None
         if experiment.optim.ema > 0:
             average = get_ema_multi_avg_fn(experiment.optim.ema)
@@ -83,15 +98,18 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train from the present position to the end; the summary."""
         epochs, length = self.experiment.run.epochs, len(self.loader)
-        with Progress(self.experiment, length, self.data.notes) as progress, Interrupt() as interrupt:
-            for epoch in range(self.position.step // length, epochs):
+        progress = Progress(self.experiment, length, self.data.notes, quiet=not self.world.first)
+        with progress, Interrupt(self.world) as interrupt:
+            for epoch in range(len(self.position.rows), epochs):
                 first = self.position.step - epoch * length
-                for images, labels in self.loader.epoch(epoch, first):
-                    self.update(images, labels)
+                for batch in self.loader.epoch(epoch, first):
+                    self.update(batch, epoch)
                     progress.advance(self.position, self.sums, epoch, self.learning_rate)
-                    if interrupt.requested or self.due():
+                    stop = interrupt.signal()
+                    if stop or self.due():
                         self.save()
-                    interrupt.leave_if_requested(self.folder.path)
+                    if stop:
+                        interrupt.leave(stop, self.folder.path)
                 self.close_epoch(epoch)
                 progress.epoch_done(self.position.rows[-1])
                 self.save()
@@ -101,10 +119,13 @@ class Trainer:
     def learning_rate(self) -> float:
         return learning_rate(self.experiment.optim, self.position.step, len(self.loader), self.experiment.run.epochs)
 
-    def update(self, images: Tensor, labels: Tensor) -> None:
+    def update(self, batch: Batch, epoch: int) -> None:
         """One step, and its terms added up on the device."""
         step = self.position.step
-        terms = self.step(images, labels, self.learning_rate, seed=step_seed(self.experiment.run.seed, step))
+        if self.needs.progress:
+            share = torch.tensor((epoch + 1) / self.experiment.run.epochs, device=self.device)
+            batch = batch._replace(extra={**batch.extra, "progress": share})
+        terms = self.step(batch, self.learning_rate, step_seed(self.experiment.run.seed, step, self.world.rank))
         if self.ema is not None:
             self.ema.update_parameters(self.step.method.backbone)
         for name, term in terms.items():
@@ -112,7 +133,7 @@ class Trainer:
             bad = self.bad_steps.get(name, torch.full_like(term, -1.0))
             self.bad_steps[name] = torch.where((bad < 0) & ~term.isfinite(), float(step), bad)
         self.position.step += 1
-        self.position.images += len(images)
+        self.position.images += len(batch.labels) * self.world.size
 
     def due(self) -> bool:
         every = self.experiment.run.checkpoint_every_steps
@@ -122,19 +143,25 @@ class Trainer:
         """Evaluate the deployed classifier, add the epoch's row, start new sums."""
         self.check_finite()
         steps = len(self.loader)
-        scores = evaluate_model(self.deployed, self.test_loader, self.device, precision=self.precision)
+        self.world.share(self.deployed.buffers())
+        how: dict[str, Any] = {"device": self.device, "precision": self.precision, "world": self.world}
+        scores = evaluate_model(self.deployed, self.test_loader, **how)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
-        row |= {f"train_{name}": value.item() / steps for name, value in self.sums.items()}
+        row |= {
+            f"train_{name}": self.world.total(value).item() / steps / self.world.size
+            for name, value in self.sums.items()
+        }
         row |= {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
         if self.experiment.run.all_heads:
-            row |= evaluate_heads(self.step.method, self.test_loader, self.device, precision=self.precision)
+            row |= evaluate_heads(self.step.method, self.test_loader, **how)
         self.position.rows.append(row)
         self.sums = {}
 
     def check_finite(self) -> None:
         """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
-        bad = {name: int(step.item()) for name, step in self.bad_steps.items() if step.item() >= 0}
+        steps = {name: self.world.highest(int(step.item())) for name, step in self.bad_steps.items()}
+        bad = {name: step for name, step in steps.items() if step >= 0}
         if bad:
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
             checkpoint = self.folder.checkpoint
@@ -149,6 +176,9 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint.pt and metrics.csv, unless the run has diverged."""
         self.check_finite()
+        sums = self.world.gather(self.sums)
+        if not self.world.first:
+            return
         now = time.perf_counter()
         self.position.seconds += now - self.started
         self.started = now
@@ -156,7 +186,7 @@ class Trainer:
             **self.step.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "position": dataclasses.asdict(self.position),
-            "sums": self.sums,
+            "sums": sums,
         }
         save_checkpoint(self.folder.checkpoint, state)
         self.folder.write_metrics(self.position.rows)
@@ -170,12 +200,22 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.position = Position(**state["position"])
-        self.sums = state["sums"]
-        self.folder.write_metrics(self.position.rows)
+        self.sums = self.shares_of(state["sums"])
+        if self.world.first:
+            self.folder.write_metrics(self.position.rows)
+
+    def shares_of(self, sums: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """This process's sums, from those of all processes of the run so far, be they another number."""
+        if len(sums) == self.world.size:
+            return sums[self.world.rank]
+        ratio = self.world.size / len(sums) if self.world.first else 0.0
+        return {name: ratio * torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]}
 
     def finish(self) -> dict[str, Any]:
         """Save the deployed classifier and the summary."""
         experiment, rows = self.experiment, self.position.rows
+        if not self.world.first:
+            return {}
         save_model(
             self.deployed,
             self.folder.model,
@@ -196,6 +236,7 @@ class Trainer:
             "images": self.position.images,
             "seconds": round(self.position.seconds, 1),
             "images_per_second": round(self.position.images / max(self.position.seconds, 1e-9), 1),
+            "processes": self.world.size,
             "precision": self.precision,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "parameters": sum(p.numel() for p in self.deployed.parameters()),
@@ -215,20 +256,36 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> dict[str, Any]:
-    """Run ``experiment`` and return its summary, with the folder under ``out``.
+    """Run ``experiment``, in all processes that ``torchrun`` started, and return its summary; ``out`` is the folder.
 
     Raises UserError for anything in the experiment, its data or its folder that cannot work.
     """
-    folder = RunFolder(Path(experiment.out))
-    fresh = not folder.path.exists()
-    going_on = folder.claim(experiment, resume=resume)
-    try:
-        trainer = Trainer(experiment, folder)
-        if going_on:
-            trainer.restore()
-    except UserError:
-        if fresh:  # leave no folder behind for a run that never began
-            folder.config.unlink(missing_ok=True)
-            folder.path.rmdir()
-        raise
-    return {"out": str(folder.path), **trainer.run()}
+    with join(experiment.run.device) as world:
+        experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
+        folder = RunFolder(Path(experiment.out))
+        fresh = not folder.path.exists()
+        going_on = agreed(world, lambda: folder.claim(experiment, resume=resume or was_restarted()))
+        try:
+            trainer = Trainer(experiment, folder, world)
+            if going_on:
+                trainer.restore()
+        except UserError:
+            if fresh and world.first:  # leave no folder behind for a run that never began
+                folder.config.unlink(missing_ok=True)
+                folder.path.rmdir()
+            raise
+        return {"out": str(folder.path), **trainer.run()}
+
+
+def agreed(world: World, act: Callable[[], bool]) -> bool:
+    """What ``act`` gives on the first process, or its UserError, on all of them."""
+    result: bool | str = False
+    if world.first:
+        try:
+            result = act()
+        except UserError as error:
+            result = str(error)
+    result = world.same(result)
+    if isinstance(result, str):
+        raise UserError(result)
+    return result

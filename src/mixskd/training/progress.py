@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 class Progress:
     """A bar on a terminal; on a file or a pipe only the epochs' lines."""
 
-    def __init__(self, experiment: Experiment, steps_per_epoch: int, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, experiment: Experiment, steps_per_epoch: int, notes: Sequence[str] = (), *, quiet: bool = False
+    ) -> None:
         self.log_every, self.length = experiment.run.log_every, steps_per_epoch
         self.epochs = experiment.run.epochs
-        self.console = Console(stderr=True, quiet=not experiment.run.progress)
+        self.console = Console(stderr=True, quiet=quiet or not experiment.run.progress)
         for note in notes:
             self.console.print(f"note: {note}", highlight=False, markup=False)
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
         )  # fmt: skip
-        interactive = experiment.run.progress and sys.stderr.isatty()
+        interactive = experiment.run.progress and not quiet and sys.stderr.isatty()
         self.bar = RichProgress(*columns, console=self.console, disable=not interactive, transient=True)
         self.task = self.bar.add_task("", total=self.epochs * steps_per_epoch, status="")
         self.started, self.first_images, self.first_step = time.perf_counter(), 0, -1

@@ -1,0 +1,102 @@
+"""One process among several that ``torchrun`` started, or the only one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """``rank`` of ``size`` processes; the first has rank 0. ``control`` carries what the hosts agree on."""
+
+    rank: int = 0
+    size: int = 1
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def part(self, items: int) -> slice:
+        """This process's equal share of ``items`` in order."""
+        each = items // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def same(self, value: Any) -> Any:
+        """Rank 0's ``value`` (anything that pickles), on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def highest(self, number: int) -> int:
+        """The largest ``number`` of all processes; the devices are not waited for."""
+        if self.size == 1:
+            return number
+        box = torch.tensor([number])
+        dist.all_reduce(box, op=dist.ReduceOp.MAX, group=self.control)
+        return int(box.item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """The ``value`` (anything that pickles) of every process, in order."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite ``tensors`` by those of rank 0."""
+        if self.size > 1:
+            for x in tensors:
+                dist.broadcast(x, src=0)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of ``x`` over all processes."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started (``RANK``, ``WORLD_SIZE``), if it did; leave them at the end."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    cuda = torch.cuda.is_available() and not device.startswith("cpu")
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(dist.get_rank(), size, dist.new_group(backend="gloo"))
+    finally:
+        dist.destroy_process_group()
+
+
+def gather_batch(x: Tensor) -> Tensor:
+    """``x`` (``B x ...``) of all processes one after the other, without gradient; ``x`` itself if there is one only."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def was_restarted() -> bool:
+    """Whether ``torchrun --max-restarts`` started this process again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
