@@ -45,6 +45,14 @@ def make_toy(stages: int = 3, classes: int = 5) -> StagedBackbone:
     return StagedBackbone(blocks, nn.Linear(width, classes), name="toy").double()
 
 
+def make_toy_without_norm() -> StagedBackbone:
+    """An fp32 net of three stages without batch norm, where two halves of a batch give what the whole gives."""
+    blocks = [
+        nn.Sequential(nn.Conv2d(3 if k == 0 else 4, 4, 3, stride=2 if k else 1, padding=1), nn.Tanh()) for k in range(3)
+    ]
+    return StagedBackbone(blocks, nn.Linear(4, 5), name="toy")
+
+
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
     """Twelve training and six test images of 8 px in three classes."""

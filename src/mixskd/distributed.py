@@ -81,7 +81,10 @@ def join(device: str) -> Iterator[World]:
     cuda = torch.cuda.is_available() and not device.startswith("cpu")
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # After a restart the agent's store still holds the addresses of the processes that died: keep the attempts apart.
+    store, rank, size = next(iter(dist.rendezvous("env://")))
+    store = dist.PrefixStore(f"attempt{restarts()}", store)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size, dist.new_group(backend="gloo"))
     finally:
@@ -97,6 +100,6 @@ def gather_batch(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def was_restarted() -> bool:
-    """Whether ``torchrun --max-restarts`` started this process again after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often ``torchrun --max-restarts`` has started these processes again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

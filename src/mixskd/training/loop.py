@@ -18,7 +18,7 @@ from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.config import Experiment
 from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.deploy.model_file import save_model
-from mixskd.distributed import World, join, was_restarted
+from mixskd.distributed import World, join, restarts
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
 from mixskd.methods import METHODS, make_config
@@ -264,7 +264,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> dict[str, Any]:
         experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
         folder = RunFolder(Path(experiment.out))
         fresh = not folder.path.exists()
-        going_on = agreed(world, lambda: folder.claim(experiment, resume=resume or was_restarted()))
+        going_on = agreed(world, lambda: folder.claim(experiment, resume=resume or restarts() > 0))
         try:
             trainer = Trainer(experiment, folder, world)
             if going_on:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +39,10 @@ class TrainStep:
         if world is not None and world.size > 1:
             # static_graph: a term that is switched off leaves parameters without gradient, the same in every step.
             # Running statistics are not used in training; those of the first process are evaluated and saved.
-            self.forward = DistributedDataParallel(self.method, static_graph=True, broadcast_buffers=False)
+            known = inspect.signature(DistributedDataParallel).parameters
+            sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            options: dict[str, Any] = {sync: False, "static_graph": True}
+            self.forward = DistributedDataParallel(self.method, **options)
         self.optimizer = torch.optim.SGD(
             [p for p in method.parameters() if p.requires_grad],
             lr=optim.lr,
