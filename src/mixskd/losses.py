@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,3 +50,9 @@ def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:
 def reverse_gradient(x: Tensor) -> Tensor:
     """``x`` forward, its gradient times -1 backward (Ganin et al., 2016)."""
     return 2 * x.detach() - x
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of ``terms``, 0 for none."""
+    terms = list(terms)
+    return torch.stack(terms).sum() if terms else torch.zeros(())

@@ -52,6 +52,12 @@ class StagedBackbone(nn.Module):
             maps.append(x)
         return maps
 
+    def stage_channels(self) -> list[int]:
+        """C_1 .. C_K, the channels of the stage maps."""
+        probe = copy.deepcopy(self).to("meta").eval()
+        size = max(self.min_size, 32)
+        return [f.shape[1] for f in probe.feature_maps(torch.empty(2, self.in_channels, size, size, device="meta"))]
+
     def pooled(self, feature_map: Tensor) -> Tensor:
         """The global average of a map, ``B x C``, in at least fp32."""
         return feature_map.mean((2, 3), dtype=torch.promote_types(feature_map.dtype, torch.float32))

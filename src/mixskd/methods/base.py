@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -37,7 +37,6 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type]
-    needs: ClassVar[DataNeeds] = DataNeeds()
 
     def __init__(self, backbone: StagedBackbone, config: Any = None, **options: Any) -> None:
         super().__init__()
@@ -55,8 +54,16 @@ class Method(nn.Module):
     def build(self) -> None:
         """Create what the method attaches to ``self.backbone``."""
 
-    def prepare(self, num_images: int) -> None:
-        """Create what depends on the number of training images; called once, before the optimizer is made."""
+    @property
+    def needs(self) -> DataNeeds:
+        """What the loader must supply beside images and labels."""
+        return DataNeeds()
+
+    def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
+        """Create what depends on the number of training images or on a trained classifier, which ``load`` reads.
+
+        The trainer calls it once, before it makes the optimizer.
+        """
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from mixskd.branches import AuxiliaryBranches, Discriminators, SelfTeacher
 from mixskd.errors import UserError
-from mixskd.losses import cross_entropy, discriminator_loss, feature_distance, kl_divergence, reverse_gradient
+from mixskd.losses import cross_entropy, discriminator_loss, feature_distance, kl_divergence, reverse_gradient, total
 from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
 from mixskd.mixing import MIXES, Mix, sample_mix
 
@@ -178,9 +177,3 @@ class MixSKD(Method):
         if into_features:
             pooled_i, pooled_m = [into_features(p) for p in pooled_i], [into_features(p) for p in pooled_m]
         return total(map(discriminator_loss, discriminators(pooled_i), discriminators(pooled_m)))
-
-
-def total(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of ``terms``, 0 for none."""
-    terms = list(terms)
-    return torch.stack(terms).sum() if terms else torch.zeros(())

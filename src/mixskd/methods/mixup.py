@@ -1,4 +1,4 @@
-"""Mixup and CutMix as plain augmentations of images and labels."""
+"""Mixup (Zhang et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import Method, check_choice, check_positive
-from mixskd.mixing import MIXES, Mix, sample_mix
+from mixskd.methods.base import Method, check_positive
+from mixskd.mixing import Mix, sample_mix
 
 
 @dataclass(frozen=True)
 class MixupConfig:
-    """Zhang et al., ICLR 2018.
+    """As in the MixSKD paper's runs.
 
     Args:
-        alpha: of Beta(alpha, alpha); 0.4 on CIFAR-100 as the MixSKD paper's runs, 0.2 on ImageNet.
-        mix: ``mixup``, or ``cutmix`` (Yun et al., ICCV 2019, who take alpha 1).
+        alpha: of Beta(alpha, alpha); 0.4 on CIFAR-100, 0.2 on ImageNet.
     """
 
     alpha: float = 0.4
-    mix: str = "mixup"
 
     def __post_init__(self) -> None:
         check_positive(alpha=self.alpha)
-        check_choice("mix", self.mix, MIXES)
 
 
 class Mixup(Method):
@@ -35,7 +32,7 @@ class Mixup(Method):
     config: MixupConfig
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
-        return sample_mix(images, self.config.alpha, self.config.mix, generator=generator)
+        return sample_mix(images, self.config.alpha, generator=generator)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.config import Experiment
 from mixskd.data import load_data, make_test_loader, make_train_loader
-from mixskd.deploy.model_file import save_model
+from mixskd.deploy.model_file import load_model, save_model
 from mixskd.distributed import World, join, restarts
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
@@ -63,7 +63,7 @@ class Trainer:
             )
         method_type = METHODS[experiment.method.name]
         method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
-        method.prepare(len(self.data.train))
+        method.prepare(len(self.data.train), load_model)
         self.needs = method.needs
         if run.sync_bn:
             if self.device.type != "cuda":

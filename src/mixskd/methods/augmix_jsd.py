@@ -1,0 +1,49 @@
+"""AugMix with its consistency loss (Hendrycks et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.losses import cross_entropy, full_precision, total
+from mixskd.methods.base import Method, check_not_negative
+from mixskd.needs import DataNeeds
+
+
+@dataclass(frozen=True)
+class AugMixJSDConfig:
+    """As the authors' code; without the loss AugMix is the data policy ``augmix``.
+
+    Args:
+        weight: lambda of the Jensen-Shannon divergence.
+    """
+
+    weight: float = 12.0
+
+    def __post_init__(self) -> None:
+        check_not_negative(weight=self.weight)
+
+
+class AugMixJSD(Method):
+    """L = CE(f(x), y) + lambda JS(f(x), f(a_1), f(a_2)) of an image and two AugMix views of it."""
+
+    Config = AugMixJSDConfig
+    config: AugMixJSDConfig
+
+    @property
+    def needs(self) -> DataNeeds:
+        return DataNeeds(views=3, view_policy="augmix")
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        views = extra["views"].unbind(1)
+        logits = self.backbone(torch.cat([images, *views])).chunk(1 + len(views))
+        log_p = [F.log_softmax(full_precision(z), dim=1) for z in logits]
+        mixture = torch.stack(log_p).logsumexp(0) - math.log(len(log_p))
+        jsd = total(F.kl_div(mixture, p, reduction="batchmean", log_target=True) for p in log_p) / len(log_p)
+        cls = cross_entropy(logits[0], labels)
+        return {"loss": cls + self.config.weight * jsd, "output": logits[0], "cls": cls, "jsd": jsd}

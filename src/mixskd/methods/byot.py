@@ -1,0 +1,48 @@
+"""BYOT: Be Your Own Teacher (Zhang et al., ICCV 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mixskd.losses import cross_entropy, full_precision, kl_divergence, total
+from mixskd.methods.base import check_not_negative, check_positive
+from mixskd.methods.branched import BranchedMethod
+
+
+@dataclass(frozen=True)
+class BYOTConfig:
+    """The paper gives no values; these are those of the code that is commonly used.
+
+    Args:
+        alpha: share of the distillation against the labels.
+        temperature: T.
+        beta: weight of the squared distance of pooled features, summed over batch and channels.
+    """
+
+    alpha: float = 0.1
+    temperature: float = 3.0
+    beta: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature)
+        check_not_negative(alpha=self.alpha, beta=self.beta)
+
+
+class BYOT(BranchedMethod):
+    """L = (1 - a) sum_m CE(z_m, y) + a sum_s KL_T(z_s <- stopgrad z_K) + b sum_s ||F_s - stopgrad F_K||^2, s < K."""
+
+    Config = BYOTConfig
+    config: BYOTConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        c, pooled = self.config, self.pooled(images)
+        *shallow, deepest = self.logits(pooled)
+        cls = total(cross_entropy(z, labels) for z in (*shallow, deepest))
+        logit = total(kl_divergence(z, deepest, c.temperature) for z in shallow)
+        target = full_precision(pooled[-1]).detach()
+        feature = total((full_precision(x) - target).square().sum() for x in pooled[:-1])
+        loss = (1 - c.alpha) * cls + c.alpha * logit + c.beta * feature
+        return {"loss": loss, "output": deepest, "cls": cls, "logit": logit, "feature": feature}

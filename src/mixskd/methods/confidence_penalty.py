@@ -1,0 +1,40 @@
+"""Confidence penalty (Pereyra et al., ICLR workshop 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.losses import cross_entropy, full_precision
+from mixskd.methods.base import Method, check_not_negative
+
+
+@dataclass(frozen=True)
+class ConfidencePenaltyConfig:
+    """The paper sweeps beta.
+
+    Args:
+        beta: weight of the entropy, which is a sum over classes.
+    """
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_not_negative(beta=self.beta)
+
+
+class ConfidencePenalty(Method):
+    """L = CE(f(x), y) - beta H(f(x))."""
+
+    Config = ConfidencePenaltyConfig
+    config: ConfidencePenaltyConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        logits = self.backbone(images)
+        log_p = F.log_softmax(full_precision(logits), dim=1)
+        entropy = -(log_p.exp() * log_p).sum(1).mean()
+        cls = cross_entropy(logits, labels)
+        return {"loss": cls - self.config.beta * entropy, "output": logits, "cls": cls, "entropy": entropy}

@@ -1,0 +1,48 @@
+"""CutMix (Yun et al., ICCV 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixskd.errors import UserError
+from mixskd.methods.base import Method, check_positive
+from mixskd.mixing import Mix, sample_mix
+
+
+@dataclass(frozen=True)
+class CutMixConfig:
+    """As the authors' code.
+
+    Args:
+        alpha: of Beta(alpha, alpha).
+        probability: of mixing a batch; 0.5 on CIFAR, 1 on ImageNet.
+    """
+
+    alpha: float = 1.0
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_positive(alpha=self.alpha)
+        if not 0 < self.probability <= 1:
+            raise UserError(f"probability must be above 0 and at most 1, not {self.probability}")
+
+
+class CutMix(Method):
+    """L = lam CE(f(x~), y) + (1 - lam) CE(f(x~), y[pi]), where x~ has a box of x[pi], and 1 - lam is its area."""
+
+    Config = CutMixConfig
+    config: CutMixConfig
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
+        mix = sample_mix(images, self.config.alpha, "cutmix", generator=generator)
+        chosen = torch.rand((), generator=generator, device=images.device) < self.config.probability
+        assert mix.box is not None
+        return mix._replace(lam=torch.where(chosen, mix.lam, 1.0), box=mix.box * chosen)
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
+        mix = draws or self.draw(images)
+        logits = self.backbone(mix(images))
+        return {"loss": mix.cross_entropy(logits, labels), "output": logits}

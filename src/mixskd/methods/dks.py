@@ -1,0 +1,43 @@
+"""DKS: Deeply-supervised Knowledge Synergy (Sun et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from torch import Tensor
+
+from mixskd.losses import cross_entropy, kl_divergence, total
+from mixskd.methods.base import check_not_negative, check_positive
+from mixskd.methods.branched import BranchedMethod
+
+
+@dataclass(frozen=True)
+class DKSConfig:
+    """As the authors' code; the branches are MixSKD's, for the paper gives none for these backbones.
+
+    Args:
+        temperature: T; 1.
+        weight: of every ordered pair; 1.
+    """
+
+    temperature: float = 1.0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature)
+        check_not_negative(weight=self.weight)
+
+
+class DKS(BranchedMethod):
+    """L = sum_m CE(z_m, y) + w sum over ordered pairs m != n of KL_T(z_m <- stopgrad z_n), over all K heads."""
+
+    Config = DKSConfig
+    config: DKSConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        logits = self.logits(self.pooled(images))
+        cls = total(cross_entropy(z, labels) for z in logits)
+        synergy = total(kl_divergence(a, b, self.config.temperature) for a, b in permutations(logits, 2))
+        return {"loss": cls + self.config.weight * synergy, "output": logits[-1], "cls": cls, "synergy": synergy}

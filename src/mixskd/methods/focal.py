@@ -1,0 +1,38 @@
+"""Focal loss (Lin et al., ICCV 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.losses import full_precision
+from mixskd.methods.base import Method, check_not_negative
+
+
+@dataclass(frozen=True)
+class FocalConfig:
+    """As the paper, without class weights.
+
+    Args:
+        gamma: how strongly well classified images are discounted.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_not_negative(gamma=self.gamma)
+
+
+class Focal(Method):
+    """L = -mean (1 - p_y)^gamma log p_y."""
+
+    Config = FocalConfig
+    config: FocalConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        logits = self.backbone(images)
+        log_p = F.log_softmax(full_precision(logits), dim=1).gather(1, labels[:, None])[:, 0]
+        return {"loss": -((1 - log_p.exp()) ** self.config.gamma * log_p).mean(), "output": logits}

@@ -1,0 +1,111 @@
+"""FRSKD: Feature Refinement via Self-Knowledge Distillation (Ji et al., CVPR 2021), and with mixup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.bifpn import BiFPN
+from mixskd.losses import cross_entropy, full_precision, kl_divergence, total
+from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.mixing import Mix, sample_mix
+
+
+@dataclass(frozen=True)
+class FRSKDConfig:
+    """As the authors' code on CIFAR-100.
+
+    Args:
+        temperature: T.
+        alpha: weight of the divergence.
+        beta: weight of the attention distances.
+        width: factor of the self-teacher's channels.
+        depth: layers of its blocks.
+    """
+
+    temperature: float = 4.0
+    alpha: float = 2.0
+    beta: float = 100.0
+    width: int = 2
+    depth: int = 2
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature, width=self.width, depth=self.depth)
+        check_not_negative(alpha=self.alpha, beta=self.beta)
+
+
+class FRSKD(Method):
+    """L = CE(f) + CE(t) + alpha KL_T(f <- stopgrad t) + beta sum_i mean (A(F_i) - stopgrad A(P_i))^2, t on BiFPNc."""
+
+    Config: ClassVar[type] = FRSKDConfig
+    config: FRSKDConfig
+
+    def build(self) -> None:
+        channels = self.backbone.stage_channels()
+        self.self_teacher = BiFPN(channels, self.backbone.num_classes, self.config.width, self.config.depth)
+
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.backbone.feature_maps(images)
+        _, refined = self.self_teacher(maps)
+        return {"self_teacher": refined, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        if draws is not None:
+            images = draws(images)
+        maps = self.backbone.feature_maps(images)
+        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        refined, teacher = self.self_teacher(maps)
+        classify = cross_entropy if draws is None else draws.cross_entropy
+        terms = {
+            "cls": classify(logits, labels),
+            "teacher_cls": classify(teacher, labels),
+            "logit": kl_divergence(logits, teacher, self.config.temperature),
+            "attention": total(
+                F.mse_loss(attention(f), attention(p.detach())) for f, p in zip(maps, refined, strict=True)
+            ),
+        }
+        loss = terms["cls"] + terms["teacher_cls"]
+        loss = loss + self.config.alpha * terms["logit"] + self.config.beta * terms["attention"]
+        return {"loss": loss, "output": logits, **terms}
+
+
+@dataclass(frozen=True)
+class FRSKDMixupConfig(FRSKDConfig):
+    """As the authors' code.
+
+    Args:
+        temperature: T.
+        alpha: weight of the divergence.
+        beta: weight of the attention distances.
+        width: factor of the self-teacher's channels.
+        depth: layers of its blocks.
+        mix_alpha: of Beta(mix_alpha, mix_alpha).
+    """
+
+    mix_alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(mix_alpha=self.mix_alpha)
+
+
+class FRSKDMixup(FRSKD):
+    """FRSKD's whole loss on the mixed batch, with mixed labels."""
+
+    Config = FRSKDMixupConfig
+    config: FRSKDMixupConfig
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
+        return sample_mix(images, self.config.mix_alpha, generator=generator)
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
+        return super().forward(images, labels, draws or self.draw(images))
+
+
+def attention(feature_map: Tensor) -> Tensor:
+    """A(F) of a map ``B x C x H x W``: the channels' mean of ReLU(F)^2, an L2-normalised vector over positions."""
+    return F.normalize(full_precision(feature_map).relu().square().mean(1).flatten(1), dim=1)

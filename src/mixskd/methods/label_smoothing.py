@@ -1,0 +1,46 @@
+"""Label smoothing (Szegedy et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.errors import UserError
+from mixskd.losses import full_precision
+from mixskd.methods.base import Method, check_choice
+
+
+@dataclass(frozen=True)
+class LabelSmoothingConfig:
+    """Two forms are in use.
+
+    Args:
+        epsilon: what is taken from the right class.
+        spread: over the ``others`` (eps / (N - 1) each, as Tf-KD's code), or over ``all`` (eps / N, as the paper).
+    """
+
+    epsilon: float = 0.1
+    spread: str = "others"
+
+    def __post_init__(self) -> None:
+        check_choice("spread", self.spread, ("others", "all"))
+        if not 0 <= self.epsilon < 1:
+            raise UserError(f"epsilon must be 0 or above and below 1, not {self.epsilon}")
+
+
+class LabelSmoothing(Method):
+    """L = CE(f(x), (1 - eps) y + eps uniform)."""
+
+    Config = LabelSmoothingConfig
+    config: LabelSmoothingConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        logits = self.backbone(images)
+        classes = logits.shape[1]
+        # eps / (N - 1) on the others is the smoothing over all by eps N / (N - 1)
+        epsilon = self.config.epsilon * (classes / (classes - 1) if self.config.spread == "others" else 1)
+        loss = F.cross_entropy(full_precision(logits), labels, label_smoothing=min(epsilon, 1.0))
+        return {"loss": loss, "output": logits}

@@ -1,0 +1,62 @@
+"""PS-KD: Self-Knowledge Distillation with Progressive Refinement of Targets (Kim et al., ICCV 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixskd.distributed import gather_batch
+from mixskd.errors import UserError
+from mixskd.losses import full_precision
+from mixskd.methods.base import Method
+from mixskd.needs import DataNeeds
+
+
+@dataclass(frozen=True)
+class PSKDConfig:
+    """As the authors' code.
+
+    Args:
+        alpha: the weight of past predictions in the last epoch; it grows linearly from 0.
+    """
+
+    alpha: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha must lie in 0 to 1, not {self.alpha}")
+
+
+class PSKD(Method):
+    """L = CE(f(x), (1 - a_t) y + a_t p_past(x)), a_t = alpha t / E; p_past is the image's prediction an epoch ago.
+
+    The predictions of all images are the buffer ``past`` (``n x N``, fp32), the same on every process.
+    """
+
+    Config = PSKDConfig
+    config: PSKDConfig
+    past: Tensor
+
+    @property
+    def needs(self) -> DataNeeds:
+        return DataNeeds(indices=True, progress=True)
+
+    def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
+        """Make room for the predictions of ``num_images``; an image not yet seen has a row of zeros."""
+        self.register_buffer("past", torch.zeros(num_images, self.backbone.num_classes))
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        logits = self.backbone(images)
+        log_p = F.log_softmax(full_precision(logits), dim=1)
+        indices, alpha = extra["indices"], self.config.alpha * extra["progress"]
+        hard = F.one_hot(labels, logits.shape[1]).to(log_p.dtype)
+        past = self.past[indices].to(log_p.dtype)
+        past = torch.where(past.sum(1, keepdim=True) > 0, past, hard)
+        target = (1 - alpha) * hard + alpha * past
+        self.past[gather_batch(indices)] = gather_batch(log_p.detach().exp().to(self.past.dtype))
+        return {"loss": -(target * log_p).sum(1).mean(), "output": logits}

@@ -1,0 +1,52 @@
+"""SAD: Self Attention Distillation (Hou et al., ICCV 2019), carried from lane detection to classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.losses import cross_entropy, full_precision, total
+from mixskd.methods.base import Method, check_not_negative
+
+
+@dataclass(frozen=True)
+class SADConfig:
+    """As the authors' code.
+
+    Args:
+        gamma: weight of the attention distances.
+    """
+
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_not_negative(gamma=self.gamma)
+
+
+class SAD(Method):
+    """L = CE(f(x), y) + gamma sum_{m<K} mean (att(A_m) - stopgrad att(A_{m+1}))^2: the deeper stage teaches."""
+
+    Config = SADConfig
+    config: SADConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        maps = self.backbone.feature_maps(images)
+        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        cls = cross_entropy(logits, labels)
+        distances = []
+        for shallow, deep in pairwise(maps):
+            size = shallow.shape[-2:]
+            distances.append(F.mse_loss(attention(shallow, size), attention(deep.detach(), size)))
+        distance = total(distances)
+        return {"loss": cls + self.config.gamma * distance, "output": logits, "cls": cls, "attention": distance}
+
+
+def attention(feature_map: Tensor, size: torch.Size) -> Tensor:
+    """The channels' sum of squares of a map ``B x C x H x W``, resized to ``size``, as a softmax over its positions."""
+    energy = full_precision(feature_map).square().sum(1, keepdim=True)
+    return F.interpolate(energy, size=size, mode="bilinear", align_corners=False).flatten(1).softmax(1)

@@ -1,0 +1,54 @@
+"""Tf-KD by regularisation: a virtual teacher (Yuan et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.errors import UserError
+from mixskd.losses import cross_entropy, full_precision
+from mixskd.methods.base import Method, check_positive
+
+
+@dataclass(frozen=True)
+class TfKDRegConfig:
+    """As the authors' code for a ResNet-18 on CIFAR-100.
+
+    Args:
+        alpha: share of the virtual teacher.
+        temperature: tau, of the teacher alone; the student's is 1.
+        multiplier: m.
+        correct: the virtual teacher's probability of the right class.
+    """
+
+    alpha: float = 0.1
+    temperature: float = 20.0
+    multiplier: float = 100.0
+    correct: float = 0.99
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature, multiplier=self.multiplier)
+        if not 0 <= self.alpha <= 1 or not 0 < self.correct <= 1:
+            raise UserError(f"alpha and correct must lie in 0 to 1, not {self.alpha} and {self.correct}")
+
+
+class TfKDReg(Method):
+    """L = (1 - a) CE(f(x), y) + a m mean KL(softmax(u / tau) || f(x)); the mean is over batch and classes."""
+
+    Config = TfKDRegConfig
+    config: TfKDRegConfig
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        c, logits = self.config, self.backbone(images)
+        classes = logits.shape[1]
+        z = full_precision(logits)
+        virtual = torch.full_like(z, (1 - c.correct) / (classes - 1)).scatter(1, labels[:, None], c.correct)
+        teacher = F.log_softmax(virtual / c.temperature, dim=1)
+        distillation = F.kl_div(F.log_softmax(z, dim=1), teacher, reduction="mean", log_target=True)
+        cls = cross_entropy(logits, labels)
+        loss = (1 - c.alpha) * cls + c.alpha * c.multiplier * distillation
+        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}

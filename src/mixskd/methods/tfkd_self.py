@@ -1,0 +1,72 @@
+"""Tf-KD by self-training: a frozen, pre-trained copy of the same network teaches (Yuan et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.errors import UserError
+from mixskd.losses import cross_entropy, kl_divergence
+from mixskd.methods.base import Method, check_positive
+
+
+@dataclass(frozen=True)
+class TfKDSelfConfig:
+    """As the authors' code for a ResNet-18 on CIFAR-100.
+
+    Args:
+        teacher: the folder of a finished run (or its model.safetensors) of the same backbone, trained as a baseline.
+        alpha: share of the teacher.
+        temperature: T.
+        multiplier: m; the divergence is a mean over batch and classes, so its weight is m / N.
+    """
+
+    teacher: str = ""
+    alpha: float = 0.95
+    temperature: float = 6.0
+    multiplier: float = 50.0
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature, multiplier=self.multiplier)
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha must lie in 0 to 1, not {self.alpha}")
+
+
+class TfKDSelf(Method):
+    """L = (1 - a) CE(f(x), y) + a m / N KL_T(f(x) <- teacher(x)); the teacher is frozen, in evaluation mode."""
+
+    Config = TfKDSelfConfig
+    config: TfKDSelfConfig
+    teacher: nn.Module | None = None
+
+    def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
+        if not self.config.teacher:
+            raise UserError("tfkd_self needs a trained teacher: name a baseline's run folder with --method.teacher")
+        self.set_teacher(load(self.config.teacher))
+
+    def set_teacher(self, teacher: nn.Module) -> None:
+        """Distil from ``teacher``, a classifier of the same classes."""
+        if getattr(teacher, "num_classes", self.backbone.num_classes) != self.backbone.num_classes:
+            raise UserError(f"the teacher {self.config.teacher} has another number of classes than the data")
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TfKDSelf:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        if self.teacher is None:
+            raise UserError("tfkd_self has no teacher yet: call set_teacher(classifier) first")
+        c, logits = self.config, self.backbone(images)
+        with torch.no_grad():
+            target = self.teacher(images)
+        cls = cross_entropy(logits, labels)
+        distillation = kl_divergence(logits, target, c.temperature)
+        loss = (1 - c.alpha) * cls + c.alpha * c.multiplier / logits.shape[1] * distillation
+        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}
