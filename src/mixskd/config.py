@@ -94,6 +94,7 @@ class RunConfig:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
         checkpoint_every_steps: save within epochs too; 0 for at their end only.
+        evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
         log_every: steps between two readings of the losses for the progress bar.
         progress: show the bar and a line an epoch.
         tensorboard: write the epochs' figures for TensorBoard as well.
@@ -109,6 +110,7 @@ class RunConfig:
     device: str = "auto"
     accumulate: int = 1
     checkpoint_every_steps: int = 0
+    evaluate_every: int = 1
     log_every: int = 20
     progress: bool = True
     tensorboard: bool = False
@@ -116,7 +118,7 @@ class RunConfig:
     all_heads: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "log_every"):
+        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):

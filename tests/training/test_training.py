@@ -110,6 +110,14 @@ def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
         mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2, seed=1))
 
 
+def test_evaluations_are_as_far_apart_as_asked(tmp_path: Path, npz: Path) -> None:
+    summary = mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(epochs=3, evaluate_every=2))
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert [bool(row["test_top1"]) for row in rows] == [False, True, True]
+    assert all(row["train_loss"] for row in rows)
+    assert summary["last"]["epoch"] == 3
+
+
 def test_a_moving_average_is_what_is_deployed(tmp_path: Path, npz: Path) -> None:
     options = settings(precision="fp32")
     options["optim"]["ema"] = 0.9

@@ -140,23 +140,30 @@ class Trainer:
         return every > 0 and self.position.step % every == 0
 
     def close_epoch(self, epoch: int) -> None:
-        """Evaluate the deployed classifier, add the epoch's row, start new sums."""
+        """Add the epoch's row, with the deployed classifier's scores if they are due; start new sums."""
         self.check_finite()
         steps = len(self.loader)
-        self.world.share(self.deployed.buffers())
-        how: dict[str, Any] = {"device": self.device, "precision": self.precision, "world": self.world}
-        scores = evaluate_model(self.deployed, self.test_loader, **how)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
         row |= {
             f"train_{name}": self.world.total(value).item() / steps / self.world.size
             for name, value in self.sums.items()
         }
-        row |= {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
-        if self.experiment.run.all_heads:
-            row |= evaluate_heads(self.step.method, self.test_loader, **how)
-        self.position.rows.append(row)
+        self.position.rows.append(row | self.evaluate(epoch))
         self.sums = {}
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """The test scores after ``epoch``; empty if none are due."""
+        run = self.experiment.run
+        if (epoch + 1) % run.evaluate_every and epoch + 1 < run.epochs:
+            return {}
+        self.world.share(self.deployed.buffers())
+        how: dict[str, Any] = {"device": self.device, "precision": self.precision, "world": self.world}
+        scores = evaluate_model(self.deployed, self.test_loader, **how)
+        row: dict[str, float] = {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
+        if run.all_heads:
+            row |= evaluate_heads(self.step.method, self.test_loader, **how)
+        return row
 
     def check_finite(self) -> None:
         """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
@@ -225,7 +232,7 @@ class Trainer:
             mean=self.data.mean,
             std=self.data.std,
         )
-        best = max(rows, key=lambda row: row["test_top1"])
+        best = max((row for row in rows if "test_top1" in row), key=lambda row: row["test_top1"])
         summary = {
             "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
                            "data": experiment.data.source, "seed": experiment.run.seed},

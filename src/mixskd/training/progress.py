@@ -61,8 +61,8 @@ class Progress:
 
     def epoch_done(self, row: dict[str, float]) -> None:
         """A line for the finished epoch."""
+        scores = f"test top-1 {row['test_top1']:.2f} %  " if "test_top1" in row else ""
         self.console.print(
-            f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  "
-            f"test top-1 {row['test_top1']:.2f} %  lr {row['lr']:.4f}",
+            f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {scores}lr {row['lr']:.4f}",
             highlight=False,
         )

@@ -70,12 +70,16 @@ class RunFolder:
         return False
 
     def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        """Replace metrics.csv by ``rows``, one an epoch; figures that depend on the clock are left to the summary."""
+        """Replace metrics.csv by ``rows``, one an epoch; what a row lacks is left empty.
+
+        Figures that depend on the clock are left to the summary, so that equal runs give equal files.
+        """
         if not rows:
             self.metrics.unlink(missing_ok=True)
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        columns = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.metrics, text.getvalue())
