@@ -26,6 +26,7 @@ class DataConfig:
         augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment``,
             ``randaugment``, ``augmix`` or ``trivialaugment``.
         holdout: the share of each class that is held out for testing where there is no test split.
+        per_class: train on the first so many images of each class only; all if not given.
         skip_bad_images: leave unreadable images out, and count them, in place of stopping.
         workers: processes that decode images; arrays need none.
     """
@@ -35,14 +36,17 @@ class DataConfig:
     image_size: int | None = None
     augment: str = "none"
     holdout: float = 0.2
+    per_class: int | None = None
     skip_bad_images: bool = False
     workers: int = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:
             raise UserError(f"data.holdout must lie between 0 and 1, not {self.holdout}")
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"data.image_size must be 1 or more, not {self.image_size}")
+        for name in ("image_size", "per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.{name} must be 1 or more, not {value}")
 
 
 @dataclass(frozen=True)

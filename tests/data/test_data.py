@@ -182,3 +182,12 @@ def test_test_loader_of_files(tmp_path: Path) -> None:
     batches = list(make_test_loader(data, CPU, workers=0, batch_size=4))
     assert [len(y) for _, y in batches] == [4, 2]
     assert batches[0][0].shape[1:] == (3, 96, 96)
+
+
+def test_the_first_images_of_each_class(npz: Path) -> None:
+    whole, few = (load_data(DataConfig(source=str(npz), per_class=n), 0) for n in (None, 2))
+    assert few.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert np.array_equal(few.train.images, np.asarray(whole.train.images)[:6])
+    assert len(few.test) == len(whole.test)
+    with pytest.raises(UserError, match=r"data\.per_class must be 1 or more"):
+        DataConfig(per_class=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from mixskd.data.folder import load_folder
 from mixskd.data.named import NAMED, load_named
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
+from mixskd.data.split import first_per_class
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
 from mixskd.distributed import World
 from mixskd.errors import UserError, unknown
@@ -35,6 +37,14 @@ def load_data(config: DataConfig, seed: int) -> DataBundle:
 
     ``seed`` decides a hold-out, where one is needed. Raises UserError for anything that cannot be used.
     """
+    data = _read(config, seed)
+    if config.per_class is None:
+        return data
+    few = data.train.subset(first_per_class(data.train.labels, config.per_class))
+    return dataclasses.replace(data, train=few)
+
+
+def _read(config: DataConfig, seed: int) -> DataBundle:
     path = Path(config.source).expanduser()
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size)

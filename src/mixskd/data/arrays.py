@@ -22,9 +22,9 @@ def load_digits(holdout: float, seed: int) -> DataBundle:
     pixels = np.asarray(digits.images * (255 / 16), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
     labels = np.asarray(digits.target, dtype=np.int64)
     train, test = stratified_holdout(labels, holdout, seed=0)  # one split for all seeds, to compare runs
-    images = as_rgb(pixels)
+    images = ImageSet(as_rgb(pixels), labels)
     return DataBundle(
-        ImageSet(images[train], labels[train]), ImageSet(images[test], labels[test]),
+        images.subset(train), images.subset(test),
         tuple(map(str, range(10))), image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, flip=False,
     )  # fmt: skip
 
@@ -43,8 +43,7 @@ def load_npz(path: Path, holdout: float, seed: int) -> DataBundle:
     test = splits.get("test", splits.get("val"))
     if test is None:
         kept, held = stratified_holdout(train.labels, holdout, seed)
-        images = np.asarray(train.images)
-        train, test = ImageSet(images[kept], train.labels[kept]), ImageSet(images[held], train.labels[held])
+        train, test = train.subset(kept), train.subset(held)
     shapes = {np.asarray(split.images).shape[1:] for split in (train, test)}
     if len(shapes) > 1:
         raise UserError(f"{path}: the splits' images differ in size: {', '.join(map(str, sorted(shapes)))}")

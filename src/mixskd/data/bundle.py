@@ -25,6 +25,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, indices: np.ndarray) -> ImageSet:
+        """The images of ``indices``, in that order."""
+        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
+        return ImageSet(images, self.labels[indices])
+
     @property
     def in_memory(self) -> bool:
         return isinstance(self.images, np.ndarray)

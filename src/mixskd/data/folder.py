@@ -16,15 +16,11 @@ from mixskd.errors import UserError
 
 
 class Scan(NamedTuple):
-    """What lies in a folder of class folders: class names (sorted), readable files, their labels, unreadable files."""
+    """What lies in a folder of class folders: class names (sorted), readable files with labels, unreadable files."""
 
     classes: tuple[str, ...]
-    files: list[Path]
-    labels: np.ndarray
+    images: ImageSet
     bad: list[Path]
-
-    def subset(self, indices: np.ndarray) -> ImageSet:
-        return ImageSet([self.files[i] for i in indices], self.labels[indices])
 
 
 def load_folder(path: Path, image_size: int, holdout: float, seed: int, *, skip_bad: bool = False) -> DataBundle:
@@ -37,11 +33,11 @@ def load_folder(path: Path, image_size: int, holdout: float, seed: int, *, skip_
     train = scan(path / "train" if divided else path, skip_bad=skip_bad)
     judge = next((path / name for name in ("test", "val") if divided and (path / name).is_dir()), None)
     if judge is None:
-        kept, held = stratified_holdout(train.labels, holdout, seed)
-        splits, bad = (train.subset(kept), train.subset(held)), train.bad
+        kept, held = stratified_holdout(train.images.labels, holdout, seed)
+        splits, bad = (train.images.subset(kept), train.images.subset(held)), train.bad
     else:
         test = scan(judge, train.classes, skip_bad=skip_bad)
-        splits, bad = (ImageSet(train.files, train.labels), ImageSet(test.files, test.labels)), train.bad + test.bad
+        splits, bad = (train.images, test.images), train.bad + test.bad
     data = bundle(*splits, train.classes, image_size)
     if bad:
         note = f"left out {len(bad)} unreadable image{'s' * (len(bad) > 1)}, the first {bad[0]}"
@@ -78,7 +74,7 @@ def scan(path: Path, classes: tuple[str, ...] | None = None, *, skip_bad: bool =
             raise UserError(f"the class folder {path / name} holds no readable image; add some or remove the folder")
         files += readable
         labels += [classes.index(name)] * len(readable)
-    return Scan(classes, files, np.asarray(labels, dtype=np.int64), bad)
+    return Scan(classes, ImageSet(files, np.asarray(labels, dtype=np.int64)), bad)
 
 
 def is_readable(image: Path) -> bool:

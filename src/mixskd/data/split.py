@@ -1,4 +1,4 @@
-"""A hold-out that keeps the classes' shares."""
+"""Parts of a data set by class."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[
         held.append(generator.permutation(members)[:count])
     test = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), test), test
+
+
+def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """The indices of the first ``count`` images of each class, or all of a smaller one, sorted."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
