@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mixskd.backbones.densenet import densenet_40_12
+from mixskd.backbones.from_timm import PREFIX, timm_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
@@ -23,10 +24,13 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
 
 
 def build_backbone(name: str, num_classes: int) -> StagedBackbone:
-    """A fresh backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width.
+    """A fresh backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME``
+    for a convolutional model of timm.
 
-    Raises UserError for an unknown name, with the nearest one.
+    Raises UserError for an unknown name, with the nearest one, and for a model of timm that cannot be cut into stages.
     """
+    if name.startswith(PREFIX):
+        return timm_backbone(name, num_classes)
     if name in BACKBONES:
         return BACKBONES[name](num_classes)
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.errors import UserError, unknown
@@ -43,18 +45,21 @@ def _safetensors(model: Classifier, target: Path, source: Path) -> None:
 def _torchvision(model: Classifier, target: Path, source: Path) -> None:
     from torchvision.models import get_model
 
-    _state_dict(model, target, "torchvision", get_model)
+    if model.name not in LAYOUTS:
+        raise UserError(f"torchvision has no {model.name}; export it --to onnx or --to safetensors")
+    _state_dict(model, target, "torchvision", partial(get_model, model.name))
 
 
 def _timm(model: Classifier, target: Path, source: Path) -> None:
-    _state_dict(model, target, "timm", _needed("timm", "timm").create_model)
+    if model.name not in LAYOUTS and not model.name.startswith(PREFIX):
+        raise UserError(f"timm has no {model.name}; export it --to onnx or --to safetensors")
+    create = _needed("timm", "timm").create_model
+    _state_dict(model, target, "timm", partial(create, model.name.removeprefix(PREFIX)))
 
 
 def _state_dict(model: Classifier, target: Path, library: str, create: Callable[..., torch.nn.Module]) -> None:
-    if model.name not in LAYOUTS:
-        raise UserError(f"{library} has no {model.name}; export it --to onnx or --to safetensors")
     state = {key: value.contiguous() for key, value in model.export_state_dict().items()}
-    theirs = create(model.name, num_classes=model.num_classes)
+    theirs = create(num_classes=model.num_classes)
     theirs.load_state_dict(state, strict=True)
     images = _images(model)
     with torch.inference_mode():
