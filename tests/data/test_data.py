@@ -63,7 +63,8 @@ def test_npz(npz: Path) -> None:
         ({"train_images": np.zeros((12, 8, 8, 2), np.uint8)}, "1, 3 or 4 channels"),
         ({"train_labels": np.zeros(5, np.int64)}, "12 train_images but 5"),
         ({"train_labels": np.arange(12) % 4}, "labels run from 0 to 3"),
-        ({"test_labels": np.full(6, -1)}, "labels run from -1"),
+        ({"test_labels": np.full(6, -1)}, "test_labels run from -1"),
+        ({"train_labels": np.arange(12) % 3 - 1}, "train_labels run from -1"),
         ({"train_labels": np.zeros(12)}, "must be N integers"),
         ({"train_labels": np.zeros(12, np.int64)}, "have no training image"),
         ({"classes": np.array(["a"]), "train_labels": np.zeros(12, np.int64)}, "one class only"),
@@ -79,9 +80,10 @@ def test_bad_npz_files(npz: Path, change: dict, message: str) -> None:
 
 
 def test_truncated_and_foreign_npz(npz: Path) -> None:
-    npz.write_bytes(npz.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot read"):
-        load(npz)
+    for content in (npz.read_bytes()[:100], b"text", b""):
+        npz.write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot read .* not a zip archive"):
+            load(npz)
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
+        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and offer to execute it
+            raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
@@ -87,6 +89,8 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: {name}_labels is {labels.dtype} of shape {labels.shape}; it must be N integers")
+    if len(labels) and labels.min() < 0:
+        raise UserError(f"{path}: {name}_labels run from {labels.min()}; they must be 0 or above")
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
     return ImageSet(as_rgb(images), labels.astype(np.int64))

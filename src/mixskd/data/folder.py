@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,20 +24,23 @@ class Scan(NamedTuple):
     bad: list[Path]
 
 
-def load_folder(path: Path, image_size: int, holdout: float, seed: int, *, skip_bad: bool = False) -> DataBundle:
+def load_folder(
+    path: Path, image_size: int, holdout: float, seed: int, *, skip_bad: bool = False, verify: bool = True
+) -> DataBundle:
     """The images under ``path``, scored on ``test/``, else ``val/``, else a hold-out of each class.
 
-    Every file is read once, so that an unreadable image stops the run before it begins; with ``skip_bad`` it is left
-    out and counted in the notes. Raises UserError for that, an empty class, one class only, or one that train lacks.
+    With ``verify`` every file is read once, so that an unreadable image stops the run before it begins; with
+    ``skip_bad`` it is left out and counted in the notes. Raises UserError for that, an empty class, one class only, or
+    one that train lacks.
     """
     divided = (path / "train").is_dir()
-    train = scan(path / "train" if divided else path, skip_bad=skip_bad)
+    train = scan(path / "train" if divided else path, skip_bad=skip_bad, verify=verify)
     judge = next((path / name for name in ("test", "val") if divided and (path / name).is_dir()), None)
     if judge is None:
         kept, held = stratified_holdout(train.images.labels, holdout, seed)
         splits, bad = (train.images.subset(kept), train.images.subset(held)), train.bad
     else:
-        test = scan(judge, train.classes, skip_bad=skip_bad)
+        test = scan(judge, train.classes, skip_bad=skip_bad, verify=verify)
         splits, bad = (train.images, test.images), train.bad + test.bad
     data = bundle(*splits, train.classes, image_size)
     if bad:
@@ -50,7 +54,7 @@ def bundle(train: ImageSet, test: ImageSet, classes: tuple[str, ...], image_size
     return DataBundle(train, test, classes, image_size, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def scan(path: Path, classes: tuple[str, ...] | None = None, *, skip_bad: bool = False) -> Scan:
+def scan(path: Path, classes: tuple[str, ...] | None = None, *, skip_bad: bool = False, verify: bool = True) -> Scan:
     """Look through the class folders under ``path``; with ``classes`` given, no others may be there."""
     found = tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     if classes is None:
@@ -62,18 +66,21 @@ def scan(path: Path, classes: tuple[str, ...] | None = None, *, skip_bad: bool =
     files: list[Path] = []
     labels: list[int] = []
     bad: list[Path] = []
-    for name in found:
-        images = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
-        if not images:
-            raise UserError(f"the class folder {path / name} holds no image; add some or remove the folder")
-        readable = [image for image in images if is_readable(image)]
-        bad += sorted(set(images) - set(readable))
-        if bad and not skip_bad:
-            raise UserError(f"cannot read the image {bad[0]}; repair or remove it, or --skip-bad-images")
-        if not readable:
-            raise UserError(f"the class folder {path / name} holds no readable image; add some or remove the folder")
-        files += readable
-        labels += [classes.index(name)] * len(readable)
+    with ThreadPoolExecutor() as pool:
+        for name in found:
+            images = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
+            if not images:
+                raise UserError(f"the class folder {path / name} holds no image; add some or remove the folder")
+            fine = list(pool.map(is_readable, images)) if verify else [True] * len(images)
+            bad += [image for image, readable in zip(images, fine, strict=True) if not readable]
+            if bad and not skip_bad:
+                raise UserError(f"cannot read the image {bad[0]}; repair or remove it, or --skip-bad-images")
+            if not any(fine):
+                raise UserError(
+                    f"the class folder {path / name} holds no readable image; add some or remove the folder"
+                )
+            files += [image for image, readable in zip(images, fine, strict=True) if readable]
+            labels += [classes.index(name)] * sum(fine)
     return Scan(classes, ImageSet(files, np.asarray(labels, dtype=np.int64)), bad)
 
 
