@@ -16,7 +16,9 @@ class StagedBackbone(nn.Module):
         stages: phi_1 .. phi_K; the stem is part of phi_1, a final norm and activation part of phi_K, so that the last
             map is the tensor that is pooled. Named children give the keys of :meth:`export_state_dict`.
         head: linear, from pooled features (``B x C``) to logits (``B x N``).
-        min_size, default_size: smallest and usual height and width of the images, in pixels.
+        name: as :func:`mixskd.backbones.build_backbone` takes it.
+        min_size: smallest height and width of the images, in pixels.
+        default_size: their usual height and width.
         initialise: applied to the whole net and to every fresh copy of stages, after PyTorch's own defaults.
         head_name: the head's key in an exported state dict.
     """
