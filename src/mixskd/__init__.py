@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixskd.api import train
     from mixskd.backbones import StagedBackbone, build_backbone
+    from mixskd.comparison.comparing import compare
     from mixskd.deploy import evaluate, export, predict
     from mixskd.deploy import load_model as load
     from mixskd.errors import UserError
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 # Loaded on first use, so that the command line's help does not wait for torch.
 _HOMES = {
     "train": "mixskd.api",
+    "compare": "mixskd.comparison.comparing",
     "load": "mixskd.deploy.model_file:load_model",
     "evaluate": "mixskd.deploy",
     "predict": "mixskd.deploy",
@@ -41,6 +43,7 @@ __all__ = [
     "StagedBackbone",
     "UserError",
     "build_backbone",
+    "compare",
     "evaluate",
     "export",
     "load",

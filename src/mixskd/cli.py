@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import mixskd
 from mixskd import config, recipes
+from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, nearest
 
 SHORT_FLAGS = {
@@ -142,7 +143,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"mixskd {mixskd.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+    def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         added.set_defaults(function=function)
         return added
@@ -161,6 +162,9 @@ def build_parser() -> Parser:
     p.add_argument("--config", metavar="FILE.yaml", help="settings that lie over the recipe's and under the flags")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
+
+    p = verb("compare", comparison.compare, "Compare methods over seeds; with no argument, on the embedded digits.")
+    comparison.add_flags(p)
 
     p = verb("evaluate", evaluate, "Score a trained classifier on its test set, or another.")
     p.add_argument("run", help="a run's folder, or a .safetensors file with --data")
@@ -186,22 +190,21 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N."""
+    """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N, 1 if a run failed."""
     try:
         words, dotted = split_dotted(sys.argv[1:] if argv is None else argv)
         arguments, unknown_words = build_parser().parse_known_args(words)
-        if arguments.verb != "train":
+        if not hasattr(arguments, "recipe"):
             unknown_words += [f"--{key}" for key in dotted]
         if unknown_words:
-            flags = [f"--{key}" for key in [*SHORT_FLAGS, *OTHER_FLAGS, *config.known_keys()]]
+            flags = [f"--{key}" for key in [*SHORT_FLAGS, *OTHER_FLAGS, *comparison.FLAGS, *config.known_keys()]]
             word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
             raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
         arguments.dotted = dotted
-        arguments.function(arguments)
+        return arguments.function(arguments) or 0
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # of several processes one says it
             print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +44,8 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file that holds ``text``."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def slug(text: str) -> str:
+    """``text`` as a part of a file's name: what is neither letter, digit nor ``.+=`` becomes ``_``."""
+    return re.sub(r"[^\w.+=]+", "_", text).strip("_")

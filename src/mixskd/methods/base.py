@@ -37,6 +37,8 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type]
+    # How the classifier is trained whose run the option ``teacher`` names; None for a method without that option.
+    taught_by: ClassVar[str | None] = None
 
     def __init__(self, backbone: StagedBackbone, config: Any = None, **options: Any) -> None:
         super().__init__()

@@ -40,8 +40,12 @@ class TfKDSelf(Method):
     """L = (1 - a) CE(f(x), y) + a m / N KL_T(f(x) <- teacher(x)); the teacher is frozen, in evaluation mode."""
 
     Config = TfKDSelfConfig
+    taught_by = "baseline"
     config: TfKDSelfConfig
-    teacher: nn.Module | None = None
+    teacher: nn.Module | None
+
+    def build(self) -> None:
+        self.teacher = None
 
     def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
         if not self.config.teacher:

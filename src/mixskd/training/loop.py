@@ -246,6 +246,8 @@ class Trainer:
             "processes": self.world.size,
             "precision": self.precision,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "classes": len(self.data.classes),
+            "image_size": self.data.image_size,
             "parameters": sum(p.numel() for p in self.deployed.parameters()),
             "parameters_in_training": sum(p.numel() for p in self.step.method.parameters()),
             **provenance(),

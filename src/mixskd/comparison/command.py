@@ -1,0 +1,85 @@
+"""The flags of ``mixskd compare``, and what it prints. It imports no torch, so that help starts fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from mixskd import recipes
+from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
+from mixskd.config import merge, nest, read_yaml
+
+SETTING_FLAGS = {"data": "data.source", "epochs": "run.epochs", "batch-size": "run.batch_size"}
+FLAGS = (*(key.replace("_", "-") for key in GRID_KEYS), "jobs", "devices", "engine", "dry-run", "table")
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """Give ``p`` the flags of the verb."""
+    p.epilog = (
+        "A method may have options and a label: mixskd[mix=cutmix], short=mixskd[run.epochs=10]. Any setting of all "
+        "runs has a flag by its dotted name, such as --optim.lr 0.05; so has an option of the engine: "
+        "--engine.num_gpus 1."
+    )
+    p.add_argument("recipe", nargs="?", help=f"settings of all runs to start from: {', '.join(recipes.names())}")
+    p.add_argument("--methods", help="comma-separated; see mixskd list methods")
+    p.add_argument("--backbones", help="comma-separated")
+    p.add_argument("--augments", help="comma-separated values of data.augment")
+    p.add_argument("--seeds", help="comma-separated; 0,1,2 by default")
+    p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
+    p.add_argument("--epochs", help="passes over the training images")
+    p.add_argument("--batch-size", help="original images an update")
+    p.add_argument("--config", metavar="FILE.yaml", help="a grid and its settings, over the recipe and under the flags")
+    p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
+    p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
+    p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
+    p.add_argument("--jobs", type=int, help="runs at a time; one a GPU, or one a core, by default")
+    p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
+    p.add_argument("--engine", default="local", help="local, slurm (by submitit) or ray")
+    p.add_argument("--dry-run", action="store_true", help="list the runs and stop")
+    p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Run a grid, or what ``--table`` or ``--dry-run`` ask for; 1 if a run failed."""
+    if arguments.table:
+        from mixskd.comparison.comparing import tabulate
+
+        tabulate(Path(arguments.table))
+        return _show(Path(arguments.table))
+    grid = grid_from(_values(arguments))
+    from mixskd.comparison.comparing import folder_of, plan, run_grid, state_of
+
+    folder = folder_of(grid, arguments.out)
+    if arguments.dry_run:
+        runs = plan(grid, folder)
+        for run in runs:
+            print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
+        return 0
+    options = nest(arguments.dotted).get("engine", {})
+    done = run_grid(
+        grid, folder, jobs=arguments.jobs, devices=arguments.devices, engine=arguments.engine, engine_options=options
+    )
+    if done.rows:
+        _show(folder)
+    for name, reason in done.failures.items():
+        print(f"mixskd: {name} failed: {reason}", file=sys.stderr)
+    return 1 if done.failures else 0
+
+
+def _values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The grid that recipe, ``--config`` and flags describe, later ones over earlier ones."""
+    values = {} if arguments.recipe or arguments.config else default_values()
+    if arguments.config:
+        values = merge(values, nest(read_yaml(Path(arguments.config))))
+    axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key)) is not None}
+    flags = {key: value for flag, key in SETTING_FLAGS.items() if (value := getattr(arguments, flag.replace("-", "_")))}
+    dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("engine.")}
+    return {**merge(values, nest(flags | dotted)), **axes}
+
+
+def _show(folder: Path) -> int:
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"written: {', '.join(str(folder / name) for name in ('table.md', 'table.csv', 'table.tex', 'runs.csv'))}")
+    return 0

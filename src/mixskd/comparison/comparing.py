@@ -1,0 +1,141 @@
+"""A grid of runs from its description to its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixskd.comparison.engines import ENGINES
+from mixskd.comparison.grid import Grid, default_values, grid_from
+from mixskd.comparison.plan import Run, plan, unfinished
+from mixskd.comparison.progress import Progress
+from mixskd.comparison.running import carry_out_all
+from mixskd.config import merge, nest, read_yaml
+from mixskd.errors import UserError, unknown
+from mixskd.files import slug, write_text
+from mixskd.report.runs import put_together, read_results
+from mixskd.report.tables import write_tables
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a grid gave.
+
+    Args:
+        folder: where runs and tables lie.
+        rows: those of table.csv: one for each arm, backbone and policy.
+        failures: by the run's name, why it failed, in one line.
+    """
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    failures: dict[str, str]
+
+
+def compare(
+    recipe: str | None = None,
+    *,
+    methods: Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: Sequence[str] | None = None,
+    augments: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    out: str | None = None,
+    equal_updates: str | None = None,
+    images_per_update: int | None = None,
+    jobs: int | None = None,
+    devices: str = "auto",
+    engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Comparison:
+    """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
+
+    A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
+    to options does as well. ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of
+    ``recipe``; without a recipe they lie over the default comparison. ``jobs`` runs go on at a time, on ``devices``
+    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``engine`` is ``local``, ``slurm`` or ``ray``. A run that fails stops
+    no other. Raises UserError for a mistake in the grid, before anything is run.
+    """
+    axes = {
+        "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
+        "equal_updates": equal_updates, "images_per_update": images_per_update,
+    }  # fmt: skip
+    given = {key: value for key, value in axes.items() if value is not None}
+    grid = grid_from({**merge({} if recipe else default_values(), nest(settings)), **given})
+    return run_grid(
+        grid, folder_of(grid, out), jobs=jobs, devices=devices, engine=engine, engine_options=engine_options or {},
+        progress=progress,
+    )  # fmt: skip
+
+
+def folder_of(grid: Grid, out: str | None) -> Path:
+    """``out``, or ``runs/compare-DATA``. Raises UserError for a file."""
+    source = grid.settings.get("data", {}).get("source", "digits")
+    folder = Path(out or f"runs/compare-{Path(source).stem}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    return folder
+
+
+def run_grid(
+    grid: Grid,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    devices: str = "auto",
+    engine: str = "local",
+    engine_options: Mapping[str, Any],
+    progress: bool = True,
+) -> Comparison:
+    """Run what is missing of ``grid`` in ``folder``, and write its tables there."""
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {jobs}")
+    runs = plan(grid, folder)
+    write_text(folder / "grid.yaml", to_yaml(grid))
+    failures = {}
+    if unfinished(runs):
+        carrier = ENGINES[engine](folder, jobs, devices, engine_options)
+        try:
+            failures = carry_out_all(runs, carrier, Progress(runs, quiet=not progress))
+        finally:
+            carrier.close()
+    rows = tabulate(folder) if any(run.finished for run in runs) else []
+    return Comparison(folder, rows, failures)
+
+
+def tabulate(folder: Path) -> list[dict[str, Any]]:
+    """Write the tables of the finished runs in ``folder``, be they of a grid or not; the rows of table.csv.
+
+    Raises UserError if there is no finished run.
+    """
+    labels: dict[str, str] = {}
+    if (folder / "grid.yaml").exists():
+        labels = {slug(label): label for label in read_yaml(folder / "grid.yaml")["methods"]}
+    return write_tables(put_together(read_results(folder), labels), folder)
+
+
+def state_of(run: Run) -> str:
+    """Where a run stands, for a person."""
+    if run.finished:
+        return "finished"
+    return "to resume" if run.files.checkpoint.exists() else "to run"
+
+
+def to_yaml(grid: Grid) -> str:
+    """``grid`` as a file for ``--config``."""
+    methods = {
+        arm.label: {key.removeprefix("method."): value for key, value in arm.settings.items()} for arm in grid.arms
+    }
+    values = {
+        "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
+        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
+    }  # fmt: skip
+    given = {key: value for key, value in values.items() if value is not None}
+    return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

@@ -1,0 +1,53 @@
+"""Runs as tasks of a Ray cluster, or of a Ray that is started on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from mixskd.comparison.worker import Worker
+from mixskd.errors import UserError
+
+
+class Ray:
+    """One task a run. ``options`` are those of ``ray.remote``, such as ``num_gpus`` and ``num_cpus``, and ``address``:
+    that of a cluster (``auto`` for the one that this machine belongs to); without it Ray is started here.
+    """
+
+    def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("the ray engine needs ray: pip install 'mixskd[ray]'")
+        import ray
+
+        options = dict(options)
+        self.ray, self.slots = ray, jobs
+        address = options.pop("address", None)
+        try:
+            self.own = not ray.is_initialized()
+            if self.own:
+                ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+            self.task = ray.remote(**{"max_retries": 0, "num_cpus": 1, **options})(run_alone)
+        except (ConnectionError, ValueError, TypeError) as error:
+            raise UserError(f"the ray engine: {str(error).splitlines()[0]}") from None
+        self.references: list[Any] = []
+
+    def submit(self, folder: Path, name: str) -> Future[int]:
+        self.references.append(self.task.remote(folder.absolute(), name))
+        return self.references[-1].future()
+
+    def stop(self) -> None:
+        for reference in self.references:
+            self.ray.cancel(reference)
+
+    def close(self) -> None:
+        if self.own:
+            self.ray.shutdown()
+
+
+def run_alone(folder: Path, name: str) -> int:
+    """Carry out a run in a worker of its own; the exit code."""
+    with Worker() as worker:
+        return worker.run(folder, name)

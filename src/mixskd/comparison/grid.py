@@ -1,0 +1,165 @@
+"""A grid of runs: arms x backbones x data policies x seeds. It imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from mixskd import recipes
+from mixskd.config import Experiment, convert, merge, nest
+from mixskd.errors import UserError, nearest
+
+GRID_KEYS = ("recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update")
+SETTING_KEYS = ("data", "optim", "run")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table: its ``label``, and by dotted name the settings that make it, ``method.name`` included."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every arm with every backbone, augmentation policy and seed.
+
+    Args:
+        arms: what is compared.
+        backbones: by name.
+        augments: values of ``data.augment``.
+        seeds: values of ``run.seed``.
+        settings: those of all runs, nested as in a configuration file.
+        equal_updates: label of the arm whose number of updates every other arm is given too, by more or fewer epochs;
+            warm-up and milestones are scaled with them.
+        images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
+            divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
+    """
+
+    arms: tuple[Arm, ...]
+    backbones: tuple[str, ...]
+    augments: tuple[str, ...] = ("none",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    settings: dict[str, Any] = field(default_factory=dict)
+    equal_updates: str | None = None
+    images_per_update: int | None = None
+
+    def __post_init__(self) -> None:
+        labels = [arm.label for arm in self.arms]
+        axes = {"methods": labels, "backbones": self.backbones, "augments": self.augments, "seeds": self.seeds}
+        for name, values in axes.items():
+            if not values:
+                raise UserError(f"the grid has no {name}")
+            if twice := [value for value, count in Counter(values).items() if count > 1]:
+                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method can have a LABEL=")
+        if self.equal_updates is not None and self.equal_updates not in labels:
+            raise UserError(f"--equal-updates {self.equal_updates!r} is none of the methods: {', '.join(labels)}")
+        if self.images_per_update is not None and self.images_per_update < 1:
+            raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
+
+
+def default_values() -> dict[str, Any]:
+    """The grid that ``mixskd compare`` runs with no argument."""
+    values: dict[str, Any] = yaml.safe_load((files(__package__) / "default.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def grid_from(values: Mapping[str, Any]) -> Grid:
+    """The grid that ``values`` describe: ``GRID_KEYS``, and settings as in a configuration file.
+
+    ``methods`` is a list of arms as :func:`parse_arm` reads them, or a mapping from labels to options. Raises UserError
+    for anything that does not belong.
+    """
+    values = dict(values)
+    allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "method"]
+    for key in values:
+        if str(key).split(".")[0] not in allowed:
+            raise UserError(f"unknown key {key!r} in the grid{nearest(str(key), allowed)}")
+    base = recipes.load(values["recipe"]) if values.get("recipe") else {}
+    given = {key: value for key, value in values.items() if key not in GRID_KEYS}
+    settings = merge(base, nest(given))
+    if isinstance(settings.get("data"), str):
+        settings["data"] = {"source": settings["data"]}
+    default = Experiment()
+    method = settings.pop("method", {"name": default.method.name})
+    own = {"name": method} if isinstance(method, str) else method
+    methods = values.get("methods") or {own["name"]: own}
+    backbone = settings.pop("backbone", default.backbone)
+    augment = settings.get("data", {}).get("augment", default.data.augment)
+    images = values.get("images_per_update")
+    return Grid(
+        arms=tuple(_arms(methods, own)),
+        backbones=words(values.get("backbones") or backbone, "backbones"),
+        augments=words(values.get("augments") or augment, "augments"),
+        seeds=convert(values.get("seeds", "0,1,2"), tuple[int, ...], "seeds"),
+        settings=settings,
+        equal_updates=values.get("equal_updates"),
+        images_per_update=None if images is None else convert(images, int, "images_per_update"),
+    )
+
+
+def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:
+    if isinstance(methods, str):
+        methods = split_outside_brackets(methods)
+    if isinstance(methods, Mapping):
+        arms = [_arm(str(label), {} if options is None else options) for label, options in methods.items()]
+    else:
+        arms = [parse_arm(text) for text in methods]
+    for arm in arms:  # the recipe's options belong to its own method
+        under = base if arm.settings["method.name"] == base.get("name") else {}
+        yield Arm(arm.label, {**{f"method.{key}": value for key, value in under.items()}, **arm.settings})
+
+
+def parse_arm(text: Any) -> Arm:
+    """``METHOD``, ``METHOD[key=value,...]`` or ``LABEL=METHOD[...]``; a key without a dot is an option of the method.
+
+    Any other setting goes by its dotted name: ``mixup[alpha=0.2,run.batch_size=128]``.
+    """
+    match = re.fullmatch(r"(?:([^=\[\]]+)=)?([\w]+)(?:\[(.*)\])?", str(text).strip())
+    if not match:
+        raise UserError(f"cannot read the method {str(text)!r}; write NAME, NAME[option=value,...] or LABEL=NAME[...]")
+    label, name, inside = match.groups()
+    options: dict[str, Any] = {"name": name}
+    for part in split_outside_brackets(inside or ""):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"cannot read {part!r} in the method {str(text)!r}; write option=value")
+        options[key.strip()] = value.strip()
+    return _arm(label.strip() if label else str(text).strip(), options)
+
+
+def _arm(label: str, options: Any) -> Arm:
+    if isinstance(options, str):
+        options = parse_arm(options).settings
+    if not isinstance(options, Mapping):
+        raise UserError(f"the method {label!r} of the grid must hold options, not {options!r}")
+    named = {"name": label, **options} if "method.name" not in options else dict(options)
+    return Arm(label, {key if "." in key else f"method.{key}": value for key, value in named.items()})
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """``text`` at the commas that lie in no bracket."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def words(value: Any, name: str) -> tuple[str, ...]:
+    """A list of names, from one or from text with commas."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{name} must be a list of names, not {value!r}")
+    return tuple(str(part).strip() for part in value if str(part).strip())

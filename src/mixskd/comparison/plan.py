@@ -1,0 +1,137 @@
+"""From a grid to its runs: one experiment each, and which of them must be finished before which."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixskd.api import build_experiment
+from mixskd.comparison.grid import Arm, Grid
+from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
+from mixskd.data import load_data
+from mixskd.errors import UserError
+from mixskd.files import slug
+from mixskd.methods import METHODS
+from mixskd.report.cost import images_forwarded
+from mixskd.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid in ``folder / name``; ``after`` names the runs whose weights it needs."""
+
+    folder: Path
+    name: str
+    label: str
+    experiment: Experiment
+    after: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> RunFolder:
+        return RunFolder(self.folder / self.name)
+
+    @property
+    def finished(self) -> bool:
+        return self.files.summary.exists()
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "logs" / f"{self.name}.log"
+
+
+def plan(grid: Grid, folder: Path) -> list[Run]:
+    """The runs of ``grid`` in ``folder``, each after those it needs; all arms of a seed before the next seed.
+
+    Raises UserError for a name or a setting that does not exist, and if a run lies there with other settings.
+    """
+    runs: dict[str, Run] = {}
+    for seed in grid.seeds:
+        for backbone in grid.backbones:
+            for augment in grid.augments:
+                experiments = {arm.label: _experiment(grid, arm, backbone, augment, seed) for arm in grid.arms}
+                if grid.equal_updates is not None:
+                    experiments = _with_equal_updates(experiments, grid.equal_updates)
+                # Teachers first: an arm that trains one's very experiment is that teacher.
+                for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
+                    _add(runs, folder, label, experiment)
+    for run in runs.values():
+        if run.files.config.exists():
+            changed = difference(from_dict(read_yaml(run.files.config)), run.experiment)
+            if changed:
+                raise UserError(f"{run.files.path} holds a run of another configuration: {'; '.join(changed)}; "
+                                "choose another --out, or give the same settings")  # fmt: skip
+    return list(runs.values())
+
+
+def _experiment(grid: Grid, arm: Arm, backbone: str, augment: str, seed: int) -> Experiment:
+    own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
+    experiment = build_experiment(merge(grid.settings, nest(own)))
+    if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
+        batch = max(1, grid.images_per_update // images_forwarded(experiment))
+        experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
+    return experiment
+
+
+def _with_equal_updates(experiments: dict[str, Experiment], reference: str) -> dict[str, Experiment]:
+    """Each with the epochs that make as many updates as ``reference`` does, to within half an epoch."""
+    updates = experiments[reference].run.epochs * _steps(experiments[reference])
+    return {label: _lasting(experiment, updates / _steps(experiment)) for label, experiment in experiments.items()}
+
+
+def _steps(experiment: Experiment) -> int:
+    images = len(load_data(experiment.data, experiment.run.seed).train)
+    return max(1, images // experiment.run.batch_size)
+
+
+def _lasting(experiment: Experiment, epochs: float) -> Experiment:
+    factor = max(1, round(epochs)) / experiment.run.epochs
+    optim = dataclasses.replace(
+        experiment.optim,
+        warmup_epochs=experiment.optim.warmup_epochs * factor,
+        milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
+    )
+    run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
+    return dataclasses.replace(experiment, optim=optim, run=run)
+
+
+def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment) -> str:
+    """Add the run, behind that of the teacher that its method must be given, if any; its name."""
+    name = run_name(label, experiment)
+    method = experiment.method
+    after: tuple[str, ...] = ()
+    taught_by = _taught_by(experiment)
+    if taught_by is not None:
+        teacher = build_experiment(merge(to_dict(experiment), {"method": {"name": taught_by}}))
+        teacher_name = next((n for n, run in runs.items() if not difference(run.experiment, teacher)), None)
+        if teacher_name is None:
+            free = run_name(taught_by, teacher) not in runs
+            teacher_name = _add(runs, folder, taught_by if free else f"{taught_by}_for_{label}", teacher)
+        options = {**method.options, "teacher": str(folder / teacher_name)}
+        experiment = dataclasses.replace(experiment, method=dataclasses.replace(method, options=options))
+        after = (teacher_name,)
+    known = runs.get(name)
+    if known is not None and difference(known.experiment, experiment):
+        raise UserError(f"two runs of the grid would have the same folder {name}; give their methods other labels")
+    placed = dataclasses.replace(experiment, out=str(folder / name))
+    runs.setdefault(name, Run(folder, name, label, placed, after))
+    return name
+
+
+def _taught_by(experiment: Experiment) -> str | None:
+    """The method of the teacher that has yet to be trained for this experiment."""
+    taught_by = METHODS[experiment.method.name].taught_by
+    return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
+
+
+def run_name(label: str, experiment: Experiment) -> str:
+    """``LABEL-BACKBONE[-AUGMENT]-seedN``, in letters that a file system takes."""
+    augment = experiment.data.augment
+    parts = [label, experiment.backbone, *([augment] if augment != "none" else []), f"seed{experiment.run.seed}"]
+    return "-".join(map(slug, parts))
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """Those that have still to be run, in order."""
+    return [run for run in runs if not run.finished]

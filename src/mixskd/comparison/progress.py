@@ -1,0 +1,69 @@
+"""What a person sees of a comparison: a bar a run on a terminal, a line a finished run everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from mixskd.comparison.plan import Run, unfinished
+
+
+class Progress:
+    """The state of ``runs``, read from their folders, wherever they run."""
+
+    def __init__(self, runs: Sequence[Run], *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        )  # fmt: skip
+        self.bars = RichProgress(*columns, console=self.console, disable=quiet or not sys.stderr.isatty())
+        self.total, self.done = len(runs), len(runs) - len(unfinished(runs))
+        self.whole = self.bars.add_task("runs", total=self.total, completed=self.done)
+        self.bar_of: dict[str, int] = {}
+
+    def __enter__(self) -> Progress:
+        self.console.print(f"{self.total} runs, {self.done} of them finished before")
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def show(self, runs: Sequence[Run]) -> None:
+        """Draw the epochs of ``runs``, which are under way."""
+        if self.bars.disable:
+            return
+        shown = {run.name: run for run in runs}
+        for name in self.bar_of.keys() - shown.keys():
+            self.bars.remove_task(self.bar_of.pop(name))  # type: ignore[arg-type]
+        for name, run in shown.items():
+            if name not in self.bar_of:
+                self.bar_of[name] = self.bars.add_task(name, total=run.experiment.run.epochs)
+            self.bars.update(self.bar_of[name], completed=epochs_done(run))  # type: ignore[arg-type]
+
+    def finished(self, run: Run) -> None:
+        """A line for a run that has ended well."""
+        summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
+        self._line(run, f"top-1 {summary['last']['top1']:.2f} % in {summary['seconds']:.0f} s")
+
+    def failed(self, run: Run, reason: str) -> None:
+        """A line for a run that has not."""
+        self._line(run, f"failed: {reason}")
+
+    def _line(self, run: Run, text: str) -> None:
+        self.done += 1
+        self.bars.update(self.whole, completed=self.done)
+        self.console.print(f"[{self.done}/{self.total}] {run.name}: {text}")
+
+
+def epochs_done(run: Run) -> int:
+    """The rows of its metrics.csv."""
+    try:
+        return max(0, run.files.metrics.read_text(encoding="utf-8").count("\n") - 1)
+    except OSError:
+        return 0

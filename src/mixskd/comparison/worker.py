@@ -1,0 +1,141 @@
+"""A process that carries out runs one after the other, each as ``mixskd train`` in a fork of its own.
+
+torch is imported once for all of them, and a run that crashes takes nothing with it. Started as
+``python -m mixskd.comparison.worker``, it reads a folder and a run's name as a line of JSON, and answers with the exit
+code of the run. When its input closes, be it that its parent died, the run saves itself and stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+ELSEWHERE = 75  # the exit code of a run that another process is at
+
+
+class Worker:
+    """The parent's end of a worker that runs under ``environment`` (that of this process by default)."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mixskd.comparison.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, folder: Path, name: str) -> int:
+        """Carry out a run; its exit code, negative for the signal that killed it. Raises BrokenPipeError if closed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([str(folder), name]) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        return int(answer) if answer.strip() else self.process.wait() or 1
+
+    def stop(self) -> None:
+        """Let the run that is going on save itself and stop."""
+        with contextlib.suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def carry_out(folder: Path, name: str) -> int:
+    """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; the exit code."""
+    from mixskd.cli import main
+
+    with locked(lock_file(folder, name)) as mine:
+        if not mine:
+            return ELSEWHERE
+        run = folder / name
+        if (run / "summary.json").exists():
+            return 0
+        argv = ["train", "--config", str(settings_file(folder, name)), "--out", str(run)]
+        if (run / "config.yaml").exists():
+            argv.append("--resume")
+        print("mixskd", *argv, file=sys.stderr, flush=True)
+        return main(argv)
+
+
+def settings_file(folder: Path, name: str) -> Path:
+    """Where the settings of run ``name`` are written before it starts."""
+    return folder / ".compare" / f"{name}.yaml"
+
+
+def lock_file(folder: Path, name: str) -> Path:
+    """What the process that carries out run ``name`` holds locked."""
+    return folder / ".compare" / f"{name}.lock"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Whether ``path`` could be locked for this process alone; the lock ends with the context, or with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def stop_when_input_closes() -> None:
+    """Send this process SIGTERM at the end of its input, from a thread."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve() -> None:
+    """Answer the lines of standard input until it closes."""
+    import mixskd.training  # noqa: F401  (once, for all the forks)
+
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # cluster engines warn of their time limit so
+        signal.signal(number, signal.SIG_IGN)
+    while line := sys.stdin.readline():
+        folder, name = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            sys.exit(in_child(Path(folder), name))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def in_child(folder: Path, name: str) -> int:
+    """:func:`carry_out` with all output in the run's log."""
+    log = folder / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    stop_when_input_closes()
+    try:
+        return carry_out(folder, name)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+if __name__ == "__main__":
+    serve()

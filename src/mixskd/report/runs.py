@@ -1,0 +1,124 @@
+"""Finished runs read back from their folders, and put together by all that they share but the seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
+from mixskd.errors import UserError
+from mixskd.files import slug
+from mixskd.report.cost import Cost, classes_from, count_cost
+
+# A run's own, whatever the setting that it repeats.
+OF_A_RUN = (*NOT_COMPARED, "run.seed", "method.teacher")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run: its experiment and its summary."""
+
+    name: str
+    experiment: Experiment
+    summary: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The run's name without backbone, augmentation policy and seed."""
+        e, label = self.experiment, self.name
+        for part in (f"seed{e.run.seed}", e.data.augment, slug(e.backbone)):
+            label = label.removesuffix(f"-{part}")
+        return label
+
+    @property
+    def last(self) -> float:
+        """Top-1 of the deployed classifier after the last epoch, in per cent."""
+        return float(self.summary["last"]["top1"])
+
+    @property
+    def best(self) -> float:
+        """The highest top-1 of the epochs that were evaluated: chosen on the test set."""
+        return float(self.summary["best_on_test"]["top1"])
+
+    def setting(self) -> dict[str, Any]:
+        """What the run shares with its repetitions, by dotted name."""
+        flat = flatten(to_dict(self.experiment))
+        return {key: value for key, value in flat.items() if key not in OF_A_RUN}
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The runs of one setting with several seeds; a line of the table."""
+
+    label: str
+    results: tuple[Result, ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.results[0].experiment
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the method costs at these images and classes."""
+        first = self.results[0].summary
+        classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
+        size = first.get("image_size") or self.experiment.data.image_size
+        return count_cost(self.experiment, classes, size)
+
+    def mean(self, key: str) -> float:
+        """The mean of a number in the summaries."""
+        return statistics.fmean(result.summary[key] for result in self.results)
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation (ddof 1), which one value alone does not have."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The finished runs in ``folder``, by name. Raises UserError if there is none."""
+    results = []
+    for path in sorted(folder.glob("*/summary.json")):
+        config = path.with_name("config.yaml")
+        if not config.exists():
+            continue
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path} is no summary of a run; remove it") from None
+        results.append(Result(path.parent.name, from_dict(read_yaml(config)), summary))
+    if not results:
+        raise UserError(f"there is no finished run in {folder}")
+    return results
+
+
+def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:
+    """One line for each setting, in the order of ``labels`` (from folder names to labels), then as they come.
+
+    Settings that share a label are told apart by what differs.
+    """
+    labels = labels or {}
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        key = json.dumps([result.label, result.setting()], sort_keys=True)
+        groups.setdefault(key, []).append(result)
+    lines = [Repeated(labels.get(group[0].label, group[0].label), tuple(group)) for group in groups.values()]
+    order = list(labels.values())
+    lines.sort(key=lambda line: order.index(line.label) if line.label in order else len(order))
+    return [Repeated(_told_apart(line, lines), line.results) for line in lines]
+
+
+def _told_apart(line: Repeated, lines: Sequence[Repeated]) -> str:
+    def place(other: Repeated) -> tuple[str, str, str]:
+        return other.label, other.experiment.backbone, other.experiment.data.augment
+
+    settings = [other.results[0].setting() for other in lines if place(other) == place(line)]
+    own = line.results[0].setting()
+    differing = [key for key in own if any(setting.get(key) != own[key] for setting in settings)]
+    shown = ", ".join(f"{key} {own[key]}" for key in differing)
+    return f"{line.label} ({shown})" if shown else line.label
