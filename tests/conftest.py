@@ -56,8 +56,12 @@ def make_toy_without_norm() -> StagedBackbone:
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
     """Twelve training and six test images of 8 px in three classes."""
+    return write_npz(tmp_path / "toy.npz")
+
+
+def write_npz(path: Path) -> Path:
+    """The file of the fixture ``npz``."""
     generator = np.random.default_rng(0)
-    path = tmp_path / "toy.npz"
     np.savez(
         path,
         train_images=generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ SHORT_FLAGS = {
     "seed": "run.seed",
     "out": "out",
 }
-OTHER_FLAGS = ("resume", "config", "print-config", "skip-bad-images", "json", "to", "top")
 
 
 class Parser(argparse.ArgumentParser):
@@ -186,6 +186,8 @@ def build_parser() -> Parser:
     p = verb("list", list_things, "List what there is to choose from.")
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes"])
     p.add_argument("--json", action="store_true")
+    for added in verbs.choices.values():
+        added.set_defaults(usage=added.format_usage())
     return parser
 
 
@@ -197,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not hasattr(arguments, "recipe"):
             unknown_words += [f"--{key}" for key in dotted]
         if unknown_words:
-            flags = [f"--{key}" for key in [*SHORT_FLAGS, *OTHER_FLAGS, *comparison.FLAGS, *config.known_keys()]]
+            flags = [*re.findall(r"--[\w-]+", arguments.usage), *(f"--{key}" for key in config.known_keys())]
             word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
             raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
         arguments.dotted = dotted

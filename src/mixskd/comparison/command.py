@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mixskd import recipes
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
 from mixskd.config import merge, nest, read_yaml
 
 SETTING_FLAGS = {"data": "data.source", "epochs": "run.epochs", "batch-size": "run.batch_size"}
-FLAGS = (*(key.replace("_", "-") for key in GRID_KEYS), "jobs", "devices", "engine", "dry-run", "table")
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def compare(arguments: argparse.Namespace) -> int:
         for run in runs:
             print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
         return 0
-    options = nest(arguments.dotted).get("engine", {})
+    options = {key: yaml.safe_load(value) for key, value in nest(arguments.dotted).get("engine", {}).items()}
     done = run_grid(
         grid, folder, jobs=arguments.jobs, devices=arguments.devices, engine=arguments.engine, engine_options=options
     )

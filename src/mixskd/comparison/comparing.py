@@ -98,11 +98,11 @@ def run_grid(
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     runs = plan(grid, folder)
-    write_text(folder / "grid.yaml", to_yaml(grid))
     failures = {}
     if unfinished(runs):
         carrier = ENGINES[engine](folder, jobs, devices, engine_options)
         try:
+            write_text(folder / "grid.yaml", to_yaml(grid))
             failures = carry_out_all(runs, carrier, Progress(runs, quiet=not progress))
         finally:
             carrier.close()

@@ -122,7 +122,7 @@ def parse_arm(text: Any) -> Arm:
 
     Any other setting goes by its dotted name: ``mixup[alpha=0.2,run.batch_size=128]``.
     """
-    match = re.fullmatch(r"(?:([^=\[\]]+)=)?([\w]+)(?:\[(.*)\])?", str(text).strip())
+    match = re.fullmatch(r"(?:([^=\[\]]+)=)?\s*(\w+)\s*(?:\[(.*)\])?", str(text).strip())
     if not match:
         raise UserError(f"cannot read the method {str(text)!r}; write NAME, NAME[option=value,...] or LABEL=NAME[...]")
     label, name, inside = match.groups()

@@ -9,8 +9,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
-
 from mixskd.comparison.worker import Worker
 from mixskd.errors import UserError
 
@@ -77,6 +75,8 @@ def visible_gpus(devices: str) -> list[str]:
 
     Raises UserError for one that is not there.
     """
+    import torch  # not above: the jobs of a cluster import this module too
+
     there = [str(index) for index in range(torch.cuda.device_count())]
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         there = [name.strip() for name in visible.split(",")][: len(there)]

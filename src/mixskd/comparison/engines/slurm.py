@@ -26,7 +26,7 @@ class Slurm:
         try:
             self.executor = submitit.AutoExecutor(folder / "logs" / "submitit", options.pop("cluster", "slurm"))
             self.executor.update_parameters(**{"name": "mixskd", **options})
-        except (RuntimeError, ValueError, TypeError, NameError) as error:
+        except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
             raise UserError(f"the slurm engine: {str(error).splitlines()[0]}") from None
         self.jobs: list[submitit.Job[int]] = []
 

@@ -1,0 +1,177 @@
+"""What a grid is, and which runs follow from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixskd.cli import main
+from mixskd.comparison.comparing import to_yaml
+from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
+from mixskd.comparison.plan import plan
+from mixskd.config import read_yaml
+from mixskd.errors import UserError
+
+SMALL = {"backbones": ["wrn_10_1"], "data": {"source": "digits", "per_class": 8}, "run": {"epochs": 6, "batch_size": 8}}
+
+
+def runs_of(tmp_path: Path, **values: Any) -> dict[str, Any]:
+    return {run.name: run for run in plan(grid_from({**SMALL, **values}), tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("text", "arm"),
+    [
+        ("mixup", Arm("mixup", {"method.name": "mixup"})),
+        ("mixskd[mix=cutmix]", Arm("mixskd[mix=cutmix]", {"method.name": "mixskd", "method.mix": "cutmix"})),
+        (
+            "short = mixup[alpha=0.2,run.epochs=3]",
+            Arm("short", {"method.name": "mixup", "method.alpha": "0.2", "run.epochs": "3"}),
+        ),
+        (
+            "mixskd[teacher_stages=[1,3],beta=2]",
+            Arm(
+                "mixskd[teacher_stages=[1,3],beta=2]",
+                {"method.name": "mixskd", "method.teacher_stages": "[1,3]", "method.beta": "2"},
+            ),
+        ),
+    ],
+)
+def test_an_arm_as_text(text: str, arm: Arm) -> None:
+    assert parse_arm(text) == arm
+
+
+def test_a_mapping_of_methods_says_the_same() -> None:
+    options = {"mixup": None, "cut": {"name": "mixskd", "mix": "cutmix", "run.epochs": 3}, "cskd": "cskd[weight=3]"}
+    by_mapping = grid_from({"methods": options}).arms
+    by_text = grid_from({"methods": "mixup,cut=mixskd[mix=cutmix,run.epochs=3],cskd=cskd[weight=3]"}).arms
+    assert [(a.label, {k: str(v) for k, v in a.settings.items()}) for a in by_mapping] == [
+        (a.label, a.settings) for a in by_text
+    ]
+
+
+def test_the_product_with_its_settings(tmp_path: Path) -> None:
+    runs = runs_of(
+        tmp_path, methods="mixup,big=mixup[run.batch_size=16]", backbones="wrn_10_1,wrn_10_2", seeds="3,5",
+        augments="none,cutout",
+    )  # fmt: skip
+    assert len(runs) == 2 * 2 * 2 * 2
+    assert list(runs)[:2] == ["mixup-wrn_10_1-seed3", "big-wrn_10_1-seed3"]
+    run = runs["big-wrn_10_2-cutout-seed5"].experiment
+    assert (run.backbone, run.data.augment, run.run.seed, run.run.batch_size) == ("wrn_10_2", "cutout", 5, 16)
+    assert run.data.per_class == 8
+    assert run.out == str(tmp_path / "big-wrn_10_2-cutout-seed5")
+
+
+def test_a_recipe_lends_its_options_to_its_own_method(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, recipe="imagenet", methods="mixskd,mixup", backbones="resnet50", seeds="0")
+    assert runs["mixskd-resnet50-seed0"].experiment.method.options["alpha"] == 0.2
+    assert runs["mixup-resnet50-seed0"].experiment.optim.nesterov is False
+
+
+def test_the_written_grid_is_the_grid(tmp_path: Path) -> None:
+    grid = grid_from(default_values())
+    (tmp_path / "grid.yaml").write_text(to_yaml(grid))
+    assert grid_from(read_yaml(tmp_path / "grid.yaml")) == grid
+
+
+def test_a_teacher_is_trained_first_and_once(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, methods="tfkd_self,plain=baseline", seeds="1,2")
+    assert list(runs) == [f"{label}-wrn_10_1-seed{seed}" for seed in (1, 2) for label in ("plain", "tfkd_self")]
+    taught = runs["tfkd_self-wrn_10_1-seed2"]
+    assert taught.after == ("plain-wrn_10_1-seed2",)
+    assert taught.experiment.method.options["teacher"] == str(tmp_path / "plain-wrn_10_1-seed2")
+
+
+def test_a_teacher_that_the_grid_lacks_is_added(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, methods="tfkd_self[run.epochs=3],baseline", seeds="1")
+    teacher = runs["baseline_for_tfkd_self_run.epochs=3-wrn_10_1-seed1"]
+    assert (teacher.experiment.method.name, teacher.experiment.run.epochs) == ("baseline", 3)
+    assert runs["tfkd_self_run.epochs=3-wrn_10_1-seed1"].after == (teacher.name,)
+    own = runs_of(tmp_path, methods="tfkd_self[teacher=somewhere]", seeds="1")
+    assert [run.after for run in own.values()] == [()]
+
+
+def test_equal_updates(tmp_path: Path) -> None:
+    """80 images: 10 updates an epoch at a batch of 8, 6 epochs; 5 an epoch at 16, so 12 epochs; 3 at 24, so 20."""
+    settings = {"optim": {"warmup_epochs": 2, "milestones": [3, 5]}, "seeds": "0", "equal_updates": "mixskd"}
+    runs = runs_of(tmp_path, methods="mixskd,mixup[run.batch_size=16],baseline[run.batch_size=24]", **settings)
+    by_method = {run.experiment.method.name: run.experiment for run in runs.values()}
+    assert {name: e.run.epochs for name, e in by_method.items()} == {"mixskd": 6, "mixup": 12, "baseline": 20}
+    assert by_method["mixup"].optim.warmup_epochs == 4
+    assert by_method["mixup"].optim.milestones == (6, 10)
+
+
+def test_images_per_update(tmp_path: Path) -> None:
+    runs = runs_of(
+        tmp_path, methods="mixskd,mixup,bake,cskd,odd=ddgsd[run.batch_size=5]", seeds="0", images_per_update=16
+    )
+    sizes = {run.label: run.experiment.run.batch_size for run in runs.values()}
+    assert sizes == {"mixskd": 8, "mixup": 16, "bake": 4, "cskd": 8, "odd": 5}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"methods": "mixkd"}, "did you mean 'mixskd'"),
+        ({"methods": "mixskd[mix"}, "cannot read the method"),
+        ({"methods": "mixskd[mix]"}, "write option=value"),
+        ({"methods": "mixskd[temprature=4]"}, "did you mean 'method.temperature'"),
+        ({"methods": "mixup,mixup"}, "names 'mixup' twice"),
+        ({"methods": "a-b=mixup,a_b=mixup[alpha=0.2]"}, "would have the same folder"),
+        ({"seeds": "0,one"}, "seeds must be int"),
+        ({"seeds": []}, "no seeds"),
+        ({"equal_updates": "mixup"}, "none of the methods"),
+        ({"images_per_update": 0}, "1 or more"),
+        ({"optim": {"lrr": 1}}, "did you mean 'optim.lr'"),
+        ({"method_s": "mixup"}, "did you mean 'methods'"),
+    ],
+)
+def test_a_mistake_in_the_grid(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        runs_of(tmp_path, **values)
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = runs_of(tmp_path, methods="mixup", seeds="0").values()
+    run.files.claim(run.experiment, resume=False)
+    assert runs_of(tmp_path, methods="mixup", seeds="0")
+    with pytest.raises(UserError, match=r"optim\.lr 0\.1 -> 0\.2"):
+        runs_of(tmp_path, methods="mixup", seeds="0", optim={"lr": 0.2})
+    assert main(["compare", "--methods", "mixup", "--out", str(tmp_path), "--dry-run"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "grid"
+    assert main(["compare", "--methods", "tfkd_self", "--seeds", "0", "--out", str(out), "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "baseline-wrn_10_1-seed0: to run",
+        "tfkd_self-wrn_10_1-seed0: to run, after baseline-wrn_10_1-seed0",
+    ]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--method", "mixup"], "did you mean '--methods'"),
+        (["--engine", "slrum"], "did you mean 'slurm'"),
+        (["--jobs", "0"], "--jobs must be 1 or more"),
+        (["--devices", "7"], "no GPU '7'"),
+        (["--engine.partition", "x"], "no option 'partition'"),
+        (["--table", "nowhere"], "no finished run in nowhere"),
+        (["--config", "nowhere.yaml"], "cannot read the configuration"),
+    ],
+)
+def test_a_mistake_on_the_command_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
