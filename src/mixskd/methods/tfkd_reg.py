@@ -21,7 +21,7 @@ class TfKDRegConfig:
     Args:
         alpha: share of the virtual teacher.
         temperature: tau, of the teacher alone; the student's is 1.
-        multiplier: m.
+        multiplier: m; the divergence is a mean over batch and classes, so its weight is m / N.
         correct: the virtual teacher's probability of the right class.
     """
 
@@ -37,18 +37,22 @@ class TfKDRegConfig:
 
 
 class TfKDReg(Method):
-    """L = (1 - a) CE(f(x), y) + a m mean KL(softmax(u / tau) || f(x)); the mean is over batch and classes."""
+    """L = (1 - a) CE(f(x), y) + a m / N KL(softmax(u / tau) || f(x)), u the virtual teacher's probabilities.
+
+    u is ``correct`` for the right class and equal for the N - 1 others. It passes a softmax of its own, so that at
+    tau = 20 the teacher is almost uniform, as in the authors' code.
+    """
 
     Config = TfKDRegConfig
     config: TfKDRegConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)
+        log_p = F.log_softmax(full_precision(logits), dim=1)
         classes = logits.shape[1]
-        z = full_precision(logits)
-        virtual = torch.full_like(z, (1 - c.correct) / (classes - 1)).scatter(1, labels[:, None], c.correct)
+        virtual = torch.full_like(log_p, (1 - c.correct) / (classes - 1)).scatter(1, labels[:, None], c.correct)
         teacher = F.log_softmax(virtual / c.temperature, dim=1)
-        distillation = F.kl_div(F.log_softmax(z, dim=1), teacher, reduction="mean", log_target=True)
+        distillation = F.kl_div(log_p, teacher, reduction="batchmean", log_target=True) / classes
         cls = cross_entropy(logits, labels)
         loss = (1 - c.alpha) * cls + c.alpha * c.multiplier * distillation
         return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}

@@ -42,10 +42,9 @@ class TfKDSelf(Method):
     Config = TfKDSelfConfig
     taught_by = "baseline"
     config: TfKDSelfConfig
-    teacher: nn.Module | None
 
     def build(self) -> None:
-        self.teacher = None
+        self.teacher: nn.Module | None = None
 
     def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
         if not self.config.teacher:
