@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixskd.backbones.staged import Head, StagedBackbone
+from mixskd.errors import UserError
+
 
 def conv_norm_act(inplanes: int, planes: int) -> nn.Sequential:
     """1x1 convolution, batch norm, ReLU."""
@@ -58,7 +61,7 @@ class BiFPN(nn.Module):
         self.bottom_up = nn.ModuleList(block(wide[i], depth) for i in range(1, n))
         self.top_down_fusion = nn.ModuleList(Fusion(2) for _ in range(n - 1))
         self.bottom_up_fusion = nn.ModuleList(Fusion(3 if i < n - 1 else 2) for i in range(1, n))
-        self.classifier = nn.Linear(wide[-1], num_classes)
+        self.classifier = Head(wide[-1], num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """P_1 .. P_n, before their ReLU, and the logits ``B x N``."""
@@ -73,16 +76,21 @@ class BiFPN(nn.Module):
             inputs = [self.lateral2[i - 1](maps[i]), *([ups[i]] if i < n - 1 else [])]
             below = self.down[i - 1](halve(refined[-1], maps[i].shape[-2:]))
             refined.append(self.bottom_up[i - 1](self.bottom_up_fusion[i - 1](*inputs, below)))
-        return refined, self.classifier(refined[-1].relu().mean((2, 3)))
+        return refined, self.classifier(StagedBackbone.pooled(refined[-1].relu()))
 
 
 def halve(x: Tensor, size: torch.Size) -> Tensor:
     """3x3 max pooling with stride 2, padded with zeros as TensorFlow's SAME; ``x`` itself if it has ``size`` already.
 
-    DenseNet's last two stages have maps of one size.
+    DenseNet's last two stages have maps of one size. Raises UserError where ``size`` is neither.
     """
     if x.shape[-2:] == size:
         return x
     height, width = (max((-(-s // 2) - 1) * 2 + 3 - s, 0) for s in x.shape[-2:])
     padded = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-    return F.max_pool2d(padded, 3, 2)
+    halved = F.max_pool2d(padded, 3, 2)
+    if halved.shape[-2:] != size:
+        raise UserError(
+            f"FRSKD needs stages that keep or halve a map's size; one turns {[*x.shape[-2:]]} into {[*size]}"
+        )
+    return halved

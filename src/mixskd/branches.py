@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from mixskd.backbones.staged import Head, StagedBackbone
 from mixskd.losses import full_precision
-
-if TYPE_CHECKING:
-    from mixskd.backbones.staged import StagedBackbone
 
 
 class AuxiliaryBranches(nn.Module):
@@ -24,7 +21,7 @@ class AuxiliaryBranches(nn.Module):
         super().__init__()
         branches = range(1, len(backbone.stages))
         self.alignments = nn.ModuleList(backbone.fresh_tail(k) for k in branches)
-        self.heads = nn.ModuleList(nn.Linear(backbone.feature_dim, backbone.num_classes) for _ in branches)
+        self.heads = nn.ModuleList(Head(backbone.feature_dim, backbone.num_classes) for _ in branches)
 
     def logits(self, backbone: StagedBackbone, images: Tensor) -> dict[str, Tensor]:
         """``branch1`` .. ``branch{K-1}`` and ``backbone``: the logits ``B x N`` of all K classifiers."""

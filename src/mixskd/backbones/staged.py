@@ -9,6 +9,22 @@ import torch
 from torch import Tensor, nn
 
 
+class Head(nn.Linear):
+    """A linear classifier that computes in the type of its weights, whatever autocast there is around it."""
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Head:
+        """``linear`` as a Head: the same parameters."""
+        with torch.device("meta"):
+            head = cls(linear.in_features, linear.out_features)
+        head.weight, head.bias = linear.weight, linear.bias
+        return head
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
 class StagedBackbone(nn.Module):
     """An image classifier cut into K stages and a linear head.
 
@@ -36,7 +52,7 @@ class StagedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.head = head
+        self.head = Head.of(head)
         self.name = name
         self.in_channels = 3
         self.feature_dim, self.num_classes = head.in_features, head.out_features
@@ -60,7 +76,8 @@ class StagedBackbone(nn.Module):
         size = max(self.min_size, 32)
         return [f.shape[1] for f in probe.feature_maps(torch.empty(2, self.in_channels, size, size, device="meta"))]
 
-    def pooled(self, feature_map: Tensor) -> Tensor:
+    @staticmethod
+    def pooled(feature_map: Tensor) -> Tensor:
         """The global average of a map, ``B x C``, in at least fp32."""
         return feature_map.mean((2, 3), dtype=torch.promote_types(feature_map.dtype, torch.float32))
 
