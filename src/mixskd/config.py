@@ -23,8 +23,9 @@ class DataConfig:
         source: a data set by name, an image folder, or an ``.npz`` file.
         root: where a named data set lies, or is downloaded to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; that of the data set if not given.
-        augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment``,
-            ``randaugment``, ``augmix`` or ``trivialaugment``.
+        augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment`` (by the
+            image size, or ``autoaugment_cifar10``, ``_imagenet``, ``_svhn``), ``randaugment``, ``augmix`` or
+            ``trivialaugment``.
         holdout: the share of each class that is held out for testing where there is no test split.
         per_class: train on the first so many images of each class only; all if not given.
         skip_bad_images: leave unreadable images out, and count them, in place of stopping.

@@ -53,7 +53,7 @@ class BatchPlan:
     def _others(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Distinct partners, none the anchor (BAKE's sampler), by Floyd's algorithm on the places behind the anchor.
 
-        In a class that is too small for that they repeat.
+        In a class that is too small for that they are drawn independently.
         """
         of, wanted = self.labels[anchors], self.needs.partners
         others = np.maximum(self.counts[of] - 1, 1)
@@ -61,9 +61,9 @@ class BatchPlan:
         for j in range(wanted):
             top = others - wanted + j
             draw = generator.integers(np.maximum(top, 0) + 1)
-            taken = (chosen[:, :j] == draw[:, None]).any(1) & (top >= 0)
+            taken = (chosen[:, :j] == draw[:, None]).any(1)
             chosen[:, j] = np.where(taken, top, draw)
-        small = others < wanted
-        chosen[small] = (chosen[small] + np.arange(wanted)) % others[small, None]
+        again = generator.integers(others[:, None], size=chosen.shape)
+        chosen = np.where((others < wanted)[:, None], again, chosen)
         counts = self.counts[of][:, None]
         return self.by_class[self.starts[of][:, None] + (self.places[anchors][:, None] + 1 + chosen) % counts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,10 +14,9 @@ from mixskd.errors import unknown
 Draw = Callable[..., Tensor]
 
 
-def autoaugment(image_size: int) -> v2.Transform:
-    """AutoAugment (CVPR 2019): the policy found on CIFAR-10 up to 64 px, above that the one found on ImageNet."""
-    kind = v2.AutoAugmentPolicy.CIFAR10 if image_size <= 64 else v2.AutoAugmentPolicy.IMAGENET
-    return v2.AutoAugment(kind)
+def autoaugment(image_size: int, found_on: str | None = None) -> v2.Transform:
+    """AutoAugment (CVPR 2019): the policy ``found_on`` a data set; cifar10 up to 64 px, else imagenet, if not given."""
+    return v2.AutoAugment(v2.AutoAugmentPolicy(found_on or ("cifar10" if image_size <= 64 else "imagenet")))
 
 
 def randaugment(image_size: int) -> v2.Transform:
@@ -36,6 +36,7 @@ def trivialaugment(image_size: int) -> v2.Transform:
 
 IMAGE_POLICIES: dict[str, Callable[[int], v2.Transform]] = {
     "autoaugment": autoaugment,
+    **{f"autoaugment_{name}": partial(autoaugment, found_on=name) for name in ("cifar10", "imagenet", "svhn")},
     "randaugment": randaugment,
     "augmix": augmix,
     "trivialaugment": trivialaugment,
@@ -43,7 +44,10 @@ IMAGE_POLICIES: dict[str, Callable[[int], v2.Transform]] = {
 
 
 def cutout(images: Tensor, uniform: Draw, mean: Tensor) -> Tensor:
-    """Cutout (2017): one square hole of a quarter of the side (8 px of 32), uniform centre, clipped, filled with 0."""
+    """Cutout (2017): one square hole of a quarter of the side, uniform centre, clipped, filled with 0.
+
+    That is 8 px of 32, as the authors set it for CIFAR-100.
+    """
     height, width = images.shape[2:]
     length = max(height // 4, 1)
     u = uniform(2)

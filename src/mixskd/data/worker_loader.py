@@ -21,15 +21,15 @@ from mixskd.distributed import World
 from mixskd.needs import Batch
 
 
-def train_transform(data: DataBundle, policy: str = "none") -> v2.Transform:
-    """Random crop and flip, the policy, normalisation: padded crops of arrays, RandomResizedCrop of files."""
+def augmentation(data: DataBundle, policy: str = "none") -> v2.Transform:
+    """Random crop and flip, then the policy: padded crops of arrays, RandomResizedCrop of files."""
     size = data.image_size
     steps: list[Any] = [v2.RandomCrop(size, size // 8) if data.train.in_memory else v2.RandomResizedCrop(size)]
     if data.flip:
         steps.append(v2.RandomHorizontalFlip())
     if policy in IMAGE_POLICIES:
         steps.append(IMAGE_POLICIES[policy](size))
-    return v2.Compose([*steps, *_normalise(data.mean, data.std)])
+    return v2.Compose(steps)
 
 
 def eval_transform(image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
@@ -38,11 +38,12 @@ def eval_transform(image_size: int, mean: tuple[float, ...], std: tuple[float, .
         steps: list[Any] = [v2.Resize((image_size, image_size), antialias=True)]
     else:
         steps = [v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)]
-    return v2.Compose([*steps, *_normalise(mean, std)])
+    return v2.Compose([*steps, normalisation(mean, std)])
 
 
-def _normalise(mean: tuple[float, ...], std: tuple[float, ...]) -> list[Any]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+def normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
+    """An image as a tensor, (x / 255 - mean) / std."""
+    return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
 
 
 class Item(NamedTuple):
@@ -54,21 +55,35 @@ class Item(NamedTuple):
 
 
 class Images(Dataset[dict[str, Tensor]]):
-    """Decoded and transformed images by :class:`Item`, so that workers do not change the result."""
+    """Decoded images by :class:`Item`, augmented, then made tensors, so that workers do not change the result."""
 
-    def __init__(self, split: ImageSet, transform: v2.Transform, view_transform: v2.Transform, views: int) -> None:
-        self.split, self.transform, self.view_transform, self.views = split, transform, view_transform, views
+    def __init__(
+        self,
+        split: ImageSet,
+        augment: v2.Transform,
+        to_tensor: v2.Transform,
+        views: int = 1,
+        view_policy: v2.Transform | None = None,
+    ) -> None:
+        self.split, self.augment, self.to_tensor = split, augment, to_tensor
+        self.views, self.view_policy = views, view_policy
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
         image = self.open(item.anchor)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(item.seed)
-            sample = {"images": self.transform(image), "labels": torch.tensor(int(self.split.labels[item.anchor]))}
+            first = self.augment(image)
+            sample = {"images": self.to_tensor(first), "labels": torch.tensor(int(self.split.labels[item.anchor]))}
             if self.views > 1:
-                sample["views"] = torch.stack([self.view_transform(image) for _ in range(self.views - 1)])
+                sample["views"] = torch.stack([self.to_tensor(self.view(image, first)) for _ in range(self.views - 1)])
             if item.partners:
-                sample["partners"] = torch.stack([self.transform(self.open(i)) for i in item.partners])
+                partners = [self.to_tensor(self.augment(self.open(i))) for i in item.partners]
+                sample["partners"] = torch.stack(partners)
         return sample
+
+    def view(self, image: Image.Image, first: Image.Image) -> Image.Image:
+        """A view after the first: augmented anew from ``image``, or from ``first`` by the policy for views."""
+        return self.augment(image) if self.view_policy is None else self.view_policy(first)
 
     def open(self, index: int) -> Image.Image:
         image = self.split.images[index]
@@ -81,12 +96,10 @@ class WorkerLoader:
     def __init__(
         self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none", workers: int = 2
     ) -> None:
-        transform = train_transform(data, policy)
-        other = plan.needs.view_policy
-        self.images = Images(
-            data.train, transform if other is None else train_transform(data),
-            transform if other is None else train_transform(data, other), plan.needs.views,
-        )  # fmt: skip
+        views, name = plan.needs.views, plan.needs.view_policy
+        view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
+        to_tensor = normalisation(data.mean, data.std)
+        self.images = Images(data.train, augmentation(data, policy), to_tensor, views, view_policy)
         self.plan, self.device, self.workers = plan, device, workers
         self.policy = BATCH_POLICIES.get(policy)
         self.mean = torch.tensor(data.mean, device=device)
@@ -128,8 +141,7 @@ class WorkerTestLoader:
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
         world: World | None = None,
     ) -> None:  # fmt: skip
-        transform = eval_transform(data.image_size, data.mean, data.std)
-        self.images = Images(split, transform, transform, views=1)
+        self.images = Images(split, v2.Identity(), eval_transform(data.image_size, data.mean, data.std))
         world = world or World()
         items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
         self.batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
