@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from mixskd.deploy import evaluate, export, predict
     from mixskd.deploy import load_model as load
     from mixskd.errors import UserError
-    from mixskd.methods import Baseline, DeepSupervision, Method, MixSKD, Mixup
+    from mixskd.methods import *  # noqa: F403
+    from mixskd.methods import Method
 
 __version__ = "0.1.0"
 
@@ -27,19 +28,11 @@ _HOMES = {
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
     "UserError": "mixskd.errors",
-    "Baseline": "mixskd.methods",
-    "DeepSupervision": "mixskd.methods",
     "Method": "mixskd.methods",
-    "MixSKD": "mixskd.methods",
-    "Mixup": "mixskd.methods",
 }
 
 __all__ = [
-    "Baseline",
-    "DeepSupervision",
     "Method",
-    "MixSKD",
-    "Mixup",
     "StagedBackbone",
     "UserError",
     "build_backbone",
@@ -53,7 +46,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mixskd' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute or name)
+    if name in _HOMES:
+        module, _, attribute = _HOMES[name].partition(":")
+        return getattr(importlib.import_module(module), attribute or name)
+    if not name.startswith("_"):  # every method by its class's name
+        methods = importlib.import_module("mixskd.methods")
+        for method in methods.METHODS.values():
+            if method.__name__ == name:
+                return method
+    raise AttributeError(f"module 'mixskd' has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
 from mixskd.methods.augmix_jsd import AugMixJSD
 from mixskd.methods.bake import BAKE
-from mixskd.methods.base import Method, make_config
+from mixskd.methods.base import Method
+from mixskd.methods.base import make_config as make_config
 from mixskd.methods.baseline import Baseline
 from mixskd.methods.byot import BYOT
 from mixskd.methods.confidence_penalty import ConfidencePenalty
@@ -15,7 +16,8 @@ from mixskd.methods.focal import Focal
 from mixskd.methods.frskd import FRSKD, FRSKDMixup
 from mixskd.methods.label_smoothing import LabelSmoothing
 from mixskd.methods.manifold_mixup import ManifoldMixup
-from mixskd.methods.mixskd import MixSKD, MixSKDConfig
+from mixskd.methods.mixskd import MixSKD
+from mixskd.methods.mixskd import MixSKDConfig as MixSKDConfig
 from mixskd.methods.mixup import Mixup
 from mixskd.methods.pskd import PSKD
 from mixskd.methods.sad import SAD
@@ -51,5 +53,3 @@ METHODS: dict[str, type[Method]] = {
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,
 }
-
-__all__ = ["METHODS", "Method", "MixSKD", "MixSKDConfig", "make_config"]
