@@ -19,6 +19,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(full_precision(logits), labels)
 
 
+def one_hot(labels: Tensor, like: Tensor) -> Tensor:
+    """``labels`` (``B``) as vectors of the shape and type of ``like`` (``B x N``); torch's own waits for the host."""
+    return torch.zeros_like(like).scatter(1, labels[:, None], 1.0)
+
+
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, *, scale: bool = True) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)) of two ``B x N`` logits (Hinton et al., 2015).
 

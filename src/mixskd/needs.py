@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+
+from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class DataNeeds:
     Args:
         views: independently augmented copies of each image; those after the first come as ``views``
             (``B x (views - 1) x C x H x W``).
-        view_policy: an augmentation policy for the views after the first, in place of the data set's own.
+        view_policy: an augmentation policy that makes the views after the first from the first one's crop and flip.
         partners: further images of the same class for each image, as ``partners`` (``B x partners x C x H x W``).
         distinct_partners: never the image itself, and none twice, where the class is large enough.
         indices: each image's place in the training set, as ``indices`` (``B``).
@@ -28,6 +31,13 @@ class DataNeeds:
     distinct_partners: bool = False
     indices: bool = False
     progress: bool = False
+
+
+def take(extra: Mapping[str, Tensor], name: str) -> Tensor:
+    """What ``forward`` was given as ``name``. Raises UserError if the caller left it out."""
+    if name not in extra:
+        raise UserError(f"this method needs {name}: call method(images, labels, {name}=...), see mixskd.needs")
+    return extra[name]
 
 
 class Batch(NamedTuple):

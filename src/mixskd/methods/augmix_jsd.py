@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mixskd.losses import cross_entropy, full_precision, total
 from mixskd.methods.base import Method, check_not_negative
-from mixskd.needs import DataNeeds
+from mixskd.needs import DataNeeds, take
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class AugMixJSD(Method):
         return DataNeeds(views=3, view_policy="augmix")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        views = extra["views"].unbind(1)
+        views = take(extra, "views").unbind(1)
         logits = self.backbone(torch.cat([images, *views])).chunk(1 + len(views))
         log_p = [F.log_softmax(full_precision(z), dim=1) for z in logits]
         mixture = torch.stack(log_p).logsumexp(0) - math.log(len(log_p))

@@ -14,17 +14,18 @@ from mixskd.methods.branched import BranchedMethod
 
 @dataclass(frozen=True)
 class BYOTConfig:
-    """The paper gives no values; these are those of the code that is commonly used.
+    """The paper gives no values; these are those of the code that is commonly used, at its batch of 128.
 
     Args:
         alpha: share of the distillation against the labels.
         temperature: T.
-        beta: weight of the squared distance of pooled features, summed over batch and channels.
+        beta: weight of the squared distance of pooled features, a sum over channels and a mean over the batch; that
+            code's 1e-6 weighs the sum over 128 images.
     """
 
     alpha: float = 0.1
     temperature: float = 3.0
-    beta: float = 1e-6
+    beta: float = 1.28e-4
 
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature)
@@ -32,7 +33,10 @@ class BYOTConfig:
 
 
 class BYOT(BranchedMethod):
-    """L = (1 - a) sum_m CE(z_m, y) + a sum_s KL_T(z_s <- stopgrad z_K) + b sum_s ||F_s - stopgrad F_K||^2, s < K."""
+    """L = (1 - a) sum_m CE(z_m, y) + a sum_s KL_T(z_s <- stopgrad z_K) + b sum_s ||e_s - stopgrad e_K||^2, s < K.
+
+    z_m are the logits of the K heads, e_m their pooled maps.
+    """
 
     Config = BYOTConfig
     config: BYOTConfig
@@ -43,6 +47,6 @@ class BYOT(BranchedMethod):
         cls = total(cross_entropy(z, labels) for z in (*shallow, deepest))
         logit = total(kl_divergence(z, deepest, c.temperature) for z in shallow)
         target = full_precision(pooled[-1]).detach()
-        feature = total((full_precision(x) - target).square().sum() for x in pooled[:-1])
+        feature = total((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1])
         loss = (1 - c.alpha) * cls + c.alpha * logit + c.beta * feature
         return {"loss": loss, "output": deepest, "cls": cls, "logit": logit, "feature": feature}

@@ -11,7 +11,7 @@ from torch import Tensor
 from mixskd.losses import cross_entropy, kl_divergence
 from mixskd.methods.base import Method, check_not_negative, check_positive
 from mixskd.mixing import Mix, sample_mix
-from mixskd.needs import DataNeeds
+from mixskd.needs import DataNeeds, take
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CSKD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
         with torch.no_grad():  # in training mode: the partners move the running statistics too
-            target = self.backbone(extra["partners"][:, 0])
+            target = self.backbone(take(extra, "partners")[:, 0])
         cls = cross_entropy(logits, labels)
         class_wise = kl_divergence(logits, target, self.config.temperature)
         loss = cls + self.config.weight * class_wise
@@ -81,7 +81,7 @@ class CSKDMixup(CSKD):
         mix = draws or self.draw(images)
         logits = self.backbone(mix(images))
         with torch.no_grad():
-            target = self.backbone(mix(extra["partners"][:, 0]))
+            target = self.backbone(mix(take(extra, "partners")[:, 0]))
         cls = mix.cross_entropy(logits, labels)
         class_wise = kl_divergence(logits, target, self.config.temperature)
         loss = cls + self.config.weight * class_wise

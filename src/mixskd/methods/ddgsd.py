@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixskd.losses import cross_entropy, full_precision, kl_divergence
 from mixskd.methods.base import Method, check_not_negative, check_positive
-from mixskd.needs import DataNeeds
+from mixskd.needs import DataNeeds, take
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DDGSD(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c = self.config
-        maps = self.backbone.feature_maps(torch.cat([images, extra["views"][:, 0]]))[-1]
+        maps = self.backbone.feature_maps(torch.cat([images, take(extra, "views")[:, 0]]))[-1]
         pooled = self.backbone.pooled(maps)
         a, b = self.backbone.head(pooled).chunk(2)
         mean_a, mean_b = (x.mean(0) for x in full_precision(pooled).chunk(2))

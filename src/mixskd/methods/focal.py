@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,4 +36,6 @@ class Focal(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
         log_p = F.log_softmax(full_precision(logits), dim=1).gather(1, labels[:, None])[:, 0]
-        return {"loss": -((1 - log_p.exp()) ** self.config.gamma * log_p).mean(), "output": logits}
+        # Above 0, for the slope of a root at 0 is infinite.
+        missing = -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
+        return {"loss": -(missing**self.config.gamma * log_p).mean(), "output": logits}

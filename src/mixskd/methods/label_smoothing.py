@@ -32,15 +32,16 @@ class LabelSmoothingConfig:
 
 
 class LabelSmoothing(Method):
-    """L = CE(f(x), (1 - eps) y + eps uniform)."""
+    """L = CE(f(x), (1 - eps) y + eps u), u uniform over the other classes or over all."""
 
     Config = LabelSmoothingConfig
     config: LabelSmoothingConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
-        classes = logits.shape[1]
+        log_p = F.log_softmax(full_precision(logits), dim=1)
         # eps / (N - 1) on the others is the smoothing over all by eps N / (N - 1)
+        classes = logits.shape[1]
         epsilon = self.config.epsilon * (classes / (classes - 1) if self.config.spread == "others" else 1)
-        loss = F.cross_entropy(full_precision(logits), labels, label_smoothing=min(epsilon, 1.0))
+        loss = (1 - epsilon) * F.nll_loss(log_p, labels) - epsilon * log_p.mean()
         return {"loss": loss, "output": logits}

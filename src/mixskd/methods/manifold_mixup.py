@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.losses import full_precision
-from mixskd.methods.base import Method, check_choice, check_positive
+from mixskd.errors import UserError
+from mixskd.losses import full_precision, one_hot
+from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
 from mixskd.mixing import Mix, sample_mix
 
 
@@ -28,7 +29,8 @@ class ManifoldMixupConfig:
     loss: str = "ce"
 
     def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha, depth=self.depth)
+        check_positive(alpha=self.alpha)
+        check_not_negative(depth=self.depth)
         check_choice("loss", self.loss, ("ce", "bce"))
 
 
@@ -37,6 +39,11 @@ class ManifoldMixup(Method):
 
     Config = ManifoldMixupConfig
     config: ManifoldMixupConfig
+
+    def build(self) -> None:
+        stages = len(self.backbone.stages)
+        if self.config.depth > stages:
+            raise UserError(f"depth must lie in 0 to {stages}, the stages of this backbone, not {self.config.depth}")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Mix, Tensor]:
         mix = sample_mix(images, self.config.alpha, generator=generator)
@@ -55,7 +62,7 @@ class ManifoldMixup(Method):
         logits = self.backbone.head(self.backbone.pooled(x))
         if self.config.loss == "ce":
             return {"loss": mix.cross_entropy(logits, labels), "output": logits}
-        target = mix(F.one_hot(labels, logits.shape[1]).float())
         with torch.autocast(images.device.type, enabled=False):
-            loss = F.binary_cross_entropy(full_precision(logits).softmax(1), target)
+            p = full_precision(logits).softmax(1)
+            loss = F.binary_cross_entropy(p, mix(one_hot(labels, p)))
         return {"loss": loss, "output": logits}

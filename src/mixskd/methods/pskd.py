@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
-from mixskd.losses import full_precision
+from mixskd.losses import full_precision, one_hot
 from mixskd.methods.base import Method
-from mixskd.needs import DataNeeds
+from mixskd.needs import DataNeeds, take
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class PSKDConfig:
 class PSKD(Method):
     """L = CE(f(x), (1 - a_t) y + a_t p_past(x)), a_t = alpha t / E; p_past is the image's prediction an epoch ago.
 
-    The predictions of all images are the buffer ``past`` (``n x N``, fp32), the same on every process.
+    The predictions of all images are the buffer ``past`` (``n x N``, fp32), the same on every process: 20 MB for
+    CIFAR-100, 5 GB for ImageNet. An image not yet seen has a row of zeros there, and its label as target.
     """
 
     Config = PSKDConfig
@@ -46,15 +47,23 @@ class PSKD(Method):
     def needs(self) -> DataNeeds:
         return DataNeeds(indices=True, progress=True)
 
+    def build(self) -> None:
+        self.register_buffer("past", torch.zeros(0, self.backbone.num_classes))
+
     def prepare(self, num_images: int, load: Callable[[str], nn.Module]) -> None:
-        """Make room for the predictions of ``num_images``; an image not yet seen has a row of zeros."""
-        self.register_buffer("past", torch.zeros(num_images, self.backbone.num_classes))
+        self.make_room(num_images)
+
+    def make_room(self, num_images: int) -> None:
+        """Forget all predictions; expect the indices 0 to ``num_images`` - 1."""
+        self.past = self.past.new_zeros(num_images, self.backbone.num_classes)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        if not len(self.past):
+            raise UserError("pskd has no room for past predictions yet: call make_room(number of images) first")
         logits = self.backbone(images)
         log_p = F.log_softmax(full_precision(logits), dim=1)
-        indices, alpha = extra["indices"], self.config.alpha * extra["progress"]
-        hard = F.one_hot(labels, logits.shape[1]).to(log_p.dtype)
+        indices, alpha = take(extra, "indices"), self.config.alpha * take(extra, "progress")
+        hard = one_hot(labels, log_p)
         past = self.past[indices].to(log_p.dtype)
         past = torch.where(past.sum(1, keepdim=True) > 0, past, hard)
         target = (1 - alpha) * hard + alpha * past

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.losses import cross_entropy, full_precision
+from mixskd.losses import cross_entropy
 from mixskd.methods.base import Method
 
 
@@ -18,18 +18,19 @@ class VirtualSoftmaxConfig:
 
 
 class VirtualSoftmax(Method):
-    """L = CE over N + 1 classes: the extra logit is ||w_y|| ||e||, e the pooled features; the head has no bias."""
+    """L = CE over N + 1 classes: the extra logit is ||w_y|| ||e||, e the pooled features; the head has no bias.
+
+    The bias is frozen at zero, so that the deployed weights have the backbone's usual form.
+    """
 
     Config = VirtualSoftmaxConfig
 
     def build(self) -> None:
-        # The bias stays at zero, so that the deployed weights have the backbone's usual form.
-        nn.init.zeros_(self.backbone.head.bias).requires_grad_(False)
+        if self.backbone.head.bias is not None:
+            nn.init.zeros_(self.backbone.head.bias).requires_grad_(False)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         pooled = self.backbone.pooled(self.backbone.feature_maps(images)[-1])
         logits = self.backbone.head(pooled)
-        weights = self.backbone.head.weight[labels]
-        virtual = weights.norm(dim=1) * full_precision(pooled).norm(dim=1)
-        widened = torch.cat([full_precision(logits), virtual[:, None].to(full_precision(logits).dtype)], dim=1)
-        return {"loss": cross_entropy(widened, labels), "output": logits}
+        virtual = self.backbone.head.weight.norm(dim=1)[labels] * pooled.norm(dim=1)
+        return {"loss": cross_entropy(torch.cat([logits, virtual[:, None]], dim=1), labels), "output": logits}
