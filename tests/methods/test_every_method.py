@@ -1,0 +1,150 @@
+"""What holds for every method: each backbone, both precisions, no reading back, exact resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import mixskd
+from mixskd import build_backbone
+from mixskd.config import OptimConfig
+from mixskd.methods import METHODS
+from mixskd.needs import Batch
+from mixskd.training.checkpoint import load_checkpoint
+from mixskd.training.step import TrainStep
+from tests.methods.support import extras, make
+
+SIZES = {"wrn_10_1": 8, "cifar_resnet18": 8, "wrn_16_2": 8, "densenet_40_12": 8, "hcgnet_a1": 8}
+SIZES |= {"cifar_preact_resnet18": 8, "resnet18": 32, "resnet50": 32}
+
+
+def one_batch(method: Any, size: int, count: int = 4) -> Batch:
+    images = torch.randn(count, 3, size, size)
+    return Batch(images, torch.arange(count) % 5, extras(method.needs, images))
+
+
+def check_step(backbone: str, name: str, precision: str) -> None:
+    method = make(name, build_backbone(backbone, 5))
+    images, labels, extra = one_batch(method, SIZES[backbone])
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        out = method(images, labels, **extra)
+    assert out["output"].shape == (4, 5)
+    assert all(term.isfinite().all() for term in out.values())
+    out["loss"].backward()
+    for parameter, p in method.named_parameters():
+        assert (p.grad is not None) == p.requires_grad, parameter
+        assert p.grad is None or p.grad.isfinite().all(), parameter
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_on_a_small_backbone(name: str, precision: str) -> None:
+    check_step("wrn_10_1", name, precision)
+
+
+@pytest.mark.parametrize("backbone", ["cifar_resnet18", "densenet_40_12", "hcgnet_a1", "resnet18"])
+def test_the_neediest_method_on_every_kind_of_backbone(backbone: str) -> None:
+    check_step(backbone, "frskd", "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", SIZES)
+def test_every_method_on_every_backbone(backbone: str, precision: str) -> None:
+    for name in METHODS:
+        check_step(backbone, name, precision)
+
+
+class Watch(TorchDispatchMode):
+    """Notes what waits for the device, and products and logarithms in less than fp32 outside convolutions."""
+
+    WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_linalg_check_errors", "equal", "unique")
+    EXACT = ("addmm", "mm", "bmm", "linear", "_softmax", "_log_softmax", "log", "exp", "logsumexp", "mse_loss", "pow")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+        self.coarse: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.WAITS or (name.startswith("index") and self.masked(args)):
+            self.waits.append(name)
+        if name in self.EXACT and any(isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16 for x in args):
+            self.coarse.append(name)
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def masked(args: tuple) -> bool:
+        places = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        return any(isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8) for i in places)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_reads_nothing_back_and_the_objective_is_in_full_precision(name: str) -> None:
+    method = make(name, build_backbone("wrn_10_1", 5))
+    step = TrainStep(method, OptimConfig(), torch.device("cpu"), "bf16")
+    batch = one_batch(method, 8)
+    with Watch() as watch:
+        step(batch, 0.1, 0)
+    assert watch.waits == []
+    with torch.autocast("cpu", torch.bfloat16), Watch() as watch:
+        method(batch.images, batch.labels, **batch.extra)
+    assert watch.coarse == []
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: bool(x.any()), lambda x: torch.linalg.solve(x, x)],
+)
+def test_the_watch_sees_what_waits(wait: Any) -> None:
+    with Watch() as watch:
+        wait(torch.eye(3))
+    assert watch.waits
+
+
+def test_the_watch_sees_coarse_products() -> None:
+    with torch.autocast("cpu", torch.bfloat16), Watch() as watch:
+        torch.nn.Linear(3, 3)(torch.zeros(2, 3))
+    assert watch.coarse
+
+
+def settings(name: str, teacher: Path) -> dict[str, Any]:
+    method = {"name": name, "teacher": str(teacher)} if name == "tfkd_self" else {"name": name}
+    return {
+        "backbone": "wrn_10_1", "method": method, "optim": {"schedule": "cosine", "warmup_epochs": 0},
+        "run": {"epochs": 2, "batch_size": 4, "progress": False, "precision": "fp32", "checkpoint_every_steps": 4,
+                "evaluate_every": 2},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resume_is_exact(name: str, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs of three steps, whole and cut off in the fifth step, end in the same weights and state."""
+    options = {**settings(name, tmp_path / "teacher"), "data": str(npz)}
+    if name == "tfkd_self":
+        mixskd.train(out=str(tmp_path / "teacher"), **{**options, "method": {"name": "baseline"}})
+    mixskd.train(out=str(tmp_path / "whole"), **options)
+
+    calls = iter(range(5))
+    forward = METHODS[name].forward
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS[name], "forward", dying)
+        with pytest.raises(KeyboardInterrupt):
+            mixskd.train(out=str(tmp_path / "cut"), **options)
+    mixskd.train(out=str(tmp_path / "cut"), resume=True, **options)
+    whole, cut = (load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+    for file in ("metrics.csv", "model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
