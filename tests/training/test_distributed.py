@@ -21,6 +21,7 @@ from mixskd.data import load_data, make_train_loader
 from mixskd.data.plan import BatchPlan
 from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
 
 ROOT = Path(__file__).parents[2]
@@ -42,16 +43,17 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
-@pytest.mark.parametrize("method", ["baseline", "mixskd"])
-def test_two_processes_take_the_steps_of_one(method: str, tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     script = str(Path(__file__).with_name("two_processes.py"))
-    finish(torchrun(script, method, str(tmp_path / "two.pt")))
+    finish(torchrun(script, str(tmp_path / "two.pt")))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    subprocess.run([sys.executable, script, method, str(tmp_path / "one.pt")], check=True, env=environment)
+    subprocess.run([sys.executable, script, str(tmp_path / "one.pt")], check=True, env=environment)
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, weights in one.items():
-        assert torch.allclose(weights, two[name], rtol=1e-4, atol=1e-6), name
+    assert one.keys() == two.keys() == METHODS.keys()
+    for method, state in one.items():
+        assert state.keys() == two[method].keys()
+        for name, weights in state.items():
+            assert torch.allclose(weights, two[method][name], rtol=1e-4, atol=1e-6), (method, name)
 
 
 def test_a_killed_run_of_two_resumes_to_the_same_bits(tmp_path: Path) -> None:

@@ -1,39 +1,56 @@
-"""Run by torchrun in test_distributed: three steps on this process's half of a batch, weights to a file at the end."""
+"""Run by torchrun in test_distributed: three steps of every method on this process's half of a batch, states saved."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mixskd.config import OptimConfig
-from mixskd.distributed import join
+from mixskd.distributed import World, join
 from mixskd.methods import METHODS
 from mixskd.mixing import Mix
 from mixskd.needs import Batch
 from mixskd.training.step import TrainStep
 from tests.conftest import make_toy_without_norm
+from tests.methods.support import extras, make
+
+# What relates the images of a batch is by definition within a process: DDGSD's mean features, BAKE's neighbours.
+OPTIONS: dict[str, dict[str, Any]] = {"ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}}
 
 
-def steps(method_name: str, out: str) -> None:
-    """As one process, the permutation pairs within halves, as two processes pair within themselves."""
+def steps(name: str, world: World) -> dict[str, Tensor]:
+    """The state after three steps. Batch norm, as in FRSKD's self-teacher, uses its running statistics."""
     torch.manual_seed(0)
-    method = METHODS[method_name](make_toy_without_norm())
+    method = make(name, make_toy_without_norm(), **OPTIONS.get(name, {}))
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
     images, labels = torch.randn(3, 8, 3, 8, 8), torch.randint(5, (3, 8))
-    halves = torch.stack([torch.stack([torch.randperm(4), torch.randperm(4)]) for _ in range(3)])
-    lams = torch.rand(3)
-    with join("cpu") as world:
-        step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), "fp32", 1, world)
-        for i in range(3):
-            part = world.part(8)
-            offsets = torch.tensor([[0], [4]]) if world.size == 1 else torch.zeros(2, 1, dtype=torch.long)
-            permutation = (halves[i] + offsets).flatten() if world.size == 1 else halves[i, world.rank]
-            draws = Mix(lams[i], permutation) if method_name in ("mixskd", "mixup") else None
-            step.method.draw = lambda images, draws=draws: draws  # type: ignore[method-assign,misc]
-            step(Batch(images[i, part], labels[i, part], {}), 0.05, seed=i)
-        if world.first:
-            torch.save(method.state_dict(), out)
+    others = [extras(method.needs, images[i]) for i in range(3)]
+    draws = [paired_within_halves(method.draw(images[i]), world) for i in range(3)]
+    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), "fp32", 1, world)
+    for i in range(3):
+        part = world.part(8)
+        extra = {key: x[part] if x.ndim else x for key, x in others[i].items()}
+        method.draw = lambda images, i=i: draws[i]  # type: ignore[method-assign,misc]
+        step(Batch(images[i, part], labels[i, part], extra), 0.05, seed=i)
+    return {key: value.clone() for key, value in method.state_dict().items()}
+
+
+def paired_within_halves(draws: Any, world: World) -> Any:
+    """``draws`` with a permutation that stays within the halves of the batch, or this process's half of it."""
+    halves = [torch.randperm(4), torch.randperm(4)]
+    if isinstance(draws, Mix):
+        whole = torch.cat([halves[0], halves[1] + 4])
+        return draws._replace(permutation=whole if world.size == 1 else halves[world.rank])
+    return tuple(paired_within_halves(x, world) for x in draws) if isinstance(draws, tuple) else draws
 
 
 if __name__ == "__main__":
-    steps(*sys.argv[1:])
+    with join("cpu") as world:
+        states = {name: steps(name, world) for name in METHODS}
+        if world.first:
+            torch.save(states, sys.argv[1])
