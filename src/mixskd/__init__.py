@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         module, _, attribute = _HOMES[name].partition(":")
         return getattr(importlib.import_module(module), attribute or name)
-    if not name.startswith("_"):  # every method by its class's name
+    if name[:1].isupper():  # every method, by its class's name
         methods = importlib.import_module("mixskd.methods")
         for method in methods.METHODS.values():
             if method.__name__ == name:
