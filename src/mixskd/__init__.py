@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixskd.api import train
+    from mixskd.api import benchmark, train
     from mixskd.backbones import StagedBackbone, build_backbone
     from mixskd.comparison.comparing import compare
     from mixskd.deploy import evaluate, export, predict
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _HOMES = {
+    "benchmark": "mixskd.api",
     "train": "mixskd.api",
     "compare": "mixskd.comparison.comparing",
     "load": "mixskd.deploy.model_file:load_model",
@@ -35,6 +36,7 @@ __all__ = [
     "Method",
     "StagedBackbone",
     "UserError",
+    "benchmark",
     "build_backbone",
     "compare",
     "evaluate",

@@ -11,6 +11,29 @@ from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merg
 from mixskd.errors import unknown
 
 
+def benchmark(
+    recipe: str | None = None,
+    *,
+    data: str | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    variants: str | None = None,
+    rounds: int = 10,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Time the training step on this machine, each optimisation on and off; the report of ``mixskd benchmark --out``.
+
+    Arguments as for :func:`train`; ``data="synthetic"`` needs none. Call it under ``if __name__ == "__main__"``, since
+    each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
+    for anything that cannot work.
+    """
+    from mixskd.benchmarking import benchmark as run
+
+    return run(
+        build_experiment(_settings(recipe, data, backbone, method, None, settings)), variants=variants, rounds=rounds
+    )
+
+
 def train(
     recipe: str | None = None,
     *,
@@ -28,13 +51,25 @@ def train(
     """
     from mixskd.training import train as run
 
+    values = _settings(recipe, data, backbone, method, out, settings)
+    return run(build_experiment(values, resume=resume), resume=resume)
+
+
+def _settings(
+    recipe: str | None,
+    data: str | None,
+    backbone: str | None,
+    method: str | Mapping[str, Any] | None,
+    out: str | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
     given: dict[str, Any] = dict(settings)
     if data is not None:
         given = merge(given, {"data": {"source": data}})
     if method is not None:
         given["method"] = {"name": method} if isinstance(method, str) else dict(method)
     given |= {key: value for key, value in (("backbone", backbone), ("out", out)) if value is not None}
-    return run(build_experiment(merge(recipes.load(recipe) if recipe else {}, given), resume=resume), resume=resume)
+    return merge(recipes.load(recipe) if recipe else {}, given)
 
 
 def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Experiment:

@@ -53,6 +53,19 @@ def train(arguments: argparse.Namespace) -> None:
     )
 
 
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Time the training step in several ways, print a table and write the figures."""
+    experiment = experiment_from(arguments)
+    from mixskd.benchmarking import benchmark as run
+    from mixskd.benchmarking.table import show
+    from mixskd.files import write_text
+
+    report = run(experiment, variants=arguments.variants, rounds=arguments.rounds)
+    show(report)
+    if arguments.report:
+        write_text(Path(arguments.report), json.dumps(report, indent=2) + "\n")
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the scores of a trained classifier on a test set."""
     from mixskd.deploy import evaluate as run
@@ -112,7 +125,7 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
         values = config.merge(values, config.read_yaml(Path(arguments.config)))
     given: dict[str, Any] = {}
     for flag, key in SHORT_FLAGS.items():
-        if (value := getattr(arguments, flag.replace("-", "_"))) is not None:
+        if (value := getattr(arguments, flag.replace("-", "_"), None)) is not None:
             given[key] = value
     if arguments.skip_bad_images:
         given["data.skip_bad_images"] = True
@@ -148,20 +161,30 @@ def build_parser() -> Parser:
         added.set_defaults(function=function)
         return added
 
+    def experiment_flags(p: argparse.ArgumentParser) -> None:
+        p.epilog = "Any setting has a flag by its dotted name, as --optim.lr 0.05; train --print-config names them all."
+        p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
+        p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
+        p.add_argument("--backbone", help="see mixskd list backbones")
+        p.add_argument("--method", help="see mixskd list methods")
+        p.add_argument("--batch-size", help="original images an update")
+        p.add_argument("--seed")
+        p.add_argument("--config", metavar="FILE.yaml", help="settings that lie over the recipe's and under the flags")
+        p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
+
     p = verb("train", train, "Train a classifier; with no argument, MixSKD on the embedded digits.")
-    p.epilog = "Any setting has a flag by its dotted name, such as --optim.lr 0.05; --print-config names them all."
-    p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
-    p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
-    p.add_argument("--backbone", help="see mixskd list backbones; or timm/NAME, for a convolutional model of timm")
-    p.add_argument("--method", help="see mixskd list methods")
+    experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images")
-    p.add_argument("--batch-size", help="original images an update")
-    p.add_argument("--seed")
     p.add_argument("--out", help="the run's folder; runs/... by default")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    p.add_argument("--config", metavar="FILE.yaml", help="settings that lie over the recipe's and under the flags")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
-    p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
+
+    p = verb("benchmark", benchmark, "Time the training step on this machine, each optimisation on and off.")
+    experiment_flags(p)
+    p.set_defaults(resume=False)
+    p.add_argument("--variants", help="comma-separated names, such as plain,default; all usual ones by default")
+    p.add_argument("--rounds", type=int, default=10, help="turns that each variant takes")
+    p.add_argument("--out", dest="report", metavar="FILE.json", help="where to write the figures")
 
     p = verb("compare", comparison.compare, "Compare methods over seeds; with no argument, on the embedded digits.")
     comparison.add_flags(p)

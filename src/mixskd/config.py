@@ -104,6 +104,11 @@ class RunConfig:
         progress: show the bar and a line an epoch.
         tensorboard: write the epochs' figures for TensorBoard as well.
         sync_bn: batch norm over the images of all processes (GPUs only).
+        compile: forward and backward by ``torch.compile``: ``auto`` (on GPUs, if the compiler works there), ``always``
+            or ``never``.
+        cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on one GPU, but not in fp16), ``always`` or
+            ``never``.
+        deterministic: on GPUs, convolutions and sums that give the same bits in every run, at some cost in speed.
         all_heads: score the classifiers that are used only in training too; the released code reports the maximum
             over them and over epochs, chosen on the test set.
     """
@@ -120,6 +125,9 @@ class RunConfig:
     progress: bool = True
     tensorboard: bool = False
     sync_bn: bool = False
+    compile: str = "auto"
+    cuda_graphs: str = "auto"
+    deterministic: bool = False
     all_heads: bool = False
 
     def __post_init__(self) -> None:
@@ -128,6 +136,9 @@ class RunConfig:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"run.precision must be auto, fp32, bf16 or fp16, not {self.precision!r}")
+        for name in ("compile", "cuda_graphs"):
+            if getattr(self, name) not in ("auto", "always", "never"):
+                raise UserError(f"run.{name} must be auto, always or never, not {getattr(self, name)!r}")
         if self.batch_size % self.accumulate:
             raise UserError(f"run.accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 
@@ -152,8 +163,11 @@ class Experiment:
     out: str = "runs/mixskd"
 
 
-# Neither changes what is computed, so a run may go on with other values.
-NOT_COMPARED = ("out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.tensorboard", "data.workers")
+# None changes what is computed (the last two may change the rounding), so a run may go on with other values.
+NOT_COMPARED = (
+    "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.tensorboard", "data.workers",
+    "run.compile", "run.cuda_graphs",
+)  # fmt: skip
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:

@@ -45,11 +45,10 @@ def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:
 
     Two logits are the released code's form: independent sigmoids with the targets [1, 0] and [0, 1], averaged.
     """
-    target = torch.zeros_like(interpolated)
-    target[:, 0] = 1
-    other = 1 - target
+    first = torch.arange(interpolated.shape[1], device=interpolated.device) == 0
+    target = first.to(interpolated.dtype).expand_as(interpolated)
     bce = F.binary_cross_entropy_with_logits
-    return bce(interpolated, target) + bce(mixed, other)
+    return bce(interpolated, target) + bce(mixed, 1 - target)
 
 
 def reverse_gradient(x: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def sample_mix(
     if kind == "mixup":
         return Mix(lam, permutation)
     height, width = images.shape[-2:]
-    extent = torch.tensor([height, width], device=device)
+    extent = torch.stack([torch.full((), side, device=device) for side in (height, width)])
     half = (extent * (1 - lam).sqrt()).floor() / 2
     centre = (torch.rand(2, generator=generator, device=device) * extent).floor()
     low = (centre - half).floor().clamp(min=0)

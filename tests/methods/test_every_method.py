@@ -15,6 +15,7 @@ from mixskd.config import OptimConfig
 from mixskd.methods import METHODS
 from mixskd.needs import Batch
 from mixskd.training.checkpoint import load_checkpoint
+from mixskd.training.engine import Engine
 from mixskd.training.step import TrainStep
 from tests.methods.support import extras, make
 
@@ -87,7 +88,7 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_reads_nothing_back_and_the_objective_is_in_full_precision(name: str) -> None:
     method = make(name, build_backbone("wrn_10_1", 5))
-    step = TrainStep(method, OptimConfig(), torch.device("cpu"), "bf16")
+    step = TrainStep(method, OptimConfig(), torch.device("cpu"), Engine("bf16"))
     batch = one_batch(method, 8)
     with Watch() as watch:
         step(batch, 0.1, 0)

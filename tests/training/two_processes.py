@@ -13,6 +13,7 @@ from mixskd.distributed import World, join
 from mixskd.methods import METHODS
 from mixskd.mixing import Mix
 from mixskd.needs import Batch
+from mixskd.training.engine import Engine
 from mixskd.training.step import TrainStep
 from tests.conftest import make_toy_without_norm
 from tests.methods.support import extras, make
@@ -31,7 +32,7 @@ def steps(name: str, world: World) -> dict[str, Tensor]:
     images, labels = torch.randn(3, 8, 3, 8, 8), torch.randint(5, (3, 8))
     others = [extras(method.needs, images[i]) for i in range(3)]
     draws = [paired_within_halves(method.draw(images[i]), world) for i in range(3)]
-    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), "fp32", 1, world)
+    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), Engine(), 1, world)
     for i in range(3):
         part = world.part(8)
         extra = {key: x[part] if x.ndim else x for key, x in others[i].items()}

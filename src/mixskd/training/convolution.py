@@ -1,4 +1,4 @@
-"""A faster bf16 weight gradient for convolutions on small maps, on the CPU; everything else is torch's own."""
+"""A faster bf16 weight gradient for convolutions on small maps or with a stride (CPU); all else is torch's own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# At 4 x 4 positions and fewer one matrix product beats the library (AVX512-BF16 1.4x to 2x, AMX 4x); above it loses.
-SMALL_MAP = 16
+# Where one matrix product beats the library, in positions of the output. At 4 x 4 and fewer: AVX512-BF16 1.1x, AMX 4x;
+# with a stride, up to 16 x 16: AVX512-BF16 1.2x to 1.8x, AMX 3.7x. Elsewhere it loses (benchmarks/README.md).
+SMALL_MAP, STRIDED_MAP = 16, 256
 
 
 class SmallMapConvolutions(TorchFunctionMode):
-    """While active, the bf16 weight gradient of ``conv2d`` on maps of 16 positions or fewer is a matrix product.
+    """While active, the bf16 weight gradient of ``conv2d`` is a matrix product where that is faster.
 
     The modules and their results stay the same, to the precision of the type.
     """
@@ -38,10 +39,10 @@ def _applies(images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: An
         return False
     if images.device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    positions = 1
+    positions, strided = 1, max(stride) > 1 and weight[0, 0].numel() > 1
     for size, kernel, step, pad in zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True):
         positions *= (size + 2 * pad - kernel) // step + 1
-    return positions <= SMALL_MAP
+    return positions <= (STRIDED_MAP if strided else SMALL_MAP)
 
 
 class _Convolution(torch.autograd.Function):

@@ -14,23 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mixskd.backbones import StagedBackbone, build_backbone
+from mixskd.backbones import StagedBackbone
 from mixskd.config import Experiment
 from mixskd.data import load_data, make_test_loader, make_train_loader
-from mixskd.deploy.model_file import load_model, save_model
+from mixskd.deploy.model_file import save_model
 from mixskd.distributed import World, join, restarts
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
-from mixskd.methods import METHODS, make_config
 from mixskd.needs import Batch
-from mixskd.precision import choose_device, choose_precision
+from mixskd.precision import choose_device
+from mixskd.training.building import build_method
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.engine import choose_engine, prepare
 from mixskd.training.interrupt import Interrupt
-from mixskd.training.memory import keep_freed_memory
 from mixskd.training.progress import Progress
 from mixskd.training.run_folder import RunFolder, provenance
 from mixskd.training.schedule import learning_rate
 from mixskd.training.step import TrainStep
+from mixskd.training.tally import Tally
 
 
 @dataclass
@@ -50,20 +51,13 @@ class Trainer:
         self.experiment, self.folder, self.world = experiment, folder, world or World()
         run = experiment.run
         self.device = choose_device(run.device)
-        self.precision = choose_precision(run.precision, self.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        prepare(self.device, deterministic=run.deterministic)
+        engine, notes = choose_engine(run, self.device, self.world)
+        self.precision = engine.precision
         torch.manual_seed(run.seed)
         self.data = load_data(experiment.data, run.seed)
-        backbone = build_backbone(experiment.backbone, len(self.data.classes))
-        if self.data.image_size < backbone.min_size:
-            raise UserError(
-                f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {self.data.image_size}; "
-                f"set --data.image-size {backbone.default_size}"
-            )
-        method_type = METHODS[experiment.method.name]
-        method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
-        method.prepare(len(self.data.train), load_model)
+        self.notes = [*self.data.notes, *notes]
+        method = build_method(experiment, self.data)
         self.needs = method.needs
         if run.sync_bn:
             if self.device.type != "cuda":
@@ -78,16 +72,15 @@ class Trainer:
                 f"run.accumulate {run.accumulate} does not divide the {run.batch_size // self.world.size} images "
                 "of each process"
             )
-        self.step = TrainStep(method, experiment.optim, self.device, self.precision, run.accumulate, self.world)
+        self.step = TrainStep(method, experiment.optim, self.device, engine, run.accumulate, self.world)
         self.ema: AveragedModel | None = None
         if experiment.optim.ema > 0:
             average = get_ema_multi_avg_fn(experiment.optim.ema)
-            self.ema = AveragedModel(backbone, multi_avg_fn=average, use_buffers=True)
+            self.ema = AveragedModel(method.backbone, multi_avg_fn=average, use_buffers=True)
         if run.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("run.tensorboard needs tensorboard: pip install 'mixskd[tensorboard]'")
         self.position = Position()
-        self.sums: dict[str, Tensor] = {}
-        self.bad_steps: dict[str, Tensor] = {}
+        self.tally = Tally()
         self.started = time.perf_counter()
 
     @property
@@ -98,13 +91,13 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train from the present position to the end; the summary."""
         epochs, length = self.experiment.run.epochs, len(self.loader)
-        progress = Progress(self.experiment, length, self.data.notes, quiet=not self.world.first)
+        progress = Progress(self.experiment, length, self.notes, quiet=not self.world.first)
         with progress, Interrupt(self.world) as interrupt:
             for epoch in range(len(self.position.rows), epochs):
                 first = self.position.step - epoch * length
                 for batch in self.loader.epoch(epoch, first):
                     self.update(batch, epoch)
-                    progress.advance(self.position, self.sums, epoch, self.learning_rate)
+                    progress.advance(self.position, self.tally.sums, epoch, self.learning_rate)
                     stop = interrupt.signal()
                     if stop or self.due():
                         self.save()
@@ -123,15 +116,12 @@ class Trainer:
         """One step, and its terms added up on the device."""
         step = self.position.step
         if self.needs.progress:
-            share = torch.tensor((epoch + 1) / self.experiment.run.epochs, device=self.device)
+            share = torch.full((), (epoch + 1) / self.experiment.run.epochs, device=self.device)
             batch = batch._replace(extra={**batch.extra, "progress": share})
         terms = self.step(batch, self.learning_rate, step_seed(self.experiment.run.seed, step, self.world.rank))
         if self.ema is not None:
             self.ema.update_parameters(self.step.method.backbone)
-        for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
-            bad = self.bad_steps.get(name, torch.full_like(term, -1.0))
-            self.bad_steps[name] = torch.where((bad < 0) & ~term.isfinite(), float(step), bad)
+        self.tally.add(terms, step)
         self.position.step += 1
         self.position.images += len(batch.labels) * self.world.size
 
@@ -147,10 +137,10 @@ class Trainer:
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
         row |= {
             f"train_{name}": self.world.total(value).item() / steps / self.world.size
-            for name, value in self.sums.items()
+            for name, value in self.tally.sums.items()
         }
         self.position.rows.append(row | self.evaluate(epoch))
-        self.sums = {}
+        self.tally = Tally()
 
     def evaluate(self, epoch: int) -> dict[str, float]:
         """The test scores after ``epoch``; empty if none are due."""
@@ -167,7 +157,7 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
-        steps = {name: self.world.highest(int(step.item())) for name, step in self.bad_steps.items()}
+        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad().items()}
         bad = {name: step for name, step in steps.items() if step >= 0}
         if bad:
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
@@ -183,7 +173,7 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint.pt and metrics.csv, unless the run has diverged."""
         self.check_finite()
-        sums = self.world.gather(self.sums)
+        sums = self.world.gather(self.tally.sums)
         if not self.world.first:
             return
         now = time.perf_counter()
@@ -207,7 +197,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.position = Position(**state["position"])
-        self.sums = self.shares_of(state["sums"])
+        self.tally = Tally(self.shares_of(state["sums"]))
         if self.world.first:
             self.folder.write_metrics(self.position.rows)
 
@@ -238,7 +228,7 @@ class Trainer:
                            "data": experiment.data.source, "seed": experiment.run.seed},
             "last": {"epoch": rows[-1]["epoch"], "top1": rows[-1]["test_top1"], "top5": rows[-1]["test_top5"]},
             "best_on_test": {"epoch": best["epoch"], "top1": best["test_top1"], "top5": best["test_top5"]},
-            "notes": list(self.data.notes),
+            "notes": self.notes,
             "updates": self.position.step,
             "images": self.position.images,
             "seconds": round(self.position.seconds, 1),

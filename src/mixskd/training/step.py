@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from mixskd.methods.base import Method
 from mixskd.needs import Batch
 from mixskd.precision import autocast
 from mixskd.training.convolution import SmallMapConvolutions
+from mixskd.training.engine import Engine
+from mixskd.training.graphs import GraphedStep
 
 
 class TrainStep:
-    """Forward, backward and SGD step of ``method`` on one batch, in ``precision``, split into ``accumulate`` parts.
+    """Forward, backward and SGD step of ``method`` on one batch, as ``engine`` says, split into ``accumulate`` parts.
 
     With several processes each calls it with its own part of the batch, and the gradients are averaged over all.
     """
@@ -29,12 +32,15 @@ class TrainStep:
         method: Method,
         optim: OptimConfig,
         device: torch.device,
-        precision: str,
+        engine: Engine,
         accumulate: int = 1,
         world: World | None = None,
     ) -> None:
-        self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.precision, self.accumulate = device, precision, accumulate
+        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        self.method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.device, self.engine, self.accumulate = device, engine, accumulate
+        if engine.compile:
+            self.method.compile(dynamic=False)
         self.forward: nn.Module = self.method
         if world is not None and world.size > 1:
             # static_graph: a term that is switched off leaves parameters without gradient, the same in every step.
@@ -49,11 +55,18 @@ class TrainStep:
             momentum=optim.momentum,
             nesterov=optim.nesterov,
             weight_decay=optim.weight_decay,
-            fused=True,
+            fused=engine.fused,
         )
-        small_maps = device.type == "cpu" and precision == "bf16"
-        self.convolutions = SmallMapConvolutions() if small_maps else contextlib.nullcontext()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        # On a GPU the rate lies where the kernels read it, so that a recorded step sees each new one.
+        self.rate = torch.full((), optim.lr, device=device) if device.type == "cuda" else None
+        self.convolutions = SmallMapConvolutions() if engine.small_maps else contextlib.nullcontext()
+        self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
+        self._choose_update()
+
+    def _choose_update(self) -> None:
+        self.update: Callable[..., dict[str, Tensor]] = self._update
+        if self.engine.cuda_graphs:
+            self.update = GraphedStep(self._update)
 
     def __call__(self, batch: Batch, lr: float, seed: int) -> dict[str, Tensor]:
         """Update the weights from ``batch``; the scalar terms, detached.
@@ -62,20 +75,21 @@ class TrainStep:
         """
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        parts = [self._backward(part) for part in split(batch, self.accumulate)]
+            group["lr"] = lr if self.rate is None else self.rate.fill_(lr)
+        return self.update([(part, self.method.draw(part.images)) for part in split(batch, self.accumulate)])
+
+    def _update(self, parts: list[tuple[Batch, Any]]) -> dict[str, Tensor]:
+        terms = [self._backward(batch, draws) for batch, draws in parts]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        draws = self.method.draw(batch.images)
-        with autocast(self.device, self.precision), self.convolutions:
+    def _backward(self, batch: Batch, draws: Any) -> dict[str, Tensor]:
+        with autocast(self.device, self.engine.precision), self.convolutions:
             terms = self.forward(batch.images, batch.labels, draws, **batch.extra)
         self.scaler.scale(terms["loss"] / self.accumulate).backward()
-        del terms["output"]
-        return {name: term.detach().float() for name, term in terms.items()}
+        return {name: term.detach().float() for name, term in terms.items() if name != "output"}
 
     def state_dict(self) -> dict[str, object]:
         """Weights, buffers, momentum and loss scale."""
@@ -90,6 +104,7 @@ class TrainStep:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self._choose_update()  # a recorded step would go on with the momentum that was replaced
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -1,0 +1,127 @@
+"""One variant, set up as ``train`` sets itself up, ready to be asked for steps."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mixskd.benchmarking.parts import Parts
+from mixskd.benchmarking.variants import Variant
+from mixskd.config import Experiment
+from mixskd.data import DataBundle, ImageSet, load_data, make_train_loader
+from mixskd.distributed import World
+from mixskd.needs import Batch
+from mixskd.precision import TYPES, choose_device
+from mixskd.training.building import build_method
+from mixskd.training.engine import prepare
+from mixskd.training.step import TrainStep
+
+SYNTHETIC_CLASSES = 100
+
+
+class Bench:
+    """A step of ``experiment`` by ``variant`` on batches from its loader."""
+
+    def __init__(self, experiment: Experiment, variant: Variant, world: World) -> None:
+        self.experiment, self.variant, self.world = experiment, variant, world
+        self.device = choose_device(experiment.run.device)
+        if variant.keep_memory or self.device.type == "cuda":
+            prepare(self.device, deterministic=experiment.run.deterministic)
+        torch.manual_seed(experiment.run.seed)
+        data = benchmark_data(experiment)
+        method = build_method(experiment, data)
+        self.needs, run = method.needs, experiment.run
+        self.loader = make_train_loader(
+            data, experiment.data, run.batch_size, self.device, run.seed, method.needs, world
+        )
+        self.step = TrainStep(method, experiment.optim, self.device, variant.engine, run.accumulate, world)
+        self.batches = list(itertools.islice(self._endless(), 4))
+        self.count = 0
+
+    def _endless(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            for batch in self.loader.epoch(epoch):
+                if self.needs.progress:
+                    progress = torch.full((), 0.5, device=self.device)
+                    batch = batch._replace(extra={**batch.extra, "progress": progress})
+                if not self.variant.engine.channels_last:
+                    batch = batch._replace(images=batch.images.contiguous())
+                yield batch
+
+    def steps(self, number: int) -> float:
+        """Seconds a step, over ``number`` steps after one another."""
+        self._wait()
+        start = time.perf_counter()
+        for _ in range(number):
+            self._one()
+        self._wait()
+        return (time.perf_counter() - start) / number
+
+    def _one(self) -> None:
+        self.step(self.batches[self.count % len(self.batches)], self.experiment.optim.lr / 100, seed=self.count)
+        self.count += 1
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def parts(self, number: int) -> dict[str, float]:
+        """Seconds of each part of a step, the median of ``number`` steps."""
+        return Parts(self.step, self.device).measure(self._one, number)
+
+    def data_seconds(self, number: int) -> float:
+        """Seconds that a batch takes in the loader, the mean of ``number`` that come after the first two."""
+        batches = self._endless()
+        for _ in range(2):
+            next(batches)
+        self._wait()
+        start = time.perf_counter()
+        for _ in range(number):
+            next(batches)
+        self._wait()
+        return (time.perf_counter() - start) / number
+
+    def peak_memory(self) -> int:
+        """Bytes: what the tensors on a GPU took at most, or the process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def flops(self) -> int:
+        """Floating-point operations of a step's convolutions and matrix products, forward and backward."""
+        with FlopCounterMode(display=False) as counter:
+            self._one()
+        return counter.get_total_flops()
+
+    def ceiling(self, precision: str) -> float:
+        """FLOP/s of a large square matrix product in ``precision``: the median of a second's, or five."""
+        side = 8192 if self.device.type == "cuda" else 2048
+        a, b = (torch.randn(side, side, device=self.device).to(TYPES[precision]) for _ in range(2))
+        seconds = []
+        for i in range(1000):
+            self._wait()
+            start = time.perf_counter()
+            a @ b
+            self._wait()
+            if i > 0:  # the first is warm-up
+                seconds.append(time.perf_counter() - start)
+            if sum(seconds) > 1 and len(seconds) >= 5:
+                break
+        return 2 * side**3 / float(np.median(seconds))
+
+
+def benchmark_data(experiment: Experiment) -> DataBundle:
+    """The experiment's data; for the source ``synthetic`` random images of ``data.image_size`` (32) in 100 classes."""
+    if experiment.data.source != "synthetic":
+        return load_data(experiment.data, experiment.run.seed)
+    size = experiment.data.image_size or 32
+    count = max(4 * experiment.run.batch_size, 2 * SYNTHETIC_CLASSES)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
+    return DataBundle(images, images, tuple(map(str, range(SYNTHETIC_CLASSES))), image_size=size)

@@ -1,0 +1,94 @@
+"""Each variant in processes of its own, so that they take turns, and each has its own memory."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from mixskd.benchmarking.variants import Variant
+from mixskd.config import Experiment
+from mixskd.errors import UserError
+
+
+class Remote:
+    """The processes of one variant; ``ask`` calls a method of ``Bench`` in all of them."""
+
+    def __init__(self, experiment: Experiment, variant: Variant, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        port, size = _free_port(), variant.processes
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+            job = (theirs, experiment, variant, max(threads // size, 1), {name: str(v) for name, v in where.items()})
+            process = context.Process(target=_serve, args=job, daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """The answers of all processes; the largest, where there are several. Raises UserError for what went wrong."""
+        for pipe in self.pipes:
+            pipe.send((name, arguments))
+        answers = []
+        for pipe in self.pipes:
+            try:
+                answer, error = pipe.recv()
+            except EOFError:
+                answer, error = None, "the process died, perhaps for lack of memory; try fewer --variants"
+            if error:
+                raise UserError(error)
+            answers.append(answer)
+        return answers[0] if len(answers) == 1 else max(answers)
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self.pipes:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.send(None)
+        for process in self.processes:
+            process.join()
+
+
+@contextmanager
+def remotes(experiment: Experiment, variants: Mapping[str, Variant], threads: int) -> Iterator[dict[str, Remote]]:
+    """A Remote of each variant, all closed at the end."""
+    opened = {name: Remote(experiment, variant, threads) for name, variant in variants.items()}
+    try:
+        yield opened
+    finally:
+        for one in opened.values():
+            one.close()
+
+
+def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: int, where: dict[str, str]) -> None:
+    os.environ.update(where, MASTER_ADDR="localhost")
+    from mixskd.benchmarking.bench import Bench
+    from mixskd.distributed import join
+
+    torch.set_num_threads(threads)
+    bench: Any = None
+    with join(experiment.run.device) as world:
+        while (message := pipe.recv()) is not None:
+            name, arguments = message
+            try:
+                bench = bench or Bench(experiment, variant, world)
+                pipe.send((getattr(bench, name)(*arguments), None))
+            except (UserError, RuntimeError) as error:
+                pipe.send((None, str(error).splitlines()[0]))
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("localhost", 0))
+        return opened.getsockname()[1]

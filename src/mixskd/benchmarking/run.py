@@ -1,0 +1,120 @@
+"""A benchmark from the first process to the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixskd.benchmarking.process import Remote, remotes
+from mixskd.benchmarking.startup import startup_seconds
+from mixskd.benchmarking.variants import Variant, choose, variants_of
+from mixskd.config import Experiment, to_dict
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.precision import choose_device
+from mixskd.training.engine import choose_engine
+from mixskd.training.run_folder import provenance
+
+WARM_UP = 5  # steps: the momentum, compilation, cuDNN's search, the recording of a graph
+
+
+def benchmark(
+    experiment: Experiment, *, variants: str | None = None, rounds: int = 10, round_seconds: float = 0.3
+) -> dict[str, Any]:
+    """Time the steps of ``experiment`` in several ways; the report is described in ``benchmarks/README.md``.
+
+    ``variants`` are comma-separated names, all usual ones if None. In each of ``rounds`` each takes a turn of
+    ``round_seconds`` or one step, whichever is longer. Raises UserError for an unknown name, or what cannot run.
+    """
+    if rounds < 1:
+        raise UserError(f"--rounds must be 1 or more, not {rounds}")
+    device = choose_device(experiment.run.device)
+    default, notes = choose_engine(experiment.run, device, World())
+    known = variants_of(default, device.type)
+    chosen, threads = choose(known, variants), torch.get_num_threads()
+    # Hooks see into an eager step only, which on a CPU is the default one.
+    eager = next(name for name in ("eager", "without_compile", "without_graphs", "default") if name in known)
+    with remotes(experiment, {**chosen, eager: known[eager]}, threads) as all_remotes:
+        seconds, peaks = _take_turns({name: all_remotes[name] for name in chosen}, rounds, round_seconds)
+        one = all_remotes[eager]
+        one.ask("steps", WARM_UP)
+        ceilings = {kind: one.ask("ceiling", kind) for kind in dict.fromkeys(("fp32", default.precision))}
+        parts = one.ask("parts", max(rounds, 5))
+        data = one.ask("data_seconds", 10)
+        flops = one.ask("flops")
+    batch = experiment.run.batch_size
+    report: dict[str, Any] = {
+        "command": " ".join(["mixskd", *sys.argv[1:]]),
+        "experiment": to_dict(experiment),
+        "machine": _machine(device, threads),
+        "notes": notes,
+        "rounds": rounds,
+        "flops_per_step": flops,
+        "ceiling_flops": ceilings,
+        "variants": {
+            name: _summary(chosen[name], seconds[name], peaks[name], batch, flops, ceilings) for name in chosen
+        },
+        "parts_of_the_eager_step": {**parts, "data": data},
+        "objective_share": (parts["objective forward"] + parts["objective backward"]) / parts["step"],
+        "loader": {"images_per_second": batch / data, "workers": experiment.data.workers},
+        "startup_seconds": startup_seconds(),
+        **provenance(),
+    }
+    summaries = report["variants"]
+    for summary in summaries.values():
+        if "plain" in summaries:
+            summary["speedup"] = summary["images_per_second"] / summaries["plain"]["images_per_second"]
+        if "default" in summaries:
+            summary["of_default"] = summary["images_per_second"] / summaries["default"]["images_per_second"]
+    if "default" in summaries:
+        report["loader"]["times_the_default_step"] = batch / data / summaries["default"]["images_per_second"]
+    return report
+
+
+def _take_turns(
+    ready: dict[str, Remote], rounds: int, round_seconds: float
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds a step in each round, and the peak memory of each."""
+    steps = {}
+    for name, one in ready.items():
+        one.ask("steps", WARM_UP)
+        steps[name] = max(round(round_seconds / one.ask("steps", 1)), 1)
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, one in ready.items():
+            seconds[name].append(one.ask("steps", steps[name]))
+    return seconds, {name: one.ask("peak_memory") for name, one in ready.items()}
+
+
+def _summary(
+    variant: Variant, seconds: list[float], peak: int, batch: int, flops: int, ceilings: dict[str, float]
+) -> dict[str, Any]:
+    median = float(np.median(seconds))
+    return {
+        "about": variant.about,
+        "images_per_second": batch / median,
+        "step_seconds": median,
+        "step_seconds_of_rounds": seconds,
+        "flops_per_second": flops / median,
+        "share_of_ceiling": {precision: flops / median / ceiling for precision, ceiling in ceilings.items()},
+        "peak_memory_bytes": peak,
+        "engine": {**dataclasses.asdict(variant.engine), "keep_memory": variant.keep_memory},
+        "processes": variant.processes,
+    }
+
+
+def _machine(device: torch.device, threads: int) -> dict[str, Any]:
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "cpus": os.cpu_count(), "threads": threads}
+    capabilities = torch.cpu.get_capabilities()
+    found = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)]
+    return {
+        "device": "cpu", "processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(),
+        "threads": threads, "vector_units": found,
+    }  # fmt: skip

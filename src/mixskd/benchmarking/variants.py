@@ -1,0 +1,76 @@
+"""The ways to carry out a step that are compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from mixskd.errors import unknown
+from mixskd.training.engine import Engine
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to carry out the step, in ``processes`` processes that share the threads."""
+
+    about: str
+    engine: Engine
+    keep_memory: bool = True
+    processes: int = 1
+
+
+def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
+    """All variants for a device on which ``train`` uses ``default``, by name.
+
+    ``plain`` and ``default`` first, then ``default`` without each of its optimisations, then what is not in it.
+    """
+    cpu = device_type == "cpu"
+
+    def but(about: str, **changes: object) -> Variant:
+        return Variant(about, dataclasses.replace(default, **changes))  # type: ignore[arg-type]
+
+    variants = {
+        "plain": Variant("eager, fp32, contiguous, as the released code runs", Engine(), keep_memory=False),
+        "default": but("what train does"),
+        "low_precision": Variant(
+            f"plain with {default.precision} and channels last",
+            Engine(default.precision, channels_last=True),
+            keep_memory=False,
+        ),
+    }
+    if default.precision != "fp32":
+        variants["without_low_precision"] = but("default in fp32", precision="fp32", small_maps=False)
+    if default.channels_last:
+        variants["without_channels_last"] = but("default in contiguous layout", channels_last=False)
+    if default.fused:
+        variants["without_fused"] = but("default with the unfused optimizer", fused=False)
+    if default.small_maps:
+        variants["without_small_maps"] = but("default with the library's weight gradient", small_maps=False)
+    if default.compile:
+        variants["without_compile"] = but("default, eager within the graph", compile=False)
+    if default.cuda_graphs:
+        variants["without_graphs"] = but("default, launched from the host", cuda_graphs=False)
+        variants["eager"] = but("default, neither compiled nor a graph", compile=False, cuda_graphs=False)
+    if cpu:
+        given_back = but("default, freed memory given back to the system")
+        variants["without_kept_memory"] = dataclasses.replace(given_back, keep_memory=False)
+        if not default.compile:
+            variants["with_compile"] = but("default, compiled", compile=True, small_maps=False)
+        two = but("default, two processes with half of the batch and of the threads each")
+        variants["two_processes"] = dataclasses.replace(two, processes=2)
+    return variants
+
+
+# Timed on request only: a minute of compilation on a CPU, and more processes than the others.
+ON_REQUEST = ("with_compile", "two_processes")
+
+
+def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant]:
+    """Those of ``names`` (comma-separated); all but ON_REQUEST if None. Raises UserError for an unknown one."""
+    if names is None:
+        return {name: variant for name, variant in variants.items() if name not in ON_REQUEST}
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    for name in chosen:
+        if name not in variants:
+            raise unknown("variant", name, variants)
+    return {name: variants[name] for name in chosen}

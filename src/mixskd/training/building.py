@@ -1,0 +1,25 @@
+"""The network and objective of an experiment."""
+
+from __future__ import annotations
+
+from mixskd.backbones import build_backbone
+from mixskd.config import Experiment
+from mixskd.data import DataBundle
+from mixskd.deploy.model_file import load_model
+from mixskd.errors import UserError
+from mixskd.methods import METHODS, make_config
+from mixskd.methods.base import Method
+
+
+def build_method(experiment: Experiment, data: DataBundle) -> Method:
+    """The method on its backbone, ready to be trained on ``data``. Raises UserError for images that are too small."""
+    backbone = build_backbone(experiment.backbone, len(data.classes))
+    if data.image_size < backbone.min_size:
+        raise UserError(
+            f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {data.image_size}; "
+            f"set --data.image-size {backbone.default_size}"
+        )
+    method_type = METHODS[experiment.method.name]
+    method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
+    method.prepare(len(data.train), load_model)
+    return method

@@ -1,0 +1,81 @@
+"""How a step is carried out: types, memory layout, compilation, replay. It changes nothing of what is computed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from mixskd.config import RunConfig
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.precision import choose_precision
+from mixskd.training.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The optimisations of a step; the defaults are those of a plain one.
+
+    Args:
+        precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
+        channels_last: the layout of weights and maps.
+        fused: the optimizer in one kernel.
+        small_maps: the weight gradient of :mod:`mixskd.training.convolution` (CPU, bf16).
+        compile: the method's forward and backward by ``torch.compile``.
+        cuda_graphs: the whole step replayed as one CUDA graph.
+    """
+
+    precision: str = "fp32"
+    channels_last: bool = False
+    fused: bool = False
+    small_maps: bool = False
+    compile: bool = False
+    cuda_graphs: bool = False
+
+
+def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[Engine, list[str]]:
+    """What suits ``device``, within what ``run`` allows, and notes on what had to be left out.
+
+    Raises UserError for what is asked for and cannot be had.
+    """
+    precision, notes = choose_precision(run.precision, device), []
+    cuda = device.type == "cuda"
+    compiled = run.compile == "always" or (run.compile == "auto" and cuda)
+    if compiled and (reason := why_not_compile(device)):
+        if run.compile == "always":
+            raise UserError(f"run.compile cannot be had: {reason}; leave it at auto")
+        compiled = False
+        notes.append(f"the step is not compiled: {reason}")
+    graphs = cuda and world.size == 1 and precision != "fp16"
+    if run.cuda_graphs == "always" and not graphs:
+        raise UserError("run.cuda_graphs needs one GPU, one process and bf16 or fp32; leave it at auto")
+    return Engine(
+        precision=precision,
+        channels_last=True,
+        fused=True,
+        small_maps=not cuda and precision == "bf16" and not compiled,
+        compile=compiled,
+        cuda_graphs=graphs and run.cuda_graphs != "never",
+    ), notes
+
+
+def prepare(device: torch.device, *, deterministic: bool) -> None:
+    """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA)."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+
+
+def why_not_compile(device: torch.device) -> str | None:
+    """Why ``torch.compile`` does not work for ``device``, found by trying it on a sum; None if it does."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the compiler of this machine lacks
+        return str(error).strip().splitlines()[0]
+    return None

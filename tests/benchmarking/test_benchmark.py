@@ -1,0 +1,100 @@
+"""The report of a small benchmark, the parts of a step, and the arithmetic counted by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixskd.api import build_experiment
+from mixskd.benchmarking import run as running
+from mixskd.benchmarking.bench import Bench
+from mixskd.benchmarking.variants import Variant, choose, variants_of
+from mixskd.cli import main
+from mixskd.config import Experiment
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.training.engine import Engine
+
+DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=True)
+
+
+def small(method: str = "mixskd") -> Experiment:
+    return build_experiment(
+        {
+            "backbone": "wrn_10_1", "method": {"name": method}, "data": {"source": "synthetic", "image_size": 16},
+            "run": {"batch_size": 4, "device": "cpu"},
+        }
+    )  # fmt: skip
+
+
+def bench(method: str) -> Bench:
+    return Bench(small(method), Variant("", Engine(), keep_memory=False), World())
+
+
+def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "train_one_step": 4.0})
+    monkeypatch.setattr(running, "WARM_UP", 1)
+    out = tmp_path / "report.json"
+    words = ["--data", "synthetic", "--backbone", "wrn_10_1", "--data.image-size", "16", "--batch-size", "4"]
+    words += ["--variants", "plain,default", "--rounds", "1", "--out", str(out)]
+    assert main(["benchmark", *words]) == 0
+    assert "objective" in capsys.readouterr().out
+    report = json.loads(out.read_text())
+    assert list(report["variants"]) == ["plain", "default"]
+    for row in report["variants"].values():
+        assert row["images_per_second"] == pytest.approx(4 / row["step_seconds"])
+        assert row["peak_memory_bytes"] > 2**20
+    assert report["variants"]["plain"]["speedup"] == 1
+    assert report["variants"]["plain"]["engine"]["precision"] == "fp32"
+    assert report["loader"]["times_the_default_step"] > 0
+    assert 0 < report["objective_share"] < 1
+
+
+@pytest.mark.parametrize("method", ["baseline", "mixskd", "manifold_mixup", "cskd"])
+def test_the_parts_add_up_to_the_step(method: str) -> None:
+    one = bench(method)
+    one.steps(1)
+    parts = one.parts(1)
+    step = parts.pop("step")
+    assert sum(parts.values()) == pytest.approx(step, rel=1e-6)
+    for name in ("network forward", "network backward", "objective forward", "objective backward", "optimizer"):
+        assert 0 < parts[name] < step, name
+    assert not any(module._forward_hooks for module in one.step.method.modules()), "the hooks are gone"
+
+
+def test_the_arithmetic_is_that_of_the_network() -> None:
+    """A baseline: forward and both gradients of each convolution and of the head, less the images' gradient."""
+    one = bench("baseline")
+    backbone, batch, expected = one.step.method.backbone, 4, 0
+    handles = []
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal expected
+        weights = module.weight.numel() // module.weight.shape[0]  # type: ignore[union-attr,operator]
+        passes = 2 if inputs[0].shape[1] == 3 else 3
+        expected += passes * 2 * output.numel() * weights
+
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            handles.append(module.register_forward_hook(count))
+    backbone(torch.randn(batch, 3, 16, 16))
+    for handle in handles:
+        handle.remove()
+    assert one.flops() == expected
+
+
+def test_each_optimisation_is_left_out_once() -> None:
+    known = variants_of(DEFAULT, "cpu")
+    assert known["plain"].engine == Engine()
+    assert known["default"].engine == DEFAULT
+    assert known["without_low_precision"].engine == Engine("fp32", channels_last=True, fused=True)
+    assert not known["without_kept_memory"].keep_memory
+    assert "with_compile" not in choose(known, None)
+    cuda = variants_of(Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True), "cuda")
+    assert {"without_compile", "without_graphs", "eager"} <= set(cuda)
+    assert list(choose(known, "default, plain")) == ["default", "plain"]
+    with pytest.raises(UserError, match="did you mean 'plain'"):
+        choose(known, "plane")

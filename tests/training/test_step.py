@@ -1,0 +1,217 @@
+"""The step waits for nothing, compiles once, and takes the same updates however it is carried out."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mixskd.backbones import build_backbone
+from mixskd.config import OptimConfig, RunConfig
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.methods import METHODS
+from mixskd.methods.base import Method
+from mixskd.needs import Batch, DataNeeds
+from mixskd.training.engine import Engine, choose_engine
+from mixskd.training.step import TrainStep
+from mixskd.training.tally import Tally
+from tests.conftest import make_toy
+from tests.methods.support import make
+
+CPU = torch.device("cpu")
+IMAGES, CLASSES = 20, 5
+OPTIM = OptimConfig(lr=0.05)
+
+
+def make_method(name: str) -> Method:
+    torch.manual_seed(0)
+    return make(name, make_toy().float(), IMAGES)
+
+
+def make_batch(needs: DataNeeds, step: int, device: torch.device = CPU, size: int = 8, count: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, 3, size, size, generator=generator).to(device)
+
+    images, labels = draw(count), torch.randint(CLASSES, (count,), generator=generator).to(device)
+    extra = {}
+    if needs.views > 1:
+        extra["views"] = draw(count, needs.views - 1)
+    if needs.partners:
+        extra["partners"] = draw(count, needs.partners)
+    if needs.indices:
+        extra["indices"] = torch.randperm(IMAGES, generator=generator)[:count].to(device)
+    if needs.progress:
+        extra["progress"] = torch.full((), (step + 1) / 10, device=device)
+    return Batch(images.contiguous(memory_format=torch.channels_last), labels, extra)
+
+
+def losses(method: Method, engine: Engine, steps: int, device: torch.device = CPU, size: int = 8) -> list[float]:
+    step = TrainStep(method, OPTIM, device, engine)
+    batches = [make_batch(method.needs, i, device, size) for i in range(steps)]
+    return [step(batch, 0.05 / (i + 1), seed=i)["loss"].item() for i, batch in enumerate(batches)]
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values read back, and constants sent over."""
+
+    names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.names:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
+    method = make_method(name)
+    step, tally = TrainStep(method, OPTIM, CPU, Engine(fused=True)), Tally()
+    for i in range(2):
+        batch = make_batch(method.needs, i)
+        with HostWaits() as waits:
+            tally.add(step(batch, 0.05, seed=i), i)
+        assert waits.seen == [], f"step {i}"
+    with HostWaits() as waits:
+        bool(tally.sums["loss"] > 0)
+    assert waits.seen, "one that is made is seen"
+
+
+@pytest.mark.parametrize("name", ["mixskd", "pskd", "bake"])
+def test_it_compiles_once_and_gives_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    plain = losses(make_method(name), Engine(), 4)
+    assert not counters["stats"]
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled = losses(make_method(name), Engine(compile=True), 4)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert compiled == pytest.approx(plain, rel=1e-5)
+
+
+def test_parts_of_a_batch_are_one_update() -> None:
+    def weights(accumulate: int) -> Tensor:
+        method = make_method("label_smoothing").eval()  # with running statistics the parts do not matter
+        step = TrainStep(method, OPTIM, CPU, Engine(), accumulate)
+        step(make_batch(method.needs, 0), 0.05, seed=0)
+        return torch.cat([p.detach().flatten() for p in method.parameters()])
+
+    assert torch.allclose(weights(1), weights(4), atol=1e-6)
+
+
+def test_the_tally_names_the_first_bad_step() -> None:
+    tally = Tally({"loss": torch.tensor(1.0), "cls": torch.tensor(2.0)})
+    for i, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):
+        tally.add({"loss": torch.tensor(1.0), "cls": torch.tensor(value)}, 7 + i)
+    assert tally.first_bad() == {"loss": -1, "cls": 8}
+    assert tally.sums["loss"].item() == 5
+
+
+def test_what_is_chosen_and_what_is_refused() -> None:
+    engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
+    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=True)
+    assert notes == []
+    with pytest.raises(UserError, match=r"run\.cuda_graphs needs one GPU"):
+        choose_engine(RunConfig(cuda_graphs="always"), CPU, World())
+    with pytest.raises(UserError, match=r"run\.compile must be auto, always or never, not 'on'"):
+        RunConfig(compile="on")
+
+
+def test_without_a_compiler_it_is_eager_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **options: Any) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(UserError, match=r"run\.compile cannot be had: Failed to find C compiler"):
+        choose_engine(RunConfig(compile="always"), CPU, World())
+
+
+WAYS = {
+    "eager": Engine("bf16", channels_last=True, fused=True),
+    "compiled": Engine("bf16", channels_last=True, fused=True, compile=True),
+    "graphs": Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True),
+    "eager graphs": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["baseline", "mixskd", "pskd", "bake", "manifold_mixup", "cskd"])
+def test_cuda_agrees_however_it_is_carried_out(name: str) -> None:
+    found = {}
+    for way, engine in WAYS.items():
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        method = make(name, build_backbone("wrn_10_1", CLASSES), IMAGES)
+        found[way] = losses(method, engine, 8, torch.device("cuda"), 16)
+    for way, values in found.items():
+        assert values == pytest.approx(found["eager"], rel=3e-2), way
+
+
+@pytest.mark.gpu
+def test_graphs_take_the_same_updates_to_the_bit() -> None:
+    """Batch statistics, momentum and the weights; the first three updates are the warm-up."""
+    states = {}
+    for way in ("eager", "eager graphs"):
+        method = make_method("mixskd")
+        losses(method, WAYS[way], 7, torch.device("cuda"))
+        states[way] = method.state_dict()
+    for name, value in states["eager"].items():
+        assert torch.allclose(value.float(), states["eager graphs"][name].float(), rtol=1e-4, atol=1e-5), name
+        if name.endswith("num_batches_tracked"):
+            assert value.item() == 7
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["mixskd", "pskd", "bake", "cutmix"])
+def test_cuda_never_waits_and_never_recompiles(name: str, way: str) -> None:
+    torch._dynamo.reset()
+    device = torch.device("cuda")
+    method = make_method(name)
+    step, tally = TrainStep(method, OPTIM, device, WAYS[way]), Tally()
+    batches = [make_batch(method.needs, i, device) for i in range(8)]
+    for i in range(5):
+        tally.add(step(batches[i], 0.05, seed=i), i)
+    torch.cuda.synchronize()
+    graphs = counters["stats"]["unique_graphs"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the mode is experimental
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for i in range(5, 8):
+            tally.add(step(batches[i], 0.05 / i, seed=i), i)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert tally.sums["loss"].isfinite()
+
+
+@pytest.mark.gpu
+def test_peak_memory_is_no_more_than_plain() -> None:
+    peaks = {}
+    for way, engine in {"plain": Engine(), **WAYS}.items():
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        method = make("mixskd", build_backbone("wrn_16_2", 100))
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        step = TrainStep(method, OPTIM, torch.device("cuda"), engine)
+        for i in range(6):
+            step(make_batch(method.needs, i, torch.device("cuda"), 32, 64), 0.05, seed=i)
+        peaks[way] = torch.cuda.max_memory_allocated()
+    assert max(peaks.values()) <= peaks["plain"] * 1.05, peaks
