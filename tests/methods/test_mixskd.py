@@ -253,6 +253,7 @@ def test_presets() -> None:
         ({"alpha": 0}, "alpha must be above 0"), ({"temperature": -1}, "temperature must be above 0"),
         ({"temprature": 3}, "did you mean 'method.temperature'"), ({"preset": "papr"}, "did you mean 'paper'"),
         ({"mix": "cutmx"}, "did you mean 'cutmix'"), ({"beta": float("nan")}, "beta"),
+        ({"mix": "cutmix", "per_sample": True}, "per_sample works with mix mixup only"),
     ],
 )  # fmt: skip
 def test_bad_hyper_parameters_are_refused(options: dict, message: str) -> None:

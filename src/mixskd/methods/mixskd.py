@@ -25,7 +25,7 @@ class MixSKDConfig:
         preset: ``paper``; ``released_cifar`` or ``released_imagenet`` set other defaults, those of the released code.
         mix: ``mixup`` (the paper), or ``cutmix`` on images and maps alike.
         alpha: of Beta(alpha, alpha): 0.4 for CIFAR-100 and fine-grained sets, 0.2 for ImageNet.
-        per_sample: one lam an image in place of one a step.
+        per_sample: one lam an image in place of one a step (mixup only: a box is drawn for the whole batch).
         derangement: never pair an image with itself.
         temperature: T of Eq. 10 and 12.
         scale_kl: multiply the divergences of Eq. 10 and 12 by T^2, as the released code does.
@@ -83,6 +83,8 @@ class MixSKDConfig:
         check_not_negative(beta=self.beta, gamma=self.gamma, mu=self.mu, original_weight=self.original_weight)
         check_choice("mix", self.mix, MIXES)
         check_choice("discriminator", self.discriminator, DISCRIMINATOR_MODES)
+        if self.per_sample and self.mix != "mixup":
+            raise UserError(f"per_sample works with mix mixup only, not {self.mix}; leave one of them out")
         distils = self.mu > 0 and (self.branch_logit or self.teacher_cls or self.teacher_logit)
         discriminates = self.gamma > 0 and self.discriminator != "off"
         if not (self.original_weight > 0 or self.mix_cls or self.beta > 0 or discriminates or distils):
