@@ -19,7 +19,10 @@ from tests.conftest import make_toy_without_norm
 from tests.methods.support import extras, make
 
 # What relates the images of a batch is by definition within a process: DDGSD's mean features, BAKE's neighbours.
-OPTIONS: dict[str, dict[str, Any]] = {"ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}}
+# Weights that are small by default are large enough here for a wrong mean to show.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}, "byot": {"beta": 1.0}, "sad": {"gamma": 100.0},
+}  # fmt: skip
 
 
 def steps(name: str, world: World) -> dict[str, Tensor]:
