@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from mixskd.backbones import BACKBONES, build_backbone
-from mixskd.cli import build_parser, main
+from mixskd.cli import build_parser, main, split_dotted
 from mixskd.config import convert
 from mixskd.data.policies import POLICIES
 from mixskd.methods import METHODS, Method
@@ -105,7 +105,9 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if words[0] in DRY and "--table" not in words:
         assert main([*(word for word in words if word != "--resume"), DRY[words[0]]]) == 0
     else:
-        build_parser().parse_args(words)
+        rest, dotted = split_dotted(words)
+        build_parser().parse_args(rest)
+        assert not dotted or words[0] == "benchmark"
 
 
 def test_the_example_of_a_new_method_teaches_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
