@@ -61,9 +61,10 @@ def losses(method: Method, engine: Engine, steps: int, device: torch.device = CP
 
 
 class HostWaits(TorchDispatchMode):
-    """Counts what makes the host wait for a GPU: values read back, and constants sent over."""
+    """Notes what makes the host wait for a GPU: values or errors read back, sizes that depend on data, constants sent."""
 
-    names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "lift_fresh")
+    names = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2")
+    names += ("_linalg_check_errors", "lift_fresh")
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,9 +72,14 @@ class HostWaits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name in self.names:
+        if name in self.names or (name.startswith("index") and self.masked(args)):
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def masked(args: Any) -> bool:
+        places = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in places)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -85,9 +91,19 @@ def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
         with HostWaits() as waits:
             tally.add(step(batch, 0.05, seed=i), i)
         assert waits.seen == [], f"step {i}"
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.unique(),
+        lambda x: torch.linalg.solve(x, x), lambda x: x + torch.tensor([1.0]),
+    ],
+)  # fmt: skip
+def test_what_waits_is_seen(wait: Any) -> None:
     with HostWaits() as waits:
-        bool(tally.sums["loss"] > 0)
-    assert waits.seen, "one that is made is seen"
+        wait(torch.eye(3))
+    assert waits.seen
 
 
 @pytest.mark.parametrize("name", ["mixskd", "pskd", "bake"])
