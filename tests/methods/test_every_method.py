@@ -44,9 +44,9 @@ def test_every_method_on_a_small_backbone(name: str, precision: str) -> None:
     check_step("wrn_10_1", name, precision)
 
 
-@pytest.mark.parametrize("backbone", ["cifar_resnet18", "densenet_40_12", "hcgnet_a1", "resnet18"])
-def test_the_neediest_method_on_every_kind_of_backbone(backbone: str) -> None:
-    check_step(backbone, "frskd", "bf16")
+@pytest.mark.parametrize("backbone", ["densenet_40_12", "hcgnet_a1"])
+def test_the_neediest_method_on_other_kinds_of_stages(backbone: str) -> None:
+    check_step(backbone, "frskd", "fp32")
 
 
 @pytest.mark.slow

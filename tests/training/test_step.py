@@ -61,7 +61,7 @@ def losses(method: Method, engine: Engine, steps: int, device: torch.device = CP
 
 
 class HostWaits(TorchDispatchMode):
-    """Notes what makes the host wait for a GPU: values or errors read back, sizes that depend on data, constants sent."""
+    """Notes what makes the host wait for a GPU: values, errors or sizes that are read back, and constants sent over."""
 
     names = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2")
     names += ("_linalg_check_errors", "lift_fresh")
