@@ -65,16 +65,16 @@ class BiFPN(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """P_1 .. P_n, before their ReLU, and the logits ``B x N``."""
-        n = len(maps)
+        n, maps = len(maps), [x.relu() for x in maps]
         lateral = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
         ups = [lateral[-1]]
         for i in reversed(range(n - 1)):
-            above = self.up[i](F.interpolate(ups[0], size=maps[i].shape[-2:]))
+            above = self.up[i](F.interpolate(ups[0].relu(), size=maps[i].shape[-2:]))
             ups.insert(0, self.top_down[i](self.top_down_fusion[i](lateral[i], above)))
         refined = [ups[0]]
         for i in range(1, n):
             inputs = [self.lateral2[i - 1](maps[i]), *([ups[i]] if i < n - 1 else [])]
-            below = self.down[i - 1](halve(refined[-1], maps[i].shape[-2:]))
+            below = self.down[i - 1](halve(refined[-1].relu(), maps[i].shape[-2:]))
             refined.append(self.bottom_up[i - 1](self.bottom_up_fusion[i - 1](*inputs, below)))
         return refined, self.classifier(StagedBackbone.pooled(refined[-1].relu()))
 

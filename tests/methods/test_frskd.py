@@ -83,9 +83,19 @@ def test_parameters_of_the_self_teacher(backbone: str, width: int, depth: int, p
     assert sum(p.numel() for p in method.self_teacher.parameters()) == parameters
 
 
+class Flip(nn.Module):
+    """x -> 1 - x, which tells whether its input was rectified."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 - x
+
+
 def bare(bifpn: BiFPN) -> BiFPN:
-    """Without what can be tested elsewhere: blocks and 1x1 convolutions become the identity."""
-    for layers in (bifpn.lateral, bifpn.lateral2, bifpn.up, bifpn.down, bifpn.top_down, bifpn.bottom_up):
+    """Without what can be tested elsewhere: blocks become the identity, 1x1 convolutions with norm a Flip."""
+    for layers in (bifpn.lateral, bifpn.lateral2, bifpn.up, bifpn.down):
+        for i in range(len(layers)):
+            layers[i] = Flip()
+    for layers in (bifpn.top_down, bifpn.bottom_up):
         for i in range(len(layers)):
             layers[i] = nn.Identity()
     return bifpn.double().eval()
@@ -103,22 +113,21 @@ def test_fusion_by_hand() -> None:
     maps = [torch.randn(1, 1, s, s, dtype=torch.float64, generator=generator) for s in (4, 2, 1)]
     f1, f2, f3 = (m[0, 0].tolist() for m in maps)
     relu = lambda v: max(v, 0.0)  # noqa: E731
-    u3 = f3
-    u2 = [[(2 * relu(f2[y][x]) + 2 * relu(u3[0][0])) / (4 + 1e-6) for x in range(2)] for y in range(2)]
-    u1 = [[(relu(f1[y][x]) + 3 * relu(u2[y // 2][x // 2])) / (4 + 1e-6) for x in range(4)] for y in range(4)]
+    flip = lambda v: 1 - relu(v)  # noqa: E731
+    lat = lambda v: relu(flip(v))  # noqa: E731
+    u3 = flip(f3[0][0])
+    u2 = [[(2 * lat(f2[y][x]) + 2 * relu(flip(u3))) / (4 + 1e-6) for x in range(2)] for y in range(2)]
+    u1 = [[(lat(f1[y][x]) + 3 * relu(flip(u2[y // 2][x // 2]))) / (4 + 1e-6) for x in range(4)] for y in range(4)]
     p1 = u1
 
-    def pooled(grid: list[list[float]], y: int, x: int) -> float:
+    def down(grid: list[list[float]], y: int, x: int) -> float:
         """3 x 3 windows at stride 2, zeros below and to the right, as SAME padding of an even side."""
         window = [(2 * y + i, 2 * x + j) for i in range(3) for j in range(3)]
         side = len(grid)
-        return max(grid[a][b] if a < side and b < side else 0.0 for a, b in window)
+        return relu(1 - max(relu(grid[a][b]) if a < side and b < side else 0.0 for a, b in window))
 
-    p2 = [
-        [(relu(f2[y][x]) + 2 * relu(u2[y][x]) + relu(pooled(p1, y, x))) / (4 + 1e-6) for x in range(2)]
-        for y in range(2)
-    ]
-    p3 = (4 * relu(f3[0][0]) + relu(pooled(p2, 0, 0))) / (5 + 1e-6)
+    p2 = [[(lat(f2[y][x]) + 2 * relu(u2[y][x]) + down(p1, y, x)) / (4 + 1e-6) for x in range(2)] for y in range(2)]
+    p3 = (4 * lat(f3[0][0]) + down(p2, 0, 0)) / (5 + 1e-6)
     refined, out = bifpn(maps)
     for got, expected in zip(refined, (p1, p2, [[p3]]), strict=True):
         assert torch.allclose(got[0, 0], torch.tensor(expected, dtype=torch.float64))
