@@ -94,3 +94,11 @@ def test_train_evaluate_predict(tmp_path: Path, npz: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["images"] == 6
     assert main(["evaluate", f"{out}/model.safetensors"]) == 2
     assert main(["evaluate", f"{out}/model.safetensors", "--data", str(npz)]) == 0
+
+
+def test_training_starts_without_what_only_evaluation_and_other_data_need() -> None:
+    code = (
+        "import sys, mixskd.training\n"
+        "assert not {'torchmetrics', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

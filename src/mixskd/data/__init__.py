@@ -15,6 +15,7 @@ from mixskd.data.folder import load_folder
 from mixskd.data.named import NAMED, load_named
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
+from mixskd.data.shards import is_shards, load_shards
 from mixskd.data.split import first_per_class
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
 from mixskd.distributed import World
@@ -29,11 +30,12 @@ DATASETS: dict[str, str] = {
     **{name: named.about for name, named in NAMED.items()},
     "PATH.npz": "arrays train_images, train_labels, test_images, test_labels [, classes]",
     "FOLDER": "images as train/CLASS/* with val/ or test/, or CLASS/* with a hold-out",
+    "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with test-*.tar or val-*.tar",
 }
 
 
 def load_data(config: DataConfig, seed: int) -> DataBundle:
-    """The data set that ``config.source`` names, or that lies there: an ``.npz`` file or an image folder.
+    """The data set that ``config.source`` names, or that lies there: an ``.npz`` file, an image folder or shards.
 
     ``seed`` decides a hold-out, where one is needed. Raises UserError for anything that cannot be used.
     """
@@ -48,6 +50,8 @@ def _read(config: DataConfig, seed: int) -> DataBundle:
     path = Path(config.source).expanduser()
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size)
+    if is_shards(config.source):
+        return load_shards(config.source, config.image_size or 224, config.holdout, seed)
     if path.is_dir():
         return load_folder(path, config.image_size or 224, config.holdout, seed, skip_bad=config.skip_bad_images)
     if config.source != "digits" and not path.is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels: ``images`` is uint8 ``N x H x W x 3``, or N paths; ``labels`` N class indices."""
+    """Images with their labels: ``images`` is uint8 ``N x H x W x 3``, or N files; ``labels`` N class indices."""
 
-    images: np.ndarray | Sequence[Path]
+    images: np.ndarray | Sequence[Any]
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -27,7 +27,7 @@ class ImageSet:
 
     def subset(self, indices: np.ndarray) -> ImageSet:
         """The images of ``indices``, in that order."""
-        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
+        images = [self.images[i] for i in indices] if isinstance(self.images, list) else self.images[indices]  # type: ignore[call-overload]
         return ImageSet(images, self.labels[indices])
 
     @property

@@ -11,12 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.device_loader import Augment
+from mixskd.data.device_loader import Augment, Normalise
 from mixskd.data.images import decode_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
+from mixskd.data.prefetch import ahead
+from mixskd.data.shards import Member
 from mixskd.distributed import World
 from mixskd.needs import Batch
 
@@ -32,18 +35,17 @@ def augmentation(data: DataBundle, policy: str = "none") -> v2.Transform:
     return v2.Compose(steps)
 
 
-def eval_transform(image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
+def centre(image_size: int) -> v2.Transform:
     """The whole image at 64 px or less; else the centre after a resize of the short side by 256/224, as the paper."""
     if image_size <= 64:
-        steps: list[Any] = [v2.Resize((image_size, image_size), antialias=True)]
-    else:
-        steps = [v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)]
-    return v2.Compose([*steps, normalisation(mean, std)])
+        return v2.Resize((image_size, image_size), antialias=True)
+    return v2.Compose([v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)])
 
 
-def normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
-    """An image as a tensor, (x / 255 - mean) / std."""
-    return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+def eval_transform(image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
+    """The centre of one image as a tensor, (x / 255 - mean) / std."""
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    return v2.Compose([centre(image_size), *to_tensor])
 
 
 class Item(NamedTuple):
@@ -55,17 +57,21 @@ class Item(NamedTuple):
 
 
 class Images(Dataset[dict[str, Tensor]]):
-    """Decoded images by :class:`Item`, augmented, then made tensors, so that workers do not change the result."""
+    """Decoded and augmented images as uint8 by :class:`Item`, so that workers do not change the result.
+
+    JPEG files are decoded no larger than crops of ``image_size`` need: three times that, so that a crop of a ninth of
+    the area still has all its pixels.
+    """
 
     def __init__(
         self,
         split: ImageSet,
         augment: v2.Transform,
-        to_tensor: v2.Transform,
+        image_size: int,
         views: int = 1,
         view_policy: v2.Transform | None = None,
     ) -> None:
-        self.split, self.augment, self.to_tensor = split, augment, to_tensor
+        self.split, self.augment, self.enough = split, augment, 3 * image_size
         self.views, self.view_policy = views, view_policy
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
@@ -73,12 +79,12 @@ class Images(Dataset[dict[str, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(item.seed)
             first = self.augment(image)
-            sample = {"images": self.to_tensor(first), "labels": torch.tensor(int(self.split.labels[item.anchor]))}
+            sample = {"images": pil_to_tensor(first), "labels": torch.tensor(int(self.split.labels[item.anchor]))}
             if self.views > 1:
-                sample["views"] = torch.stack([self.to_tensor(self.view(image, first)) for _ in range(self.views - 1)])
+                sample["views"] = torch.stack([pil_to_tensor(self.view(image, first)) for _ in range(self.views - 1)])
             if item.partners:
-                partners = [self.to_tensor(self.augment(self.open(i))) for i in item.partners]
-                sample["partners"] = torch.stack(partners)
+                partners = [self.augment(self.open(i)) for i in item.partners]
+                sample["partners"] = torch.stack([pil_to_tensor(partner) for partner in partners])
         return sample
 
     def view(self, image: Image.Image, first: Image.Image) -> Image.Image:
@@ -87,7 +93,10 @@ class Images(Dataset[dict[str, Tensor]]):
 
     def open(self, index: int) -> Image.Image:
         image = self.split.images[index]
-        return Image.fromarray(image) if isinstance(image, np.ndarray) else decode_image(image)
+        if isinstance(image, np.ndarray):
+            return Image.fromarray(image)
+        content = image.read() if isinstance(image, Member) else None
+        return decode_image(str(image), content, self.enough)
 
 
 class WorkerLoader:
@@ -98,11 +107,10 @@ class WorkerLoader:
     ) -> None:
         views, name = plan.needs.views, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
-        to_tensor = normalisation(data.mean, data.std)
-        self.images = Images(data.train, augmentation(data, policy), to_tensor, views, view_policy)
-        self.plan, self.device, self.workers = plan, device, workers
+        images = Images(data.train, augmentation(data, policy), data.image_size, views, view_policy)
+        self.plan, self.device = plan, device
+        self.batches = WorkerBatches(images, data, device, workers)
         self.policy = BATCH_POLICIES.get(policy)
-        self.mean = torch.tensor(data.mean, device=device)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -111,13 +119,13 @@ class WorkerLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
-        seeds = np.random.default_rng([self.plan.seed, epoch, 1]).integers(2**62, size=len(self.images.split))
-        batches = [
+        seeds = np.random.default_rng([self.plan.seed, epoch, 1]).integers(2**62, size=len(self.plan.labels))
+        indices = torch.from_numpy(anchors).to(self.device)
+        items = [
             [Item(a, tuple(p), int(seeds[a])) for a, p in zip(row.tolist(), others.tolist(), strict=True)]
             for row, others in zip(anchors[start:], partners[start:], strict=True)
         ]
-        for step, samples in enumerate(_loader(self.images, self.device, self.workers, batch_sampler=batches), start):
-            samples = _on_device(samples, self.device)
+        for step, samples in enumerate(self.batches.load(items), start):
             images, labels = samples.pop("images"), samples.pop("labels")
             if self.policy is not None:
                 augment = Augment(self.plan, self.device, epoch, step)
@@ -126,12 +134,12 @@ class WorkerLoader:
                     name: self._erase(x.flatten(0, 1), augment).unflatten(0, x.shape[:2]) for name, x in samples.items()
                 }
             if self.plan.needs.indices:
-                samples["indices"] = torch.from_numpy(anchors[step]).to(self.device)
+                samples["indices"] = indices[step]
             yield Batch(images, labels, samples)
 
     def _erase(self, images: Tensor, augment: Augment) -> Tensor:
         assert self.policy is not None
-        return self.policy(images, lambda numbers: augment.uniform(numbers, len(images)), self.mean)
+        return self.policy(images, lambda numbers: augment.uniform(numbers, len(images)), self.batches.normalise.mean)
 
 
 class WorkerTestLoader:
@@ -141,32 +149,40 @@ class WorkerTestLoader:
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
         world: World | None = None,
     ) -> None:  # fmt: skip
-        self.images = Images(split, v2.Identity(), eval_transform(data.image_size, data.mean, data.std))
+        images = Images(split, centre(data.image_size), data.image_size)
         world = world or World()
         items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
-        self.batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-        self.device, self.workers = device, workers
+        self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+        self.batches = WorkerBatches(images, data, device, workers)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.items)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for samples in _loader(self.images, self.device, self.workers, batch_sampler=self.batches):
-            samples = _on_device(samples, self.device)
+        for samples in self.batches.load(self.items):
             yield samples["images"], samples["labels"]
 
 
-def _loader(images: Images, device: torch.device, workers: int, batch_sampler: Any) -> DataLoader[Any]:
-    return DataLoader(
-        images, batch_sampler=batch_sampler, num_workers=workers, pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
-    )  # fmt: skip
+class WorkerBatches:
+    """Batches of :class:`Images` on the device, normalised there; the workers stay between epochs."""
 
+    def __init__(self, images: Images, data: DataBundle, device: torch.device, workers: int) -> None:
+        self.items: list[list[Item]] = []
+        self.device, self.normalise = device, Normalise(data, device)
+        self.loader = DataLoader(
+            images, batch_sampler=self.items, num_workers=workers, pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0, worker_init_fn=_one_thread,
+        )  # fmt: skip
 
-def _on_device(samples: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    samples = {name: x.to(device, non_blocking=True) for name, x in samples.items()}
-    samples["images"] = samples["images"].contiguous(memory_format=torch.channels_last)
-    return samples
+    def load(self, items: list[list[Item]]) -> Iterator[dict[str, Tensor]]:
+        """The samples of each of ``items``, in order; fp32 ``images``, and ``views`` and ``partners`` if there are."""
+        self.items[:] = items
+        for samples in ahead(self.loader, self.device):
+            labels = samples.pop("labels")
+            yield {"labels": labels, **{name: self._normalised(x) for name, x in samples.items()}}
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return self.normalise(x) if x.ndim == 4 else self.normalise(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _one_thread(_worker: int) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from mixskd.distributed import World
 from mixskd.precision import autocast
 
 if TYPE_CHECKING:
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
     from mixskd.methods.base import Method
 
 
@@ -60,6 +61,9 @@ def evaluate_model(
     With several processes each gives its own part of the images, and gets the scores of all. The model is put in
     evaluation mode and back. Top-5 is top-N where there are fewer than five classes.
     """
+    # Imported here: it takes a second, which a run's first step need not wait for.
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
     was_training = model.training
     model.eval()
     metrics: dict[str, MulticlassAccuracy | MulticlassCalibrationError] = {}

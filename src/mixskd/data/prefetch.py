@@ -1,0 +1,33 @@
+"""Batches on their way to the device while the one before is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+
+def ahead(batches: Iterable[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """``batches`` on ``device``; to a GPU each is on its way while the one before is trained on."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, waiting = torch.cuda.Stream(), None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            sent = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+            arrived = stream.record_event()
+        if waiting is not None:
+            yield _received(*waiting)
+        waiting = (sent, arrived)
+    if waiting is not None:
+        yield _received(*waiting)
+
+
+def _received(batch: dict[str, Tensor], arrived: torch.cuda.Event) -> dict[str, Tensor]:
+    main = torch.cuda.current_stream()
+    main.wait_event(arrived)
+    for x in batch.values():
+        x.record_stream(main)
+    return batch

@@ -1,0 +1,160 @@
+"""WebDataset shards: tar files with KEY.jpg beside KEY.cls or KEY.json, read at any place, so that resume stays exact.
+
+The ``webdataset`` package streams them in an order that cannot be taken up again at a step. Here the place of each
+member is noted once, so that the images of shards are shuffled, divided and resumed like those of a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mixskd.data.bundle import IMAGENET_MEAN, IMAGENET_STD, DataBundle, ImageSet
+from mixskd.data.images import EXTENSIONS
+from mixskd.data.split import stratified_holdout
+from mixskd.errors import UserError
+
+JSON_KEYS = ("label", "cls", "class", "target")
+
+
+class Member(NamedTuple):
+    """An image file within a shard."""
+
+    shard: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """The bytes of the file."""
+        with self.shard.open("rb") as opened:
+            opened.seek(self.offset)
+            return opened.read(self.size)
+
+    def __str__(self) -> str:
+        return f"{self.shard} (at byte {self.offset})"
+
+
+class Members(Sequence[Member]):
+    """Many members in little memory: their shards' numbers, offsets and sizes, N each."""
+
+    def __init__(self, shards: Sequence[Path], places: np.ndarray) -> None:
+        self.shards, self.places = shards, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, np.ndarray):
+            return Members(self.shards, self.places[index])
+        shard, offset, size = self.places[index].tolist()
+        return Member(self.shards[shard], offset, size)
+
+
+def is_shards(source: str) -> bool:
+    """Whether ``source`` names tar files, or a folder of them."""
+    path = Path(source).expanduser()
+    return source.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar")))
+
+
+def load_shards(source: str, image_size: int, holdout: float, seed: int) -> DataBundle:
+    """The images in the shards that ``source`` names: ``train-{0000..0015}.tar``, several such joined by ``::``, or a
+    folder with ``train-*.tar``.
+
+    They are scored on ``test-*.tar``, else ``val-*.tar``, beside the first of them, else a hold-out of each class.
+    ``classes.txt`` there names the classes, one a line; without it they are called by their numbers. Raises UserError
+    for a shard that is missing or no plain tar, or an image without a label.
+    """
+    folder = Path(source).expanduser()
+    paths = sorted(folder.glob("train-*.tar")) if folder.is_dir() else [Path(p).expanduser() for p in expand(source)]
+    if not paths:
+        raise UserError(f"{folder} holds tar files but no train-*.tar; rename them, or name them: shards-{{0..9}}.tar")
+    home = paths[0].parent
+    train = read_index(paths)
+    judges = [found for name in ("test", "val") if (found := sorted(home.glob(f"{name}-*.tar")))]
+    if judges:
+        test = read_index(judges[0])
+    else:
+        kept, held = stratified_holdout(train.labels, holdout, seed)
+        train, test = train.subset(kept), train.subset(held)
+    names = home / "classes.txt"
+    if names.is_file():
+        classes = tuple(names.read_text(encoding="utf-8").split("\n"))
+        classes = tuple(name.strip() for name in classes if name.strip())
+    else:
+        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
+    return DataBundle(train, test, classes, image_size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def expand(source: str) -> list[str]:
+    """``a-{00..02}.tar::b.tar`` as ``a-00.tar``, ``a-01.tar``, ``a-02.tar``, ``b.tar``."""
+    paths = []
+    for pattern in source.split("::"):
+        found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+        if found is None:
+            paths.append(pattern)
+            continue
+        first, last = found.groups()
+        numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
+        paths += [name for i in numbers for name in expand(pattern[: found.start()] + i + pattern[found.end() :])]
+    return paths
+
+
+def read_index(shards: Sequence[Path]) -> ImageSet:
+    """The images of ``shards`` in order, by their places. Only headers and labels are read."""
+    with ThreadPoolExecutor() as pool:
+        rows = [
+            (number, offset, size, label)
+            for number, found in enumerate(pool.map(_scan, shards))
+            for offset, size, label in found
+        ]
+    table = np.asarray(rows, dtype=np.int64).reshape(-1, 4)
+    return ImageSet(Members(shards, table[:, :3]), table[:, 3])
+
+
+def _scan(shard: Path) -> list[tuple[int, int, int]]:
+    """Offset, size and label of each image in ``shard``."""
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as opened:
+            for key, extension, member in _files(opened):
+                if extension in EXTENSIONS:
+                    images[key] = (member.offset_data, member.size)
+                elif extension in (".cls", ".json"):
+                    content = opened.extractfile(member)
+                    assert content is not None
+                    labels[key] = _label(content.read(), extension)
+    except FileNotFoundError:
+        raise UserError(f"there is no shard {shard}") from None
+    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read the shard {shard} ({reason}); it must be an uncompressed tar") from None
+    if missing := sorted(images.keys() - labels.keys()):
+        raise UserError(f"{shard}: the image {missing[0]} has no label; put {missing[0]}.cls with a number beside it")
+    return [(*place, labels[key]) for key, place in images.items()]
+
+
+def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """WebDataset's convention: the key ends at the first dot of the file's name."""
+    for member in opened:
+        if member.isfile():
+            folder, slash, name = member.name.rpartition("/")
+            stem, dot, extension = name.partition(".")
+            yield folder + slash + stem, (dot + extension).lower(), member
+
+
+def _label(content: bytes, extension: str) -> int:
+    if extension == ".cls":
+        return int(content)
+    values = json.loads(content)
+    for key in JSON_KEYS:
+        if key in values:
+            return int(values[key])
+    raise ValueError(f"a .json file without {', '.join(JSON_KEYS)}")

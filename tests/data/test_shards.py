@@ -1,0 +1,130 @@
+"""Shards against the same images in a folder, to the bit; what is wrong with a shard is said in a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mixskd
+from mixskd.config import DataConfig
+from mixskd.data import load_data, make_test_loader, make_train_loader
+from mixskd.data.shards import expand
+from mixskd.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def write_shard(path: Path, files: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w") as opened:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+
+
+def jpeg(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Path, Path]:
+    """Twelve training and six test images in three classes, as a folder and as shards of five."""
+    folder, shards = tmp_path / "folder", tmp_path / "shards"
+    shards.mkdir()
+    for split, count, first in (("train", 12, 0), ("test", 6, 100)):
+        samples = [(f"{label}{i}", label, jpeg(first + i)) for label in range(3) for i in range(label, count, 3)]
+        for key, label, content in samples:
+            path = folder / split / f"class{label}" / f"{key}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for number in range(0, count, 5):
+            files = {}
+            for i, (key, label, content) in enumerate(sorted(samples)[number : number + 5]):
+                files[f"./{key}.jpg"] = content
+                odd = i % 2
+                files[f"./{key}.{'json' if odd else 'cls'}"] = (
+                    json.dumps({"label": label, "source": "x"}) if odd else str(label)
+                ).encode()
+            write_shard(shards / f"{split}-{number // 5:04d}.tar", files)
+    (shards / "classes.txt").write_text("class0\nclass1\nclass2\n")
+    return folder, shards
+
+
+def test_they_are_the_folder(both: tuple[Path, Path]) -> None:
+    bundles = [load_data(DataConfig(source=str(path), image_size=32), 0) for path in both]
+    assert bundles[0].classes == bundles[1].classes
+    for loader in (
+        lambda bundle: make_train_loader(bundle, DataConfig(workers=0), 4, CPU, 0).epoch(1, 1),
+        lambda bundle: make_test_loader(bundle, CPU, workers=0, batch_size=4),
+    ):
+        for one, other in zip(loader(bundles[0]), loader(bundles[1]), strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+
+
+def test_named_shards_with_a_hold_out(both: tuple[Path, Path]) -> None:
+    shards = both[1]
+    for path in shards.glob("test-*"):
+        path.unlink()
+    source = f"{shards}/train-{{0000..0001}}.tar::{shards}/train-0002.tar"
+    data = load_data(DataConfig(source=source, image_size=32, holdout=0.25, per_class=2), 0)
+    assert (len(data.train), len(data.test)) == (6, 3)
+    assert expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert len(expand("{0..1}-{0..2}.tar")) == 6
+
+
+def test_a_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
+    summary = mixskd.train(
+        backbone="wrn_10_1",
+        method="mixskd",
+        out=str(tmp_path / "run"),
+        data=str(both[1]),
+        optim={"schedule": "cosine", "warmup_epochs": 0},
+        run={"epochs": 1, "batch_size": 4, "progress": False},
+        **{"data.image_size": 32},
+    )
+    assert summary["images"] == 12
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.jpg": jpeg(0)}, "the image a has no label; put a.cls"),
+        ({"a.jpg": jpeg(0), "a.cls": b"cat"}, "invalid literal"),
+        ({"a.jpg": jpeg(0), "a.json": b"{}"}, "a .json file without label"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    write_shard(tmp_path / "train-0.tar", files)
+    with pytest.raises(UserError, match=message):
+        load_data(DataConfig(source=str(tmp_path)), 0)
+
+
+def test_missing_and_compressed_shards(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no shard .*b-1\.tar"):
+        load_data(DataConfig(source=str(tmp_path / "b-{1..2}.tar")), 0)
+    with tarfile.open(tmp_path / "train-0.tar", "w:gz"):
+        pass
+    with pytest.raises(UserError, match="uncompressed tar"):
+        load_data(DataConfig(source=str(tmp_path)), 0)
+
+
+def test_an_unreadable_member_is_named(tmp_path: Path) -> None:
+    files = {f"{i}.{e}": c for i in range(4) for e, c in (("jpg", jpeg(i)), ("cls", str(i % 2).encode()))}
+    write_shard(tmp_path / "train-0.tar", {**files, "3.jpg": jpeg(3)[:300]})
+    data = load_data(DataConfig(source=str(tmp_path), holdout=0.5), 0)
+    with pytest.raises(UserError, match=r"train-0\.tar \(at byte \d+\)"):
+        list(make_train_loader(data, DataConfig(workers=0), 2, CPU, 0).epoch(0)) + list(
+            make_test_loader(data, CPU, workers=0)
+        )

@@ -1,0 +1,69 @@
+"""Workers that stay do not change the batches, wherever an epoch begins; large photographs are decoded small."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixskd.config import DataConfig
+from mixskd.data import load_data, make_train_loader
+from mixskd.data.images import decode_image
+from mixskd.needs import DataNeeds
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(6):
+                pixels = generator.integers(0, 256, (24, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
+
+
+def test_workers_that_stay_change_nothing(folder: Path) -> None:
+    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    needs = DataNeeds(partners=1, indices=True)
+    alone, helped = (make_train_loader(data, DataConfig(workers=workers), 4, CPU, 0, needs, None) for workers in (0, 2))
+    next(iter(helped.epoch(5)))  # left in the middle
+    for epoch, start in ((0, 0), (1, 2), (0, 1)):
+        for one, other in zip(alone.epoch(epoch, start), helped.epoch(epoch, start), strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.extra["partners"], other.extra["partners"])
+            assert torch.equal(one.extra["indices"], other.extra["indices"])
+    assert one.images.dtype == torch.float32
+    assert one.images.is_contiguous(memory_format=torch.channels_last)
+    rest = [batch.labels for batch in islice(alone.epoch(3), 1, None)]
+    assert all(torch.equal(a, b.labels) for a, b in zip(rest, helped.epoch(3, 1), strict=True))
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    gradient = np.linspace(0, 255, 640 * 480).reshape(480, 640).astype(np.uint8)
+    Image.fromarray(gradient).convert("RGB").save(path, quality=95)
+    whole, half, same = (decode_image(path, enough=enough) for enough in (None, 200, 300))
+    assert whole.size == same.size == (640, 480)
+    assert half.size == (320, 240)
+    small = np.asarray(whole.resize((320, 240), Image.Resampling.BOX), dtype=float)
+    assert np.abs(small - np.asarray(half, dtype=float)).mean() < 2
+    assert decode_image("named", path.read_bytes()).size == (640, 480)
+
+
+@pytest.mark.gpu
+def test_batches_that_travel_ahead_arrive_whole(folder: Path) -> None:
+    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    here, there = (
+        make_train_loader(data, DataConfig(workers=2), 4, torch.device(device), 0) for device in ("cpu", "cuda")
+    )
+    for one, other in zip(here.epoch(0), there.epoch(0), strict=True):
+        assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
+        assert torch.equal(one.labels, other.labels.cpu())
