@@ -164,7 +164,7 @@ def build_parser() -> Parser:
     def experiment_flags(p: argparse.ArgumentParser) -> None:
         p.epilog = "Any setting has a flag by its dotted name, as --optim.lr 0.05; train --print-config names them all."
         p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
-        p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
+        p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
         p.add_argument("--backbone", help="see mixskd list backbones; or timm/NAME, for a convolutional model of timm")
         p.add_argument("--method", help="see mixskd list methods")
         p.add_argument("--batch-size", help="original images an update")

@@ -20,7 +20,7 @@ class DataConfig:
     """What is trained on.
 
     Args:
-        source: a data set by name, an image folder, or an ``.npz`` file.
+        source: a data set by name, an image folder, an ``.npz`` file, or WebDataset shards (``train-{000..015}.tar``).
         root: where a named data set lies, or is downloaded to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; that of the data set if not given.
         augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment`` (by the
@@ -99,6 +99,7 @@ class RunConfig:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
         checkpoint_every_steps: save within epochs too; 0 for at their end only.
+        checkpoint_every_epochs: epochs between two checkpoints at their end; the last epoch is always saved.
         evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
         log_every: steps between two readings of the losses for the progress bar.
         progress: show the bar and a line an epoch.
@@ -120,6 +121,7 @@ class RunConfig:
     device: str = "auto"
     accumulate: int = 1
     checkpoint_every_steps: int = 0
+    checkpoint_every_epochs: int = 1
     evaluate_every: int = 1
     log_every: int = 20
     progress: bool = True
@@ -131,7 +133,7 @@ class RunConfig:
     all_heads: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "log_every"):
+        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every_epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -165,8 +167,8 @@ class Experiment:
 
 # None changes what is computed (the last two may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
-    "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.tensorboard", "data.workers",
-    "run.compile", "run.cuda_graphs",
+    "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
+    "run.tensorboard", "data.workers", "run.compile", "run.cuda_graphs",
 )  # fmt: skip
 
 

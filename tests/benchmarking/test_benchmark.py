@@ -35,8 +35,8 @@ def bench(method: str) -> Bench:
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "train_one_step": 4.0})
-    monkeypatch.setattr(running, "WARM_UP", 1)
+    monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "first_step": 4.0})
+    monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
     out = tmp_path / "report.json"
     words = ["--data", "synthetic", "--backbone", "wrn_10_1", "--data.image-size", "16", "--batch-size", "4"]
     words += ["--variants", "plain,default", "--rounds", "1", "--out", str(out)]

@@ -111,7 +111,8 @@ def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
 
 
 def test_evaluations_are_as_far_apart_as_asked(tmp_path: Path, npz: Path) -> None:
-    summary = mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(epochs=3, evaluate_every=2))
+    options = settings(epochs=3, evaluate_every=2, checkpoint_every_epochs=2)
+    summary = mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
     assert [bool(row["test_top1"]) for row in rows] == [False, True, True]
     assert all(row["train_loss"] for row in rows)

@@ -75,15 +75,16 @@ class Bench:
         """Seconds of each part of a step, the median of ``number`` steps."""
         return Parts(self.step, self.device).measure(self._one, number)
 
-    def data_seconds(self, number: int) -> float:
-        """Seconds that a batch takes in the loader, the mean of ``number`` that come after the first two."""
-        batches = self._endless()
-        for _ in range(2):
+    def data_seconds(self, at_least: float) -> float:
+        """Seconds that a batch takes in the loader alone: the mean over ``at_least`` seconds and 20 batches."""
+        batches, number = self._endless(), 0
+        for _ in range(8):  # what the workers have ready is no measure of them
             next(batches)
         self._wait()
         start = time.perf_counter()
-        for _ in range(number):
+        while number < 20 or time.perf_counter() - start < at_least:
             next(batches)
+            number += 1
         self._wait()
         return (time.perf_counter() - start) / number
 

@@ -30,7 +30,7 @@ class Remote:
             ours, theirs = context.Pipe()
             where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
             job = (theirs, experiment, variant, max(threads // size, 1), {name: str(v) for name, v in where.items()})
-            process = context.Process(target=_serve, args=job, daemon=True)
+            process = context.Process(target=_serve, args=job)
             process.start()
             theirs.close()
             self.pipes.append(ours)
@@ -79,13 +79,20 @@ def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: 
     torch.set_num_threads(threads)
     bench: Any = None
     with join(experiment.run.device) as world:
-        while (message := pipe.recv()) is not None:
+        while message := _next(pipe):
             name, arguments = message
             try:
                 bench = bench or Bench(experiment, variant, world)
                 pipe.send((getattr(bench, name)(*arguments), None))
             except (UserError, RuntimeError) as error:
                 pipe.send((None, str(error).splitlines()[0]))
+
+
+def _next(pipe: Connection) -> Any:
+    try:
+        return pipe.recv()
+    except EOFError:  # whoever asked is gone
+        return None
 
 
 def _free_port() -> int:

@@ -21,11 +21,17 @@ from mixskd.precision import choose_device
 from mixskd.training.engine import choose_engine
 from mixskd.training.run_folder import provenance
 
-WARM_UP = 5  # steps: the momentum, compilation, cuDNN's search, the recording of a graph
+# Steps until the momentum is there and the memory is kept; on a GPU also code, convolutions and a graph.
+WARM_UP = {"cpu": 2, "cuda": 6}
 
 
 def benchmark(
-    experiment: Experiment, *, variants: str | None = None, rounds: int = 10, round_seconds: float = 0.3
+    experiment: Experiment,
+    *,
+    variants: str | None = None,
+    rounds: int = 10,
+    round_seconds: float = 0.3,
+    loader_seconds: float = 3.0,
 ) -> dict[str, Any]:
     """Time the steps of ``experiment`` in several ways; the report is described in ``benchmarks/README.md``.
 
@@ -41,12 +47,13 @@ def benchmark(
     # Hooks see into an eager step only, which on a CPU is the default one.
     eager = next(name for name in ("eager", "without_compile", "without_graphs", "default") if name in known)
     with remotes(experiment, {**chosen, eager: known[eager]}, threads) as all_remotes:
+        for remote in all_remotes.values():
+            remote.ask("steps", WARM_UP[device.type])
         seconds, peaks = _take_turns({name: all_remotes[name] for name in chosen}, rounds, round_seconds)
         one = all_remotes[eager]
-        one.ask("steps", WARM_UP)
         ceilings = {kind: one.ask("ceiling", kind) for kind in dict.fromkeys(("fp32", default.precision))}
         parts = one.ask("parts", max(rounds, 5))
-        data = one.ask("data_seconds", 10)
+        data = one.ask("data_seconds", loader_seconds)
         flops = one.ask("flops")
     batch = experiment.run.batch_size
     report: dict[str, Any] = {
@@ -83,7 +90,6 @@ def _take_turns(
     """Seconds a step in each round, and the peak memory of each."""
     steps = {}
     for name, one in ready.items():
-        one.ask("steps", WARM_UP)
         steps[name] = max(round(round_seconds / one.ask("steps", 1)), 1)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(rounds):

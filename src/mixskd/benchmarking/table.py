@@ -46,6 +46,6 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console.print(f"loader alone: {loader['images_per_second']:.0f} images/s{times}", highlight=False)
     start = report["startup_seconds"]
     console.print(
-        f"start: --help {start['help']:.2f} s, a run of one step on the digits {start['train_one_step']:.2f} s",
+        f"start: --help {start['help']:.2f} s, first step on the digits saved after {start['first_step']:.2f} s",
         highlight=False,
     )

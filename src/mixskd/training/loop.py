@@ -105,7 +105,10 @@ class Trainer:
                         interrupt.leave(stop, self.folder.path)
                 self.close_epoch(epoch)
                 progress.epoch_done(self.position.rows[-1])
-                self.save()
+                if (epoch + 1) % self.experiment.run.checkpoint_every_epochs == 0 or epoch + 1 == epochs:
+                    self.save()
+                elif self.world.first:
+                    self.folder.write_metrics(self.position.rows)
         return self.finish()
 
     @property

@@ -1,0 +1,130 @@
+#!/bin/bash
+# All that a machine with a GPU is asked for, in order, in as many calls as it takes:
+#
+#   CIFAR100=cifar100.npz OUT=out bash benchmarks/gpu.sh [STAGE ...]
+#
+# CIFAR100   CIFAR-100 under MedMNIST's keys
+# OUT        where small results go: JSON, metrics, summaries, the fp16 weights of the best MixSKD run
+# STATE      where runs and marks of finished stages stay between calls (runs/gpu)
+# LIMIT      seconds that this call may take (570); a training run is then stopped by SIGTERM, and goes on next time
+# WHEELS     a folder of wheels for what the machine lacks; made where there is a network by
+#            pip download -d WHEELS --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --no-deps PACKAGES
+# RELEASED   a clone of github.com/winycg/Self-KD-Lib, whose step is timed beside ours
+# CHECKPOINTS=1 copies unfinished runs' checkpoints to OUT, and takes up those that lie in RESUME
+# TINY=1     shrinks everything, to try the script on a CPU
+#
+# Stages: tests speed released train weights (all by default).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+STARTED=$SECONDS LIMIT=${LIMIT:-570} STATE=${STATE:-runs/gpu} OUT=${OUT:?where results go}
+export PYTHONPATH=$PWD/src:$PWD PIP_BREAK_SYSTEM_PACKAGES=1
+mkdir -p "$STATE/done" "$STATE/train" "$OUT"
+OUT=$(realpath "$OUT") STATE=$(realpath "$STATE")
+
+left() { echo $((LIMIT - (SECONDS - STARTED))); }
+
+# once NAME NEEDED COMMAND...: runs COMMAND unless it has succeeded before, or fewer than NEEDED seconds are left.
+once() {
+  local name=$1 needed=$2; shift 2
+  if [ -e "$STATE/done/$name" ]; then return 0; fi
+  if [ "$(left)" -lt "$needed" ]; then echo "-- $name: $(left) s left, next time"; return 1; fi
+  echo "-- $name"
+  timeout --signal=TERM --kill-after=45 $(($(left) - 20)) "$@" > "$OUT/$name.log" 2>&1
+  local code=$?
+  tail -n 25 "$OUT/$name.log"
+  if [ $code = 0 ]; then touch "$STATE/done/$name"; else echo "-- $name: exit code $code"; fi
+  return $code
+}
+
+lacking() { # packages of ours that this Python cannot import
+  python - <<'PY'
+from importlib.util import find_spec
+names = {"yaml": "pyyaml", "rich": "rich", "safetensors": "safetensors", "sklearn": "scikit-learn", "torchmetrics": "torchmetrics",
+         "pytest": "pytest", "pytest_timeout": "pytest-timeout", "xdist": "pytest-xdist", "hypothesis": "hypothesis"}
+print(" ".join(package for module, package in names.items() if find_spec(module) is None))
+PY
+}
+
+install() {
+  local missing; missing=$(lacking)
+  if [ -z "$missing" ]; then return 0; fi
+  echo "-- installing $missing"
+  # shellcheck disable=SC2086  # several names
+  python -m pip install --quiet --no-index --find-links "${WHEELS:?a folder with wheels of $missing}" $missing
+}
+
+tests() {
+  python -c 'import sys, torch; print(sys.version, torch.__version__, torch.cuda.is_available() and torch.cuda.get_device_name())' | tee "$OUT/machine.txt"
+  nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1
+  once tests 60 python -m pytest -n 0 -m gpu -q -rs tests
+}
+
+SPEED=(cifar100 --data "${CIFAR100:?the path of cifar100.npz}")
+TRAIN=("${SPEED[@]}" --run.evaluate-every 5 --run.checkpoint-every-epochs 20)
+ROUNDS=20
+if [ -n "${TINY:-}" ]; then
+  SPEED+=(--backbone wrn_10_1 --batch-size 8) ROUNDS=1
+  TRAIN+=(--backbone wrn_10_1 --batch-size 32 --epochs 2 --data.per-class 2 --optim.warmup-epochs 0)
+fi
+
+speed() {
+  once speed_mixskd 90 python -m mixskd benchmark "${SPEED[@]}" --rounds $ROUNDS --out "$OUT/speed_mixskd.json" &&
+  once speed_baseline 60 python -m mixskd benchmark "${SPEED[@]}" --method baseline --rounds $ROUNDS --out "$OUT/speed_baseline.json" &&
+  once speed_wrn 60 python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --rounds $ROUNDS --out "$OUT/speed_wrn.json"
+}
+
+released() {
+  if [ -z "${RELEASED:-}" ]; then echo "-- released: no RELEASED"; return 0; fi
+  local few=(); if [ -n "${TINY:-}" ]; then few=(--batch-size 2 --rounds 1 --steps 1); fi
+  once released 90 python benchmarks/released_step.py "$RELEASED" --out "$OUT/released.json" "${few[@]}"
+}
+
+# run NAME SEED FLAGS...: one training run, taken up where it was left.
+run() {
+  local name=$1-seed$2 seed=$2; shift 2
+  local folder=$STATE/train/$name resume=()
+  if [ -e "$STATE/done/train_$name" ]; then return 0; fi
+  if [ -d "${RESUME:-}/$name" ] && [ ! -d "$folder" ]; then cp -r "$RESUME/$name" "$folder"; fi
+  if [ -e "$folder/config.yaml" ]; then resume=(--resume); fi
+  once "train_$name" 60 python -m mixskd train "${TRAIN[@]}" "$@" --seed "$seed" --out "$folder" "${resume[@]}"
+  local code=$?
+  mkdir -p "$OUT/train/$name"
+  for file in config.yaml metrics.csv summary.json; do cp "$folder/$file" "$OUT/train/$name/" 2>/dev/null; done
+  if [ $code != 0 ] && [ -n "${CHECKPOINTS:-}" ]; then cp "$folder/checkpoint.pt" "$OUT/train/$name/" 2>/dev/null; fi
+  return $code
+}
+
+# Methods that forward an image once take the paper's batch of 128; MixSKD's 64 originals and their mixes are as many.
+train() {
+  run mixskd 0 &&
+  run baseline 0 --method baseline --batch-size 128 &&
+  run mixskd_released 0 --backbone cifar_resnet18_linear_stem --method.preset released_cifar &&
+  run mixup 0 --method mixup --batch-size 128 &&
+  run mixskd_cutmix 0 --method.mix cutmix --method.alpha 1.0 &&
+  run mixskd 1 && run mixskd 2 &&
+  run baseline 1 --method baseline --batch-size 128 && run baseline 2 --method baseline --batch-size 128 &&
+  run mixskd_released 1 --backbone cifar_resnet18_linear_stem --method.preset released_cifar &&
+  run mixup 1 --method mixup --batch-size 128 &&
+  run mixskd_cutmix 1 --method.mix cutmix --method.alpha 1.0
+}
+
+weights() { # of the best MixSKD run so far, in fp16
+  python - "$STATE/train" "$OUT" <<'PY'
+import json, sys
+from pathlib import Path
+from safetensors import safe_open
+from safetensors.torch import save_file
+runs = [p.parent for p in Path(sys.argv[1]).glob("mixskd*/summary.json")]
+if runs:
+    best = max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["last"]["top1"])
+    with safe_open(best / "model.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        halves = {key: x.half() if x.is_floating_point() else x for key, x in tensors.items()}
+        save_file(halves, Path(sys.argv[2]) / f"{best.name}-fp16.safetensors", metadata=file.metadata())
+    print("-- weights of", best.name)
+PY
+}
+
+install || exit 1
+for stage in "${@:-tests speed released train weights}"; do for one in $stage; do $one; done; done
+echo "-- $((SECONDS - STARTED)) s; done: $(ls "$STATE/done" | tr '\n' ' ')"
