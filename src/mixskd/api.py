@@ -14,7 +14,7 @@ from mixskd.errors import unknown
 def benchmark(
     recipe: str | None = None,
     *,
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
     variants: str | None = None,
@@ -37,7 +37,7 @@ def benchmark(
 def train(
     recipe: str | None = None,
     *,
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
     out: str | None = None,
@@ -46,6 +46,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a classifier and return its summary; ``summary["out"]`` is the run's folder.
 
+    ``data`` is a source, or settings of the group (``{"source": "photos", "image_size": 128}``); ``method`` likewise.
     ``settings`` are any others, by group (``run={"epochs": 3}``). They lie over those of ``recipe`` (the defaults of an
     Experiment if it is None). Raises UserError for anything that cannot work.
     """
@@ -57,7 +58,7 @@ def train(
 
 def _settings(
     recipe: str | None,
-    data: str | None,
+    data: str | Mapping[str, Any] | None,
     backbone: str | None,
     method: str | Mapping[str, Any] | None,
     out: str | None,
@@ -65,7 +66,7 @@ def _settings(
 ) -> dict[str, Any]:
     given: dict[str, Any] = dict(settings)
     if data is not None:
-        given = merge(given, {"data": {"source": data}})
+        given["data"] = {"source": data} if isinstance(data, str) else dict(data)
     if method is not None:
         given["method"] = {"name": method} if isinstance(method, str) else dict(method)
     given |= {key: value for key, value in (("backbone", backbone), ("out", out)) if value is not None}

@@ -28,6 +28,7 @@ class DataConfig:
             ``trivialaugment``.
         holdout: the share of each class that is held out for testing where there is no test split.
         per_class: train on the first so many images of each class only; all if not given.
+        flip: mirror half of the training images; for all data but the digits if not given.
         skip_bad_images: leave unreadable images out, and count them, in place of stopping.
         workers: processes that decode images; arrays need none.
     """
@@ -38,6 +39,7 @@ class DataConfig:
     augment: str = "none"
     holdout: float = 0.2
     per_class: int | None = None
+    flip: bool | None = None
     skip_bad_images: bool = False
     workers: int = 2
 

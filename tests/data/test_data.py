@@ -193,3 +193,12 @@ def test_the_first_images_of_each_class(npz: Path) -> None:
     assert len(few.test) == len(whole.test)
     with pytest.raises(UserError, match=r"data\.per_class must be 1 or more"):
         DataConfig(per_class=0)
+
+
+def test_flips_are_the_users_choice(npz: Path) -> None:
+    assert [load_data(DataConfig(source=str(npz), flip=flip), 0).flip for flip in (None, True, False)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not load_data(DataConfig(), 0).flip

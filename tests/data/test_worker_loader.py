@@ -13,6 +13,7 @@ from PIL import Image
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_train_loader
 from mixskd.data.images import decode_image
+from mixskd.errors import UserError
 from mixskd.needs import DataNeeds
 
 CPU = torch.device("cpu")
@@ -44,6 +45,18 @@ def test_workers_that_stay_change_nothing(folder: Path) -> None:
     assert one.images.is_contiguous(memory_format=torch.channels_last)
     rest = [batch.labels for batch in islice(alone.epoch(3), 1, None)]
     assert all(torch.equal(a, b.labels) for a, b in zip(rest, helped.epoch(3, 1), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_during_a_run_is_named_in_one_line(folder: Path, workers: int) -> None:
+    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    broken = folder / "train" / "a" / "3.png"
+    broken.write_bytes(b"")
+    loader = make_train_loader(data, DataConfig(workers=workers), 12, CPU, 0)
+    with pytest.raises(UserError) as raised:
+        next(iter(loader.epoch(0)))
+    assert str(raised.value).startswith(f"cannot read the image {broken} (")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mixskd.config import OptimConfig
 from mixskd.errors import UserError
 from mixskd.files import replacing
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
-from mixskd.training.schedule import learning_rate
+from mixskd.training.schedule import learning_rate, remarks
 
 COMMAND = [sys.executable, "-m", "mixskd", "train", "--backbone", "wrn_10_1", "--batch-size", "64", "--epochs", "2"]
 COMMAND += ["--run.checkpoint-every-steps", "5"]
@@ -42,6 +42,13 @@ def test_cosine_schedule() -> None:
     assert learning_rate(optim, 5 * 7, 7, 305) == pytest.approx(0.1)
     assert learning_rate(optim, 155 * 7, 7, 305) == pytest.approx(0.05)
     assert 0 < learning_rate(optim, 304 * 7, 7, 305) < 1e-5
+
+
+def test_a_schedule_that_cannot_have_been_meant_is_remarked_upon() -> None:
+    assert remarks(OptimConfig(), 205) == []
+    assert "never falls in 60 epochs" in remarks(OptimConfig(), 60)[0]
+    assert "still warming up after 3 epochs" in remarks(OptimConfig(), 3)[0]
+    assert remarks(OptimConfig(schedule="cosine", warmup_epochs=2), 3) == []
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:

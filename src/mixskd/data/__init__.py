@@ -40,10 +40,12 @@ def load_data(config: DataConfig, seed: int) -> DataBundle:
     ``seed`` decides a hold-out, where one is needed. Raises UserError for anything that cannot be used.
     """
     data = _read(config, seed)
-    if config.per_class is None:
-        return data
-    few = data.train.subset(first_per_class(data.train.labels, config.per_class))
-    return dataclasses.replace(data, train=few)
+    if config.flip is not None:
+        data = dataclasses.replace(data, flip=config.flip)
+    if config.per_class is not None:
+        few = data.train.subset(first_per_class(data.train.labels, config.per_class))
+        data = dataclasses.replace(data, train=few)
+    return data
 
 
 def _read(config: DataConfig, seed: int) -> DataBundle:

@@ -21,6 +21,7 @@ from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
 from mixskd.data.shards import Member
 from mixskd.distributed import World
+from mixskd.errors import UserError
 from mixskd.needs import Batch
 
 
@@ -177,9 +178,12 @@ class WorkerBatches:
     def load(self, items: list[list[Item]]) -> Iterator[dict[str, Tensor]]:
         """The samples of each of ``items``, in order; fp32 ``images``, and ``views`` and ``partners`` if there are."""
         self.items[:] = items
-        for samples in ahead(self.loader, self.device):
-            labels = samples.pop("labels")
-            yield {"labels": labels, **{name: self._normalised(x) for name, x in samples.items()}}
+        try:
+            for samples in ahead(self.loader, self.device):
+                labels = samples.pop("labels")
+                yield {"labels": labels, **{name: self._normalised(x) for name, x in samples.items()}}
+        except UserError as error:  # from a worker it comes behind that process's traceback
+            raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
 
     def _normalised(self, x: Tensor) -> Tensor:
         return self.normalise(x) if x.ndim == 4 else self.normalise(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,12 @@ from mixskd.training.building import build_method
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.engine import choose_engine, prepare
 from mixskd.training.interrupt import Interrupt
+from mixskd.training.position import Position
 from mixskd.training.progress import Progress
 from mixskd.training.run_folder import RunFolder, provenance
-from mixskd.training.schedule import learning_rate
+from mixskd.training.schedule import learning_rate, remarks
 from mixskd.training.step import TrainStep
 from mixskd.training.tally import Tally
-
-
-@dataclass
-class Position:
-    """Where a run stands; part of the checkpoint."""
-
-    step: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    images: int = 0
 
 
 class Trainer:
@@ -56,7 +46,7 @@ class Trainer:
         self.precision = engine.precision
         torch.manual_seed(run.seed)
         self.data = load_data(experiment.data, run.seed)
-        self.notes = [*self.data.notes, *notes]
+        self.notes = [*self.data.notes, *notes, *remarks(experiment.optim, run.epochs)]
         method = build_method(experiment, self.data)
         self.needs = method.needs
         if run.sync_bn:

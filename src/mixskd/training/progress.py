@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -13,9 +12,7 @@ from rich.progress import Progress as RichProgress
 from torch import Tensor
 
 from mixskd.config import Experiment
-
-if TYPE_CHECKING:
-    from mixskd.training.loop import Position
+from mixskd.training.position import Position
 
 
 class Progress:

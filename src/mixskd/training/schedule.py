@@ -1,4 +1,4 @@
-"""The learning rate, a pure function of the step (METHODS of the paper: linear warm-up, then steps or a cosine)."""
+"""The learning rate, a pure function of the step (linear warm-up, then steps or a cosine)."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: i
         span = max(epochs - optim.warmup_epochs, 1)
         return optim.lr / 2 * (1 + math.cos(math.pi * (epoch - optim.warmup_epochs) / span))
     return optim.lr * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
+
+
+def remarks(optim: OptimConfig, epochs: int) -> list[str]:
+    """What a person may not have meant by the schedule of a run of ``epochs``."""
+    found = []
+    if optim.warmup_epochs >= epochs:
+        found.append(
+            f"the learning rate is still warming up after {epochs} epochs; set a smaller --optim.warmup-epochs"
+        )
+    elif optim.schedule == "step" and all(milestone >= epochs for milestone in optim.milestones):
+        found.append(
+            f"the learning rate never falls in {epochs} epochs; set --optim.milestones, or --optim.schedule cosine"
+        )
+    return found

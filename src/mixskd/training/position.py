@@ -1,0 +1,15 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Position:
+    """Where a run stands; part of the checkpoint."""
+
+    step: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
