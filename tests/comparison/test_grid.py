@@ -11,7 +11,7 @@ from mixskd.cli import main
 from mixskd.comparison.comparing import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
-from mixskd.config import read_yaml
+from mixskd.config import difference, read_yaml
 from mixskd.errors import UserError
 
 SMALL = {"backbones": ["wrn_10_1"], "data": {"source": "digits", "per_class": 8}, "run": {"epochs": 6, "batch_size": 8}}
@@ -63,6 +63,13 @@ def test_the_product_with_its_settings(tmp_path: Path) -> None:
     assert (run.backbone, run.data.augment, run.run.seed, run.run.batch_size) == ("wrn_10_2", "cutout", 5, 16)
     assert run.data.per_class == 8
     assert run.out == str(tmp_path / "big-wrn_10_2-cutout-seed5")
+
+
+def test_the_file_of_a_run_is_a_grid_of_one(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, methods="mixup[alpha=0.3]", seeds="4").values()
+    run.files.claim(run.experiment, resume=False)
+    (again,) = plan(grid_from({**read_yaml(run.files.config), "seeds": [4]}), tmp_path / "other")
+    assert not difference(run.experiment, again.experiment)
 
 
 def test_a_recipe_lends_its_options_to_its_own_method(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     ``methods`` is a list of arms as :func:`parse_arm` reads them, or a mapping from labels to options. Raises UserError
     for anything that does not belong.
     """
-    values = dict(values)
+    values = {key: value for key, value in values.items() if key != "out"}  # a run's file names its own folder
     allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "method"]
     for key in values:
         if str(key).split(".")[0] not in allowed:

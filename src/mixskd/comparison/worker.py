@@ -24,12 +24,13 @@ ELSEWHERE = 75  # the exit code of a run that another process is at
 
 
 class Worker:
-    """The parent's end of a worker that runs under ``environment`` (that of this process by default)."""
+    """The parent's end of a worker with this ``environment`` and working directory (those of this process if None)."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mixskd.comparison.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment, cwd=directory, start_new_session=True,
         )  # fmt: skip
 
     def run(self, folder: Path, name: str) -> int:

@@ -35,7 +35,7 @@ class Ray:
         self.references: list[Any] = []
 
     def submit(self, folder: Path, name: str) -> Future[int]:
-        self.references.append(self.task.remote(folder.absolute(), name))
+        self.references.append(self.task.remote(Path.cwd(), folder, name))
         return self.references[-1].future()
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class Ray:
             self.ray.shutdown()
 
 
-def run_alone(folder: Path, name: str) -> int:
-    """Carry out a run in a worker of its own; the exit code."""
-    with Worker() as worker:
+def run_alone(directory: Path, folder: Path, name: str) -> int:
+    """Carry out a run in a worker of its own that starts in ``directory``; the exit code."""
+    with Worker(directory=directory) as worker:
         return worker.run(folder, name)
