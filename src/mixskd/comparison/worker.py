@@ -27,6 +27,8 @@ class Worker:
     """The parent's end of a worker with this ``environment`` and working directory (those of this process if None)."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
+        # Threads that numpy starts on import would be there at the fork, and missing behind it.
+        environment = {"OPENBLAS_NUM_THREADS": "1", **(environment or os.environ)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mixskd.comparison.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
