@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 import mixskd
 from mixskd import config, recipes
 from mixskd.comparison import command as comparison
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, exit_code, nearest
 
 SHORT_FLAGS = {
     "data": "data.source",
@@ -216,20 +215,17 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N, 1 if a run failed."""
-    try:
-        words, dotted = split_dotted(sys.argv[1:] if argv is None else argv)
-        arguments, unknown_words = build_parser().parse_known_args(words)
-        if not hasattr(arguments, "recipe"):
-            unknown_words += [f"--{key}" for key in dotted]
-        if unknown_words:
-            flags = [*re.findall(r"--[\w-]+", arguments.usage), *(f"--{key}" for key in config.known_keys())]
-            word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
-            raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
-        arguments.dotted = dotted
-        return arguments.function(arguments) or 0
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _act(sys.argv[1:] if argv is None else argv))
+
+
+def _act(argv: Sequence[str]) -> int | None:
+    words, dotted = split_dotted(argv)
+    arguments, unknown_words = build_parser().parse_known_args(words)
+    if not hasattr(arguments, "recipe"):
+        unknown_words += [f"--{key}" for key in dotted]
+    if unknown_words:
+        flags = [*re.findall(r"--[\w-]+", arguments.usage), *(f"--{key}" for key in config.known_keys())]
+        word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
+        raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
+    arguments.dotted = dotted
+    return arguments.function(arguments)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -20,3 +22,17 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a ``name`` that is none of the ``choices`` of its ``kind``."""
     choices = sorted(choices)
     return UserError(f"unknown {kind} {name!r}{nearest(name, choices)}; choose from {', '.join(choices)}")
+
+
+def exit_code(act: Callable[[], int | None]) -> int:
+    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError; 130 after
+    Ctrl-C. Of several processes the first says the line.
+    """
+    try:
+        return act() or 0
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -46,7 +46,7 @@ def cifar_resnet(num_classes: int, *, name: str, stem_relu: bool = True) -> Stag
 
 
 class PreActBlock(nn.Module):
-    """BN-ReLU-conv twice, with a bare 1x1 convolution where the shape changes; no activation after the sum."""
+    """BN-ReLU-conv3x3 twice; where the shape changes, the shortcut is a bare 1x1 convolution of the activated input."""
 
     def __init__(self, inplanes: int, planes: int, stride: int) -> None:
         super().__init__()

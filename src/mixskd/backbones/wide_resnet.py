@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mixskd.backbones.resnet import PreActBlock
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
-
-
-class WideBlock(nn.Module):
-    """BN-ReLU-conv3x3 twice; where the shape changes, the shortcut is a 1x1 convolution of the activated input."""
-
-    def __init__(self, inplanes: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inplanes), nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(planes), nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        changes = stride > 1 or inplanes != planes
-        self.shortcut = nn.Conv2d(inplanes, planes, 1, stride, bias=False) if changes else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.bn1(x))
-        residual = x if self.shortcut is None else self.shortcut(y)
-        return self.conv2(torch.relu(self.bn2(self.conv1(y)))) + residual
 
 
 def wide_resnet(num_classes: int, *, depth: int = 16, width: int = 2) -> StagedBackbone:
@@ -38,8 +22,8 @@ def wide_resnet(num_classes: int, *, depth: int = 16, width: int = 2) -> StagedB
     widths = [16, 16 * width, 32 * width, 64 * width]
     stages = []
     for i in range(3):
-        group = [WideBlock(widths[i], widths[i + 1], 1 if i == 0 else 2)]
-        group += [WideBlock(widths[i + 1], widths[i + 1], 1) for _ in range(blocks - 1)]
+        group = [PreActBlock(widths[i], widths[i + 1], 1 if i == 0 else 2)]
+        group += [PreActBlock(widths[i + 1], widths[i + 1], 1) for _ in range(blocks - 1)]
         stages.append(OrderedDict[str, nn.Module]([(f"group{i + 1}", nn.Sequential(*group))]))
     stages[0] = OrderedDict([("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False)), *stages[0].items()])
     stages[-1] |= {"bn": nn.BatchNorm2d(widths[-1]), "relu": nn.ReLU()}

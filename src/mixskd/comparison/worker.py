@@ -8,6 +8,7 @@ code of the run. When its input closes, be it that its parent died, the run save
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -19,6 +20,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+
+from mixskd.errors import exit_code
 
 ELSEWHERE = 75  # the exit code of a run that another process is at
 
@@ -62,19 +65,22 @@ class Worker:
 
 def carry_out(folder: Path, name: str) -> int:
     """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; the exit code."""
-    from mixskd.cli import main
+    from mixskd.config import from_dict, read_yaml
+    from mixskd.training import train
+
+    run, settings = folder / name, settings_file(folder, name)
+
+    def act() -> None:
+        experiment = dataclasses.replace(from_dict(read_yaml(settings)), out=str(run))
+        train(experiment, resume=(run / "config.yaml").exists())
 
     with locked(lock_file(folder, name)) as mine:
         if not mine:
             return ELSEWHERE
-        run = folder / name
         if (run / "summary.json").exists():
             return 0
-        argv = ["train", "--config", str(settings_file(folder, name)), "--out", str(run)]
-        if (run / "config.yaml").exists():
-            argv.append("--resume")
-        print("mixskd", *argv, file=sys.stderr, flush=True)
-        return main(argv)
+        print(f"mixskd train --config {settings} --out {run}", file=sys.stderr, flush=True)
+        return exit_code(act)
 
 
 def settings_file(folder: Path, name: str) -> Path:
