@@ -106,7 +106,12 @@ def test_what_waits_is_seen(wait: Any) -> None:
     assert waits.seen
 
 
-@pytest.mark.parametrize("name", ["mixskd", "pskd", "bake"])
+QUICK = ("mixskd", "pskd", "bake")
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m not in QUICK)]
+)
 def test_it_compiles_once_and_gives_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
     torch._dynamo.reset()

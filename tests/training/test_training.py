@@ -136,6 +136,15 @@ def test_a_moving_average_is_what_is_deployed(tmp_path: Path, npz: Path) -> None
     assert not torch.equal(deployed["conv1.weight"], state["method"]["backbone.stages.0.conv1.weight"])
 
 
+def test_another_number_of_processes_is_said(tmp_path: Path, npz: Path) -> None:
+    out, options = tmp_path / "run", settings()
+    assert mixskd.train(data=str(npz), out=str(out), **options)["notes"] == []
+    state = load_checkpoint(out / "checkpoint.pt")
+    save_checkpoint(out / "checkpoint.pt", {**state, "sums": 2 * state["sums"]})
+    (note,) = mixskd.train(data=str(npz), out=str(out), resume=True, **options)["notes"]
+    assert note.startswith("resumed by 1 process(es) a run of 2")
+
+
 def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:
     options = settings(epochs=3)
     options["optim"]["lr"] = 1e30

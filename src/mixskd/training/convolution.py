@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# Where one matrix product beats the library, in positions of the output. At 4 x 4 and fewer: AVX512-BF16 1.1x, AMX 4x;
-# with a stride, up to 16 x 16: AVX512-BF16 1.2x to 1.8x, AMX 3.7x. Elsewhere it loses (benchmarks/README.md).
-SMALL_MAP, STRIDED_MAP = 16, 256
+# Where one matrix product beats the library. On maps of 4 x 4 and fewer: AVX512-BF16 1.1x, AMX 4x. With a stride, up to
+# 16 x 16 and from 128 channels on: AVX512-BF16 1.8x; thinner ones lose within a step (benchmarks/README.md).
+SMALL_MAP, STRIDED_MAP, STRIDED_CHANNELS = 16, 256, 128
 
 
 class SmallMapConvolutions(TorchFunctionMode):
@@ -39,7 +39,7 @@ def _applies(images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: An
         return False
     if images.device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    positions, strided = 1, max(stride) > 1 and weight[0, 0].numel() > 1
+    positions, strided = 1, max(stride) > 1 and weight[0, 0].numel() > 1 and weight.shape[1] >= STRIDED_CHANNELS
     for size, kernel, step, pad in zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True):
         positions *= (size + 2 * pad - kernel) // step + 1
     return positions <= (STRIDED_MAP if strided else SMALL_MAP)

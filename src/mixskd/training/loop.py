@@ -191,6 +191,11 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.position = Position(**state["position"])
         self.tally = Tally(self.shares_of(state["sums"]))
+        if (before := len(state["sums"])) != self.world.size:
+            self.notes.append(
+                f"resumed by {self.world.size} process(es) a run of {before}: the same images in the same order, but "
+                "batch statistics, mixes and pairs are drawn within each process, so the bits differ"
+            )
         if self.world.first:
             self.folder.write_metrics(self.position.rows)
 
