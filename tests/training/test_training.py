@@ -21,6 +21,7 @@ from mixskd.errors import UserError
 from mixskd.files import replacing
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
+from mixskd.training.step import TrainStep
 
 COMMAND = [sys.executable, "-m", "mixskd", "train", "--backbone", "wrn_10_1", "--batch-size", "64", "--epochs", "2"]
 COMMAND += ["--run.checkpoint-every-steps", "5"]
@@ -207,6 +208,41 @@ def test_cuda_agrees_with_the_cpu() -> None:
     on_gpu = type(draws)(draws.lam.cuda(), draws.permutation.cuda())
     got = method.cuda()(images.cuda(), labels.cuda(), on_gpu)["loss"].item()
     assert got == pytest.approx(expected, rel=1e-3)
+
+
+def cut_off(device: str, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """The end of a run of 18 steps, and of one that died in its 14th and went on from its 12th."""
+    options = settings(epochs=6, device=device, deterministic=True, checkpoint_every_steps=4)
+    mixskd.train(data=str(npz), out=str(tmp_path / "whole"), **options)
+    calls, step = iter(range(13)), TrainStep.__call__
+
+    def dying(*args: object, **kwargs: object) -> object:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", dying)
+        with pytest.raises(KeyboardInterrupt):
+            mixskd.train(data=str(npz), out=str(tmp_path / "cut"), **options)
+    mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options)
+    return [load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut")]
+
+
+def test_resume_within_an_epoch_is_exact(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = cut_off("cpu", tmp_path, npz, monkeypatch)
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+@pytest.mark.gpu
+def test_resume_is_exact_on_cuda_where_deterministic(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        whole, cut = cut_off("cuda", tmp_path, npz, monkeypatch)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
 def test_all_heads_and_tensorboard(tmp_path: Path, npz: Path) -> None:
