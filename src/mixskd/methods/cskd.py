@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,11 +41,15 @@ class CSKD(Method):
     def needs(self) -> DataNeeds:
         return DataNeeds(partners=1)
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
+        partners = take(extra, "partners")[:, 0]
+        if draws is not None:
+            images, partners = draws(images), draws(partners)
         logits = self.backbone(images)
         with torch.no_grad():  # in training mode: the partners move the running statistics too
-            target = self.backbone(take(extra, "partners")[:, 0])
-        cls = cross_entropy(logits, labels)
+            target = self.backbone(partners)
+        classify = cross_entropy if draws is None else draws.cross_entropy
+        cls = classify(logits, labels)
         class_wise = kl_divergence(logits, target, self.config.temperature)
         loss = cls + self.config.weight * class_wise
         return {"loss": loss, "output": logits, "cls": cls, "class_wise": class_wise}
@@ -78,11 +82,4 @@ class CSKDMixup(CSKD):
         return sample_mix(images, self.config.alpha, generator=generator)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        mix = draws or self.draw(images)
-        logits = self.backbone(mix(images))
-        with torch.no_grad():
-            target = self.backbone(mix(take(extra, "partners")[:, 0]))
-        cls = mix.cross_entropy(logits, labels)
-        class_wise = kl_divergence(logits, target, self.config.temperature)
-        loss = cls + self.config.weight * class_wise
-        return {"loss": loss, "output": logits, "cls": cls, "class_wise": class_wise}
+        return super().forward(images, labels, draws or self.draw(images), **extra)
