@@ -79,7 +79,9 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
     Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
     """
     from mixskd.methods import METHODS, make_config
+    from mixskd.plugins import load_plugins
 
+    load_plugins()
     experiment = from_dict(nest(values))
     name = experiment.method.name
     if name not in METHODS:

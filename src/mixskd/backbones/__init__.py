@@ -13,6 +13,7 @@ from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
 from mixskd.errors import unknown
+from mixskd.plugins import load_plugins
 
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
     **CIFAR_RESNETS,
@@ -29,6 +30,7 @@ def build_backbone(name: str, num_classes: int) -> StagedBackbone:
 
     Raises UserError for an unknown name, with the nearest one, and for a model of timm that cannot be cut into stages.
     """
+    load_plugins()
     if name.startswith(PREFIX):
         return timm_backbone(name, num_classes)
     if name in BACKBONES:

@@ -11,10 +11,12 @@ from mixskd import recipes
 from mixskd.backbones import BACKBONES, build_backbone
 from mixskd.data import DATASETS
 from mixskd.methods import METHODS, MixSKD
+from mixskd.plugins import load_plugins
 
 
 def methods() -> list[dict[str, Any]]:
     """Each objective with the first line of its docstring."""
+    load_plugins()
     return [{"method": name, "objective": (kind.__doc__ or "").splitlines()[0]} for name, kind in METHODS.items()]
 
 
@@ -23,6 +25,7 @@ def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
 
     The discriminators, which are not part of the paper's counts, are left out.
     """
+    load_plugins()
     rows = []
     for name in BACKBONES:
         with torch.device("meta"):
