@@ -103,7 +103,7 @@ class RunConfig:
         checkpoint_every_steps: save within epochs too; 0 for at their end only.
         checkpoint_every_epochs: epochs between two checkpoints at their end; the last epoch is always saved.
         evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
-        log_every: steps between two readings of the losses for the progress bar.
+        log_every: steps between two readings of the losses, to show them and to stop a run that has diverged.
         progress: show the bar and a line an epoch.
         tensorboard: write the epochs' figures for TensorBoard as well.
         sync_bn: batch norm over the images of all processes (GPUs only).

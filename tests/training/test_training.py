@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +154,23 @@ def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> 
         UserError, match=r"the loss term '\w+' became NaN or infinite at step \d+; no checkpoint was written yet"
     ):
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
+
+
+def test_a_diverged_run_does_not_wait_for_the_end_of_its_epoch(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = settings(epochs=1, batch_size=2, log_every=3)
+    options["optim"]["lr"] = 1e30
+    update, steps = TrainStep.__call__, []
+
+    def counted(*args: Any) -> dict[str, torch.Tensor]:
+        steps.append(len(steps) + 1)
+        return update(*args)
+
+    monkeypatch.setattr(TrainStep, "__call__", counted)
+    with pytest.raises(UserError, match="became NaN or infinite at step"):
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
+    assert steps == [1, 2, 3]  # of six
 
 
 def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Path) -> None:

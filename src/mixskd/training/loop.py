@@ -88,6 +88,8 @@ class Trainer:
                 for batch in self.loader.epoch(epoch, first):
                     self.update(batch, epoch)
                     progress.advance(self.position, self.tally.sums, epoch, self.learning_rate)
+                    if self.position.step % self.experiment.run.log_every == 0:
+                        self.check_finite()
                     stop = interrupt.signal()
                     if stop or self.due():
                         self.save()
