@@ -39,7 +39,9 @@ def train_loader(data, batch: int, **options):
     return make_train_loader(data, DataConfig(**{"workers": 0, **options}), batch, CPU, seed=0)
 
 
-def test_digits() -> None:
+def test_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()  # a name means the data set, ./digits would be the folder
+    monkeypatch.chdir(tmp_path)
     data = load("digits")
     assert (len(data.train) + len(data.test), len(data.classes), data.image_size) == (1797, 10, 16)
 

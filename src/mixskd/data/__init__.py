@@ -52,17 +52,20 @@ def _read(config: DataConfig, seed: int) -> DataBundle:
     path = Path(config.source).expanduser()
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size)
-    if is_shards(config.source):
+    if config.source == "digits":
+        data = load_digits(config.holdout, seed)
+    elif is_shards(config.source):
         return load_shards(config.source, config.image_size or 224, config.holdout, seed)
-    if path.is_dir():
+    elif path.is_dir():
         return load_folder(path, config.image_size or 224, config.holdout, seed, skip_bad=config.skip_bad_images)
-    if config.source != "digits" and not path.is_file():
-        if len(path.parts) > 1 or path.suffix:
-            raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
-        raise unknown("data set", config.source, ["digits", *NAMED])
-    if config.source != "digits" and path.suffix != ".npz":
+    elif path.is_file() and path.suffix == ".npz":
+        data = load_npz(path, config.holdout, seed)
+    elif path.is_file():
         raise UserError(f"{path} is neither a folder nor an .npz file")
-    data = load_digits(config.holdout, seed) if config.source == "digits" else load_npz(path, config.holdout, seed)
+    elif len(path.parts) > 1 or path.suffix:
+        raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
+    else:
+        raise unknown("data set", config.source, ["digits", *NAMED])
     if config.image_size not in (None, data.image_size):
         raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
     return data
