@@ -88,6 +88,7 @@ def evaluate_model(
         count += len(labels)
     model.train(was_training)
     world = world or World()
-    scores = {name: 100 * metric.compute().item() for name, metric in metrics.items()}  # over all processes
+    # Over all processes; the metrics are fp32, and the digits beyond these are its rounding.
+    scores = {name: round(100 * metric.compute().item(), 5) for name, metric in metrics.items()}
     total = int(world.total(torch.tensor(count, device=device)).item())
     return {**scores, "loss": world.total(loss).item() / total, "images": total}
