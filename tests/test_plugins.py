@@ -40,6 +40,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     load_plugins.cache_clear()
     yield tmp_path / "plugged_module.py"
+    forget()
+
+
+def forget() -> None:
+    """As in a process that has not met the plugin."""
     sys.modules.pop("plugged_module", None)
     METHODS.pop("plugged", None)
     BACKBONES.pop("plugged_net", None)
@@ -53,7 +58,20 @@ def test_a_plugin_is_named_like_any_other(installed: Path, capsys: pytest.Captur
     assert {"method": "plugged", "objective": "Plain training by another name."} in json.loads(capsys.readouterr().out)
     small = ["--backbone", "plugged_net", "--data.per_class", "2", "--epochs", "1", "--optim.warmup_epochs", "0"]
     assert main(["train", "--method", "plugged", *small, "--batch-size", "20", "--out", "run"]) == 0
+    forget()
     assert main(["evaluate", "run", "--json"]) == 0
+    forget()
+    assert main(["compare", "--table", "."]) == 0
+
+
+def test_the_run_of_a_plugin_that_is_gone(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    installed.write_text("")
+    folder = Path("of-another-machine")
+    folder.mkdir()
+    (folder / "config.yaml").write_text("method: {name: plugged}\nbackbone: wrn_10_1\n")
+    (folder / "summary.json").write_text('{"last": {"top1": 1.0}, "best_on_test": {"top1": 1.0, "epoch": 1}}')
+    assert main(["compare", "--table", "."]) == 2
+    assert "unknown method 'plugged'" in capsys.readouterr().err
 
 
 def test_a_broken_plugin_is_named(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:

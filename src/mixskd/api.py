@@ -8,7 +8,6 @@ from typing import Any
 
 from mixskd import recipes
 from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain
-from mixskd.errors import unknown
 
 
 def benchmark(
@@ -78,15 +77,11 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
 
     Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
     """
-    from mixskd.methods import METHODS, make_config
-    from mixskd.plugins import load_plugins
+    from mixskd.methods import make_config, method_class
 
-    load_plugins()
     experiment = from_dict(nest(values))
     name = experiment.method.name
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    options = plain(dataclasses.asdict(make_config(METHODS[name].Config, experiment.method.options)))
+    options = plain(dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options)))
     experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
     if "out" not in values:
         experiment = dataclasses.replace(experiment, out=default_out(experiment, resume=resume))

@@ -13,7 +13,7 @@ from mixskd.config import Experiment, difference, from_dict, merge, nest, read_y
 from mixskd.data import load_data
 from mixskd.errors import UserError
 from mixskd.files import slug
-from mixskd.methods import METHODS
+from mixskd.methods import method_class
 from mixskd.report.cost import images_forwarded
 from mixskd.training.run_folder import RunFolder
 
@@ -121,7 +121,7 @@ def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment)
 
 def _taught_by(experiment: Experiment) -> str | None:
     """The method of the teacher that has yet to be trained for this experiment."""
-    taught_by = METHODS[experiment.method.name].taught_by
+    taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 
 

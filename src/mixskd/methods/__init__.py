@@ -1,5 +1,6 @@
 """The training objectives, by name. A new one is a file beside these and a line here."""
 
+from mixskd.errors import unknown
 from mixskd.methods.augmix_jsd import AugMixJSD
 from mixskd.methods.bake import BAKE
 from mixskd.methods.base import Method
@@ -24,6 +25,7 @@ from mixskd.methods.sad import SAD
 from mixskd.methods.tfkd_reg import TfKDReg
 from mixskd.methods.tfkd_self import TfKDSelf
 from mixskd.methods.virtual_softmax import VirtualSoftmax
+from mixskd.plugins import load_plugins
 
 METHODS: dict[str, type[Method]] = {
     "baseline": Baseline,
@@ -53,3 +55,11 @@ METHODS: dict[str, type[Method]] = {
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,
 }
+
+
+def method_class(name: str) -> type[Method]:
+    """The method called ``name``, a plugin's included. Raises UserError for an unknown name, with the nearest one."""
+    load_plugins()
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]

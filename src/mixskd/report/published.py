@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment
-from mixskd.methods import METHODS, make_config
+from mixskd.methods import make_config, method_class
 
 EPOCHS = {"imagenet": 305}  # 205 elsewhere
 
@@ -36,7 +36,7 @@ def published(experiment: Experiment) -> Published | None:
 
     A method with other hyper-parameters than the published run's has none.
     """
-    kind = METHODS[experiment.method.name]
+    kind = method_class(experiment.method.name)
     data = Path(experiment.data.source).stem
     own = make_config(kind.Config, experiment.method.options)
     for row in _rows():

@@ -7,7 +7,7 @@ from mixskd.config import Experiment
 from mixskd.data import DataBundle
 from mixskd.deploy.model_file import load_model
 from mixskd.errors import UserError
-from mixskd.methods import METHODS, make_config
+from mixskd.methods import make_config, method_class
 from mixskd.methods.base import Method
 
 
@@ -19,7 +19,7 @@ def build_method(experiment: Experiment, data: DataBundle) -> Method:
             f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {data.image_size}; "
             f"set --data.image-size {backbone.default_size}"
         )
-    method_type = METHODS[experiment.method.name]
+    method_type = method_class(experiment.method.name)
     method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
     method.prepare(len(data.train), load_model)
     return method
