@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, check_not_negative, check_positive, nearest
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be 1 or more, not {value}")
-        if self.workers < 0:
-            raise UserError(f"data.workers must be 0 or more, not {self.workers}")
+        check_not_negative(**{"data.workers": self.workers})
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,10 @@ class OptimConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "decay"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"optim.{name} must be above 0, not {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optim.{name} must be 0 or above, not {getattr(self, name)}")
+        check_positive(**{f"optim.{name}": getattr(self, name) for name in ("lr", "decay")})
+        check_not_negative(
+            **{f"optim.{name}": getattr(self, name) for name in ("momentum", "weight_decay", "warmup_epochs")}
+        )
         if self.schedule not in ("step", "cosine"):
             raise UserError(f"optim.schedule must be step or cosine, not {self.schedule!r}")
         if not 0 <= self.ema < 1:
@@ -144,9 +141,7 @@ class RunConfig:
         for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every_epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("seed", "checkpoint_every_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"run.{name} must be 0 or more, not {getattr(self, name)}")
+        check_not_negative(**{f"run.{name}": getattr(self, name) for name in ("seed", "checkpoint_every_steps")})
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"run.precision must be auto, fp32, bf16 or fp16, not {self.precision!r}")
         for name in ("compile", "cuda_graphs"):

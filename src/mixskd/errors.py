@@ -24,6 +24,26 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}{nearest(name, choices)}; choose from {', '.join(choices)}")
 
 
+def check_positive(**values: float) -> None:
+    """Raises UserError naming the first of ``values`` that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} must be above 0, not {value}")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raises UserError naming the first of ``values`` that is below 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{name} must be 0 or above, not {value}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError if ``value`` is none of ``choices``."""
+    if value not in choices:
+        raise unknown(name, value, choices)
+
+
 def exit_code(act: Callable[[], int | None]) -> int:
     """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError; 130 after
     Ctrl-C. Of several processes the first says the line.

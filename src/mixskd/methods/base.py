@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import build
 from mixskd.errors import UserError, unknown
+from mixskd.errors import check_choice as check_choice
+from mixskd.errors import check_not_negative as check_not_negative
+from mixskd.errors import check_positive as check_positive
 from mixskd.needs import DataNeeds
 
 
@@ -82,23 +85,3 @@ class Method(nn.Module):
         ``extra`` is what ``needs`` asks for, under the names given there.
         """
         raise NotImplementedError
-
-
-def check_positive(**values: float) -> None:
-    """Raises UserError naming the first of ``values`` that is not above 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"{name} must be above 0, not {value}")
-
-
-def check_not_negative(**values: float) -> None:
-    """Raises UserError naming the first of ``values`` that is below 0."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise UserError(f"{name} must be 0 or above, not {value}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises UserError if ``value`` is none of ``choices``."""
-    if value not in choices:
-        raise unknown(name, value, choices)
