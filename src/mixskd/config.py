@@ -66,6 +66,7 @@ class OptimConfig:
         warmup_epochs: of linear warm-up, per iteration.
         milestones: 0-based epochs from which ``step`` multiplies the rate by ``decay`` once more.
         decay: that factor.
+        clip_norm: the norm, over all parameters, to which a longer gradient is scaled down; 0 for never, as published.
         ema: decay of a moving average of the weights, which is then evaluated and deployed; 0 for none.
     """
 
@@ -77,13 +78,13 @@ class OptimConfig:
     warmup_epochs: float = 5
     milestones: tuple[int, ...] = (105, 155)
     decay: float = 0.1
+    clip_norm: float = 0.0
     ema: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(**{f"optim.{name}": getattr(self, name) for name in ("lr", "decay")})
-        check_not_negative(
-            **{f"optim.{name}": getattr(self, name) for name in ("momentum", "weight_decay", "warmup_epochs")}
-        )
+        not_negative = ("momentum", "weight_decay", "warmup_epochs", "clip_norm")
+        check_not_negative(**{f"optim.{name}": getattr(self, name) for name in not_negative})
         if self.schedule not in ("step", "cosine"):
             raise UserError(f"optim.schedule must be step or cosine, not {self.schedule!r}")
         if not 0 <= self.ema < 1:

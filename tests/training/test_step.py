@@ -135,6 +135,22 @@ def test_parts_of_a_batch_are_one_update() -> None:
     assert torch.allclose(weights(1), weights(4), atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
+    def change(clip_norm: float) -> Tensor:
+        method = make_method("label_smoothing").eval()
+        before = torch.cat([p.detach().flatten() for p in method.parameters()])
+        optim = OptimConfig(lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=clip_norm)
+        TrainStep(method, optim, CPU, Engine(), accumulate)(make_batch(method.needs, 0), 1.0, seed=0)
+        return torch.cat([p.detach().flatten() for p in method.parameters()]) - before
+
+    whole = change(0.0)  # minus the gradient
+    norm = whole.norm()
+    for bound in (norm / 3, norm * 3):
+        expected = whole * (bound / norm).clamp(max=1)
+        assert torch.allclose(change(bound.item()), expected, atol=1e-5 * norm.item())
+
+
 def test_the_tally_names_the_first_bad_step() -> None:
     tally = Tally({"loss": torch.tensor(1.0), "cls": torch.tensor(2.0)})
     for i, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):

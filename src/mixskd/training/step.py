@@ -49,8 +49,10 @@ class TrainStep:
             sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             options: dict[str, Any] = {sync: False, "static_graph": True}
             self.forward = DistributedDataParallel(self.method, **options)
+        self.clip_norm = optim.clip_norm
+        self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
-            [p for p in method.parameters() if p.requires_grad],
+            self.parameters,
             lr=optim.lr,
             momentum=optim.momentum,
             nesterov=optim.nesterov,
@@ -80,6 +82,9 @@ class TrainStep:
 
     def _update(self, parts: list[tuple[Batch, Any]]) -> dict[str, Tensor]:
         terms = [self._backward(batch, draws) for batch, draws in parts]
+        if self.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
