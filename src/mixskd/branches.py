@@ -14,14 +14,22 @@ from mixskd.losses import full_precision
 class AuxiliaryBranches(nn.Module):
     """The branches b_1 .. b_{K-1} of MixSKD Eq. 1 and 2: after stage k, fresh copies of the stages after it (zeta_k).
 
-    Gives Tables 6 to 11 of the paper for its backbones, and the like for any other.
+    Gives Tables 6 to 11 of the paper for its backbones, and the like for any other. On a backbone that started from
+    weights that exist, the copies start from them too, so that no random branch disturbs what it has learnt.
     """
 
     def __init__(self, backbone: StagedBackbone) -> None:
         super().__init__()
         branches = range(1, len(backbone.stages))
-        self.alignments = nn.ModuleList(backbone.fresh_tail(k) for k in branches)
+        self.alignments = nn.ModuleList(self._alignment(backbone, k) for k in branches)
         self.heads = nn.ModuleList(Head(backbone.feature_dim, backbone.num_classes) for _ in branches)
+
+    @staticmethod
+    def _alignment(backbone: StagedBackbone, k: int) -> nn.Sequential:
+        tail = backbone.fresh_tail(k)
+        if backbone.pretrained:
+            tail.load_state_dict(nn.Sequential(*backbone.stages[k:]).state_dict())
+        return tail
 
     def logits(self, backbone: StagedBackbone, images: Tensor) -> dict[str, Tensor]:
         """``branch1`` .. ``branch{K-1}`` and ``backbone``: the logits ``B x N`` of all K classifiers."""

@@ -18,6 +18,7 @@ from mixskd.errors import UserError, exit_code, nearest
 SHORT_FLAGS = {
     "data": "data.source",
     "backbone": "backbone",
+    "weights": "weights",
     "method": "method.name",
     "epochs": "run.epochs",
     "batch-size": "run.batch_size",
@@ -165,6 +166,7 @@ def build_parser() -> Parser:
         p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
         p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
         p.add_argument("--backbone", help="see mixskd list backbones; or timm/NAME, for a convolutional model of timm")
+        p.add_argument("--weights", help="what to start from: a run's folder, a file of weights, or pretrained")
         p.add_argument("--method", help="see mixskd list methods")
         p.add_argument("--batch-size", help="original images an update")
         p.add_argument("--seed")

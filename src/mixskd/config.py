@@ -162,9 +162,17 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that a run depends on; ``config.yaml`` of a run folder."""
+    """All that a run depends on; ``config.yaml`` of a run folder.
+
+    Args:
+        backbone: the network that is deployed, by name.
+        weights: what it starts from: a run folder, a file with a state dict, or ``pretrained`` for those that
+            torchvision or timm publish; initialised at random if not given.
+        out: the run's folder.
+    """
 
     backbone: str = "cifar_resnet18"
+    weights: str | None = None
     method: MethodChoice = field(default_factory=MethodChoice)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

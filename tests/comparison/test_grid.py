@@ -151,6 +151,13 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, capsys: p
     assert "another configuration" in capsys.readouterr().err
 
 
+def test_weights_of_all_runs_and_of_one_arm(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, methods="mixup,own=mixup[weights=runs/b],tfkd_self", seeds="0", weights="runs/a")
+    assert {run.label: run.experiment.weights for run in runs.values()} == {
+        "mixup": "runs/a", "own": "runs/b", "tfkd_self": "runs/a", "baseline": "runs/a",
+    }  # fmt: skip
+
+
 def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid"
     assert main(["compare", "--methods", "tfkd_self", "--seeds", "0", "--out", str(out), "--dry-run"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def test_every_published_value_is_of_something_that_exists() -> None:
         assert value.top1 == row["top1"]
     experiment = build_experiment({"backbone": "cifar_resnet18", "method": "mixskd", "data": "cifar100"})
     assert published(experiment).top1 == 80.32  # type: ignore[union-attr]
+    assert published(dataclasses.replace(experiment, weights="pretrained")) is None
 
 
 def test_markdown_and_latex_escape_what_they_must() -> None:

@@ -58,6 +58,7 @@ class StagedBackbone(nn.Module):
         self.feature_dim, self.num_classes = head.in_features, head.out_features
         self.min_size, self.default_size = min_size, default_size
         self.head_name = head_name
+        self.pretrained = False  # whether it started from weights that exist
         self._initialise = initialise
         if initialise is not None:
             initialise(self)

@@ -35,7 +35,7 @@ class Bench:
             prepare(self.device, deterministic=experiment.run.deterministic)
         torch.manual_seed(experiment.run.seed)
         data = benchmark_data(experiment)
-        method = build_method(experiment, data)
+        method, _ = build_method(experiment, data)
         self.needs, run = method.needs, experiment.run
         self.loader = make_train_loader(
             data, experiment.data, run.batch_size, self.device, run.seed, method.needs, world

@@ -13,7 +13,7 @@ from mixskd import recipes
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
 from mixskd.config import merge, nest, read_yaml
 
-SETTING_FLAGS = {"data": "data.source", "epochs": "run.epochs", "batch-size": "run.batch_size"}
+SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--augments", help="comma-separated values of data.augment")
     p.add_argument("--seeds", help="comma-separated; 0,1,2 by default")
     p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
+    p.add_argument("--weights", help="what all runs start from: a run's folder, a file of weights, or pretrained")
     p.add_argument("--epochs", help="passes over the training images")
     p.add_argument("--batch-size", help="original images an update")
     p.add_argument("--config", metavar="FILE.yaml", help="a grid and its settings, over the recipe and under the flags")

@@ -78,7 +78,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     for anything that does not belong.
     """
     values = {key: value for key, value in values.items() if key != "out"}  # a run's file names its own folder
-    allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "method"]
+    allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "weights", "method"]
     for key in values:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {key!r} in the grid{nearest(str(key), allowed)}")
@@ -120,7 +120,7 @@ def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:
 def parse_arm(text: Any) -> Arm:
     """``METHOD``, ``METHOD[key=value,...]`` or ``LABEL=METHOD[...]``; a key without a dot is an option of the method.
 
-    Any other setting goes by its dotted name: ``mixup[alpha=0.2,run.batch_size=128]``.
+    Any other setting goes by its dotted name (``mixup[alpha=0.2,run.batch_size=128]``), ``weights`` by that.
     """
     match = re.fullmatch(r"(?:([^=\[\]]+)=)?\s*(\w+)\s*(?:\[(.*)\])?", str(text).strip())
     if not match:
@@ -141,7 +141,9 @@ def _arm(label: str, options: Any) -> Arm:
     if not isinstance(options, Mapping):
         raise UserError(f"the method {label!r} of the grid must hold options, not {options!r}")
     named = {"name": label, **options} if "method.name" not in options else dict(options)
-    return Arm(label, {key if "." in key else f"method.{key}": value for key, value in named.items()})
+    return Arm(
+        label, {key if "." in key or key == "weights" else f"method.{key}": value for key, value in named.items()}
+    )
 
 
 def split_outside_brackets(text: str) -> list[str]:

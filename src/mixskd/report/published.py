@@ -34,8 +34,10 @@ def _rows() -> list[dict[str, Any]]:
 def published(experiment: Experiment) -> Published | None:
     """What is published for this data set (its file may be called so), backbone, policy and method, if anything.
 
-    A method with other hyper-parameters than the published run's has none.
+    A method with other hyper-parameters than the published run's has none, nor has a run that starts from weights.
     """
+    if experiment.weights is not None:
+        return None
     kind = method_class(experiment.method.name)
     data = Path(experiment.data.source).stem
     own = make_config(kind.Config, experiment.method.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mixskd.backbones import build_backbone
+from mixskd.backbones.pretrained import start_from
 from mixskd.config import Experiment
 from mixskd.data import DataBundle
 from mixskd.deploy.model_file import load_model
@@ -11,15 +12,21 @@ from mixskd.methods import make_config, method_class
 from mixskd.methods.base import Method
 
 
-def build_method(experiment: Experiment, data: DataBundle) -> Method:
-    """The method on its backbone, ready to be trained on ``data``. Raises UserError for images that are too small."""
+def build_method(experiment: Experiment, data: DataBundle, *, resumed: bool = False) -> tuple[Method, list[str]]:
+    """The method on its backbone, ready to be trained on ``data``, and notes on the weights that it starts from.
+
+    A run that is ``resumed`` has its weights in its checkpoint. Raises UserError for images that are too small, and for
+    weights that do not fit.
+    """
     backbone = build_backbone(experiment.backbone, len(data.classes))
     if data.image_size < backbone.min_size:
         raise UserError(
             f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {data.image_size}; "
             f"set --data.image-size {backbone.default_size}"
         )
+    weights = None if resumed else experiment.weights
+    notes = [] if weights is None else start_from(backbone, weights)
     method_type = method_class(experiment.method.name)
     method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
     method.prepare(len(data.train), load_model)
-    return method
+    return method, notes

@@ -46,8 +46,8 @@ class Trainer:
         self.precision = engine.precision
         torch.manual_seed(run.seed)
         self.data = load_data(experiment.data, run.seed)
-        self.notes = [*self.data.notes, *notes, *remarks(experiment.optim, run.epochs)]
-        method = build_method(experiment, self.data)
+        method, weights_notes = build_method(experiment, self.data, resumed=folder.checkpoint.exists())
+        self.notes = [*self.data.notes, *notes, *weights_notes, *remarks(experiment.optim, run.epochs)]
         self.needs = method.needs
         if run.sync_bn:
             if self.device.type != "cuda":

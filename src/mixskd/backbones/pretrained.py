@@ -1,0 +1,92 @@
+"""Starting a backbone from weights that exist: a run's, a state dict's, or those that torchvision or timm publish."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mixskd.backbones.from_timm import PREFIX
+from mixskd.backbones.resnet import LAYOUTS
+from mixskd.backbones.staged import StagedBackbone
+from mixskd.errors import UserError
+
+PUBLISHED = "pretrained"
+
+
+def start_from(backbone: StagedBackbone, source: str) -> list[str]:
+    """Load the weights at ``source`` into ``backbone`` and mark it as pretrained; notes on what stays fresh.
+
+    ``source`` is a run folder, a ``.safetensors`` file or a state dict that ``torch.save`` wrote, under the
+    architecture's customary keys, or ``pretrained`` for those that torchvision or timm publish. A classifier of another
+    number of classes is left as initialised. Nothing in a file is executed. Raises UserError if it is missing or
+    corrupt, or does not fit.
+    """
+    state = published(backbone.name) if source == PUBLISHED else read(Path(source))
+    own, notes = backbone.export_state_dict(), []
+    head = {f"{backbone.head_name}.{part}" for part in ("weight", "bias")}
+    if any(key not in state or state[key].shape != own[key].shape for key in head):
+        state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
+        notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
+    # Files from before PyTorch 0.4.1 lack the counters, which only a cumulative average would use.
+    state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
+    for key in [*own, *state]:
+        if key not in state or key not in own or state[key].shape != own[key].shape:
+            raise UserError(
+                f"the weights in {source} are not those of a {backbone.name}: {mismatch(key, state, own)}; "
+                "name the network that they belong to with --backbone"
+            )
+    backbone.load_export_state_dict(state)
+    backbone.pretrained = True
+    return notes
+
+
+def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """In words, how ``state`` differs from ``own`` at ``key``."""
+    if key not in state:
+        return f"they lack {key}"
+    if key not in own:
+        return f"it has no {key}"
+    return f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a run folder or a file. Raises UserError if it is missing, corrupt, or holds none."""
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on how a foreign file was pickled, before it refuses it
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
+        raise UserError(f"{path} is corrupt or no file of weights; only tensors are read from it") from None
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict; save model.state_dict() by itself")
+    return dict(state)
+
+
+def published(name: str) -> dict[str, Tensor]:
+    """The weights that timm or torchvision publish for ``name``. Raises UserError if there are none, or no network."""
+    try:
+        if name.startswith(PREFIX):
+            import timm
+
+            return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+        if name in LAYOUTS:
+            from torchvision.models import get_model_weights
+
+            return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
+    except Exception as error:  # each library and its download have their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
+    raise UserError(f"nobody publishes weights of {name}; give a run's folder or a file of weights")
