@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import mixskd
-from mixskd.backbones import build_backbone
-from mixskd.backbones.pretrained import start_from
+from mixskd.backbones import build_backbone, start_from
 from mixskd.errors import UserError
 from mixskd.methods.mixskd import MixSKD
 
@@ -63,8 +62,7 @@ def test_counters_that_old_files_lack(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["wrn_10_1", "densenet_40_12", "hcgnet_a1", "resnet18", "timm/resnet10t"])
 def test_branches_start_from_the_weights_too(name: str, tmp_path: Path) -> None:
     torch.save(randomise(build_backbone(name, 3)).export_state_dict(), tmp_path / "w.pt")  # type: ignore[operator]
-    backbone = build_backbone(name, 3)
-    start_from(backbone, str(tmp_path / "w.pt"))
+    backbone = build_backbone(name, 3, weights=str(tmp_path / "w.pt"))
     method = MixSKD(backbone).eval()
     *aligned, last = method.branches(backbone.feature_maps(torch.randn(2, 3, 64, 64)))
     assert len(aligned) == len(backbone.stages) - 1

@@ -9,6 +9,7 @@ from functools import partial
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, timm_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
+from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
@@ -24,13 +25,21 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
 }
 
 
-def build_backbone(name: str, num_classes: int) -> StagedBackbone:
-    """A fresh backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME``
-    for a convolutional model of timm.
+def build_backbone(name: str, num_classes: int, weights: str | None = None) -> StagedBackbone:
+    """A backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME`` for a
+    convolutional model of timm. It is initialised at random, or from ``weights`` as :func:`start_from` reads them.
 
-    Raises UserError for an unknown name, with the nearest one, and for a model of timm that cannot be cut into stages.
+    Raises UserError for an unknown name, with the nearest one, for a model of timm that cannot be cut into stages, and
+    for weights that do not fit.
     """
     load_plugins()
+    backbone = _fresh(name, num_classes)
+    if weights is not None:
+        start_from(backbone, weights)
+    return backbone
+
+
+def _fresh(name: str, num_classes: int) -> StagedBackbone:
     if name.startswith(PREFIX):
         return timm_backbone(name, num_classes)
     if name in BACKBONES:
@@ -40,4 +49,4 @@ def build_backbone(name: str, num_classes: int) -> StagedBackbone:
     raise unknown("backbone", name, BACKBONES)
 
 
-__all__ = ["BACKBONES", "StagedBackbone", "build_backbone"]
+__all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "start_from"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mixskd.backbones import build_backbone
-from mixskd.backbones.pretrained import start_from
+from mixskd.backbones import build_backbone, start_from
 from mixskd.config import Experiment
 from mixskd.data import DataBundle
 from mixskd.deploy.model_file import load_model
