@@ -1,13 +1,15 @@
-"""Writing files so that a reader, or a run that died meanwhile, never sees half of one."""
+"""Writing files so that a reader, or a run that died meanwhile, never sees half of one; reading those of others."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mixskd.errors import UserError
 
@@ -44,6 +46,18 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file that holds ``text``."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def load_tensors(path: Path, device: Any = "cpu") -> Any:
+    """The tensors and plain values that ``torch.save`` wrote to ``path``. Raises ValueError for anything else."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how a foreign file was pickled, before it is refused
+            return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # damaged bytes end the unpickler in as many ways as there are bytes
+        raise ValueError(f"{path} cannot be read") from error
 
 
 def slug(text: str) -> str:

@@ -66,6 +66,8 @@ def test_branches_start_from_the_weights_too(name: str, tmp_path: Path) -> None:
     method = MixSKD(backbone).eval()
     *aligned, last = method.branches(backbone.feature_maps(torch.randn(2, 3, 64, 64)))
     assert len(aligned) == len(backbone.stages) - 1
+    assert last.isfinite().all()
+    assert last.std() > 0
     for each in aligned:
         assert torch.equal(each, last)
     trunk = {id(p) for p in backbone.parameters()}
@@ -92,6 +94,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:50])
     with pytest.raises(UserError, match="corrupt or no file of weights"):
         start_from(backbone, str(tmp_path / "w.pt"))
+    for damaged in (b"0", b"\x80\x02K", b"\x80\x02cnothing\n", b"\x80\x02X\x01"):  # each ends the unpickler otherwise
+        (tmp_path / "w.pt").write_bytes(damaged)
+        with pytest.raises(UserError, match="corrupt or no file of weights"):
+            start_from(backbone, str(tmp_path / "w.pt"))
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
     assert not backbone.pretrained
 

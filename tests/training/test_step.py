@@ -28,6 +28,7 @@ from tests.methods.support import make
 CPU = torch.device("cpu")
 IMAGES, CLASSES = 20, 5
 OPTIM = OptimConfig(lr=0.05)
+CLIPPED = OptimConfig(lr=0.05, clip_norm=1.0)
 
 
 def make_method(name: str) -> Method:
@@ -85,7 +86,7 @@ class HostWaits(TorchDispatchMode):
 @pytest.mark.parametrize("name", METHODS)
 def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
     method = make_method(name)
-    step, tally = TrainStep(method, OPTIM, CPU, Engine(fused=True)), Tally()
+    step, tally = TrainStep(method, CLIPPED, CPU, Engine(fused=True)), Tally()
     for i in range(2):
         batch = make_batch(method.needs, i)
         with HostWaits() as waits:
@@ -220,7 +221,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str) -> None:
     torch._dynamo.reset()
     device = torch.device("cuda")
     method = make_method(name)
-    step, tally = TrainStep(method, OPTIM, device, WAYS[way]), Tally()
+    step, tally = TrainStep(method, CLIPPED, device, WAYS[way]), Tally()
     batches = [make_batch(method.needs, i, device) for i in range(8)]
     for i in range(5):
         tally.add(step(batches[i], 0.05, seed=i), i)

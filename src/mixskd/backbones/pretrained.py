@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,6 +13,7 @@ from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
+from mixskd.files import load_tensors
 
 PUBLISHED = "pretrained"
 
@@ -63,10 +60,8 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, on how a foreign file was pickled, before it refuses it
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
+        state = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+    except (SafetensorError, OSError, ValueError):
         raise UserError(f"{path} is corrupt or no file of weights; only tensors are read from it") from None
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mixskd.errors import UserError
-from mixskd.files import replacing
+from mixskd.files import load_tensors, replacing
 
 FORMAT = "mixskd-checkpoint-1"
 
@@ -26,8 +24,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; train without --resume to start a run there")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
+        state = load_tensors(path, device)
+    except ValueError:
         raise UserError(f"{path} is corrupt, truncated or no checkpoint of mixskd; delete it and start again") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of mixskd; give the folder of a run made by `mixskd train`")
