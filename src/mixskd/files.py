@@ -56,6 +56,8 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on how a foreign file was pickled, before it is refused
             return torch.load(path, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:  # of the device: the file is whole, and must not be called damaged
+        raise
     except Exception as error:  # damaged bytes end the unpickler in as many ways as there are bytes
         raise ValueError(f"{path} cannot be read") from error
 

@@ -17,6 +17,7 @@ from torch import Tensor
 import mixskd
 from mixskd.backbones import build_backbone, start_from
 from mixskd.errors import UserError
+from mixskd.files import load_tensors
 from mixskd.methods.mixskd import MixSKD
 
 
@@ -161,3 +162,13 @@ def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path
         train("second", 1, resume=True)
     with pytest.raises(UserError, match="no weights at"):
         train("third", 1, weights=str(tmp_path / "first"))
+
+
+def test_a_full_device_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    torch.save({}, tmp_path / "w.pt")
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_tensors(tmp_path / "w.pt")
