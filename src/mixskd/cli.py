@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import json
 import re
 import sys
@@ -217,6 +219,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N, 1 if a run failed."""
+    atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
     return exit_code(lambda: _act(sys.argv[1:] if argv is None else argv))
 
 

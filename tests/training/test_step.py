@@ -160,10 +160,16 @@ def test_the_tally_names_the_first_bad_step() -> None:
     assert tally.sums["loss"].item() == 5
 
 
-def test_what_is_chosen_and_what_is_refused() -> None:
+@pytest.mark.parametrize("hardware", [True, False])
+def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": hardware})
+    assert choose_engine(RunConfig(), CPU, World()) == (
+        Engine("bf16" if hardware else "fp32", channels_last=True, fused=True, small_maps=hardware),
+        [],
+    )
     engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
     assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=True)
-    assert notes == []
+    assert [note.partition(":")[0] for note in notes] == ([] if hardware else ["bf16 is emulated"])
     with pytest.raises(UserError, match=r"run\.cuda_graphs needs one GPU"):
         choose_engine(RunConfig(cuda_graphs="always"), CPU, World())
     with pytest.raises(UserError, match=r"run\.compile must be auto, always or never, not 'on'"):

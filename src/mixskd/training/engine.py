@@ -10,7 +10,7 @@ import torch
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision
+from mixskd.precision import choose_precision, has_bf16
 from mixskd.training.memory import keep_freed_memory
 
 
@@ -36,11 +36,13 @@ class Engine:
 
 
 def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[Engine, list[str]]:
-    """What suits ``device``, within what ``run`` allows, and notes on what had to be left out.
+    """What suits ``device``, within what ``run`` allows, and notes on what it costs or had to leave out.
 
     Raises UserError for what is asked for and cannot be had.
     """
     precision, notes = choose_precision(run.precision, device), []
+    if precision == "bf16" and not has_bf16(device):
+        notes.append(f"bf16 is emulated: this {device.type} does not multiply it; --run.precision auto takes fp32")
     cuda = device.type == "cuda"
     compiled = run.compile == "always" or (run.compile == "auto" and cuda)
     if compiled and (reason := why_not_compile(device)):
