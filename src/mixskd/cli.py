@@ -60,8 +60,10 @@ def benchmark(arguments: argparse.Namespace) -> None:
     experiment = experiment_from(arguments)
     from mixskd.benchmarking import benchmark as run
     from mixskd.benchmarking.table import show
-    from mixskd.files import write_text
+    from mixskd.files import check_writable, write_text
 
+    if arguments.report:
+        check_writable(Path(arguments.report))
     report = run(experiment, variants=arguments.variants, rounds=arguments.rounds)
     show(report)
     if arguments.report:

@@ -45,14 +45,15 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def exit_code(act: Callable[[], int | None]) -> int:
-    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError; 130 after
-    Ctrl-C. Of several processes the first says the line.
+    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for a
+    place that this user may not use; 130 after Ctrl-C. Of several processes the first says the line.
     """
     try:
         return act() or 0
-    except UserError as error:
+    except (UserError, PermissionError) as error:
+        line = f"no permission to use {error.filename or error}" if isinstance(error, PermissionError) else str(error)
         if os.environ.get("RANK", "0") == "0":
-            print(f"mixskd: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"mixskd: error: {' '.join(line.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

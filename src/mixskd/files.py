@@ -18,10 +18,10 @@ from mixskd.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; on success it is synced to disk and renamed over ``path``.
 
-    On any failure ``path`` stays as it was and the temporary file is removed. Raises UserError if the disk is full.
+    On any failure ``path`` stays as it was and the temporary file is removed. Raises UserError if the disk is full, or
+    nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.chmod(0o644)  # safetensors writes files that only their owner can read
@@ -42,10 +42,37 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raises UserError if ``replacing(path)`` would find that nothing can be written there; makes its folder."""
+    _temporary(path).unlink()
+
+
+def _temporary(path: Path) -> Path:
+    """A new, empty file beside ``path``."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; give a file's name")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write {path}: {reason}; choose another place, or see to the folder's rights") from None
+    return temporary
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file that holds ``text``."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_readable(path: Path, missing: str) -> None:
+    """Raises UserError if there is no file at ``path``, with the text ``missing``, or if this user may not read it."""
+    if not path.is_file():
+        raise UserError(missing)
+    if not os.access(path, os.R_OK):  # its readers would call it missing or damaged
+        raise UserError(f"no permission to read {path}")
 
 
 def load_tensors(path: Path, device: Any = "cpu") -> Any:

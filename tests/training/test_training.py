@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import signal
@@ -19,7 +18,6 @@ import torch
 import mixskd
 from mixskd.config import OptimConfig
 from mixskd.errors import UserError
-from mixskd.files import replacing
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
 from mixskd.training.step import TrainStep
@@ -191,28 +189,6 @@ def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="corrupt"):
         load_checkpoint(path)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fill() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(UserError, match="no space left"):
-        fill()
-    assert path.read_text() == "old"
-    assert [f.name for f in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_full_disk_for_real(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    with pytest.raises(UserError, match="disk"), replacing(tmp_path / "checkpoint.pt"):
-        torch.save({"x": torch.zeros(100_000)}, "/dev/full")
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
-from mixskd.files import load_tensors
+from mixskd.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
 
@@ -57,8 +57,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a run folder or a file. Raises UserError if it is missing, corrupt, or holds none."""
     path = path / "model.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
+    check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
     except (SafetensorError, OSError, ValueError):

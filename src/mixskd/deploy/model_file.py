@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.errors import UserError
-from mixskd.files import replacing
+from mixskd.files import check_readable, replacing
 
 FORMAT = "mixskd-model-1"
 
@@ -63,8 +63,7 @@ def load_model(path: str | Path) -> Classifier:
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
-    if not path.is_file():
-        raise UserError(f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
+    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

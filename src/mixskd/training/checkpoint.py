@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mixskd.errors import UserError
-from mixskd.files import load_tensors, replacing
+from mixskd.files import check_readable, load_tensors, replacing
 
 FORMAT = "mixskd-checkpoint-1"
 
@@ -21,8 +21,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in ``path``. Raises UserError if it is missing, truncated, corrupt, or not a checkpoint of mixskd."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; train without --resume to start a run there")
+    check_readable(path, f"no checkpoint at {path}; train without --resume to start a run there")
     try:
         state = load_tensors(path, device)
     except ValueError:

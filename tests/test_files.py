@@ -1,0 +1,72 @@
+"""Files that are there whole or not at all, and places that this user may not use."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixskd.errors import UserError, exit_code
+from mixskd.files import check_readable, check_writable, replacing, write_text
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fill() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="no space left"):
+        fill()
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_for_real(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(UserError, match="disk"), replacing(tmp_path / "checkpoint.pt"):
+        torch.save({"x": torch.zeros(100_000)}, "/dev/full")
+
+
+@pytest.mark.parametrize("name", ["file/below/it", "folder"])
+def test_what_cannot_be_written_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=f"cannot write .*{name}: "):
+        check_writable(tmp_path / name)
+    with pytest.raises(UserError, match=f"cannot write .*{name}: "):
+        write_text(tmp_path / name, "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert sorted(f.name for f in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_place_that_can_be_written_is_left_clean(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "report.json")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(UserError, match="it is missing"):
+        check_readable(path, "it is missing")
+    path.write_text("whole")
+    check_readable(path, "it is missing")
+    # Root may read everything, so no file's mode would show this wherever the tests run.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission to read"):
+        check_readable(path, "it is missing")
+
+
+def test_a_forbidden_place_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def act() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/other/photos")
+
+    assert exit_code(act) == 2
+    assert capsys.readouterr().err == "mixskd: error: no permission to use /other/photos\n"
