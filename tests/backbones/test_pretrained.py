@@ -12,10 +12,10 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import mixskd
-from mixskd.backbones import build_backbone, start_from
+from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.errors import UserError
 from mixskd.files import load_tensors
 from mixskd.methods.mixskd import MixSKD
@@ -50,6 +50,18 @@ def test_another_number_of_classes_leaves_the_classifier_fresh(tmp_path: Path) -
     assert note == f"the classifier is new: {tmp_path / 'w.safetensors'} has none for 4 classes"
     assert torch.equal(ours.head.weight, head)
     assert torch.equal(ours.export_state_dict()["layer4.1.conv2.weight"], theirs.state_dict()["layer4.1.conv2.weight"])
+
+
+def test_a_head_without_bias(tmp_path: Path) -> None:
+    def make(classes: int) -> StagedBackbone:
+        return StagedBackbone([nn.Conv2d(3, 4, 1)], nn.Linear(4, classes, bias=False), name="plain", head_name="fc")
+
+    theirs, ours, other = make(5), make(5), make(6)
+    torch.save(theirs.export_state_dict(), tmp_path / "w.pt")
+    assert start_from(ours, str(tmp_path / "w.pt")) == []
+    assert torch.equal(ours.head.weight, theirs.head.weight)
+    (note,) = start_from(other, str(tmp_path / "w.pt"))
+    assert note.startswith("the classifier is new")
 
 
 def test_counters_that_old_files_lack(tmp_path: Path) -> None:

@@ -152,6 +152,19 @@ def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
         assert torch.allclose(change(bound.item()), expected, atol=1e-5 * norm.item())
 
 
+def test_a_first_step_that_the_loss_scale_skips_leaves_nothing() -> None:
+    method = make_method("baseline")
+    step = TrainStep(method, OPTIM, CPU, Engine(precision="fp16", fused=True))
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    step(make_batch(method.needs, 0), 0.05, seed=0)
+    assert step.scaler.get_scale() < 2.0**120
+    assert all(torch.equal(value, before[name]) for name, value in method.named_parameters())
+    momenta = [state["momentum_buffer"] for state in step.optimizer.state.values()]
+    assert len(momenta) == len(before)
+    assert not any(buffer.any() for buffer in momenta)
+
+
 def test_the_tally_names_the_first_bad_step() -> None:
     tally = Tally({"loss": torch.tensor(1.0), "cls": torch.tensor(2.0)})
     for i, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):

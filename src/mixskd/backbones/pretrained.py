@@ -28,7 +28,7 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     """
     state = published(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
-    head = {f"{backbone.head_name}.{part}" for part in ("weight", "bias")}
+    head = {f"{backbone.head_name}.{part}" for part in ("weight", "bias")} & own.keys()
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")

@@ -59,6 +59,10 @@ class TrainStep:
             weight_decay=optim.weight_decay,
             fused=engine.fused,
         )
+        if engine.precision == "fp16" and optim.momentum > 0:
+            # A first step that the scaler skips would leave the fused optimizer with unwritten memory for momentum.
+            for parameter in self.parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         # On a GPU the rate lies where the kernels read it, so that a recorded step sees each new one.
         self.rate = torch.full((), optim.lr, device=device) if device.type == "cuda" else None
         self.convolutions = SmallMapConvolutions() if engine.small_maps else contextlib.nullcontext()
