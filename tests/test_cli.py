@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mixskd import recipes
 from mixskd.cli import main
@@ -44,10 +45,14 @@ def test_help_starts_without_torch() -> None:
         (["train", "--run.precision", "fp16", "--run.device", "cpu"], "fp16"),
         (["train", "--run.sync-bn", "true", "--run.device", "cpu"], "run.sync_bn needs GPUs"),
         (["train", "--run.compile", "on"], "run.compile must be auto, always or never"),
+        (["train", "--method.mix", "cutmix", "--method.mix.foo", "1"], "method.mix.foo cannot be set"),
+        (["benchmark", "--variants", ",", "--run.device", "cpu"], "--variants names none"),
         (["benchmark", "--variants", "plane", "--run.device", "cpu"], "did you mean 'plain'"),
         (["train", "--resume", "--out", "nothing"], "nothing to resume"),
         (["evaluate", "nothing"], "no model at"),
         (["export", "nothing", "--to", "onnxx"], "invalid choice"),
+        (["evaluate", "nothing", "--batch-size", "0"], "batch_size must be above 0"),
+        (["predict", "nothing", "image", "--top", "-1"], "top must be above 0"),
         (["evaluate", "nothing", "--jso"], "unknown argument '--jso'; did you mean '--json'"),
         ([], "required"),
     ],
@@ -76,6 +81,35 @@ def test_flags_lie_over_the_file_over_the_recipe(tmp_path: Path, capsys: pytest.
     options = experiment.method.options
     assert (options["temperature"], options["beta"], options["alpha"]) == (5.0, 2.0, 0.4)
     assert from_dict(to_dict(experiment)) == experiment
+
+
+def test_groups_as_text_alone_keep_it_under_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: photos\nmethod: mixskd\nmethod.discriminator: off\n")
+    argv = ["train", "--config", str(file), "--data.workers", "4", "--method.temperature", "5"]
+    assert main([*argv, "--print-config"]) == 0
+    experiment = from_dict(yaml.safe_load(capsys.readouterr().out))
+    assert (experiment.data.source, experiment.data.workers) == ("photos", 4)
+    assert experiment.method.name == "mixskd"
+    assert (experiment.method.options["temperature"], experiment.method.options["discriminator"]) == (5.0, "off")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {milestones: null}", "optim.milestones has no value"),
+        ("optim: {milestones: true}", "optim.milestones must be"),
+        ("out:", "out has no value"),
+        ("data: [photos]", "data must be text or hold keys"),
+        ("1: 2", "unknown key 1"),
+    ],
+)
+def test_a_mistake_in_the_file(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(text + "\n")
+    assert main(["train", "--config", str(tmp_path / "mine.yaml"), "--print-config"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", recipes.names())

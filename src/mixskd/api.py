@@ -63,13 +63,9 @@ def _settings(
     out: str | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    given: dict[str, Any] = dict(settings)
-    if data is not None:
-        given["data"] = {"source": data} if isinstance(data, str) else dict(data)
-    if method is not None:
-        given["method"] = {"name": method} if isinstance(method, str) else dict(method)
-    given |= {key: value for key, value in (("backbone", backbone), ("out", out)) if value is not None}
-    return merge(recipes.load(recipe) if recipe else {}, given)
+    groups = {"data": data, "backbone": backbone, "method": method, "out": out}
+    given = {**settings, **{key: value for key, value in groups.items() if value is not None}}
+    return merge(recipes.load(recipe) if recipe else {}, nest(given))
 
 
 def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Experiment:

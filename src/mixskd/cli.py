@@ -126,7 +126,7 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones."""
     values = recipes.load(arguments.recipe or "digits") if arguments.recipe or not arguments.config else {}
     if arguments.config:
-        values = config.merge(values, config.read_yaml(Path(arguments.config)))
+        values = config.merge(values, config.nest(config.read_yaml(Path(arguments.config))))
     given: dict[str, Any] = {}
     for flag, key in SHORT_FLAGS.items():
         if (value := getattr(arguments, flag.replace("-", "_"), None)) is not None:

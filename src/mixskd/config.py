@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,7 @@ NOT_COMPARED = (
     "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "data.workers", "run.compile", "run.cuda_graphs",
 )  # fmt: skip
+RUNS = ("weights", "method.teacher")  # they name other runs
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -198,13 +199,9 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     """The inverse of :func:`to_dict`. Raises UserError for a key or a type that does not belong."""
     values = dict(values)
     method = values.get("method", {})
-    if isinstance(method, str):
-        method = {"name": method}
     if isinstance(method, Mapping):
         options = {key: value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
-    if isinstance(values.get("data"), str):
-        values["data"] = {"source": values["data"]}
     return _build(Experiment, values, "")
 
 
@@ -227,10 +224,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def difference(old: Experiment, new: Experiment) -> list[str]:
     """What differs, as ``optim.lr 0.1 -> 0.05``, leaving out what does not change the result."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
+
+    def differs(key: str) -> bool:
+        one, other = before.get(key), after.get(key)
+        if key in RUNS and one and other:  # a folder of runs may have been moved, or its path be written otherwise
+            return Path(one).name != Path(other).name
+        return bool(one != other)
+
     return [
         f"{key} {before.get(key, 'default')} -> {after.get(key, 'default')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in NOT_COMPARED
+        if differs(key) and key not in NOT_COMPARED
     ]
 
 
@@ -256,15 +260,29 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+# A group that is given as text alone, as in ``data: photos``.
+ALONE = {"data": "data.source", "method": "method.name"}
+
+
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings."""
+    """Dotted keys, and groups given as text alone, as nested mappings.
+
+    Raises UserError for a key within another one's value.
+    """
     values: dict[str, Any] = {}
     for key, value in flat.items():
-        *groups, name = key.split(".")
+        if key in ALONE and not isinstance(value, Mapping):
+            if not isinstance(value, str):
+                raise UserError(f"{key} must be text or hold keys, not {value!r}")
+            key = ALONE[key]
+        *groups, name = str(key).split(".")
         inner = values
         for group in groups:
             inner = inner.setdefault(group, {})
-        inner[name] = value
+            if not isinstance(inner, dict):
+                raise UserError(f"{key} cannot be set: {group} is {inner!r}, which holds no keys")
+        known = inner.get(name)
+        inner[name] = merge(known if isinstance(known, dict) else {}, value) if isinstance(value, Mapping) else value
     return values
 
 
@@ -294,11 +312,15 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
             return None
         return convert(value, inner[0], key)
+    if value is None:
+        raise UserError(f"{key} has no value; give one, or leave the key out")
     if origin is tuple:
         if isinstance(value, str):
             value = [part for part in value.strip("[]() ").split(",") if part.strip()]
         if isinstance(value, int | float):
             value = [value]
+        if not isinstance(value, Sequence):
+            raise UserError(f"{key} must be a list, not {value!r}")
         return tuple(convert(part, typing.get_args(kind)[0], key) for part in value)
     if origin is dict:
         return dict(value)
@@ -317,6 +339,8 @@ def convert(value: Any, kind: Any, key: str) -> Any:
             return float(value)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{key} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}") from None
+    if isinstance(value, bool):  # YAML takes a bare on or off for one
+        return "on" if value else "off"
     return str(value)
 
 

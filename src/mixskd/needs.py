@@ -13,7 +13,8 @@ from mixskd.errors import UserError
 
 @dataclass(frozen=True)
 class DataNeeds:
-    """Declared by a method, supplied by the loader as keyword arguments of ``forward`` beside images and labels.
+    """Declared by a method, supplied as keyword arguments of ``forward`` beside images and labels: by the loader, and
+    ``progress`` by the loop.
 
     Args:
         views: independently augmented copies of each image; those after the first come as ``views``

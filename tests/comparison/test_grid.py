@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mixskd.cli import main
+from mixskd.comparison.command import _option
 from mixskd.comparison.comparing import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
@@ -134,6 +135,8 @@ def test_images_per_update(tmp_path: Path) -> None:
         ({"images_per_update": 0}, "1 or more"),
         ({"optim": {"lrr": 1}}, "did you mean 'optim.lr'"),
         ({"method_s": "mixup"}, "did you mean 'methods'"),
+        ({"methods": {"mixup": {1: 2}}}, "unknown key method.1"),
+        ({"methods": f"mixskd[mix={'x' * 300}]"}, "give it a label|choose from"),
     ],
 )
 def test_a_mistake_in_the_grid(values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -158,6 +161,35 @@ def test_weights_of_all_runs_and_of_one_arm(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_teacher_is_the_same_wherever_the_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in runs_of(Path("grid"), methods="tfkd_self", seeds="0").values():
+        run.files.claim(run.experiment, resume=False)
+    assert len(runs_of(tmp_path / "grid", methods="tfkd_self", seeds="0")) == 2
+    (tmp_path / "grid").rename(tmp_path / "moved")
+    assert len(runs_of(tmp_path / "moved", methods="tfkd_self", seeds="0")) == 2
+
+
+def test_options_of_a_file_without_a_method_are_those_of_the_default(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, seeds="0", method={"temperature": 7}).values()
+    assert (run.experiment.method.name, run.experiment.method.options["temperature"]) == ("mixskd", 7.0)
+
+
+def test_how_few_of_the_digits_is_no_choice_for_other_data() -> None:
+    assert default_values({"optim": {"lr": 0.2}})["data"] == default_values()["data"]
+    values = default_values({"data": {"source": "photos", "workers": 4}})
+    assert values["data"] == {"source": "photos", "workers": 4}
+    assert values["run"] == default_values()["run"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("12:00:00", "12:00:00"), ("2", 2), ("0.5", 0.5), ("true", True), ("[1,2]", [1, 2]), ("a: b: c", "a: b: c")],
+)
+def test_an_option_of_an_engine(text: str, value: Any) -> None:
+    assert _option(text) == value
+
+
 def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid"
     assert main(["compare", "--methods", "tfkd_self", "--seeds", "0", "--out", str(out), "--dry-run"]) == 0
@@ -178,6 +210,7 @@ def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.Capture
         (["--engine.partition", "x"], "no option 'partition'"),
         (["--table", "nowhere"], "no finished run in nowhere"),
         (["--config", "nowhere.yaml"], "cannot read the configuration"),
+        (["--method.temperature", "7"], "write --methods 'NAME[temperature=7]'"),
     ],
 )
 def test_a_mistake_on_the_command_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from mixskd.comparison.plan import plan
 from mixskd.comparison.progress import Progress
 from mixskd.comparison.running import carry_out_all, reason
 from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file, locked
+from mixskd.config import to_yaml
 from mixskd.training.interrupt import Interrupted
 from tests.conftest import write_npz
 
@@ -212,6 +214,21 @@ def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     engine = Fake(1, {run.name: [ELSEWHERE, ELSEWHERE]})
     assert carry_out_all([run], engine, Progress([run], quiet=True)) == {}
     assert engine.submitted == [run.name] * 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_another_comparison_did_otherwise_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (run,) = fake_runs(tmp_path, "mixup")
+
+    class Other(Fake):
+        def submit(self, folder: Path, name: str) -> Any:
+            task = super().submit(folder, name)
+            experiment = dataclasses.replace(run.experiment, run=dataclasses.replace(run.experiment.run, epochs=3))
+            run.files.config.write_text(to_yaml(experiment))
+            return task
+
+    failures = carry_out_all([run], Other(1), Progress([run], quiet=True))
+    assert "run.epochs 3 -> 205" in failures[run.name]
 
 
 def test_a_locked_run_is_not_begun(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from mixskd.errors import unknown
+from mixskd.errors import UserError, unknown
 from mixskd.training.engine import Engine
 
 
@@ -70,6 +70,8 @@ def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant
     if names is None:
         return {name: variant for name, variant in variants.items() if name not in ON_REQUEST}
     chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UserError(f"--variants names none; choose from {', '.join(variants)}")
     for name in chosen:
         if name not in variants:
             raise unknown("variant", name, variants)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixskd import recipes
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
 from mixskd.config import merge, nest, read_yaml
+from mixskd.errors import UserError
 
 SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
 
@@ -59,7 +59,7 @@ def compare(arguments: argparse.Namespace) -> int:
         for run in runs:
             print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
         return 0
-    options = {key: yaml.safe_load(value) for key, value in nest(arguments.dotted).get("engine", {}).items()}
+    options = {key: _option(value) for key, value in nest(arguments.dotted).get("engine", {}).items()}
     done = run_grid(
         grid, folder, jobs=arguments.jobs, devices=arguments.devices, engine=arguments.engine, engine_options=options
     )
@@ -72,13 +72,24 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The grid that recipe, ``--config`` and flags describe, later ones over earlier ones."""
-    values = {} if arguments.recipe or arguments.config else default_values()
-    if arguments.config:
-        values = merge(values, nest(read_yaml(Path(arguments.config))))
     axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key)) is not None}
     flags = {key: value for flag, key in SETTING_FLAGS.items() if (value := getattr(arguments, flag.replace("-", "_")))}
     dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("engine.")}
-    return {**merge(values, nest(flags | dotted)), **axes}
+    if key := next((key for key in dotted if key.startswith("method.")), None):
+        option = f"{key.removeprefix('method.')}={dotted[key]}"
+        raise UserError(f"--{key} names none of the methods; write --methods 'NAME[{option}]'")
+    settings = nest(flags | dotted)
+    if arguments.config:
+        settings = merge(nest(read_yaml(Path(arguments.config))), settings)
+    return {**(settings if arguments.recipe or arguments.config else default_values(settings)), **axes}
+
+
+def _option(text: str) -> Any:
+    """An engine's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _show(folder: Path) -> int:

@@ -14,7 +14,7 @@ from mixskd.comparison.grid import Grid, default_values, grid_from
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.progress import Progress
 from mixskd.comparison.running import carry_out_all
-from mixskd.config import merge, nest, read_yaml
+from mixskd.config import nest, read_yaml
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
 from mixskd.report.runs import put_together, read_results
@@ -66,7 +66,7 @@ def compare(
         "equal_updates": equal_updates, "images_per_update": images_per_update,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
-    grid = grid_from({**merge({} if recipe else default_values(), nest(settings)), **given})
+    grid = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **given})
     return run_grid(
         grid, folder_of(grid, out), jobs=jobs, devices=devices, engine=engine, engine_options=engine_options or {},
         progress=progress,

@@ -65,10 +65,16 @@ class Grid:
             raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
 
 
-def default_values() -> dict[str, Any]:
-    """The grid that ``mixskd compare`` runs with no argument."""
+def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The grid that ``mixskd compare`` runs with no argument, with the nested settings ``over`` laid on it.
+
+    How few of the digits it takes is no choice for other data.
+    """
     values: dict[str, Any] = yaml.safe_load((files(__package__) / "default.yaml").read_text(encoding="utf-8"))
-    return values
+    over = over or {}
+    if over.get("data", {}).get("source", values["data"]["source"]) != values["data"]["source"]:
+        values["data"] = {}
+    return merge(values, over)
 
 
 def grid_from(values: Mapping[str, Any]) -> Grid:
@@ -81,15 +87,12 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "weights", "method"]
     for key in values:
         if str(key).split(".")[0] not in allowed:
-            raise UserError(f"unknown key {key!r} in the grid{nearest(str(key), allowed)}")
+            raise UserError(f"unknown key {str(key)!r} in the grid{nearest(str(key), allowed)}")
     base = recipes.load(values["recipe"]) if values.get("recipe") else {}
     given = {key: value for key, value in values.items() if key not in GRID_KEYS}
     settings = merge(base, nest(given))
-    if isinstance(settings.get("data"), str):
-        settings["data"] = {"source": settings["data"]}
     default = Experiment()
-    method = settings.pop("method", {"name": default.method.name})
-    own = {"name": method} if isinstance(method, str) else method
+    own = {"name": default.method.name, **settings.pop("method", {})}
     methods = values.get("methods") or {own["name"]: own}
     backbone = settings.pop("backbone", default.backbone)
     augment = settings.get("data", {}).get("augment", default.data.augment)
@@ -141,9 +144,8 @@ def _arm(label: str, options: Any) -> Arm:
     if not isinstance(options, Mapping):
         raise UserError(f"the method {label!r} of the grid must hold options, not {options!r}")
     named = {"name": label, **options} if "method.name" not in options else dict(options)
-    return Arm(
-        label, {key if "." in key or key == "weights" else f"method.{key}": value for key, value in named.items()}
-    )
+    keys = {str(key): value for key, value in named.items()}
+    return Arm(label, {key if "." in key or key == "weights" else f"method.{key}": keys[key] for key in keys})
 
 
 def split_outside_brackets(text: str) -> list[str]:

@@ -40,6 +40,11 @@ class Run:
     def log(self) -> Path:
         return self.folder / "logs" / f"{self.name}.log"
 
+    def other_settings(self) -> str:
+        """In words, how the settings of the run that lies there differ; empty if they do not, or none lies there."""
+        config = self.files.config
+        return "; ".join(difference(from_dict(read_yaml(config)), self.experiment)) if config.exists() else ""
+
 
 def plan(grid: Grid, folder: Path) -> list[Run]:
     """The runs of ``grid`` in ``folder``, each after those it needs; all arms of a seed before the next seed.
@@ -57,11 +62,9 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
     for run in runs.values():
-        if run.files.config.exists():
-            changed = difference(from_dict(read_yaml(run.files.config)), run.experiment)
-            if changed:
-                raise UserError(f"{run.files.path} holds a run of another configuration: {'; '.join(changed)}; "
-                                "choose another --out, or give the same settings")  # fmt: skip
+        if changed := run.other_settings():
+            raise UserError(f"{run.files.path} holds a run of another configuration: {changed}; "
+                            "choose another --out, or give the same settings")  # fmt: skip
     return list(runs.values())
 
 
@@ -129,7 +132,10 @@ def run_name(label: str, experiment: Experiment) -> str:
     """``LABEL-BACKBONE[-AUGMENT]-seedN``, in letters that a file system takes."""
     augment = experiment.data.augment
     parts = [label, experiment.backbone, *([augment] if augment != "none" else []), f"seed{experiment.run.seed}"]
-    return "-".join(map(slug, parts))
+    name = "-".join(map(slug, parts))
+    if len(name.encode()) > 200:  # file systems end at 255, and what lies beside it has longer names
+        raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")
+    return name
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:

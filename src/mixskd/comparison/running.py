@@ -52,6 +52,9 @@ def carry_out_all(runs: Sequence[Run], engine: Engine, progress: Progress) -> di
                 if code == ELSEWHERE:
                     waiting[name] = run
                     not_before[name] = time.monotonic() + RETRY
+                elif run.finished and (changed := run.other_settings()):
+                    failures[name] = f"another comparison ran it in this folder with other settings: {changed}"
+                    progress.failed(run, failures[name])
                 elif run.finished:
                     progress.finished(run)
                 else:

@@ -14,7 +14,7 @@ from mixskd.data import load_data, make_test_loader
 from mixskd.data.images import decode_image
 from mixskd.data.worker_loader import eval_transform
 from mixskd.deploy.model_file import load_model
-from mixskd.errors import UserError
+from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.accuracy import evaluate_model
 
 
@@ -23,6 +23,7 @@ def evaluate(path: str | Path, data: str | None = None, *, batch_size: int = 256
 
     Raises UserError if the data has other classes than the classifier, or there is no telling which data to take.
     """
+    check_positive(batch_size=batch_size)
     model = load_model(path)
     config_file = Path(path) / "config.yaml"
     if config_file.is_file():
@@ -53,6 +54,7 @@ def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> 
 
     Raises UserError naming a file that cannot be read.
     """
+    check_positive(top=top)
     model = load_model(path)
     transform = eval_transform(model.image_size, model.mean, model.std)
     predictions = []
