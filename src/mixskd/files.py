@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file that holds ``text``."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold ``path`` locked, waiting for it; ``shared`` with others that do so too. Where it cannot be made, no lock."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError:  # where nothing can be written, nothing changes
+        yield
+        return
+    with file:
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
 
 
 def check_readable(path: Path, missing: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_test_loader, make_train_loader
@@ -71,6 +72,8 @@ def test_npz(npz: Path) -> None:
         ({"train_labels": np.zeros(12, np.int64)}, "have no training image"),
         ({"classes": np.array(["a"]), "train_labels": np.zeros(12, np.int64)}, "one class only"),
         ({"train_labels": np.array([{}] * 12, dtype=object)}, "cannot read"),
+        ({"train_labels": np.zeros(0, int), "train_images": np.zeros((0, 8, 8), np.uint8)}, "train_labels is empty"),
+        ({"classes": np.array("cat")}, "one class only"),
     ],
 )
 def test_bad_npz_files(npz: Path, change: dict, message: str) -> None:
@@ -86,6 +89,45 @@ def test_truncated_and_foreign_npz(npz: Path) -> None:
         npz.write_bytes(content)
         with pytest.raises(UserError, match=r"cannot read .* not a zip archive"):
             load(npz)
+
+
+def test_a_damaged_npz(npz: Path) -> None:
+    with np.load(npz) as file:
+        np.savez_compressed(npz, **file)
+    whole = npz.read_bytes()
+    for place in range(30, len(whole) - 30, 7):
+        npz.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(UserError):  # a few bytes mean nothing
+            load(npz)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of some damages
+def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.XResolution] = 72.0
+    exif[ExifTags.Base.Make] = "camera"
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+    assert decode_image(tmp_path / "a.jpg").size == (10, 20)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    start = whole.index(b"Exif")
+    end = start - 2 + int.from_bytes(whole[start - 2 : start], "big")
+    for place in range(start + 6, end):
+        for flip in (0x01, 0x02, 0x80, 0xFF):
+            content = whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :]
+            assert sorted(decode_image("a.jpg", content).size) == [10, 20]
+
+
+def test_what_changes_tells_other_images(tmp_path: Path, npz: Path) -> None:
+    root = make_folder(tmp_path / "a")
+    before = load(root).fingerprint
+    assert load(root).fingerprint == before
+    root.rename(tmp_path / "moved")
+    assert load(tmp_path / "moved").fingerprint == before
+    image = next((tmp_path / "moved" / "train" / "class0").iterdir())
+    image.rename(image.with_name(f"other{image.suffix}"))
+    assert load(tmp_path / "moved").fingerprint != before
+    assert load(npz).fingerprint != load(npz, per_class=2).fingerprint
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from mixskd.data.named import NAMED, load_named
+from mixskd.data.named import NAMED, _fetched, load_named
 from mixskd.errors import UserError
 
 
@@ -140,6 +143,32 @@ def test_flowers_train_on_train_and_val_together(tmp_path: Path, monkeypatch: py
     flowers102(tmp_path)
     with pytest.raises(UserError, match="98 of 102 classes have no training image"):
         load_named("flowers102", str(tmp_path), None)
+
+
+def test_one_process_downloads_and_the_others_wait(tmp_path: Path) -> None:
+    """Each reader would find half of the files while another one writes them."""
+    folder, whole = tmp_path / "root", threading.Barrier(4)
+    downloads: list[int] = []
+
+    def read(download: bool) -> int:
+        files = sorted(folder.glob("*.bin"))
+        if len(files) == 5:
+            return len(files)
+        if not download:
+            raise RuntimeError("Dataset not found or corrupted")
+        downloads.append(1)
+        for number in range(5):
+            (folder / f"{number}.bin").touch()
+            time.sleep(0.02)
+        return 5
+
+    def reader() -> int:
+        whole.wait()
+        return _fetched(folder, read)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [task.result() for task in [pool.submit(reader) for _ in range(4)]] == [5] * 4
+    assert downloads == [1]
 
 
 def test_missing_files_name_the_setting() -> None:

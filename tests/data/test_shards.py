@@ -103,6 +103,7 @@ def test_a_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
         ({"a.jpg": jpeg(0)}, "the image a has no label; put a.cls"),
         ({"a.jpg": jpeg(0), "a.cls": b"cat"}, "invalid literal"),
         ({"a.jpg": jpeg(0), "a.json": b"{}"}, "a .json file without label"),
+        ({"a.txt": b"text"}, "there is no image in"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:

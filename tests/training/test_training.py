@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,6 +116,37 @@ def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
         mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2))
     with pytest.raises(UserError, match=r"run\.seed 0 -> 1"):
         mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2, seed=1))
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, npz: Path) -> None:
+    out, options = tmp_path / "run", settings(epochs=2)
+    mixskd.train(data=str(npz), out=str(out), **options)
+    files = {file.name: file.read_bytes() for file in out.iterdir()}
+    with np.load(npz) as file:
+        arrays = dict(file)
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    for change, message in (
+        (
+            {"train_images": images[:9], "train_labels": labels[:9]},
+            "9 training and 6 test images of 3 classes, before 12",
+        ),
+        ({"train_labels": labels[::-1]}, "before as many, but other ones"),
+    ):
+        np.savez(npz, **{**arrays, **change})
+        with pytest.raises(UserError, match=message):
+            mixskd.train(data=str(npz), out=str(out), resume=True, **options)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == files
+    np.savez(npz, **arrays)
+    mixskd.train(data=str(npz), out=str(out), resume=True, **options)
+
+
+def test_a_mistake_leaves_a_folder_that_was_there_as_it_was(tmp_path: Path, npz: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.1.tmp").touch()  # of a write that was killed
+    with pytest.raises(UserError, match="larger than the training set"):
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(batch_size=500))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [".config.yaml.1.tmp"]
+    mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings())
 
 
 def test_evaluations_are_as_far_apart_as_asked(tmp_path: Path, npz: Path) -> None:

@@ -48,7 +48,7 @@ def load_npz(path: Path, holdout: float, seed: int) -> DataBundle:
     if len(shapes) > 1:
         raise UserError(f"{path}: the splits' images differ in size: {', '.join(map(str, sorted(shapes)))}")
     if "classes" in arrays:
-        classes = tuple(str(name) for name in arrays["classes"])
+        classes = tuple(str(name) for name in arrays["classes"].reshape(-1))
     else:
         classes = tuple(str(i) for i in range(int(train.labels.max()) + 1))
     height, width = next(iter(shapes))[:2]
@@ -70,8 +70,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, KeyError) as error:
-        raise UserError(f"cannot read {path} as an .npz of plain arrays: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # damaged bytes end numpy and zlib in as many ways as there are bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read {path} as an .npz of plain arrays: {reason}") from None
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
@@ -89,7 +90,9 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: {name}_labels is {labels.dtype} of shape {labels.shape}; it must be N integers")
-    if len(labels) and labels.min() < 0:
+    if not len(labels):
+        raise UserError(f"{path}: {name}_labels is empty; there must be an image or more")
+    if labels.min() < 0:
         raise UserError(f"{path}: {name}_labels run from {labels.min()}; they must be 0 or above")
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,19 @@ class DataBundle:
     std: tuple[float, ...] = CIFAR_STD
     flip: bool = True
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain values that tell whether a run may go on with these images: classes, numbers, and a digest of the
+        labels and the files' names.
+        """
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
+            if not split.in_memory:
+                digest.update("\0".join("/".join(str(image).split("/")[-2:]) for image in split.images).encode())
+        counts = {"training": len(self.train), "test": len(self.test)}
+        return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

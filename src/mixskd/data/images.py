@@ -25,12 +25,20 @@ def decode_image(path: str | Path, content: bytes | None = None, enough: int | N
             if enough is not None:
                 image.draft(image.mode, (enough, enough))
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(upright(image))
     except FileNotFoundError:
         raise UserError(f"no image at {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read the image {path} ({reason}); repair or remove it, or --skip-bad-images") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """``image`` turned as its EXIF data say; as it is if they are damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow reads and rewrites all of the tags for it, and has an error of its own for each
+        return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torchvision import datasets as tv
@@ -13,6 +14,7 @@ from torchvision import datasets as tv
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.folder import bundle, load_folder
 from mixskd.errors import UserError
+from mixskd.files import lock
 
 DEFAULT_ROOT = "~/.cache/mixskd"
 
@@ -47,19 +49,33 @@ def load_named(name: str, root: str | None, image_size: int | None) -> DataBundl
     return data
 
 
+T = TypeVar("T")
+
+
+def _fetched(root: Path, read: Callable[[bool], T]) -> T:
+    """``read(False)``, from the files under ``root``; else ``read(True)``, which downloads them.
+
+    One process downloads, and no other looks at what is there so far.
+    """
+    try:
+        with lock(root / ".mixskd.lock", shared=True):
+            return read(False)
+    except RuntimeError:  # torchvision's for what is not there, or not whole
+        with lock(root / ".mixskd.lock"):
+            return read(True)
+
+
 def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int], DataBundle]:
     def read(root: Path, image_size: int) -> DataBundle:
         if image_size != 32:
             raise UserError("CIFAR's images have 32 px; leave --data.image-size out")
-        train, test = (kind(str(root), train=part, download=not _there(root, kind)) for part in (True, False))
+        train, test = _fetched(
+            root, lambda download: [kind(str(root), train=part, download=download) for part in (True, False)]
+        )
         sets = [ImageSet(split.data, np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
         return DataBundle(sets[0], sets[1], tuple(train.classes), image_size=32)
 
     return read
-
-
-def _there(root: Path, kind: type[tv.CIFAR10]) -> bool:
-    return (root / kind.base_folder).is_dir()
 
 
 def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
@@ -67,14 +83,19 @@ def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
 
 
 def _flowers102(root: Path, image_size: int) -> DataBundle:
-    splits = [tv.Flowers102(root, split, download=True) for split in ("train", "val", "test")]
+    splits = _fetched(
+        root, lambda download: [tv.Flowers102(root, split, download=download) for split in ("train", "val", "test")]
+    )
     files = [_files(split._image_files, split._labels) for split in splits]
     train = _files([*files[0].images, *files[1].images], [*files[0].labels, *files[1].labels])
     return bundle(train, files[2], tuple(splits[0].classes), image_size)
 
 
 def _aircraft(root: Path, image_size: int) -> DataBundle:
-    train, test = (tv.FGVCAircraft(root, split, "variant", download=True) for split in ("trainval", "test"))
+    train, test = _fetched(
+        root,
+        lambda download: [tv.FGVCAircraft(root, split, "variant", download=download) for split in ("trainval", "test")],
+    )
     sets = [_files(split._image_files, split._labels) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 
@@ -86,7 +107,9 @@ def _cars(root: Path, image_size: int) -> DataBundle:
 
 
 def _pets(root: Path, image_size: int) -> DataBundle:
-    train, test = (tv.OxfordIIITPet(root, split, download=True) for split in ("trainval", "test"))
+    train, test = _fetched(
+        root, lambda download: [tv.OxfordIIITPet(root, split, download=download) for split in ("trainval", "test")]
+    )
     sets = [_files(split._images, split._labels) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 

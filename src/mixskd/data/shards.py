@@ -114,7 +114,9 @@ def read_index(shards: Sequence[Path]) -> ImageSet:
             for number, found in enumerate(pool.map(_scan, shards))
             for offset, size, label in found
         ]
-    table = np.asarray(rows, dtype=np.int64).reshape(-1, 4)
+    if not rows:
+        raise UserError(f"there is no image in {', '.join(map(str, shards[:3]))}; a shard holds KEY.jpg with KEY.cls")
+    table = np.asarray(rows, dtype=np.int64)
     return ImageSet(Members(shards, table[:, :3]), table[:, 3])
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from mixskd.backbones import StagedBackbone
 from mixskd.config import Experiment
@@ -22,10 +21,11 @@ from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
 from mixskd.needs import Batch
 from mixskd.precision import choose_device
-from mixskd.training.building import build_method
+from mixskd.training.building import build_method, with_sync_bn
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.engine import choose_engine, prepare
 from mixskd.training.interrupt import Interrupt
+from mixskd.training.moving_average import MovingAverage
 from mixskd.training.position import Position
 from mixskd.training.progress import Progress
 from mixskd.training.run_folder import RunFolder, provenance
@@ -52,7 +52,7 @@ class Trainer:
         if run.sync_bn:
             if self.device.type != "cuda":
                 raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
-            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+            method = with_sync_bn(method)
         self.loader = make_train_loader(
             self.data, experiment.data, run.batch_size, self.device, run.seed, method.needs, self.world
         )
@@ -63,10 +63,9 @@ class Trainer:
                 "of each process"
             )
         self.step = TrainStep(method, experiment.optim, self.device, engine, run.accumulate, self.world)
-        self.ema: AveragedModel | None = None
+        self.ema: MovingAverage | None = None
         if experiment.optim.ema > 0:
-            average = get_ema_multi_avg_fn(experiment.optim.ema)
-            self.ema = AveragedModel(method.backbone, multi_avg_fn=average, use_buffers=True)
+            self.ema = MovingAverage(method.backbone, experiment.optim.ema)
         if run.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("run.tensorboard needs tensorboard: pip install 'mixskd[tensorboard]'")
         self.position = Position()
@@ -143,6 +142,8 @@ class Trainer:
         if (epoch + 1) % run.evaluate_every and epoch + 1 < run.epochs:
             return {}
         self.world.share(self.deployed.buffers())
+        if run.all_heads:
+            self.world.share(self.step.method.buffers())
         how: dict[str, Any] = {"device": self.device, "precision": self.precision, "world": self.world}
         scores = evaluate_model(self.deployed, self.test_loader, **how)
         row: dict[str, float] = {f"test_{name}": scores[name] for name in ("top1", "top5", "loss")}
@@ -175,6 +176,7 @@ class Trainer:
         self.position.seconds += now - self.started
         self.started = now
         state = {
+            "data": self.data.fingerprint,
             **self.step.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "position": dataclasses.asdict(self.position),
@@ -186,8 +188,9 @@ class Trainer:
             self.folder.write_tensorboard(self.position.rows)
 
     def restore(self) -> None:
-        """Go on from checkpoint.pt."""
+        """Go on from checkpoint.pt. Raises UserError if the images are no longer those of the run."""
         state = load_checkpoint(self.folder.checkpoint, self.device)
+        check_same_data(state.get("data"), self.data.fingerprint, self.folder.path)
         self.step.load_state_dict(state)
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -246,6 +249,21 @@ class Trainer:
         return summary
 
 
+def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], run: Path) -> None:
+    """Raises UserError if the images ``now`` are not those ``before``; None, of older checkpoints, passes."""
+    if before in (None, now):
+        return
+
+    def counts(data: dict[str, Any]) -> str:
+        return f"{data['training']} training and {data['test']} test images of {len(data['classes'])} classes"
+
+    was = counts(before) if counts(before) != counts(now) else "as many, but other ones"
+    raise UserError(
+        f"the data have changed since {run} was stopped: {counts(now)}, before {was}; "
+        "put them back as they were, or start anew with another --out"
+    )
+
+
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """A seed of 63 bits for one step of one rank (splitmix64 of its three numbers)."""
     x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step + 1) & (2**64 - 1)
@@ -262,16 +280,17 @@ def train(experiment: Experiment, *, resume: bool = False) -> dict[str, Any]:
     with join(experiment.run.device) as world:
         experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
         folder = RunFolder(Path(experiment.out))
-        fresh = not folder.path.exists()
+        new_folder, new_run = not folder.path.exists(), not folder.config.exists()
         going_on = agreed(world, lambda: folder.claim(experiment, resume=resume or restarts() > 0))
         try:
             trainer = Trainer(experiment, folder, world)
             if going_on:
                 trainer.restore()
         except UserError:
-            if fresh and world.first:  # leave no folder behind for a run that never began
+            if new_run and world.first:  # leave nothing behind of a run that never began
                 folder.config.unlink(missing_ok=True)
-                folder.path.rmdir()
+                if new_folder:
+                    folder.path.rmdir()
             raise
         return {"out": str(folder.path), **trainer.run()}
 

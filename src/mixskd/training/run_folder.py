@@ -64,7 +64,8 @@ class RunFolder:
             return self.checkpoint.exists()
         if resume:
             raise UserError(f"nothing to resume in {self.path}; leave --resume out to start a run there")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        # Hidden files are no one's work: those of the disk, or of a write that was killed.
+        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UserError(f"--out {self.path} holds files that are no run; choose an empty or a new folder")
         write_text(self.config, to_yaml(experiment))
         return False
