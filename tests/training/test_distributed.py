@@ -16,13 +16,16 @@ import pytest
 import torch
 
 import mixskd
-from mixskd.config import DataConfig
-from mixskd.data import load_data, make_train_loader
+from mixskd.config import DataConfig, from_dict, read_yaml
+from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.data.plan import BatchPlan
 from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.evaluation.accuracy import evaluate_heads
 from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
+from mixskd.training.building import build_method
+from mixskd.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -74,6 +77,19 @@ def test_a_killed_run_of_two_resumes_to_the_same_bits(tmp_path: Path) -> None:
     (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
     assert mixskd.evaluate(whole)["top1"] == pytest.approx(float(last["test_top1"]), abs=1e-4)
     assert json.loads((whole / "summary.json").read_text())["processes"] == 2
+
+
+def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    finish(torchrun(*TRAIN, "--run.all-heads", "true", "--out", str(out)))
+    (*_, last) = csv.DictReader((out / "metrics.csv").read_text().splitlines())
+    experiment = from_dict(read_yaml(out / "config.yaml"))
+    data = load_data(experiment.data, experiment.run.seed)
+    method, _ = build_method(experiment, data)
+    method.load_state_dict(load_checkpoint(out / "checkpoint.pt")["method"])
+    device = torch.device("cpu")
+    scores = evaluate_heads(method, make_test_loader(data, device), device)
+    assert {name: float(last[name]) for name in scores} == pytest.approx(scores)
 
 
 def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
