@@ -185,7 +185,6 @@ NOT_COMPARED = (
     "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "data.workers", "run.compile", "run.cuda_graphs",
 )  # fmt: skip
-RUNS = ("weights", "method.teacher")  # they name other runs
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -224,18 +223,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def difference(old: Experiment, new: Experiment) -> list[str]:
     """What differs, as ``optim.lr 0.1 -> 0.05``, leaving out what does not change the result."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
-
-    def differs(key: str) -> bool:
-        one, other = before.get(key), after.get(key)
-        if key in RUNS and one and other:  # a folder of runs may have been moved, or its path be written otherwise
-            return Path(one).name != Path(other).name
-        return bool(one != other)
-
+    teacher, now = before.get("method.teacher"), after.get("method.teacher")
+    if teacher and now and _same_run(teacher, now):
+        before["method.teacher"] = now
     return [
         f"{key} {before.get(key, 'default')} -> {after.get(key, 'default')}"
         for key in sorted(before.keys() | after.keys())
-        if differs(key) and key not in NOT_COMPARED
+        if before.get(key) != after.get(key) and key not in NOT_COMPARED
     ]
+
+
+def _same_run(old: str, new: str) -> bool:
+    """Whether both paths lead to one run: written otherwise, or to where it was before its grid was moved."""
+    if Path(old).resolve() == Path(new).resolve():
+        return True
+    return Path(old).name == Path(new).name and not Path(old).exists()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

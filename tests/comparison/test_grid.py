@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mixskd.comparison.command import _option
 from mixskd.comparison.comparing import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
-from mixskd.config import difference, read_yaml
+from mixskd.config import MethodChoice, difference, read_yaml
 from mixskd.errors import UserError
 
 SMALL = {"backbones": ["wrn_10_1"], "data": {"source": "digits", "per_class": 8}, "run": {"epochs": 6, "batch_size": 8}}
@@ -167,7 +168,16 @@ def test_a_teacher_is_the_same_wherever_the_folder_lies(tmp_path: Path, monkeypa
         run.files.claim(run.experiment, resume=False)
     assert len(runs_of(tmp_path / "grid", methods="tfkd_self", seeds="0")) == 2
     (tmp_path / "grid").rename(tmp_path / "moved")
-    assert len(runs_of(tmp_path / "moved", methods="tfkd_self", seeds="0")) == 2
+    runs = runs_of(tmp_path / "moved", methods="tfkd_self", seeds="0")
+    assert len(runs) == 2
+    taught = runs["tfkd_self-wrn_10_1-seed0"].experiment
+    for place in ("one", "two"):
+        (tmp_path / place / "model.safetensors").mkdir(parents=True)
+    one, two = (
+        dataclasses.replace(taught, method=MethodChoice("tfkd_self", {**taught.method.options, "teacher": teacher}))
+        for teacher in ("one/model.safetensors", "two/model.safetensors")
+    )
+    assert difference(one, two) == ["method.teacher one/model.safetensors -> two/model.safetensors"]
 
 
 def test_options_of_a_file_without_a_method_are_those_of_the_default(tmp_path: Path) -> None:
