@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -46,10 +47,16 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def exit_code(act: Callable[[], int | None]) -> int:
     """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for a
-    place that this user may not use; 130 after Ctrl-C. Of several processes the first says the line.
+    place that this user may not use; 130 after Ctrl-C; 141 if the reader of the output has gone (``| head``). Of
+    several processes the first says the line.
     """
     try:
-        return act() or 0
+        code = act() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the flush at the end of the interpreter
+        return 128 + signal.SIGPIPE
     except (UserError, PermissionError) as error:
         line = f"no permission to use {error.filename or error}" if isinstance(error, PermissionError) else str(error)
         if os.environ.get("RANK", "0") == "0":
