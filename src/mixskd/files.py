@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold ``path`` locked, waiting for it; ``shared`` with others that do so too. Where it cannot be made, no lock."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError:  # where nothing can be written, nothing changes
-        yield
-        return
-    with file:
-        with suppress(OSError):  # of a file system without locks
-            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Whether ``path`` is locked for this process alone, or ``shared`` with others that ask so; False if another holds
+    it and ``wait`` is not set. The lock ends with the context, or with the process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def check_readable(path: Path, missing: str) -> None:

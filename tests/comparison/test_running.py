@@ -27,8 +27,9 @@ from mixskd.comparison.grid import grid_from
 from mixskd.comparison.plan import plan
 from mixskd.comparison.progress import Progress
 from mixskd.comparison.running import carry_out_all, reason
-from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file, locked
+from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file
 from mixskd.config import to_yaml
+from mixskd.files import locked
 from mixskd.training.interrupt import Interrupted
 from tests.conftest import write_npz
 

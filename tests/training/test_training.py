@@ -130,7 +130,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, npz: Path) -> No
             {"train_images": images[:9], "train_labels": labels[:9]},
             "9 training and 6 test images of 3 classes, before 12",
         ),
-        ({"train_labels": labels[::-1]}, "before as many, but other ones"),
+        ({"train_labels": labels[::-1]}, "before as many, but others"),
     ):
         np.savez(npz, **{**arrays, **change})
         with pytest.raises(UserError, match=message):

@@ -143,9 +143,12 @@ def _arm(label: str, options: Any) -> Arm:
         options = parse_arm(options).settings
     if not isinstance(options, Mapping):
         raise UserError(f"the method {label!r} of the grid must hold options, not {options!r}")
-    named = {"name": label, **options} if "method.name" not in options else dict(options)
-    keys = {str(key): value for key, value in named.items()}
-    return Arm(label, {key if "." in key or key == "weights" else f"method.{key}": keys[key] for key in keys})
+    named = {str(key): value for key, value in options.items()}
+    if "method.name" not in named:
+        named = {"name": label, **named}
+    return Arm(
+        label, {key if "." in key or key == "weights" else f"method.{key}": value for key, value in named.items()}
+    )
 
 
 def split_outside_brackets(text: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import json
 import os
@@ -18,11 +17,12 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from mixskd.errors import exit_code
+from mixskd.files import locked
 
 ELSEWHERE = 75  # the exit code of a run that another process is at
 
@@ -75,7 +75,7 @@ def carry_out(folder: Path, name: str) -> int:
         experiment = dataclasses.replace(from_dict(read_yaml(settings)), out=str(run))
         train(experiment, resume=(run / "config.yaml").exists())
 
-    with locked(lock_file(folder, name)) as mine:
+    with locked(lock_file(folder, name), wait=False) as mine:
         if not mine:
             return ELSEWHERE
         if (run / "summary.json").exists():
@@ -92,19 +92,6 @@ def settings_file(folder: Path, name: str) -> Path:
 def lock_file(folder: Path, name: str) -> Path:
     """What the process that carries out run ``name`` holds locked."""
     return folder / ".compare" / f"{name}.lock"
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Whether ``path`` could be locked for this process alone; the lock ends with the context, or with the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def stop_when_input_closes() -> None:

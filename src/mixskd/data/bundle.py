@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,22 @@ class DataBundle:
                 digest.update("\0".join("/".join(str(image).split("/")[-2:]) for image in split.images).encode())
         counts = {"training": len(self.train), "test": len(self.test)}
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
+
+    def check_unchanged(self, before: dict[str, Any], run: Path) -> None:
+        """Raises UserError if the fingerprint ``before``, of ``run``, is another one."""
+        if before == self.fingerprint:
+            return
+
+        def counts(data: dict[str, Any]) -> str:
+            return f"{data['training']} training and {data['test']} test images of {len(data['classes'])} classes"
+
+        was, now = counts(before), counts(self.fingerprint)
+        if was == now:
+            was = "as many, but others"
+        raise UserError(
+            f"the data have changed since {run} was stopped: {now}, before {was}; "
+            "put them back as they were, or start anew with another --out"
+        )
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

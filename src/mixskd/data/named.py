@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from torchvision import datasets as tv
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.folder import bundle, load_folder
 from mixskd.errors import UserError
-from mixskd.files import lock
+from mixskd.files import locked
 
 DEFAULT_ROOT = "~/.cache/mixskd"
 
@@ -57,12 +58,17 @@ def _fetched(root: Path, read: Callable[[bool], T]) -> T:
 
     One process downloads, and no other looks at what is there so far.
     """
+
+    def read_locked(download: bool) -> T:
+        with ExitStack() as stack:
+            with suppress(OSError):  # where nothing can be written nothing changes; some file systems have no locks
+                stack.enter_context(locked(root / ".mixskd.lock", shared=not download))
+            return read(download)
+
     try:
-        with lock(root / ".mixskd.lock", shared=True):
-            return read(False)
+        return read_locked(False)
     except RuntimeError:  # torchvision's for what is not there, or not whole
-        with lock(root / ".mixskd.lock"):
-            return read(True)
+        return read_locked(True)
 
 
 def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int], DataBundle]:

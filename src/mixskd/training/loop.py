@@ -190,7 +190,8 @@ class Trainer:
     def restore(self) -> None:
         """Go on from checkpoint.pt. Raises UserError if the images are no longer those of the run."""
         state = load_checkpoint(self.folder.checkpoint, self.device)
-        check_same_data(state.get("data"), self.data.fingerprint, self.folder.path)
+        if "data" in state:  # older checkpoints do not tell
+            self.data.check_unchanged(state["data"], self.folder.path)
         self.step.load_state_dict(state)
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -247,21 +248,6 @@ class Trainer:
         }  # fmt: skip
         self.folder.write_summary(summary)
         return summary
-
-
-def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], run: Path) -> None:
-    """Raises UserError if the images ``now`` are not those ``before``; None, of older checkpoints, passes."""
-    if before in (None, now):
-        return
-
-    def counts(data: dict[str, Any]) -> str:
-        return f"{data['training']} training and {data['test']} test images of {len(data['classes'])} classes"
-
-    was = counts(before) if counts(before) != counts(now) else "as many, but other ones"
-    raise UserError(
-        f"the data have changed since {run} was stopped: {counts(now)}, before {was}; "
-        "put them back as they were, or start anew with another --out"
-    )
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
