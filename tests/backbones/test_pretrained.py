@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 import mixskd
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
+from mixskd.backbones.pretrained import published_normalisation
+from mixskd.data.bundle import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
 from mixskd.files import load_tensors
 from mixskd.methods.mixskd import MixSKD
@@ -152,6 +155,33 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         start_from(backbone, "pretrained")
     with pytest.raises(UserError, match="nobody publishes weights of wrn_10_1"):
         start_from(build_backbone("wrn_10_1", 5), "pretrained")
+
+
+def test_a_run_from_published_weights_normalises_as_they_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, create = timm.create_model("test_resnet", num_classes=2), timm.create_model
+
+    def offline(*names: Any, pretrained: bool = False, **options: Any) -> nn.Module:
+        return theirs if pretrained else create(*names, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    labels = np.arange(4) % 2
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=noise, train_labels=labels, test_images=noise, test_labels=labels)
+
+    def normalisation(backbone: str, **settings: Any) -> tuple[Any, Any]:
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        mixskd.train(
+            data=str(tmp_path / "x.npz"), backbone=backbone, method="baseline", out=str(out),
+            run={"epochs": 1, "batch_size": 4}, optim={"schedule": "cosine", "warmup_epochs": 0}, **settings,
+        )  # fmt: skip
+        model = mixskd.load(out)
+        return model.mean, model.std
+
+    assert normalisation("timm/test_resnet") == (CIFAR_MEAN, CIFAR_STD)
+    assert normalisation("timm/test_resnet", weights="pretrained") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert published_normalisation("resnet18") == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path: Path) -> None:

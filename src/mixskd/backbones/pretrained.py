@@ -69,6 +69,20 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def published_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels of images in [0, 1] with which the published weights were trained."""
+    if name.startswith(PREFIX):
+        import timm
+
+        weights = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
+        assert weights is not None, f"timm publishes no weights of {name}, though they were loaded"
+        return tuple(weights.mean), tuple(weights.std)
+    from torchvision.models import get_model_weights
+
+    preprocessing = get_model_weights(name)["DEFAULT"].transforms()
+    return tuple(preprocessing.mean), tuple(preprocessing.std)
+
+
 def published(name: str) -> dict[str, Tensor]:
     """The weights that timm or torchvision publish for ``name``. Raises UserError if there are none, or no network."""
     try:
