@@ -195,6 +195,8 @@ def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path
     train("second", 1, weights=str(tmp_path / "first"))
     first, second = (mixskd.load(tmp_path / name).state_dict() for name in ("first", "second"))
     assert torch.allclose(first["head.weight"], second["head.weight"], atol=1e-6)
+    method = MixSKD(mixskd.load(tmp_path / "first"))
+    assert torch.equal(next(method.branches.alignments[0].parameters()), next(method.backbone.stages[1].parameters()))
     for path in (tmp_path / "first").iterdir():
         path.unlink()
     (tmp_path / "second" / "summary.json").unlink()

@@ -76,6 +76,7 @@ def load_model(path: str | Path) -> Classifier:
             raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
         model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"])))
         model.load_export_state_dict(tensors)
+        model.pretrained = True
         model.classes = tuple(about["classes"])
         model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
     except (KeyError, ValueError, TypeError, RuntimeError):
