@@ -1,6 +1,8 @@
-"""The arithmetic of a run: device, type of the products, memory layout."""
+"""The arithmetic of a run: the device and the type of the products."""
 
 from __future__ import annotations
+
+import platform
 
 import torch
 
@@ -24,6 +26,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"device {name!r} is not there; use cpu, cuda, cuda:N, or auto") from None
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware, for a record: ``NVIDIA H100``, or a CPU with what bears on its speed: ``AMD EPYC (avx2)``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    capabilities = torch.cpu.get_capabilities()
+    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(unit)]
+    return f"{name} ({', '.join(units)})" if units else name
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import sys
 from typing import Any
 
@@ -17,7 +16,7 @@ from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.config import Experiment, to_dict
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_device
+from mixskd.precision import choose_device, device_name
 from mixskd.training.engine import choose_engine
 from mixskd.training.run_folder import provenance
 
@@ -59,7 +58,7 @@ def benchmark(
     report: dict[str, Any] = {
         "command": " ".join(["mixskd", *sys.argv[1:]]),
         "experiment": to_dict(experiment),
-        "machine": _machine(device, threads),
+        "machine": {"device": device_name(device), "cpus": os.cpu_count(), "threads": threads},
         "notes": notes,
         "rounds": rounds,
         "flops_per_step": flops,
@@ -113,14 +112,3 @@ def _summary(
         "engine": {**dataclasses.asdict(variant.engine), "keep_memory": variant.keep_memory},
         "processes": variant.processes,
     }
-
-
-def _machine(device: torch.device, threads: int) -> dict[str, Any]:
-    if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device), "cpus": os.cpu_count(), "threads": threads}
-    capabilities = torch.cpu.get_capabilities()
-    found = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)]
-    return {
-        "device": "cpu", "processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(),
-        "threads": threads, "vector_units": found,
-    }  # fmt: skip

@@ -21,7 +21,7 @@ from mixskd.distributed import World, join, restarts
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import evaluate_heads, evaluate_model
 from mixskd.needs import Batch
-from mixskd.precision import choose_device
+from mixskd.precision import choose_device, device_name
 from mixskd.training.building import build_method, with_sync_bn
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.engine import choose_engine, prepare
@@ -243,7 +243,7 @@ class Trainer:
             "images_per_second": round(self.position.images / max(self.position.seconds, 1e-9), 1),
             "processes": self.world.size,
             "precision": self.precision,
-            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "device": device_name(self.device),
             "classes": len(self.data.classes),
             "image_size": self.data.image_size,
             "parameters": sum(p.numel() for p in self.deployed.parameters()),
