@@ -24,12 +24,9 @@ def test_a_processor_by_its_name(capabilities: dict[str, object], name: str, mon
     assert device_name(CPU) == name
 
 
-@pytest.mark.parametrize("unit", ["amx_bf16", "avx512_bf16"])
-def test_bf16_where_the_processor_multiplies_it(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True})
+def test_amx_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert choose_precision("auto", CPU) == "bf16"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert choose_precision("auto", CPU) == "fp32"
 
 
 def test_fp16_needs_a_gpu() -> None:

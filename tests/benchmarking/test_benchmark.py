@@ -16,6 +16,7 @@ from mixskd.cli import main
 from mixskd.config import Experiment
 from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.precision import device_name
 from mixskd.training.engine import Engine
 
 DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=True)
@@ -43,6 +44,7 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["benchmark", *words]) == 0
     assert "objective" in capsys.readouterr().out
     report = json.loads(out.read_text())
+    assert report["machine"]["device"] == device_name(torch.device("cpu"))
     assert list(report["variants"]) == ["plain", "default"]
     for row in report["variants"].values():
         assert row["images_per_second"] == pytest.approx(4 / row["step_seconds"])

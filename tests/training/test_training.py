@@ -19,6 +19,7 @@ import torch
 import mixskd
 from mixskd.config import OptimConfig
 from mixskd.errors import UserError
+from mixskd.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
 from mixskd.training.step import TrainStep
@@ -112,6 +113,7 @@ def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
     assert json.loads((out / "summary.json").read_text()).items() <= summary.items()
     assert summary["updates"] == 6
     assert summary["images"] == 24
+    assert summary["device"] == device_name(choose_device("auto"))
     with pytest.raises(UserError, match="already holds this run"):
         mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2))
     with pytest.raises(UserError, match=r"run\.seed 0 -> 1"):
