@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixskd.api import benchmark, train
     from mixskd.backbones import StagedBackbone, build_backbone
-    from mixskd.comparison.comparing import compare
+    from mixskd.comparison.run import compare
     from mixskd.deploy import evaluate, export, predict
     from mixskd.deploy import load_model as load
     from mixskd.errors import UserError
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "benchmark": "mixskd.api",
     "train": "mixskd.api",
-    "compare": "mixskd.comparison.comparing",
+    "compare": "mixskd.comparison.run",
     "load": "mixskd.deploy.model_file:load_model",
     "evaluate": "mixskd.deploy",
     "predict": "mixskd.deploy",

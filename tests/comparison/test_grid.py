@@ -10,9 +10,9 @@ import pytest
 
 from mixskd.cli import main
 from mixskd.comparison.command import _option
-from mixskd.comparison.comparing import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
+from mixskd.comparison.run import to_yaml
 from mixskd.config import MethodChoice, difference, read_yaml
 from mixskd.errors import UserError
 
@@ -214,10 +214,10 @@ def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.Capture
     ("argv", "message"),
     [
         (["--method", "mixup"], "did you mean '--methods'"),
-        (["--engine", "slrum"], "did you mean 'slurm'"),
+        (["--launcher", "slrum"], "did you mean 'slurm'"),
         (["--jobs", "0"], "--jobs must be 1 or more"),
         (["--devices", "7"], "no GPU '7'"),
-        (["--engine.partition", "x"], "no option 'partition'"),
+        (["--launcher.partition", "x"], "no option 'partition'"),
         (["--table", "nowhere"], "no finished run in nowhere"),
         (["--config", "nowhere.yaml"], "cannot read the configuration"),
         (["--method.temperature", "7"], "write --methods 'NAME[temperature=7]'"),

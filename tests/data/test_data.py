@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.data.images import decode_image
-from mixskd.data.named import load_named
+from mixskd.data.sources.named import load_named
 from mixskd.errors import UserError
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from mixskd.data.named import NAMED, _fetched, load_named
+from mixskd.data.sources.named import NAMED, _fetched, load_named
 from mixskd.errors import UserError
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 import mixskd
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_test_loader, make_train_loader
-from mixskd.data.shards import expand
+from mixskd.data.sources.shards import expand
 from mixskd.errors import UserError
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from torch import nn
 
 from mixskd import FRSKD, FRSKDMixup, UserError, build_backbone
 from mixskd.backbones import StagedBackbone
-from mixskd.bifpn import BiFPN, Fusion, halve
-from mixskd.methods.frskd import attention
-from mixskd.mixing import Mix
+from mixskd.methods.frskd import attention_map
+from mixskd.methods.parts.bifpn import BiFPN, Fusion, halve
+from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods.reference import kl, soft_cross_entropy
 from tests.methods.support import batch, check, logits
@@ -70,7 +70,7 @@ def test_frskd_with_mixup_is_frskd_on_the_mixed_batch() -> None:
 def test_the_attention_is_that_of_the_map_after_relu() -> None:
     feature_map = torch.tensor([[[[1.0, -5.0], [2.0, 0.0]], [[-7.0, 3.0], [2.0, 0.0]]]])
     energy = torch.tensor([[0.5, 4.5, 4.0, 0.0]])
-    assert torch.allclose(attention(feature_map), energy / energy.norm())
+    assert torch.allclose(attention_map(feature_map), energy / energy.norm())
 
 
 @pytest.mark.parametrize(

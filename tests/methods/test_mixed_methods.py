@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from mixskd import CutMix, ManifoldMixup
-from mixskd.mixing import Mix
+from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods.reference import soft_cross_entropy, softmax
 from tests.methods.support import batch, check, logits

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mixskd import MixSKD, UserError, build_backbone
-from mixskd.branches import AuxiliaryBranches
 from mixskd.methods import make_config
 from mixskd.methods.mixskd import DISCRIMINATOR_MODES, MixSKDConfig
-from mixskd.mixing import Mix
+from mixskd.methods.parts.branches import AuxiliaryBranches
+from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods import reference
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mixskd import Baseline, DeepSupervision, Mixup, UserError
-from mixskd.mixing import Mix
+from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 
 

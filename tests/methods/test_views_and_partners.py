@@ -8,7 +8,7 @@ import math
 import torch
 
 from mixskd import CSKD, DDGSD, AugMixJSD, CSKDMixup
-from mixskd.mixing import Mix
+from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods.reference import cross_entropy, kl, soft_cross_entropy, softmax
 from tests.methods.support import batch, check, features, logits

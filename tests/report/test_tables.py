@@ -14,7 +14,7 @@ import torch
 
 from mixskd import build_backbone
 from mixskd.api import build_experiment
-from mixskd.comparison.comparing import tabulate
+from mixskd.comparison.run import tabulate
 from mixskd.config import nest, to_yaml
 from mixskd.methods import METHODS
 from mixskd.report.cost import classes_from, count_cost, images_forwarded

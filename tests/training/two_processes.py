@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mixskd.config import OptimConfig
 from mixskd.distributed import World, join
 from mixskd.methods import METHODS
-from mixskd.mixing import Mix
+from mixskd.methods.parts.mixing import Mix
 from mixskd.needs import Batch
 from mixskd.training.engine import Engine
 from mixskd.training.step import TrainStep

@@ -26,7 +26,7 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     number of classes is left as initialised. Nothing in a file is executed. Raises UserError if it is missing or
     corrupt, or does not fit.
     """
-    state = published(backbone.name) if source == PUBLISHED else read(Path(source))
+    state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
     head = {f"{backbone.head_name}.{part}" for part in ("weight", "bias")} & own.keys()
     if any(key not in state or state[key].shape != own[key].shape for key in head):
@@ -83,7 +83,7 @@ def published_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(preprocessing.mean), tuple(preprocessing.std)
 
 
-def published(name: str) -> dict[str, Tensor]:
+def published_weights(name: str) -> dict[str, Tensor]:
     """The weights that timm or torchvision publish for ``name``. Raises UserError if there are none, or no network."""
     try:
         if name.startswith(PREFIX):

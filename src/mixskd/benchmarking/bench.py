@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixskd.benchmarking.parts import Parts
+from mixskd.benchmarking.timing import Parts
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, ImageSet, load_data, make_train_loader
@@ -19,7 +19,7 @@ from mixskd.distributed import World
 from mixskd.needs import Batch
 from mixskd.precision import TYPES, choose_device
 from mixskd.training.building import build_method
-from mixskd.training.engine import prepare
+from mixskd.training.engine import configure_process
 from mixskd.training.step import TrainStep
 
 SYNTHETIC_CLASSES = 100
@@ -32,7 +32,7 @@ class Bench:
         self.experiment, self.variant, self.world = experiment, variant, world
         self.device = choose_device(experiment.run.device)
         if variant.keep_memory or self.device.type == "cuda":
-            prepare(self.device, deterministic=experiment.run.deterministic)
+            configure_process(self.device, deterministic=experiment.run.deterministic)
         torch.manual_seed(experiment.run.seed)
         data = benchmark_data(experiment)
         method, _ = build_method(experiment, data)

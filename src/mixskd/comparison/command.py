@@ -20,8 +20,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
     p.epilog = (
         "A method may have options and a label: mixskd[mix=cutmix], short=mixskd[run.epochs=10]. Any setting of all "
-        "runs has a flag by its dotted name, such as --optim.lr 0.05; so has an option of the engine: "
-        "--engine.num_gpus 1."
+        "runs has a flag by its dotted name, such as --optim.lr 0.05; so has an option of the launcher: "
+        "--launcher.num_gpus 1."
     )
     p.add_argument("recipe", nargs="?", help=f"settings of all runs to start from: {', '.join(recipes.names())}")
     p.add_argument("--methods", help="comma-separated; see mixskd list methods")
@@ -38,7 +38,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
     p.add_argument("--jobs", type=int, help="runs at a time; one a GPU, or one a core, by default")
     p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
-    p.add_argument("--engine", default="local", help="local, slurm (by submitit) or ray")
+    p.add_argument("--launcher", default="local", help="local, slurm (by submitit) or ray")
     p.add_argument("--dry-run", action="store_true", help="list the runs and stop")
     p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
 
@@ -46,12 +46,12 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 def compare(arguments: argparse.Namespace) -> int:
     """Run a grid, or what ``--table`` or ``--dry-run`` ask for; 1 if a run failed."""
     if arguments.table:
-        from mixskd.comparison.comparing import tabulate
+        from mixskd.comparison.run import tabulate
 
         tabulate(Path(arguments.table))
         return _show(Path(arguments.table))
     grid = grid_from(_values(arguments))
-    from mixskd.comparison.comparing import folder_of, plan, run_grid, state_of
+    from mixskd.comparison.run import folder_of, plan, run_grid, state_of
 
     folder = folder_of(grid, arguments.out)
     if arguments.dry_run:
@@ -59,9 +59,14 @@ def compare(arguments: argparse.Namespace) -> int:
         for run in runs:
             print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
         return 0
-    options = {key: _option(value) for key, value in nest(arguments.dotted).get("engine", {}).items()}
+    options = {key: _option(value) for key, value in nest(arguments.dotted).get("launcher", {}).items()}
     done = run_grid(
-        grid, folder, jobs=arguments.jobs, devices=arguments.devices, engine=arguments.engine, engine_options=options
+        grid,
+        folder,
+        jobs=arguments.jobs,
+        devices=arguments.devices,
+        launcher=arguments.launcher,
+        launcher_options=options,
     )
     if done.rows:
         _show(folder)
@@ -74,7 +79,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The grid that recipe, ``--config`` and flags describe, later ones over earlier ones."""
     axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key)) is not None}
     flags = {key: value for flag, key in SETTING_FLAGS.items() if (value := getattr(arguments, flag.replace("-", "_")))}
-    dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("engine.")}
+    dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("launcher.")}
     if key := next((key for key in dotted if key.startswith("method.")), None):
         option = f"{key.removeprefix('method.')}={dotted[key]}"
         raise UserError(f"--{key} names none of the methods; write --methods 'NAME[{option}]'")
@@ -85,7 +90,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _option(text: str) -> Any:
-    """An engine's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
+    """An launcher's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
     try:
         return json.loads(text)
     except ValueError:

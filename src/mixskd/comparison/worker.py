@@ -114,7 +114,7 @@ def serve() -> None:
 
     gc.collect()
     gc.freeze()  # the forks share what was imported, and no collection, the last of each included, goes through it
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # cluster engines warn of their time limit so
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # cluster launchers warn of their time limit so
         signal.signal(number, signal.SIG_IGN)
     while line := sys.stdin.readline():
         folder, name = json.loads(line)

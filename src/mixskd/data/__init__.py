@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mixskd.data.arrays import load_digits, load_npz
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
-from mixskd.data.folder import load_folder
-from mixskd.data.named import NAMED, load_named
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
-from mixskd.data.shards import is_shards, load_shards
+from mixskd.data.sources.arrays import load_digits, load_npz
+from mixskd.data.sources.folder import load_folder
+from mixskd.data.sources.named import NAMED, load_named
+from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.split import first_per_class
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
 from mixskd.distributed import World

@@ -19,7 +19,7 @@ from mixskd.data.images import decode_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
-from mixskd.data.shards import Member
+from mixskd.data.sources.shards import Member
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.needs import Batch

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.losses import cross_entropy, full_precision, total
 from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 from mixskd.needs import DataNeeds, take
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.losses import cross_entropy
 from mixskd.methods.base import Method
+from mixskd.methods.parts.losses import cross_entropy
 
 
 @dataclass(frozen=True)

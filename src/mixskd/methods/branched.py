@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mixskd.branches import AuxiliaryBranches
 from mixskd.methods.base import Method
+from mixskd.methods.parts.branches import AuxiliaryBranches
 
 
 class BranchedMethod(Method):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.losses import cross_entropy, full_precision
 from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.parts.losses import cross_entropy, full_precision
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixskd.losses import cross_entropy, kl_divergence
 from mixskd.methods.base import Method, check_not_negative, check_positive
-from mixskd.mixing import Mix, sample_mix
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.parts.mixing import Mix, sample_mix
 from mixskd.needs import DataNeeds, take
 
 

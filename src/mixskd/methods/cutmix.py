@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixskd.errors import UserError
 from mixskd.methods.base import Method, check_positive
-from mixskd.mixing import Mix, sample_mix
+from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixskd.losses import cross_entropy, full_precision, kl_divergence
 from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence
 from mixskd.needs import DataNeeds, take
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.losses import cross_entropy, total
 from mixskd.methods.branched import BranchedMethod
+from mixskd.methods.parts.losses import cross_entropy, total
 
 
 @dataclass(frozen=True)

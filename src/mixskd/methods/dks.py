@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.losses import cross_entropy, kl_divergence, total
 from mixskd.methods.base import check_not_negative, check_positive
 from mixskd.methods.branched import BranchedMethod
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.losses import full_precision
 from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.parts.losses import full_precision
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.bifpn import BiFPN
-from mixskd.losses import cross_entropy, full_precision, kl_divergence, total
 from mixskd.methods.base import Method, check_not_negative, check_positive
-from mixskd.mixing import Mix, sample_mix
+from mixskd.methods.parts.bifpn import BiFPN
+from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
+from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FRSKD(Method):
             "teacher_cls": classify(teacher, labels),
             "logit": kl_divergence(logits, teacher, self.config.temperature),
             "attention": total(
-                F.mse_loss(attention(f), attention(p.detach())) for f, p in zip(maps, refined, strict=True)
+                F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(maps, refined, strict=True)
             ),
         }
         loss = terms["cls"] + terms["teacher_cls"]
@@ -106,6 +106,6 @@ class FRSKDMixup(FRSKD):
         return super().forward(images, labels, draws or self.draw(images))
 
 
-def attention(feature_map: Tensor) -> Tensor:
+def attention_map(feature_map: Tensor) -> Tensor:
     """A(F) of a map ``B x C x H x W``: the channels' mean of ReLU(F)^2, an L2-normalised vector over positions."""
     return F.normalize(full_precision(feature_map).relu().square().mean(1).flatten(1), dim=1)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.losses import full_precision
 from mixskd.methods.base import Method, check_choice
+from mixskd.methods.parts.losses import full_precision
 
 
 @dataclass(frozen=True)

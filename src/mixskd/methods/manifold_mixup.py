@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.losses import full_precision, one_hot
 from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
-from mixskd.mixing import Mix, sample_mix
+from mixskd.methods.parts.losses import full_precision, one_hot
+from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mixskd.branches import AuxiliaryBranches, Discriminators, SelfTeacher
 from mixskd.errors import UserError
-from mixskd.losses import cross_entropy, discriminator_loss, feature_distance, kl_divergence, reverse_gradient, total
 from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
-from mixskd.mixing import MIXES, Mix, sample_mix
+from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
+from mixskd.methods.parts.losses import (
+    cross_entropy,
+    discriminator_loss,
+    feature_distance,
+    kl_divergence,
+    reverse_gradient,
+    total,
+)
+from mixskd.methods.parts.mixing import MIXES, Mix, sample_mix
 
 DISCRIMINATOR_MODES = ("joint", "grl", "d_only", "frozen", "off")
 

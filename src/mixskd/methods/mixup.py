@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixskd.methods.base import Method, check_positive
-from mixskd.mixing import Mix, sample_mix
+from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
 @dataclass(frozen=True)

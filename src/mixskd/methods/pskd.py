@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
-from mixskd.losses import full_precision, one_hot
 from mixskd.methods.base import Method
+from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.needs import DataNeeds, take
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.losses import cross_entropy, full_precision, total
 from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class SAD(Method):
         distances = []
         for shallow, deep in pairwise(maps):
             size = shallow.shape[-2:]
-            distances.append(F.mse_loss(attention(shallow, size), attention(deep.detach(), size)))
+            distances.append(F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size)))
         distance = total(distances)
         return {"loss": cls + self.config.gamma * distance, "output": logits, "cls": cls, "attention": distance}
 
 
-def attention(feature_map: Tensor, size: torch.Size) -> Tensor:
+def spatial_attention(feature_map: Tensor, size: torch.Size) -> Tensor:
     """The channels' sum of squares of a map ``B x C x H x W``, resized to ``size``, as a softmax over its positions."""
     energy = full_precision(feature_map).square().sum(1, keepdim=True)
     return F.interpolate(energy, size=size, mode="bilinear", align_corners=False).flatten(1).softmax(1)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.losses import cross_entropy, full_precision
 from mixskd.methods.base import Method, check_positive
+from mixskd.methods.parts.losses import cross_entropy, full_precision
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.errors import UserError
-from mixskd.losses import cross_entropy, kl_divergence
 from mixskd.methods.base import Method, check_positive
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.losses import cross_entropy
 from mixskd.methods.base import Method
+from mixskd.methods.parts.losses import cross_entropy
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
     ), notes
 
 
-def prepare(device: torch.device, *, deterministic: bool) -> None:
+def configure_process(device: torch.device, *, deterministic: bool) -> None:
     """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA)."""
     if device.type == "cpu":
         keep_freed_memory()

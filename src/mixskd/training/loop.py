@@ -24,7 +24,7 @@ from mixskd.needs import Batch
 from mixskd.precision import choose_device, device_name
 from mixskd.training.building import build_method, with_sync_bn
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
-from mixskd.training.engine import choose_engine, prepare
+from mixskd.training.engine import choose_engine, configure_process
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.position import Position
@@ -42,7 +42,7 @@ class Trainer:
         self.experiment, self.folder, self.world = experiment, folder, world or World()
         run = experiment.run
         self.device = choose_device(run.device)
-        prepare(self.device, deterministic=run.deterministic)
+        configure_process(self.device, deterministic=run.deterministic)
         engine, notes = choose_engine(run, self.device, self.world)
         self.precision = engine.precision
         torch.manual_seed(run.seed)

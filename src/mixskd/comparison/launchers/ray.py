@@ -19,7 +19,7 @@ class Ray:
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise UserError("the ray engine needs ray: pip install 'mixskd[ray]'")
+            raise UserError("the ray launcher needs ray: pip install 'mixskd[ray]'")
         import ray
 
         options = dict(options)
@@ -31,7 +31,7 @@ class Ray:
                 ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
             self.task = ray.remote(**{"max_retries": 0, "num_cpus": 1, **options})(run_alone)
         except (ConnectionError, ValueError, TypeError) as error:
-            raise UserError(f"the ray engine: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the ray launcher: {str(error).splitlines()[0]}") from None
         self.references: list[Any] = []
 
     def submit(self, folder: Path, name: str) -> Future[int]:

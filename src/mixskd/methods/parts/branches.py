@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.staged import Head, StagedBackbone
-from mixskd.losses import full_precision
+from mixskd.methods.parts.losses import full_precision
 
 
 class AuxiliaryBranches(nn.Module):

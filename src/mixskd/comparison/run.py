@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from mixskd.comparison.engines import ENGINES
+from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import Grid, default_values, grid_from
+from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
-from mixskd.comparison.progress import Progress
-from mixskd.comparison.running import carry_out_all
+from mixskd.comparison.scheduler import carry_out_all
 from mixskd.config import nest, read_yaml
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
@@ -48,8 +48,8 @@ def compare(
     images_per_update: int | None = None,
     jobs: int | None = None,
     devices: str = "auto",
-    engine: str = "local",
-    engine_options: Mapping[str, Any] | None = None,
+    launcher: str = "local",
+    launcher_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Comparison:
@@ -58,8 +58,8 @@ def compare(
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
     to options does as well. ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of
     ``recipe``; without a recipe they lie over the default comparison. ``jobs`` runs go on at a time, on ``devices``
-    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``engine`` is ``local``, ``slurm`` or ``ray``. A run that fails stops
-    no other. Raises UserError for a mistake in the grid, before anything is run.
+    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
+    stops no other. Raises UserError for a mistake in the grid, before anything is run.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
@@ -68,8 +68,8 @@ def compare(
     given = {key: value for key, value in axes.items() if value is not None}
     grid = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **given})
     return run_grid(
-        grid, folder_of(grid, out), jobs=jobs, devices=devices, engine=engine, engine_options=engine_options or {},
-        progress=progress,
+        grid, folder_of(grid, out), jobs=jobs, devices=devices, launcher=launcher,
+        launcher_options=launcher_options or {}, progress=progress,
     )  # fmt: skip
 
 
@@ -88,22 +88,22 @@ def run_grid(
     *,
     jobs: int | None = None,
     devices: str = "auto",
-    engine: str = "local",
-    engine_options: Mapping[str, Any],
+    launcher: str = "local",
+    launcher_options: Mapping[str, Any],
     progress: bool = True,
 ) -> Comparison:
     """Run what is missing of ``grid`` in ``folder``, and write its tables there."""
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
+    if launcher not in LAUNCHERS:
+        raise unknown("launcher", launcher, LAUNCHERS)
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     runs = plan(grid, folder)
     failures = {}
     if unfinished(runs):
-        carrier = ENGINES[engine](folder, jobs, devices, engine_options)
+        carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
             write_text(folder / "grid.yaml", to_yaml(grid))
-            failures = carry_out_all(runs, carrier, Progress(runs, quiet=not progress))
+            failures = carry_out_all(runs, carrier, RunsDisplay(runs, quiet=not progress))
         finally:
             carrier.close()
     rows = tabulate(folder) if any(run.finished for run in runs) else []

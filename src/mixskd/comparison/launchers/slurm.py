@@ -18,7 +18,7 @@ class Slurm:
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
         if importlib.util.find_spec("submitit") is None:
-            raise UserError("the slurm engine needs submitit: pip install 'mixskd[slurm]'")
+            raise UserError("the slurm launcher needs submitit: pip install 'mixskd[slurm]'")
         import submitit
 
         options = dict(options)
@@ -27,7 +27,7 @@ class Slurm:
             self.executor = submitit.AutoExecutor(folder / "logs" / "submitit", options.pop("cluster", "slurm"))
             self.executor.update_parameters(**{"name": "mixskd", **options})
         except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
-            raise UserError(f"the slurm engine: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the slurm launcher: {str(error).splitlines()[0]}") from None
         self.jobs: list[submitit.Job[int]] = []
 
     def submit(self, folder: Path, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The loop that carries out the runs of a grid, whatever the engine."""
+"""The loop that carries out the runs of a grid, whatever the launcher."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixskd.comparison.engines import Engine, Task
+from mixskd.comparison.display import RunsDisplay
+from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
-from mixskd.comparison.progress import Progress
 from mixskd.comparison.worker import ELSEWHERE, settings_file
 from mixskd.config import to_yaml
 from mixskd.distributed import World
@@ -21,14 +21,14 @@ PAUSE = 0.2  # seconds between two looks
 RETRY = 2.0  # seconds between two tries of a run that another process is at
 
 
-def carry_out_all(runs: Sequence[Run], engine: Engine, progress: Progress) -> dict[str, str]:
+def carry_out_all(runs: Sequence[Run], launcher: Launcher, progress: RunsDisplay) -> dict[str, str]:
     """Carry out those of ``runs`` that are not finished, each after those it needs; what failed, a line each by name.
 
     On SIGINT or SIGTERM all runs save themselves, and Interrupted is raised.
     """
     failures: dict[str, str] = {}
     waiting = {run.name: run for run in unfinished(runs)}
-    under_way: dict[str, tuple[Run, Task]] = {}
+    under_way: dict[str, tuple[Run, Job]] = {}
     not_before: dict[str, float] = {}
     for run in waiting.values():
         write_text(settings_file(run.folder, run.name), to_yaml(run.experiment))
@@ -39,16 +39,16 @@ def carry_out_all(runs: Sequence[Run], engine: Engine, progress: Progress) -> di
                     failures[run.name] = f"{blocked[0]}, whose weights it needs, failed"
                     progress.failed(waiting.pop(run.name), failures[run.name])
                 elif (
-                    (engine.slots is None or len(under_way) < engine.slots)
+                    (launcher.slots is None or len(under_way) < launcher.slots)
                     and not any(name in waiting or name in under_way for name in run.after)
                     and time.monotonic() >= not_before.get(run.name, 0)
                 ):
-                    under_way[run.name] = waiting.pop(run.name), engine.submit(run.folder, run.name)
+                    under_way[run.name] = waiting.pop(run.name), launcher.submit(run.folder, run.name)
             for name, (run, task) in list(under_way.items()):
                 if not task.done():
                     continue
                 del under_way[name]
-                code = exit_code(task)
+                code = exit_code_of(task)
                 if code == ELSEWHERE:
                     waiting[name] = run
                     not_before[name] = time.monotonic() + RETRY
@@ -63,23 +63,23 @@ def carry_out_all(runs: Sequence[Run], engine: Engine, progress: Progress) -> di
             elsewhere = [waiting[name] for name in not_before if name in waiting]
             progress.show([run for run, _ in under_way.values()] + elsewhere)
             if number := interrupt.signal():
-                stop(engine, [task for _, task in under_way.values()], number)
+                stop(launcher, [task for _, task in under_way.values()], number)
             time.sleep(PAUSE)
     return failures
 
 
-def stop(engine: Engine, tasks: Sequence[Task], number: int) -> None:
+def stop(launcher: Launcher, tasks: Sequence[Job], number: int) -> None:
     """Wait until all runs have saved themselves. Raises Interrupted."""
     print(f"mixskd: {signal.Signals(number).name}: the runs save themselves and stop", file=sys.stderr)
-    engine.stop()
+    launcher.stop()
     for task in tasks:
-        exit_code(task)
+        exit_code_of(task)
     print("mixskd: stopped; the same command goes on", file=sys.stderr)
     raise Interrupted(128 + number)
 
 
-def exit_code(task: Task) -> int:
-    """That of the run, 1 if the engine lost it."""
+def exit_code_of(task: Job) -> int:
+    """That of the run, 1 if the launcher lost it."""
     try:
         return task.result()
     except Exception:

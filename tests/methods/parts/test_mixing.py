@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mixskd.mixing import Mix, sample_beta, sample_mix
+from mixskd.methods.parts.mixing import Mix, sample_beta, sample_mix
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 from mixskd.comparison.plan import Run, unfinished
 
 
-class Progress:
+class RunsDisplay:
     """The state of ``runs``, read from their folders, wherever they run."""
 
     def __init__(self, runs: Sequence[Run], *, quiet: bool = False) -> None:
@@ -26,7 +26,7 @@ class Progress:
         self.whole = self.bars.add_task("runs", total=self.total, completed=self.done)
         self.bar_of: dict[str, int] = {}
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> RunsDisplay:
         self.console.print(f"{self.total} runs, {self.done} of them finished before")
         self.bars.start()
         return self

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from mixskd.comparison.engines.local import Local
-from mixskd.comparison.engines.ray import Ray
-from mixskd.comparison.engines.slurm import Slurm
+from mixskd.comparison.launchers.local import Local
+from mixskd.comparison.launchers.ray import Ray
+from mixskd.comparison.launchers.slurm import Slurm
 
 
-class Task(Protocol):
+class Job(Protocol):
     """A run under way; a Future of its exit code."""
 
     def done(self) -> bool: ...
@@ -19,12 +19,12 @@ class Task(Protocol):
     def result(self) -> int: ...
 
 
-class Engine(Protocol):
+class Launcher(Protocol):
     """Carries out up to ``slots`` runs at a time (any number if None)."""
 
     slots: int | None
 
-    def submit(self, folder: Path, name: str) -> Task:
+    def submit(self, folder: Path, name: str) -> Job:
         """Begin run ``name`` of ``folder``."""
         ...
 
@@ -33,12 +33,12 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what the engine holds, after the last run."""
+        """Let go of what the launcher holds, after the last run."""
         ...
 
 
-# Each is made from the folder of the grid, ``jobs``, ``devices`` and the engine's own options.
-ENGINES: dict[str, Callable[[Path, int | None, str, Mapping[str, Any]], Engine]] = {
+# Each is made from the folder of the grid, ``jobs``, ``devices`` and the launcher's own options.
+LAUNCHERS: dict[str, Callable[[Path, int | None, str, Mapping[str, Any]], Launcher]] = {
     "local": Local,
     "slurm": Slurm,
     "ray": Ray,

@@ -1,4 +1,4 @@
-"""Grids carried out: in order, past failures, after a kill, beside another process, and by the cluster engines."""
+"""Grids carried out: in order, past failures, after a kill, beside another process, and by the cluster launchers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import pytest
 
 import mixskd
 from mixskd.cli import main
-from mixskd.comparison.comparing import Comparison, tabulate
-from mixskd.comparison.engines import ENGINES
-from mixskd.comparison.engines.local import Local, visible_gpus
+from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import grid_from
+from mixskd.comparison.launchers import LAUNCHERS
+from mixskd.comparison.launchers.local import Local, visible_gpus
 from mixskd.comparison.plan import plan
-from mixskd.comparison.progress import Progress
-from mixskd.comparison.running import carry_out_all, reason
+from mixskd.comparison.run import Comparison, tabulate
+from mixskd.comparison.scheduler import carry_out_all, reason
 from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file
 from mixskd.config import to_yaml
 from mixskd.files import locked
@@ -142,7 +142,7 @@ def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
 
 
 class Fake:
-    """An engine whose runs end at once with the codes given, or write their summary."""
+    """An launcher whose runs end at once with the codes given, or write their summary."""
 
     def __init__(self, slots: int | None, codes: dict[str, list[int]] | None = None) -> None:
         self.slots, self.codes = slots, codes or {}
@@ -175,18 +175,18 @@ def fake_runs(tmp_path: Path, methods: str, seeds: str = "0") -> list[Any]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixskd.comparison.running.PAUSE", 0.001)
-    monkeypatch.setattr("mixskd.comparison.running.RETRY", 0.01)
+    monkeypatch.setattr("mixskd.comparison.scheduler.PAUSE", 0.001)
+    monkeypatch.setattr("mixskd.comparison.scheduler.RETRY", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
 def test_finished_runs_are_skipped_and_failed_ones_tried_again(
     done: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Fake(1, {name: [2] for name in done.failures})
-    monkeypatch.setitem(ENGINES, "local", lambda *_: engine)
+    launcher = Fake(1, {name: [2] for name in done.failures})
+    monkeypatch.setitem(LAUNCHERS, "local", lambda *_: launcher)
     assert main(["compare", "--config", str(done.folder / "grid.yaml"), "--out", str(done.folder)]) == 1
-    assert engine.submitted == list(done.failures)
+    assert launcher.submitted == list(done.failures)
     output = capsys.readouterr()
     assert "6 runs, 4 of them finished before" in output.err
     assert output.err.splitlines()[-1] == f"mixskd: bad-wrn_10_1-seed1 failed: {done.failures['bad-wrn_10_1-seed1']}"
@@ -196,14 +196,16 @@ def test_finished_runs_are_skipped_and_failed_ones_tried_again(
 @pytest.mark.usefixtures("quick")
 def test_a_run_waits_for_its_teacher_and_fails_with_it(tmp_path: Path) -> None:
     runs = fake_runs(tmp_path / "good", "tfkd_self,mixup")
-    engine = Fake(None)
-    assert carry_out_all(runs, engine, Progress(runs, quiet=True)) == {}
-    assert sorted(engine.submitted) == sorted(run.name for run in runs)
-    order = {name: place for place, name in enumerate(engine.submitted)}
+    launcher = Fake(None)
+    assert carry_out_all(runs, launcher, RunsDisplay(runs, quiet=True)) == {}
+    assert sorted(launcher.submitted) == sorted(run.name for run in runs)
+    order = {name: place for place, name in enumerate(launcher.submitted)}
     assert order["baseline-wrn_10_1-seed0"] < order["tfkd_self-wrn_10_1-seed0"]
 
     runs = fake_runs(tmp_path / "bad", "tfkd_self,mixup")
-    failures = carry_out_all(runs, Fake(1, {"baseline-wrn_10_1-seed0": [-signal.SIGKILL]}), Progress(runs, quiet=True))
+    failures = carry_out_all(
+        runs, Fake(1, {"baseline-wrn_10_1-seed0": [-signal.SIGKILL]}), RunsDisplay(runs, quiet=True)
+    )
     assert failures["baseline-wrn_10_1-seed0"].startswith("killed by SIGKILL; see ")
     assert failures["tfkd_self-wrn_10_1-seed0"] == "baseline-wrn_10_1-seed0, whose weights it needs, failed"
     assert (tmp_path / "bad" / "mixup-wrn_10_1-seed0" / "summary.json").exists()
@@ -212,9 +214,9 @@ def test_a_run_waits_for_its_teacher_and_fails_with_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
     (run,) = fake_runs(tmp_path, "mixup")
-    engine = Fake(1, {run.name: [ELSEWHERE, ELSEWHERE]})
-    assert carry_out_all([run], engine, Progress([run], quiet=True)) == {}
-    assert engine.submitted == [run.name] * 3
+    launcher = Fake(1, {run.name: [ELSEWHERE, ELSEWHERE]})
+    assert carry_out_all([run], launcher, RunsDisplay([run], quiet=True)) == {}
+    assert launcher.submitted == [run.name] * 3
 
 
 @pytest.mark.usefixtures("quick")
@@ -228,7 +230,7 @@ def test_a_run_that_another_comparison_did_otherwise_is_not_taken_for_ours(tmp_p
             run.files.config.write_text(to_yaml(experiment))
             return task
 
-    failures = carry_out_all([run], Other(1), Progress([run], quiet=True))
+    failures = carry_out_all([run], Other(1), RunsDisplay([run], quiet=True))
     assert "run.epochs 3 -> 205" in failures[run.name]
 
 
@@ -255,11 +257,11 @@ def test_a_signal_stops_the_engine(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             return super().submit(folder, name)
 
-    engine = Stopping(1, {run.name: [ELSEWHERE]})
+    launcher = Stopping(1, {run.name: [ELSEWHERE]})
     with pytest.raises(Interrupted) as stopped:
-        carry_out_all([run], engine, Progress([run], quiet=True))
+        carry_out_all([run], launcher, RunsDisplay([run], quiet=True))
     assert stopped.value.code == 128 + signal.SIGINT
-    assert engine.submitted[-1] == "stopped"
+    assert launcher.submitted[-1] == "stopped"
 
 
 def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,9 +271,9 @@ def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert visible_gpus("auto") == ["4", "6"]
     assert visible_gpus("cuda:6") == ["6"]
-    engine = Local(Path(), 4, "auto", {})
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in engine.places] == ["4", "6", "4", "6"]
-    assert {place.environment["OMP_NUM_THREADS"] for place in engine.places} == {"3"}
+    launcher = Local(Path(), 4, "auto", {})
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in launcher.places] == ["4", "6", "4", "6"]
+    assert {place.environment["OMP_NUM_THREADS"] for place in launcher.places} == {"3"}
     assert Local(Path(), None, "auto", {}).slots == 2
     assert Local(Path(), None, "cpu", {}).slots == 8
 
@@ -280,8 +282,8 @@ def test_slurm_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
     out = tmp_path / "grid"
     argv = ["compare", "--data", str(npz), "--methods", "mixup,bad=mixup[run.precision=fp16]", "--seeds", "0"]
-    argv += ["--data.per_class", "none", "--epochs", "1", "--batch-size", "4", "--out", str(out), "--engine", "slurm"]
-    argv += ["--engine.cluster", "local", "--engine.timeout_min", "5"]
+    argv += ["--data.per_class", "none", "--epochs", "1", "--batch-size", "4", "--out", str(out), "--launcher", "slurm"]
+    argv += ["--launcher.cluster", "local", "--launcher.timeout_min", "5"]
     assert main(argv) == 1
     assert (out / "mixup-wrn_10_1-seed0" / "summary.json").exists()
     assert "fp16" in (out / "logs" / "bad-wrn_10_1-seed0.log").read_text()
@@ -292,19 +294,19 @@ def test_slurm_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
 def test_ray_on_this_machine(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("ray")
     values = small(npz, methods=["mixup", "bad=mixup[run.precision=fp16]"], seeds=[0])
-    done = mixskd.compare(**values, out=str(tmp_path / "grid"), engine="ray", progress=False)
+    done = mixskd.compare(**values, out=str(tmp_path / "grid"), launcher="ray", progress=False)
     assert list(done.failures) == ["bad-wrn_10_1-seed0"]
     assert [row["method"] for row in done.rows] == ["mixup"]
 
 
-@pytest.mark.parametrize(("engine", "package"), [("slurm", "submitit"), ("ray", "ray")])
+@pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_a_missing_package_is_named(
-    engine: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["compare", "--engine", engine, "--out", str(tmp_path / "grid")]) == 2
+    assert main(["compare", "--launcher", launcher, "--out", str(tmp_path / "grid")]) == 2
     assert (
         capsys.readouterr().err
-        == f"mixskd: error: the {engine} engine needs {package}: pip install 'mixskd[{engine}]'\n"
+        == f"mixskd: error: the {launcher} launcher needs {package}: pip install 'mixskd[{launcher}]'\n"
     )
     assert not (tmp_path / "grid").exists()

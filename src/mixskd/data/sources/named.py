@@ -13,7 +13,7 @@ import numpy as np
 from torchvision import datasets as tv
 
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.folder import bundle, load_folder
+from mixskd.data.sources.folder import bundle, load_folder
 from mixskd.errors import UserError
 from mixskd.files import locked
 

@@ -34,7 +34,7 @@ class Local:
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
         if options:
-            raise UserError(f"the local engine has no option {next(iter(options))!r}; see --jobs and --devices")
+            raise UserError(f"the local launcher has no option {next(iter(options))!r}; see --jobs and --devices")
         gpus, cores = visible_gpus(devices), len(os.sched_getaffinity(0))
         self.slots: int | None = (slots := jobs or len(gpus) or min(cores, MOST_CPU_JOBS))
         # The threads that a user has set stand.

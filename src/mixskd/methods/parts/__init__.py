@@ -1,0 +1,1 @@
+"""What methods are built from: branches, self-teachers, discriminators, mixes and pure losses."""
