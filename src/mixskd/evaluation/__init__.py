@@ -1,1 +1,1 @@
-"""Measures of a trained classifier."""
+"""Measures of a trained classifier: one file a suite, all of one shape (:class:`mixskd.evaluation.base.Evaluator`)."""

@@ -1,0 +1,154 @@
+"""The shape of every suite, and what a suite is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.errors import UserError
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""One split that can be iterated again and again, in the same order: normalised images and class indices."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a suite knows besides the model and the images.
+
+    Args:
+        device: where the model is, and where the batches are moved to.
+        seed: of every draw.
+        mean: of the normalisation, one number a channel, in units of 0 to 1.
+        std: of the normalisation.
+        split: the name of the split that is evaluated.
+        classes: names, in the order of the logits; empty if there are none.
+        paths: one name or path an image of the split, in order; empty if there are none.
+        progress: is called with the share of a suite that is done, 0 to 1.
+        train: the training images without augmentation, for suites that fit something on features.
+        val: the validation split, for suites that fit something on it.
+        others: further classifiers by name, for suites that compare.
+        name: how the evaluated classifier is called beside them.
+        other_data: the splits of another data set, normalised as the model expects.
+        other_name: how that data set is called.
+    """
+
+    device: torch.device
+    seed: int = 0
+    mean: Sequence[float] = (0.0, 0.0, 0.0)
+    std: Sequence[float] = (1.0, 1.0, 1.0)
+    split: str = "test"
+    classes: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    progress: Callable[[float], None] = lambda share: None
+    train: Batches | None = None
+    val: Batches | None = None
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    name: str = "model"
+    other_data: Mapping[str, Batches] = field(default_factory=dict)
+    other_name: str = ""
+    known: dict[tuple[int, int], Outputs] = field(default_factory=dict, repr=False, compare=False)
+
+    def batches(self, data: Batches, part: int = 0, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of ``data`` on the device; they are ``part`` of ``parts`` equal shares of the suite's work."""
+        number = len(data) if isinstance(data, Sized) else None
+        for done, (images, labels) in enumerate(data, start=1):
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            if number:
+                self.progress((part + done / number) / parts)
+        self.progress((part + 1) / parts)
+
+    def outputs(self, model: nn.Module, data: Batches, part: int = 0, parts: int = 1) -> Outputs:
+        """The logits of ``model`` for ``data``, computed once for all suites that share this context."""
+        key = (id(model), id(data))
+        if key not in self.known:
+            logits, labels = [], []
+            with torch.inference_mode():
+                for images, targets in self.batches(data, part, parts):
+                    logits.append(model(images).float().cpu())
+                    labels.append(targets.cpu())
+            if not labels:
+                raise UserError(f"the split {self.split!r} holds no image; there is nothing to evaluate")
+            # The model and the data are kept as well, so that no later object can have their ids.
+            self.known[key] = Outputs(torch.cat(logits), torch.cat(labels), (model, data))
+            check_labels(self.known[key])
+        return self.known[key]
+
+    def class_name(self, index: int) -> str:
+        """The name of class ``index``, or its number as text."""
+        return str(self.classes[index]) if self.classes else str(index)
+
+    def generator(self) -> torch.Generator:
+        """A new generator on the CPU: its draws do not depend on the device."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits ``N x C`` in fp32 and labels ``N``, both on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+    source: tuple[Any, ...] = ()
+
+    @property
+    def predictions(self) -> Tensor:
+        return self.logits.argmax(1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Softmax in float64, ``N x C``."""
+        return self.logits.double().softmax(1)
+
+
+class Evaluator(Protocol):
+    """A suite: a frozen dataclass whose fields are its options, each with a documented default.
+
+    Calling it gives plain JSON values: ``suite``, ``protocol``, ``split``, ``seed``, ``images``, ``headline``
+    (``name``, ``value``, ``higher_is_better``), and what the suite measured.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+
+    def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]: ...
+
+
+def report(
+    suite: Evaluator,
+    context: Context,
+    *,
+    images: int,
+    protocol: str,
+    headline: tuple[str, float],
+    higher_is_better: bool = True,
+    **measured: Any,
+) -> dict[str, Any]:
+    """The result of ``suite`` in the common form."""
+    options = dataclasses.asdict(suite)  # type: ignore[call-overload]
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    return {
+        "suite": suite.name,
+        "protocol": {"text": protocol, **options},
+        "split": context.split,
+        "seed": context.seed,
+        "images": images,
+        "headline": {"name": headline[0], "value": headline[1], "higher_is_better": higher_is_better},
+        **measured,
+    }
+
+
+def percent(share: float | Tensor) -> float:
+    """A share of 1 in per cent."""
+    return 100 * float(share)
+
+
+def check_labels(outputs: Outputs) -> None:
+    """Raises UserError if a label is no class of the model."""
+    classes, highest = outputs.logits.shape[1], int(outputs.labels.max())
+    if highest >= classes:
+        raise UserError(f"the data have a label {highest}, but the model has {classes} classes; give its own data")

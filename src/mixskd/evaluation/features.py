@@ -1,0 +1,117 @@
+"""The suite ``features``: what simple classifiers reach on the frozen features in front of the head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixskd.errors import UserError, check_positive
+from mixskd.evaluation.base import Batches, Context, percent, report
+
+
+@dataclass(frozen=True)
+class Features:
+    """k-nearest-neighbour and logistic-regression accuracy on frozen features, here or on another data set.
+
+    Args:
+        data: another data set whose training images are fitted and test images scored; the run's own if empty.
+        neighbours: k of the nearest neighbours, by cosine distance.
+        max_train: fit on at most so many training images, a seeded random choice; 0 for all.
+        regularisation: C of scikit-learn's LogisticRegression on standardised features.
+        iterations: of its solver at most.
+    """
+
+    name: ClassVar[str] = "features"
+    about: ClassVar[str] = "k-NN and linear probe on frozen features, here or on another data set (--features.data)"
+
+    data: str = ""
+    neighbours: int = 20
+    max_train: int = 10000
+    regularisation: float = 0.1
+    iterations: int = 200
+
+    def __post_init__(self) -> None:
+        values = {key: getattr(self, key) for key in ("neighbours", "regularisation", "iterations")}
+        check_positive(**{f"features.{key}": value for key, value in values.items()})
+        if self.max_train < 0:
+            raise UserError(f"features.max_train must be 0 (all) or above, not {self.max_train}")
+
+    def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
+        """``knn_top1`` and ``linear_top1`` in per cent.
+
+        Raises UserError without training images, or if these have one class only.
+        """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        if context.other_data:
+            train, data = context.other_data.get("train"), context.other_data.get("test", data)
+        else:
+            train = context.train
+        if train is None:
+            raise UserError("the suite features fits on training images, and there are none; give the run's data")
+        x, y = extract(model, train, context, 0, keep=self.max_train)
+        x_test, y_test = extract(model, data, context, 1)
+        if len(np.unique(y)) < 2:
+            raise UserError("the suite features needs training images of two or more classes")
+        knn = KNeighborsClassifier(min(self.neighbours, len(y)), metric="cosine", weights="distance")
+        linear = make_pipeline(StandardScaler(), LogisticRegression(C=self.regularisation, max_iter=self.iterations))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            linear.fit(x, y)
+        converged = not any("converge" in str(warning.message) for warning in caught)
+        linear_top1 = percent(linear.score(x_test, y_test))
+        return report(
+            self, context, images=len(y_test), headline=("linear probe top1", linear_top1),
+            protocol="features are what the head takes, from images without augmentation; k-NN votes by cosine "
+            "distance, weighted by its inverse; the probe is a logistic regression on standardised features",
+            trained_on=context.other_name or "own data", train_images=len(y), feature_dim=x.shape[1],
+            knn_top1=percent(knn.fit(x, y).score(x_test, y_test)), linear_top1=linear_top1, converged=converged,
+        )  # fmt: skip
+
+
+@contextmanager
+def head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that gets what ``model.head`` is given at each forward pass within the context."""
+    seen: list[Tensor] = []
+    head: nn.Module = model.head  # type: ignore[assignment]
+    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def extract(
+    model: nn.Module, data: Batches, context: Context, part: int, *, keep: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``N x D`` in fp32 and labels ``N``; of a seeded choice of ``keep`` images if that is not 0."""
+    features, labels, counted = [], [], 0
+    chosen: set[int] | None = None
+    if keep:
+        total = sum(len(targets) for _, targets in data)
+        if total > keep:
+            chosen = set(torch.randperm(total, generator=context.generator())[:keep].tolist())
+    with head_inputs(model) as seen, torch.inference_mode():
+        for images, targets in context.batches(data, part, 2):
+            if chosen is not None:
+                wanted = [k for k in range(len(targets)) if counted + k in chosen]
+                counted += len(targets)
+                if not wanted:
+                    continue
+                images, targets = images[wanted], targets[wanted]
+            model(images)
+            features.append(seen.pop().float().flatten(1).cpu())
+            labels.append(targets.cpu())
+    if not labels:
+        raise UserError("the suite features found no image to look at")
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()

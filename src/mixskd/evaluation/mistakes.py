@@ -1,0 +1,100 @@
+"""The suite ``errors``: the mistakes that a person should look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.errors import check_positive
+from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
+from mixskd.evaluation.per_class import confusion_matrix
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The most confident mistakes, the most confused pairs of classes, and labels that are likely wrong.
+
+    Args:
+        most: at most so many entries in each list.
+    """
+
+    name: ClassVar[str] = "errors"
+    about: ClassVar[str] = "the most confident mistakes, the most confused classes, likely wrong labels"
+
+    most: int = 50
+
+    def __post_init__(self) -> None:
+        check_positive(**{"errors.most": self.most})
+
+    def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
+        """``mistakes``, ``pairs`` and ``suspects``; an image is named by its place in the split, and its path if known.
+
+        A suspect is an image whose label gets less than the class's mean probability, while another class gets at least
+        the mean probability that its own images give it (confident learning, Northcutt et al., 2021).
+        """
+        outputs = context.outputs(model, data)
+        predictions, labels = outputs.predictions, outputs.labels
+        wrong = (predictions != labels).nonzero()[:, 0]
+        p = outputs.probabilities
+        sure = p[wrong, predictions[wrong]]
+        mistakes = wrong[sure.argsort(descending=True, stable=True)[: self.most]]
+        suspects = likely_wrong(outputs)
+        error = percent(len(wrong) / len(labels))
+        return report(
+            self, context, images=len(labels), headline=("error", error), higher_is_better=False,
+            protocol="confidence is the softmax probability; suspects follow confident learning, the largest gap first",
+            error=error, number_of_mistakes=len(wrong), number_of_suspects=len(suspects),
+            mistakes=[entry(int(i), int(predictions[i]), p, labels, context) for i in mistakes],
+            pairs=confused(outputs, context)[: self.most],
+            suspects=[entry(i, other, p, labels, context) for i, other in suspects[: self.most]],
+        )  # fmt: skip
+
+
+def entry(index: int, other: int, p: Tensor, labels: Tensor, context: Context) -> dict[str, Any]:
+    """One image: its place, path, label and ``other`` class with their probabilities."""
+    label = int(labels[index])
+    return {
+        "index": index,
+        "path": str(context.paths[index]) if context.paths else None,
+        "label": context.class_name(label),
+        "predicted": context.class_name(other),
+        "label_probability": float(p[index, label]),
+        "predicted_probability": float(p[index, other]),
+    }
+
+
+def confused(outputs: Outputs, context: Context) -> list[dict[str, Any]]:
+    """Ordered pairs of classes by the number of images of the one that are called the other, most first."""
+    confusion = confusion_matrix(outputs.labels, outputs.predictions, outputs.logits.shape[1])
+    totals = confusion.sum(1)
+    confusion.fill_diagonal_(0)
+    order = confusion.flatten().argsort(descending=True, stable=True)
+    pairs = []
+    for cell in order.tolist():
+        label, predicted = divmod(cell, len(totals))
+        count = int(confusion[label, predicted])
+        if not count:
+            break
+        share = percent(count / int(totals[label]))
+        names = {"label": context.class_name(label), "predicted": context.class_name(predicted)}
+        pairs.append({**names, "images": count, "share_of_label": share})
+    return pairs
+
+
+def likely_wrong(outputs: Outputs) -> list[tuple[int, int]]:
+    """(image, likelier class) of likely wrong labels, by the gap between the two probabilities, largest first."""
+    p, labels = outputs.probabilities, outputs.labels
+    classes = p.shape[1]
+    own = p.gather(1, labels[:, None])[:, 0]
+    counts = torch.bincount(labels, minlength=classes)
+    threshold = torch.bincount(labels, own, minlength=classes) / counts.clamp(min=1)
+    threshold[counts == 0] = torch.inf
+    candidate = p.masked_fill(p < threshold, -1.0)
+    best, likelier = candidate.max(1)
+    suspect = ((best >= 0) & (likelier != labels) & (own < threshold[labels])).nonzero()[:, 0]
+    gap = (best - own)[suspect]
+    order = suspect[gap.argsort(descending=True, stable=True)].tolist()
+    return [(i, int(likelier[i])) for i in order]

@@ -1,0 +1,94 @@
+"""The suite ``pgd``: accuracy under projected gradient descent within an L-infinity ball (Madry et al., 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.errors import UserError, check_positive
+from mixskd.evaluation.attack import Space, check_attack, loss_gradient
+from mixskd.evaluation.base import Batches, Context, percent, report
+
+
+@dataclass(frozen=True)
+class Pgd:
+    """Several signed steps, each followed by a projection into the ball of radius epsilon; white box, true label.
+
+    Args:
+        epsilons: radii, in units of the space.
+        steps: gradient steps.
+        relative_step: size of a step as a share of epsilon.
+        random_start: start at a uniform random point of the ball, not at the image.
+        space: ``pixel`` (values 0 to 1, clipped there) or ``normalised``.
+        images: attack the first so many images of a fixed random order; 0 for all of them.
+    """
+
+    name: ClassVar[str] = "pgd"
+    about: ClassVar[str] = "top-1 under projected gradient descent, with the clean accuracy beside it"
+
+    epsilons: tuple[float, ...] = (1e-3, 1e-2)
+    steps: int = 10
+    relative_step: float = 0.25
+    random_start: bool = True
+    space: str = "pixel"
+    images: int = 1000
+
+    def __post_init__(self) -> None:
+        check_attack(self.name, self.epsilons, self.space)
+        check_positive(**{"pgd.steps": self.steps, "pgd.relative_step": self.relative_step})
+        if self.images < 0:
+            raise UserError(f"pgd.images must be 0 (all) or above, not {self.images}")
+
+    def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
+        """``clean_top1`` of the attacked images, and for each epsilon ``top1``, in per cent."""
+        space = Space.of(self.space, context)
+        generator = context.generator()
+        chosen = self._chosen(model, data, context)
+        count, clean, seen = 0, 0, 0
+        hits = [0] * len(self.epsilons)
+        for images, labels in context.batches(data, 1, 2):
+            if chosen is not None:
+                keep = chosen[seen : seen + len(labels)].to(context.device)
+                seen += len(labels)
+                images, labels = images[keep], labels[keep]
+            if not len(labels):
+                continue
+            noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
+            with torch.inference_mode():
+                clean += int((model(images).argmax(1) == labels).sum())
+            for index, epsilon in enumerate(self.epsilons):
+                attacked = self.attack(model, images, labels, epsilon, space, noise if self.random_start else None)
+                with torch.inference_mode():
+                    hits[index] += int((model(attacked).argmax(1) == labels).sum())
+            count += len(labels)
+        attacks = [{"epsilon": e, "top1": percent(h / count)} for e, h in zip(self.epsilons, hits, strict=True)]
+        last = attacks[-1]
+        return report(
+            self, context, images=count, headline=(f"top1 at {last['epsilon']:g}", last["top1"]),
+            protocol="L-infinity projected gradient descent on the cross-entropy, evaluation mode, true label",
+            clean_top1=percent(clean / count), attacks=attacks,
+        )  # fmt: skip
+
+    def _chosen(self, model: nn.Module, data: Batches, context: Context) -> Tensor | None:
+        """Which images are attacked, a mask over the split; None for all."""
+        if not self.images:
+            return None
+        total = len(context.outputs(model, data, 0, 2).labels)
+        mask = torch.zeros(total, dtype=torch.bool)
+        mask[torch.randperm(total, generator=context.generator())[: self.images]] = True
+        return mask
+
+    def attack(
+        self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, space: Space, noise: Tensor | None
+    ) -> Tensor:
+        """Attacked images, normalised; ``noise`` in -1 to 1 gives the start within the ball."""
+        centre = space.enter(images)
+        moved = centre if noise is None else space.clip(centre + epsilon * noise)
+        for _ in range(self.steps):
+            gradient, _ = loss_gradient(model, space.leave(moved), labels)
+            moved = moved + self.relative_step * epsilon * gradient.sign()
+            moved = space.clip(torch.minimum(torch.maximum(moved, centre - epsilon), centre + epsilon))
+        return space.leave(moved)

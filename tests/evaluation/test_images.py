@@ -1,0 +1,140 @@
+"""Linearity, features and corruption."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+import mixskd.evaluation.linearity as linearity
+from mixskd.errors import UserError
+from mixskd.evaluation.corruption import Corruption
+from mixskd.evaluation.corruptions import CORRUPTIONS, corrupt
+from mixskd.evaluation.features import Features, extract
+from mixskd.evaluation.linearity import Linearity, gather, partners
+from mixskd.evaluation.suites import SUITES, build_suite
+from tests.evaluation.support import Toy, batches, context, pixels, whole
+
+
+def test_miss_rate_agrees_with_a_loop() -> None:
+    model, data = Toy(), batches()
+    images, labels = whole(data)
+    suite = Linearity(lambdas=(0.0, 0.3, 1.0), pairs=0)
+    pairs = list(suite.pairs_of(data, labels, context()))
+    a, b, y_a, y_b = (torch.cat(part) for part in zip(*pairs, strict=True))
+    assert (y_a != y_b).all()
+    result = suite(model, data, context())
+    for point in result["curve"]:
+        p = model(point["lambda"] * a + (1 - point["lambda"]) * b).softmax(1)
+        misses = [int(q.argmax()) not in (i, j) for q, i, j in zip(p, y_a.tolist(), y_b.tolist(), strict=True)]
+        assert point["miss_rate"] == pytest.approx(100 * sum(misses) / len(misses))
+        mass = (p.gather(1, y_a[:, None]) + p.gather(1, y_b[:, None])).mean().item()
+        assert point["mass"] == pytest.approx(mass, abs=1e-6)
+    assert any(point["miss_rate"] > 0 for point in result["curve"])
+    json.dumps(result, allow_nan=False)
+
+
+def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suite = Linearity(pairs=15)
+    one = suite(Toy(), batches(batch=10), context())
+    other = suite(Toy(), batches(batch=4), context())
+    assert one["number_of_pairs"] == 15
+    assert [p["miss_rate"] for p in one["curve"]] == [p["miss_rate"] for p in other["curve"]]
+    images, labels = whole(batches())
+    wanted = torch.tensor([20, 3, 11])
+    assert torch.equal(gather(batches(), wanted), images[wanted])
+    monkeypatch.setattr(linearity, "POOL_BYTES", 5 * images[0].numel() * 4)
+    chosen = list(Linearity(pairs=0).pairs_of(batches(), labels, context()))
+    for a, b, y_a, y_b in chosen:
+        for x, y in ((a, y_a), (b, y_b)):
+            places = [(images == image).flatten(1).all(1).nonzero().item() for image in x]
+            assert torch.equal(labels[places], y)
+
+
+def test_partners() -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+    chosen = partners(labels, torch.Generator().manual_seed(0), equal=False)
+    assert chosen[:3].tolist() == [3, 3, 3]
+    assert chosen[3] != 3
+    same = partners(torch.zeros(4, dtype=torch.long), torch.Generator(), equal=False)
+    assert same.tolist() == [-1] * 4
+    equal = partners(torch.zeros(4, dtype=torch.long), torch.Generator(), equal=True)
+    assert all(0 <= j < 4 and j != i for i, j in enumerate(equal.tolist()))
+
+
+def test_one_class_cannot_be_paired() -> None:
+    data = [(images, torch.zeros_like(labels)) for images, labels in batches()]
+    with pytest.raises(UserError, match="two or more classes"):
+        Linearity()(Toy(), data, context())
+
+
+def test_features_are_those_before_the_head() -> None:
+    model, train, test = Toy(), batches(60, seed=2), batches(seed=3)
+    x, y = extract(model, train, context(), 0)
+    images, labels = whole(train)
+    assert torch.allclose(torch.from_numpy(x), model.body(images).mean((2, 3)))
+    assert y.tolist() == labels.tolist()
+    result = Features(neighbours=1)(model, test, context(train=train))
+    x_test, y_test = extract(model, test, context(), 1)
+    scale = StandardScaler().fit(x)
+    probe = LogisticRegression(C=0.1, max_iter=200).fit(scale.transform(x), y)
+    assert result["linear_top1"] == pytest.approx(100 * probe.score(scale.transform(x_test), y_test))
+    train_f, test_f = (torch.nn.functional.normalize(torch.from_numpy(v)) for v in (x, x_test))
+    nearest = torch.from_numpy(y)[(test_f @ train_f.T).argmax(1)]
+    assert result["knn_top1"] == pytest.approx(100 * float((nearest == torch.from_numpy(y_test)).double().mean()))
+
+
+def test_features_elsewhere_and_on_a_part() -> None:
+    model = Toy()
+    elsewhere = {"train": batches(40, classes=3, seed=5), "test": batches(12, classes=3, seed=6)}
+    result = Features(max_train=30)(model, batches(), context(other_data=elsewhere, other_name="others"))
+    assert (result["train_images"], result["images"], result["trained_on"]) == (30, 12, "others")
+    with pytest.raises(UserError, match="fits on training images"):
+        Features()(model, batches(), context())
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("size", [16, 64])
+def test_corruptions_change_more_with_severity_and_do_not_depend_on_the_batch(name: str, size: int) -> None:
+    ramp = torch.linspace(0.1, 0.9, size)
+    x = (ramp[:, None] * ramp).expand(3, 3, size, size) * 0.5 + 0.5 * pixels(3, size)
+    distances = []
+    for severity in (1, 5):
+        changed = corrupt(x, name, severity, 0, [4, 5, 9])
+        assert changed.shape == x.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert torch.allclose(changed[1:], corrupt(x[1:], name, severity, 0, [5, 9]), atol=1e-6)
+        both = torch.stack([changed.flatten(), x.flatten()])
+        # Haze brightens dark images less the more it hides of them.
+        alike = torch.corrcoef(both)[0, 1] if name == "fog" else -(changed - x).abs().mean()
+        distances.append(1 - alike.item() if name == "fog" else -alike.item())
+    assert distances[0] > 1e-6
+    if name != "elastic_transform":  # whose published strengths do not grow with severity
+        assert distances[1] > distances[0]
+
+
+def test_corruption_suite() -> None:
+    names = ("gaussian_noise", "contrast")
+    suite = Corruption(names=names, severities=(1, 5), images=10)
+    result = suite(Toy(), batches(), context())
+    assert result == suite(Toy(), batches(batch=3), context())
+    means = [result["corruptions"][name]["error"] for name in names]
+    assert result["mean_corruption_error"] == pytest.approx(sum(means) / 2)
+    assert result["images"] == 10
+    with pytest.raises(UserError, match="unknown corruption 'fogg'; did you mean 'fog'"):
+        Corruption(names=("fogg",))
+
+
+def test_suites_are_built_from_text() -> None:
+    assert all(name == suite.name for name, suite in SUITES.items())
+    assert build_suite("fgsm", {"epsilons": "0.001,0.01"}) == build_suite("fgsm", {"epsilons": [0.001, 0.01]})
+    with pytest.raises(UserError, match="unknown suite 'fgms'; did you mean 'fgsm'"):
+        build_suite("fgms")
+    with pytest.raises(UserError, match=r"unknown key fgsm\.epsilon; did you mean 'fgsm\.epsilons'"):
+        build_suite("fgsm", {"epsilon": 1})
