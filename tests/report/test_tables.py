@@ -176,3 +176,13 @@ def test_a_partner_without_gradient_costs_a_forward_pass() -> None:
 def test_classes_from_parameters(classes: int) -> None:
     parameters = sum(p.numel() for p in build_backbone("wrn_10_1", classes).parameters())
     assert classes_from(parameters, experiment("baseline")) == classes
+
+
+def test_a_table_of_the_paper_stands_beside(tmp_path: Path) -> None:
+    options = {"method.name": "mixskd", "method.mu": 0}
+    write_run(tmp_path, "some-wrn_16_2-seed0", (72.0, 72.5), **options)
+    write_run(tmp_path, "mixup-wrn_16_2-seed0", (71.0, 71.5), **{"method.name": "mixup"})
+    (tmp_path / "grid.yaml").write_text("methods: {some: {name: mixskd}, mixup: {}}\npaper_table: Table 4\n")
+    rows = tabulate(tmp_path)
+    assert [row["Table 4: imagenet, resnet50 (%)"] for row in rows] == [78.47, None]
+    assert "Table 4: imagenet, resnet50 (%)" in (tmp_path / "table.md").read_text()

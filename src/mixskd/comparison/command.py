@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd import recipes
+from mixskd.comparison import grids
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
 from mixskd.config import merge, nest, read_yaml
 from mixskd.errors import UserError
@@ -24,6 +25,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--launcher.num_gpus 1."
     )
     p.add_argument("recipe", nargs="?", help=f"settings of all runs to start from: {', '.join(recipes.names())}")
+    p.add_argument("--grid", metavar="NAME", help=f"a named ablation: {', '.join(grids.names())}")
     p.add_argument("--methods", help="comma-separated; see mixskd list methods")
     p.add_argument("--backbones", help="comma-separated")
     p.add_argument("--augments", help="comma-separated values of data.augment")
@@ -53,7 +55,7 @@ def compare(arguments: argparse.Namespace) -> int:
     grid = grid_from(_values(arguments))
     from mixskd.comparison.run import folder_of, plan, run_grid, state_of
 
-    folder = folder_of(grid, arguments.out)
+    folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
         for run in runs:
@@ -77,7 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The grid that recipe, ``--config`` and flags describe, later ones over earlier ones."""
-    axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key)) is not None}
+    axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key, None)) is not None}
     flags = {key: value for flag, key in SETTING_FLAGS.items() if (value := getattr(arguments, flag.replace("-", "_")))}
     dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("launcher.")}
     if key := next((key for key in dotted if key.startswith("method.")), None):
@@ -86,7 +88,12 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = nest(flags | dotted)
     if arguments.config:
         settings = merge(nest(read_yaml(Path(arguments.config))), settings)
-    return {**(settings if arguments.recipe or arguments.config else default_values(settings)), **axes}
+    named = grids.load(arguments.grid) if arguments.grid else {}
+    return (
+        {**named, **settings, **axes}
+        if arguments.recipe or arguments.config
+        else {**default_values(settings), **named, **axes}
+    )
 
 
 def _option(text: str) -> Any:

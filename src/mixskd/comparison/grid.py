@@ -15,7 +15,7 @@ from mixskd import recipes
 from mixskd.config import Experiment, convert, merge, nest
 from mixskd.errors import UserError, nearest
 
-GRID_KEYS = ("recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update")
+GRID_KEYS = ("recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table")
 SETTING_KEYS = ("data", "optim", "run")
 
 
@@ -41,6 +41,7 @@ class Grid:
             warm-up and milestones are scaled with them.
         images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
             divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
+        paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
     """
 
     arms: tuple[Arm, ...]
@@ -50,6 +51,7 @@ class Grid:
     settings: dict[str, Any] = field(default_factory=dict)
     equal_updates: str | None = None
     images_per_update: int | None = None
+    paper_table: str | None = None
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
@@ -105,6 +107,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
         settings=settings,
         equal_updates=values.get("equal_updates"),
         images_per_update=None if images is None else convert(images, int, "images_per_update"),
+        paper_table=values.get("paper_table"),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mixskd.comparison import grids
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import Grid, default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
@@ -39,6 +40,7 @@ class Comparison:
 def compare(
     recipe: str | None = None,
     *,
+    grid: str | None = None,
     methods: Sequence[str] | Mapping[str, Any] | None = None,
     backbones: Sequence[str] | None = None,
     augments: Sequence[str] | None = None,
@@ -57,7 +59,8 @@ def compare(
 
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
     to options does as well. ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of
-    ``recipe``; without a recipe they lie over the default comparison. ``jobs`` runs go on at a time, on ``devices``
+    ``recipe``; without a recipe they override the default comparison. ``grid`` names an ablation
+    (:mod:`mixskd.comparison.grids`) whose methods are then taken. ``jobs`` runs go on at a time, on ``devices``
     (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
     stops no other. Raises UserError for a mistake in the grid, before anything is run.
     """
@@ -66,17 +69,18 @@ def compare(
         "equal_updates": equal_updates, "images_per_update": images_per_update,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
-    grid = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **given})
+    named = grids.load(grid) if grid is not None else {}
+    whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
     return run_grid(
-        grid, folder_of(grid, out), jobs=jobs, devices=devices, launcher=launcher,
+        whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
         launcher_options=launcher_options or {}, progress=progress,
     )  # fmt: skip
 
 
-def folder_of(grid: Grid, out: str | None) -> Path:
-    """``out``, or ``runs/compare-DATA``. Raises UserError for a file."""
+def folder_of(grid: Grid, out: str | None, name: str | None = None) -> Path:
+    """``out``, or ``runs/compare-DATA[-NAME]``, with the ``name`` of a grid. Raises UserError for a file."""
     source = grid.settings.get("data", {}).get("source", "digits")
-    folder = Path(out or f"runs/compare-{Path(source).stem}")
+    folder = Path(out or f"runs/compare-{Path(source).stem}" + (f"-{name}" if name else ""))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     return folder
@@ -115,10 +119,9 @@ def tabulate(folder: Path) -> list[dict[str, Any]]:
 
     Raises UserError if there is no finished run.
     """
-    labels: dict[str, str] = {}
-    if (folder / "grid.yaml").exists():
-        labels = {slug(label): label for label in read_yaml(folder / "grid.yaml")["methods"]}
-    return write_tables(put_together(read_results(folder), labels), folder)
+    grid = read_yaml(folder / "grid.yaml") if (folder / "grid.yaml").exists() else {}
+    labels = {slug(label): label for label in grid.get("methods", [])}
+    return write_tables(put_together(read_results(folder), labels), folder, grid.get("paper_table"))
 
 
 def state_of(run: Run) -> str:
@@ -136,6 +139,7 @@ def to_yaml(grid: Grid) -> str:
     values = {
         "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
         "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
+        "paper_table": grid.paper_table,
     }  # fmt: skip
     given = {key: value for key, value in values.items() if value is not None}
     return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

@@ -1,4 +1,4 @@
-"""The values of the paper's Tables 1 to 3 and, for methods that it lacks, of the README of the released code."""
+"""The values of the paper's Tables 1 to 5 and, for methods that it lacks, of the README of the released code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment
+from mixskd.errors import unknown
 from mixskd.methods import make_config, method_class
 
 EPOCHS = {"imagenet": 305}  # 205 elsewhere
@@ -48,3 +49,28 @@ def published(experiment: Experiment) -> Published | None:
         if own == make_config(kind.Config, row.get("options", {})):
             return Published(row["top1"], row["std"], row["source"], EPOCHS.get(data, 205))
     return None
+
+
+def published_in(table: str, experiment: Experiment) -> Published | None:
+    """What ``table`` of the paper prints for this method with these switches, on whatever data and backbone it has.
+
+    ``alpha`` is not compared, since the paper chooses it by the data set.
+    """
+    kind = method_class(experiment.method.name)
+    own = dict(experiment.method.options)
+    own.pop("alpha", None)
+    for row in _rows():
+        if (row["source"], row["method"]) != (table, experiment.method.name):
+            continue
+        options = {key: value for key, value in row.get("options", {}).items() if key != "alpha"}
+        if make_config(kind.Config, own) == make_config(kind.Config, options):
+            return Published(row["top1"], row["std"], row["source"], EPOCHS.get(row["data"], 205))
+    return None
+
+
+def place_of(table: str) -> str:
+    """The data set and backbone of ``table``, as ``imagenet, resnet50``. Raises UserError if there is no such table."""
+    for row in _rows():
+        if row["source"] == table:
+            return f"{row['data']}, {row['backbone']}"
+    raise unknown("table of the paper", table, {row["source"] for row in _rows()})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mixskd.config import Experiment
 from mixskd.files import write_text
-from mixskd.report.published import Published, published
+from mixskd.report.published import Published, place_of, published, published_in
 from mixskd.report.runs import Repeated, mean_and_std
 
 
@@ -32,7 +32,7 @@ Cell = str | Number | Spread | None
 Table = list[dict[str, Cell]]
 
 
-def accuracy(lines: Sequence[Repeated]) -> Table:
+def accuracy(lines: Sequence[Repeated], paper_table: str | None = None) -> Table:
     """Top-1 in per cent over the seeds, of the last epoch and of the best, and what is published."""
     return [
         {
@@ -41,9 +41,18 @@ def accuracy(lines: Sequence[Repeated]) -> Table:
             "last top-1 (%)": Spread(*mean_and_std([result.last for result in line.results])),
             "best top-1 on test (%)": Spread(*mean_and_std([result.best for result in line.results])),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
+            **_beside(line, paper_table),
         }
         for line in lines
     ]
+
+
+def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
+    """The column of a table of the paper that has other data or another backbone, if one is asked for."""
+    if paper_table is None:
+        return {}
+    value = published_in(paper_table, line.experiment)
+    return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
 
 
 def cost(lines: Sequence[Repeated]) -> Table:
@@ -188,9 +197,12 @@ def comma_separated(table: Table) -> str:
     return text.getvalue()
 
 
-def write_tables(lines: Sequence[Repeated], folder: Path) -> list[dict[str, Any]]:
-    """Write table.md, table.csv, table.tex and runs.csv into ``folder``; the rows of table.csv."""
-    tables = accuracy(lines), cost(lines)
+def write_tables(lines: Sequence[Repeated], folder: Path, paper_table: str | None = None) -> list[dict[str, Any]]:
+    """Write table.md, table.csv, table.tex and runs.csv into ``folder``; the rows of table.csv.
+
+    With ``paper_table``, the values that it prints for the same methods stand beside ours.
+    """
+    tables = accuracy(lines, paper_table), cost(lines)
     whole = [left | right for left, right in zip(*tables, strict=True)]
     said = notes(lines)
     write_text(folder / "table.md", "\n".join([*map(markdown, tables), *(f"{note}\n" for note in said)]))
