@@ -1,0 +1,1 @@
+"""What a label is: a class of an image, boxes in it, or a class of every pixel."""

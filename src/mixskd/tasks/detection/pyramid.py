@@ -1,0 +1,64 @@
+"""A classification backbone as the bottom of a detector: its stage maps through a feature pyramid."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from mixskd.backbones import StagedBackbone
+from mixskd.errors import UserError
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Pyramid(nn.Module):
+    """A backbone without its classifier and a feature pyramid (FPN): five maps of ``channels`` at strides 4 to 64.
+
+    With ``frozen`` the stem and the first stage are not trained, and batch norm keeps its running statistics, while its
+    scale and shift are trained from the second stage on (MixSKD, Table 3).
+
+    Raises UserError for a backbone whose stage maps do not have the strides 4, 8, 16 and 32.
+    """
+
+    def __init__(self, backbone: StagedBackbone, *, channels: int = 256, frozen: bool = True) -> None:
+        super().__init__()
+        check_strides(backbone)
+        widths = backbone.stage_channels()
+        self.body, self.frozen = backbone, frozen
+        self.body.head = nn.Identity()  # type: ignore[assignment]
+        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = channels
+        if frozen:
+            self.body.stages[0].requires_grad_(False)
+            self.train(self.training)
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """The maps ``B x channels x H_k x W_k`` of ``images`` ``B x 3 x H x W``, named ``0`` to ``3`` and ``pool``."""
+        maps = self.body.feature_maps(images)
+        return self.fpn(OrderedDict((str(k), one) for k, one in enumerate(maps)))
+
+    def train(self, mode: bool = True) -> Pyramid:
+        """Training mode; the norms of a frozen body stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.body.modules():
+                if isinstance(module, BatchNorm):
+                    module.eval()
+        return self
+
+
+def check_strides(backbone: StagedBackbone) -> None:
+    """Raises UserError unless the stage maps of ``backbone`` have the strides 4, 8, 16 and 32."""
+    probe = copy.deepcopy(backbone).to("meta").eval()
+    maps = probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta"))
+    strides = tuple(256 // one.shape[-1] for one in maps)
+    if strides != STRIDES:
+        raise UserError(
+            f"{backbone.name} has maps of strides {', '.join(map(str, strides))}, but 4, 8, 16, 32 are needed; "
+            "take a backbone for large images, such as resnet18 or resnet50"
+        )

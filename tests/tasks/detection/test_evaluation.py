@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mixskd.errors import UserError
+from mixskd.tasks.detection import evaluation
+from mixskd.tasks.detection.coco import load_coco
+from mixskd.tasks.detection.evaluation import CocoScores, coco_results, in_file_pixels
+
+SIDE = 320
+
+
+def random_split(root: Path, images: int = 12) -> Path:
+    """Boxes of all three sizes with crowds and empty images; the files are empty, as nobody opens them."""
+    rng = np.random.default_rng(0)
+    annotations: list[dict[str, object]] = []
+    (root / "val").mkdir()
+    for image in range(1, images + 1):
+        (root / "val" / f"{image}.png").touch()
+        for _ in range(0 if image % 5 == 0 else int(rng.integers(1, 7))):
+            w, h = rng.integers(8, 200, 2)
+            x, y = int(rng.integers(0, SIDE - w)), int(rng.integers(0, SIDE - h))
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": int(rng.choice([2, 5, 11])),
+                 "bbox": [x, y, int(w), int(h)], "area": float(w * h * rng.uniform(0.02, 1)),
+                 "iscrowd": int(rng.random() < 0.1)}
+            )  # fmt: skip
+    values = {
+        "info": {},
+        "images": [{"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE} for i in range(1, images + 1)],
+        "categories": [{"id": i, "name": f"c{i}"} for i in (2, 5, 11, 12)],  # nothing is a c12
+        "annotations": annotations,
+    }
+    (root / "val.json").write_text(json.dumps(values))
+    return root
+
+
+def test_scores_are_those_of_pycocotools(tmp_path: Path) -> None:
+    root = random_split(tmp_path)
+    split = load_coco(root / "val.json", root / "val")
+    scores, entries = CocoScores(split), []
+    rng = torch.Generator().manual_seed(1)
+    for index, image in enumerate(split.images):
+        noisy = image.boxes + 14 * torch.randn(image.boxes.shape, generator=rng)
+        boxes = torch.cat([noisy, 100 + 60 * torch.rand(3, 4, generator=rng)])
+        boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 2)], 1).round()
+        labels = torch.cat([image.labels, torch.randint(1, 4, (3,), generator=rng)])
+        confidence = torch.rand(len(boxes), generator=rng).mul(1000).round() / 1000
+        detection = {"boxes": boxes, "labels": labels, "scores": confidence}
+        scores.update([index], [detection])
+        entries += coco_results(split, index, detection)
+    ours = scores.compute()
+    truth = COCO(str(root / "val.json"))
+    reference = COCOeval(truth, truth.loadRes(entries), "bbox")
+    reference.evaluate(), reference.accumulate(), reference.summarize()
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    assert [ours[name] for name in names] == pytest.approx((100 * reference.stats[:6]).tolist(), abs=1e-4)
+    assert 5 < ours["ap"] < 95
+    precision = reference.eval["precision"][:, :, :3, 0, 2]
+    assert [ours["per_class"][f"c{i}"] for i in (2, 5, 11)] == pytest.approx(
+        (100 * precision.mean((0, 1))).tolist(), abs=1e-4
+    )
+    assert ours["per_class"]["c12"] is None
+
+
+def test_nothing_found_scores_nought_and_missing_sizes_are_absent(tmp_path: Path) -> None:
+    root = random_split(tmp_path)
+    values = json.loads((root / "val.json").read_text())
+    for item in values["annotations"]:
+        item["area"] = 100.0
+    (root / "val.json").write_text(json.dumps(values))
+    split = load_coco(root / "val.json", root / "val")
+    scores = CocoScores(split)
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
+    scores.update(range(len(split)), [nothing] * len(split))
+    found = scores.compute()
+    assert (found["ap"], found["ap_small"], found["ap_medium"]) == (0, 0, None)
+
+
+def test_boxes_return_to_the_pixels_of_the_file(tmp_path: Path) -> None:
+    root = random_split(tmp_path, 1)
+    image = load_coco(root / "val.json", root / "val").images[0]
+    detection = in_file_pixels({"boxes": torch.tensor([[10.0, 10, 20, 30]])}, (160, 640), image)
+    assert detection["boxes"].tolist() == [[5, 20, 10, 60]]
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = random_split(tmp_path, 1)
+    split = load_coco(root / "val.json", root / "val")
+    monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'mixskd\[detection\]'"):
+        CocoScores(split)
