@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mixskd.backbones import StagedBackbone
+from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.pretrained import PUBLISHED, published_normalisation
 from mixskd.config import Experiment
 from mixskd.data import load_data, make_test_loader, make_train_loader
@@ -48,7 +49,7 @@ class Trainer:
         torch.manual_seed(run.seed)
         self.data = load_data(experiment.data, run.seed)
         method, weights_notes = build_method(experiment, self.data, resumed=folder.checkpoint.exists())
-        if experiment.weights == PUBLISHED:
+        if experiment.weights == PUBLISHED or (experiment.weights and experiment.backbone.startswith(PREFIX)):
             mean, std = published_normalisation(experiment.backbone)
             self.data = dataclasses.replace(self.data, mean=mean, std=std)
         self.notes = [*self.data.notes, *notes, *weights_notes, *remarks(experiment.optim, run.epochs)]
