@@ -116,7 +116,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 runs = [p.parent for p in Path(sys.argv[1]).glob("mixskd*/summary.json")]
 if runs:
-    best = max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["last"]["top1"])
+    best = max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["scores"]["test"]["top1"])
     with safe_open(best / "model.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         halves = {key: x.half() if x.is_floating_point() else x for key, x in tensors.items()}

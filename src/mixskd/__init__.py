@@ -6,26 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixskd.api import benchmark, train
+    from mixskd.api import benchmark, compare, evaluate, export, load, predict, save_model, train
     from mixskd.backbones import StagedBackbone, build_backbone
-    from mixskd.comparison.run import compare
-    from mixskd.deploy import evaluate, export, predict
-    from mixskd.deploy import load_model as load
     from mixskd.errors import UserError
     from mixskd.methods import *  # noqa: F403
     from mixskd.methods import Method
+    from mixskd.training.listeners import Listener
 
 __version__ = "0.1.0"
 
 # Loaded on first use, so that the command line's help does not wait for torch.
+_VERBS = ("benchmark", "compare", "evaluate", "export", "load", "predict", "save_model", "train")
 _HOMES = {
-    "benchmark": "mixskd.api",
-    "train": "mixskd.api",
-    "compare": "mixskd.comparison.run",
-    "load": "mixskd.deploy.model_file:load_model",
-    "evaluate": "mixskd.deploy",
-    "predict": "mixskd.deploy",
-    "export": "mixskd.deploy",
+    **dict.fromkeys(_VERBS, "mixskd.api"),
+    "Listener": "mixskd.training.listeners",
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
     "UserError": "mixskd.errors",
@@ -33,6 +27,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Listener",
     "Method",
     "StagedBackbone",
     "UserError",
@@ -43,14 +38,14 @@ __all__ = [
     "export",
     "load",
     "predict",
+    "save_model",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        module, _, attribute = _HOMES[name].partition(":")
-        return getattr(importlib.import_module(module), attribute or name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     if name[:1].isupper():  # every method, by its class's name
         methods = importlib.import_module("mixskd.methods")
         for method in methods.METHODS.values():

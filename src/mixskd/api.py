@@ -1,13 +1,21 @@
-"""The Python entry points that mirror the command line."""
+"""Every verb as a function. Nothing of torch is imported before one is called."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
-from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain
+from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
+from mixskd.errors import UserError
+
+if TYPE_CHECKING:
+    from mixskd.backbones import StagedBackbone
+    from mixskd.comparison.run import Comparison
+    from mixskd.deploy.model_file import Classifier
+    from mixskd.training.listeners import Listener
 
 
 def benchmark(
@@ -26,7 +34,7 @@ def benchmark(
     each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
     for anything that cannot work.
     """
-    from mixskd.benchmarking import benchmark as run
+    from mixskd.benchmarking.run import benchmark as run
 
     return run(
         build_experiment(_settings(recipe, data, backbone, method, None, settings)), variants=variants, rounds=rounds
@@ -41,18 +49,90 @@ def train(
     method: str | Mapping[str, Any] | None = None,
     out: str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
+    listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a classifier and return its summary; ``summary["out"]`` is the run's folder.
 
     ``data`` is a source, or settings of the group (``{"source": "photos", "image_size": 128}``); ``method`` likewise.
-    ``settings`` are any others, by group (``run={"epochs": 3}``). They lie over those of ``recipe`` (the defaults of an
-    Experiment if it is None). Raises UserError for anything that cannot work.
+    ``settings`` are any others, by group (``run={"epochs": 3}``). They override those of ``recipe``: a name, ``auto``
+    for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
+    whose settings need not be given again; ``overwrite`` removes it and begins anew. ``listeners`` are told of steps
+    and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError for anything that cannot work.
     """
-    from mixskd.training import train as run
+    from mixskd.training.run import train as run
 
     values = _settings(recipe, data, backbone, method, out, settings)
-    return run(build_experiment(values, resume=resume), resume=resume)
+    experiment = build_experiment(values, resume=resume)
+    return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
+
+
+def evaluate(
+    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+) -> dict[str, Any]:
+    """The scores of a trained classifier; see :func:`mixskd.evaluation.run.evaluate`."""
+    from mixskd.evaluation.run import evaluate as run
+
+    return run(path, data, split=split, batch_size=batch_size)
+
+
+def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[dict[str, Any]]:
+    """The likeliest classes of each image file; see :func:`mixskd.deploy.using.predict`."""
+    from mixskd.deploy.using import predict as run
+
+    return run(path, images, top=top)
+
+
+def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
+    """A trained classifier for use without mixskd; see :func:`mixskd.deploy.exporting.export`."""
+    from mixskd.deploy.exporting import export as run
+
+    return run(path, to, out)
+
+
+def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
+    """A grid of runs and its tables; see :func:`mixskd.comparison.run.compare`."""
+    from mixskd.comparison.run import compare as run
+
+    return run(recipe, **arguments)
+
+
+def load(path: str | Path) -> Classifier:
+    """A trained classifier, in evaluation mode; see :func:`mixskd.deploy.model_file.load_model`."""
+    from mixskd.deploy.model_file import load_model
+
+    return load_model(path)
+
+
+def save_model(
+    backbone: StagedBackbone,
+    path: str | Path,
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resize: str = "",
+) -> Path:
+    """Write the classifier of a training loop of one's own as a model file, which every verb here takes; its path.
+
+    ``backbone`` is that of a method (``method.backbone``), made by ``mixskd.build_backbone``; ``classes`` are the names
+    of its outputs, in order; ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1], as the
+    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
+    as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
+    """
+    from mixskd.deploy.model_file import save_model as save
+
+    if len(classes) != backbone.num_classes:
+        raise UserError(f"the classifier has {backbone.num_classes} outputs, but {len(classes)} classes are named")
+    target = Path(path)
+    target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
+    save(
+        backbone, target, backbone_name=backbone.name, classes=classes, image_size=image_size, mean=mean, std=std,
+        resize=resize,
+    )  # fmt: skip
+    return target
 
 
 def _settings(
@@ -64,8 +144,10 @@ def _settings(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     groups = {"data": data, "backbone": backbone, "method": method, "out": out}
-    given = {**settings, **{key: value for key, value in groups.items() if value is not None}}
-    return merge(recipes.load(recipe) if recipe else {}, nest(given))
+    given = nest({**settings, **{key: value for key, value in groups.items() if value is not None}})
+    if recipe == "auto":
+        recipe = recipes.fitting(given.get("data", {}).get("source"), given.get("weights"))
+    return merge(recipes.load(recipe) if recipe else {}, given)
 
 
 def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Experiment:
@@ -75,7 +157,10 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
     """
     from mixskd.methods import make_config, method_class
 
-    experiment = from_dict(nest(values))
+    values = nest(values)
+    if resume and values.get("out") and (config := Path(values["out"]) / "config.yaml").is_file():
+        values = merge(read_yaml(config), values)
+    experiment = from_dict(values)
     name = experiment.method.name
     options = plain(dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options)))
     experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))

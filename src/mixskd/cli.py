@@ -16,6 +16,7 @@ import mixskd
 from mixskd import config, recipes
 from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, exit_code, nearest
+from mixskd.settings import help_text
 
 SHORT_FLAGS = {
     "data": "data.source",
@@ -42,23 +43,33 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.print_config:
         print(config.to_yaml(experiment), end="")
         return
-    from mixskd.training import train as run
+    from mixskd.training.run import train as run
 
-    summary = run(experiment, resume=arguments.resume)
-    if "last" not in summary:  # one of several processes, but the first speaks for them
+    remarks = [arguments.chosen] if arguments.chosen else []
+    summary = run(experiment, resume=arguments.resume, overwrite=arguments.overwrite, remarks=remarks)
+    if "scores" not in summary:  # one of several processes, but the first speaks for them
         return
-    last, best = summary["last"], summary["best_on_test"]
-    print(
-        f"top-1 {last['top1']:.2f} % after the last epoch "
-        f"(best on test: {best['top1']:.2f} % at epoch {best['epoch']}) "
-        f"in {summary['seconds']:.0f} s\nmodel: {Path(summary['out']) / 'model.safetensors'}"
+    print(f"{said(summary)}\nmodel: {Path(summary['out']) / 'model.safetensors'}")
+
+
+def said(summary: dict[str, Any]) -> str:
+    """The scores of a finished run in one line."""
+    scores = "  ".join(
+        f"{split} top-1 {values['top1']:.2f} %" for split, values in sorted(summary["scores"].items(), reverse=True)
     )
+    best, deployed = summary["best"], summary["deployed"]
+    which = f"the weights of epoch {deployed['epoch']:.0f}"
+    if deployed["selected_on"]:
+        which += ", the best on val"
+    elif best["epoch"] != deployed["epoch"]:
+        which += f" (best on {best['split']}: {best['top1']:.2f} % at epoch {best['epoch']:.0f})"
+    return f"{scores}  by {which}, in {summary['seconds']:.0f} s"
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """Time the training step in several ways, print a table and write the figures."""
     experiment = experiment_from(arguments)
-    from mixskd.benchmarking import benchmark as run
+    from mixskd.benchmarking.run import benchmark as run
     from mixskd.benchmarking.table import show
     from mixskd.files import check_writable, write_text
 
@@ -71,22 +82,22 @@ def benchmark(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Print the scores of a trained classifier on a test set."""
-    from mixskd.deploy import evaluate as run
+    """Print the scores of a trained classifier on one split."""
+    from mixskd.api import evaluate as run
 
-    scores = run(arguments.run, arguments.data, batch_size=arguments.batch_size)
+    scores = run(arguments.run, arguments.data, split=arguments.split, batch_size=arguments.batch_size)
     if arguments.json:
         print(json.dumps(scores))
         return
     print(
         f"top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
-        f"calibration error {scores['ece']:.2f} %  on {scores['images']} images"
+        f"on {scores['images']} images ({scores['split']})"
     )
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Print the likeliest classes of each image."""
-    from mixskd.deploy import predict as run
+    from mixskd.api import predict as run
 
     predictions = run(arguments.run, arguments.images, top=arguments.top)
     if arguments.json:
@@ -99,7 +110,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the classifier in a form that needs nothing of ours, and print where."""
-    from mixskd.deploy import export as run
+    from mixskd.api import export as run
 
     print(run(arguments.run, arguments.to, arguments.out))
 
@@ -124,9 +135,6 @@ def list_things(arguments: argparse.Namespace) -> None:
 
 def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones."""
-    values = recipes.load(arguments.recipe or "digits") if arguments.recipe or not arguments.config else {}
-    if arguments.config:
-        values = config.merge(values, config.nest(config.read_yaml(Path(arguments.config))))
     given: dict[str, Any] = {}
     for flag, key in SHORT_FLAGS.items():
         if (value := getattr(arguments, flag.replace("-", "_"), None)) is not None:
@@ -135,7 +143,25 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
         given["data.skip_bad_images"] = True
     from mixskd.api import build_experiment
 
-    return build_experiment(config.merge(values, config.nest(given | arguments.dotted)), resume=arguments.resume)
+    settings = config.nest(given | arguments.dotted)
+    if arguments.config:
+        settings = config.merge(config.nest(config.read_yaml(Path(arguments.config))), settings)
+    return build_experiment(config.merge(_recipe(arguments, settings), settings), resume=arguments.resume)
+
+
+def _recipe(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings to start from: those of the recipe named, of none for a configuration file or a run that goes on,
+    else of one that fits the data.
+    """
+    arguments.chosen = f"recipe: {arguments.recipe}" if arguments.recipe else ""
+    if arguments.recipe:
+        return recipes.load(arguments.recipe)
+    out = settings.get("out")
+    if arguments.config or (arguments.resume and out and (Path(out) / "config.yaml").is_file()):
+        return {}
+    name = recipes.fitting(settings.get("data", {}).get("source"), settings.get("weights"))
+    arguments.chosen = f"recipe: {name}, which fits the data; to take another, name it: mixskd {arguments.verb} NAME"
+    return recipes.load(name)
 
 
 def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -166,7 +192,8 @@ def build_parser() -> Parser:
         return added
 
     def experiment_flags(p: argparse.ArgumentParser) -> None:
-        p.epilog = "Any setting has a flag by its dotted name, as --optim.lr 0.05; train --print-config names them all."
+        p.formatter_class = argparse.RawDescriptionHelpFormatter
+        p.epilog = "Every setting has a flag by its dotted name:\n\n" + help_text()
         p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
         p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
         p.add_argument("--backbone", help="see mixskd list backbones; or timm/NAME, for a convolutional model of timm")
@@ -181,7 +208,8 @@ def build_parser() -> Parser:
     experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images")
     p.add_argument("--out", help="the run's folder; runs/... by default")
-    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and begin anew")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
 
     p = verb("benchmark", benchmark, "Time the training step on this machine, each optimisation on and off.")
@@ -196,7 +224,8 @@ def build_parser() -> Parser:
 
     p = verb("evaluate", evaluate, "Score a trained classifier on its test set, or another.")
     p.add_argument("run", help="a run's folder, or a .safetensors file with --data")
-    p.add_argument("--data", help="a data set; that of the run by default")
+    p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
+    p.add_argument("--split", help="train, val or test; test by default, else val")
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--json", action="store_true")
 

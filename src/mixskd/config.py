@@ -14,43 +14,94 @@ import yaml
 
 from mixskd.errors import UserError, check_not_negative, check_positive, nearest
 
+SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is trained on.
 
     Args:
-        source: a data set by name, an image folder, an ``.npz`` file, or WebDataset shards (``train-{000..015}.tar``).
-        root: where a named data set lies, or is downloaded to; ``~/.cache/mixskd`` if not given.
+        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
+            WebDataset shards (``train-{000..015}.tar``).
+        root: the folder of a named data set, or where it is downloaded to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; that of the data set if not given.
+        crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
+            resized), or ``auto``: ``pad`` up to 64 px, ``resized`` above, as the paper does.
+        crop_scale: the least and the largest part of the area that ``resized`` crops.
+        crop_ratio: the least and the largest ratio of width to height of that part.
+        color_jitter: strengths of random brightness, contrast, saturation and hue (torchvision's ColorJitter); none if
+            empty.
         augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment`` (by the
             image size, or ``autoaugment_cifar10``, ``_imagenet``, ``_svhn``), ``randaugment``, ``augmix`` or
             ``trivialaugment``.
-        holdout: the share of each class that is held out for testing where there is no test split.
+        holdout: the share of each class that is held out as ``test`` where there is neither ``val`` nor ``test``.
+        val_holdout: the share of each class of the training images that becomes ``val`` where there is none; 0 for
+            none.
+        split_seed: decides which images are held out, whatever ``run.seed`` is.
+        group: keeps images of one patient, camera or burst on one side of a split: a regular expression on the path
+            (its first bracket, or the whole match, is the group's name), or a column of the manifest.
+        duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
+            ``drop`` them.
+        balance: from 0 (each image equally often) to 1 (each class equally often).
         per_class: train on the first so many images of each class only; all if not given.
         flip: mirror half of the training images; for all data but the digits if not given.
         skip_bad_images: leave unreadable images out, and count them, in place of stopping.
-        workers: processes that decode images; arrays need none.
+        workers: processes that decode images; what the cores allow if not given. Arrays need none.
     """
 
     source: str = "digits"
     root: str | None = None
     image_size: int | None = None
+    crop: str = "auto"
+    crop_scale: tuple[float, ...] = (0.08, 1.0)
+    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    color_jitter: tuple[float, ...] = ()
     augment: str = "none"
     holdout: float = 0.2
+    val_holdout: float = 0.0
+    split_seed: int = 0
+    group: str | None = None
+    duplicates: str = "warn"
+    balance: float = 0.0
     per_class: int | None = None
     flip: bool | None = None
     skip_bad_images: bool = False
-    workers: int = 2
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:
-            raise UserError(f"data.holdout must lie between 0 and 1, not {self.holdout}")
+            raise UserError(f"data.holdout must be between 0 and 1, not {self.holdout}")
+        if not 0 <= self.val_holdout < 1:
+            raise UserError(f"data.val_holdout must be 0 or more and below 1, not {self.val_holdout}")
+        if not 0 <= self.balance <= 1:
+            raise UserError(f"data.balance must be from 0 to 1, not {self.balance}")
         for name in ("image_size", "per_class"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} must be 1 or more, not {value}")
-        check_not_negative(**{"data.workers": self.workers})
+        for name, choices in (("crop", ("auto", "pad", "resized")), ("duplicates", ("warn", "error", "drop"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"data.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name in ("crop_scale", "crop_ratio"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
+        if self.crop_scale[1] > 1:
+            raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
+        if len(self.color_jitter) > 4 or any(not value >= 0 for value in self.color_jitter):
+            raise UserError(f"data.color_jitter must be up to four numbers, 0 or above, not {list(self.color_jitter)}")
+        if len(self.color_jitter) == 4 and self.color_jitter[3] > 0.5:
+            raise UserError(f"data.color_jitter: the hue must be 0.5 or less, not {self.color_jitter[3]}")
+        check_not_negative(**{"data.split_seed": self.split_seed})
+        if self.workers is not None:
+            check_not_negative(**{"data.workers": self.workers})
+
+    def crop_for(self, image_size: int) -> str:
+        """``pad`` or ``resized`` for images of ``image_size`` pixels."""
+        if self.crop != "auto":
+            return self.crop
+        return "pad" if image_size <= SMALL else "resized"
 
 
 @dataclass(frozen=True)
@@ -106,10 +157,16 @@ class RunConfig:
         accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
         checkpoint_every_steps: save within epochs too; 0 for at their end only.
         checkpoint_every_epochs: epochs between two checkpoints at their end; the last epoch is always saved.
-        evaluate_every: epochs between two evaluations on the test images; the last epoch is always evaluated.
+        evaluate_every: epochs between two evaluations on ``val``, or on ``test`` where there is no ``val``; the last
+            epoch is always evaluated.
+        keep: which weights are deployed: ``best`` (the epoch with the best score on ``val``; needs ``val``), ``last``,
+            or ``auto``: ``best`` where there is ``val``, else ``last``, as in the paper's protocol.
+        patience: stop after so many evaluations on ``val`` without a better score; 0 for never.
         log_every: steps between two readings of the losses, to show them and to stop a run that has diverged.
         progress: show the bar and a line an epoch.
-        tensorboard: write the epochs' figures for TensorBoard as well.
+        tensorboard: write losses and scores for TensorBoard too.
+        wandb: send losses and scores to Weights & Biases too (``WANDB_MODE=offline`` keeps them here).
+        mlflow: send losses and scores to MLflow too (``MLFLOW_TRACKING_URI`` says where).
         sync_bn: batch norm over the images of all processes (GPUs only).
         compile: forward and backward by ``torch.compile``: ``auto`` (on GPUs, if the compiler works there), ``always``
             or ``never``.
@@ -129,9 +186,13 @@ class RunConfig:
     checkpoint_every_steps: int = 0
     checkpoint_every_epochs: int = 1
     evaluate_every: int = 1
+    keep: str = "auto"
+    patience: int = 0
     log_every: int = 20
     progress: bool = True
     tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
     sync_bn: bool = False
     compile: str = "auto"
     cuda_graphs: str = "auto"
@@ -142,7 +203,10 @@ class RunConfig:
         for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every_epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
-        check_not_negative(**{f"run.{name}": getattr(self, name) for name in ("seed", "checkpoint_every_steps")})
+        not_negative = ("seed", "checkpoint_every_steps", "patience")
+        check_not_negative(**{f"run.{name}": getattr(self, name) for name in not_negative})
+        if self.keep not in ("auto", "best", "last"):
+            raise UserError(f"run.keep must be auto, best or last, not {self.keep!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"run.precision must be auto, fp32, bf16 or fp16, not {self.precision!r}")
         for name in ("compile", "cuda_graphs"):
@@ -183,7 +247,7 @@ class Experiment:
 # None changes what is computed (the last two may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
-    "run.tensorboard", "data.workers", "run.compile", "run.cuda_graphs",
+    "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
 )  # fmt: skip
 
 

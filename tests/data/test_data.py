@@ -33,7 +33,7 @@ def make_folder(root: Path, splits: tuple[str, ...] = ("train", "val"), classes:
 
 
 def load(source: object, **options):
-    return load_data(DataConfig(source=str(source), **options), seed=0)
+    return load_data(DataConfig(source=str(source), **options))
 
 
 def train_loader(data, batch: int, **options):
@@ -132,7 +132,8 @@ def test_what_changes_tells_other_images(tmp_path: Path, npz: Path) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     data = load(make_folder(tmp_path / "a"), image_size=32)
-    assert (len(data.train), len(data.test), data.classes) == (8, 8, ("class0", "class1"))
+    assert (len(data.train), len(data.splits["val"]), data.classes) == (8, 8, ("class0", "class1"))
+    assert data.scored == "val"
     single = make_folder(tmp_path / "b") / "train"
     data = load(single, image_size=32, holdout=0.25)
     assert (len(data.train), len(data.test)) == (6, 2)
@@ -194,7 +195,7 @@ def test_batches_are_a_function_of_seed_epoch_and_step(kind: str, tmp_path: Path
         assert torch.equal(one.labels, other.labels)
     assert not torch.equal(first[0].images, next(iter(loader.epoch(2))).images)
     assert first[0].images.dtype == torch.float32
-    assert sum(len(labels) for _, labels in test_loader) == len(data.test)
+    assert sum(len(labels) for _, labels in test_loader) == len(data.splits[data.scored])
 
 
 def test_an_epoch_holds_each_image_once_and_is_normalised(npz: Path) -> None:
@@ -231,7 +232,7 @@ def test_test_loader_of_files(tmp_path: Path) -> None:
 
 
 def test_the_first_images_of_each_class(npz: Path) -> None:
-    whole, few = (load_data(DataConfig(source=str(npz), per_class=n), 0) for n in (None, 2))
+    whole, few = (load_data(DataConfig(source=str(npz), per_class=n)) for n in (None, 2))
     assert few.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert np.array_equal(few.train.images, np.asarray(whole.train.images)[:6])
     assert len(few.test) == len(whole.test)
@@ -240,9 +241,9 @@ def test_the_first_images_of_each_class(npz: Path) -> None:
 
 
 def test_flips_are_the_users_choice(npz: Path) -> None:
-    assert [load_data(DataConfig(source=str(npz), flip=flip), 0).flip for flip in (None, True, False)] == [
+    assert [load_data(DataConfig(source=str(npz), flip=flip)).flip for flip in (None, True, False)] == [
         True,
         True,
         False,
     ]
-    assert not load_data(DataConfig(), 0).flip
+    assert not load_data(DataConfig()).flip

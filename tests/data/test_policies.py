@@ -95,14 +95,15 @@ def test_every_policy_has_the_authors_settings() -> None:
 
 def test_an_unknown_policy_is_refused(npz: Path) -> None:
     with pytest.raises(UserError, match=re.escape("did you mean 'trivialaugment'")):
-        batch_of(load_data(DataConfig(source=str(npz)), 0), "trivalaugment", DataNeeds())
+        batch_of(load_data(DataConfig(source=str(npz))), "trivalaugment", DataNeeds())
 
 
 def flat(npz: Path) -> DataBundle:
     """Images of one colour, which neither crop nor flip changes but at the black border; no flip."""
-    data = load_data(DataConfig(source=str(npz)), 0)
+    data = load_data(DataConfig(source=str(npz)))
     images = np.full_like(data.train.images, 1) * np.arange(20, 200, 15, dtype=np.uint8)[:, None, None, None]
-    return dataclasses.replace(data, train=dataclasses.replace(data.train, images=images), flip=False)
+    splits = {**data.splits, "train": dataclasses.replace(data.train, images=images)}
+    return dataclasses.replace(data, splits=splits, flip=False)
 
 
 def batch_of(data: DataBundle, policy: str, needs: DataNeeds, epoch: int = 0) -> Batch:
@@ -112,7 +113,7 @@ def batch_of(data: DataBundle, policy: str, needs: DataNeeds, epoch: int = 0) ->
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
 def test_policies_reach_images_views_and_partners(policy: str, npz: Path) -> None:
-    data = load_data(DataConfig(source=str(npz)), 0)
+    data = load_data(DataConfig(source=str(npz)))
     needs = DataNeeds(views=2, partners=2, indices=True)
     changed = {"images": 0, "views": 0, "partners": 0}
     for epoch in range(2):
@@ -128,7 +129,7 @@ def test_policies_reach_images_views_and_partners(policy: str, npz: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["arrays", "workers"])
 def test_views_are_drawn_apart(kind: str, npz: Path) -> None:
-    data = load_data(DataConfig(source=str(npz)), 0)
+    data = load_data(DataConfig(source=str(npz)))
     policy = "none" if kind == "arrays" else "trivialaugment"
     loader = make_train_loader(data, DataConfig(augment=policy, workers=0), 12, CPU, 0, DataNeeds(views=3))
     assert type(loader) is (DeviceLoader if kind == "arrays" else WorkerLoader)
@@ -147,7 +148,7 @@ def test_partners_are_images_of_the_class(npz: Path) -> None:
         needs = DataNeeds(partners=3, distinct_partners=True, indices=True)
         loader = make_train_loader(data, DataConfig(workers=0, augment="none"), 12, CPU, 0, needs)
         if policy == "augmix":
-            loader = WorkerLoader(data, loader.plan, CPU, "none", workers=0)
+            loader = WorkerLoader(data, loader.plan, CPU, DataConfig(), workers=0)
         got = next(iter(loader.epoch(0)))
         centre = lambda x: (x[..., 4, 4] * torch.tensor(data.std) + torch.tensor(data.mean)) * 255  # noqa: E731
         colours = torch.from_numpy(np.asarray(data.train.images)[:, 4, 4, 0]).float()
@@ -161,7 +162,7 @@ def test_partners_are_images_of_the_class(npz: Path) -> None:
 def test_augmix_views_have_the_crop_and_flip_of_their_image(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With AugMix replaced by the identity all three views are the same image."""
     monkeypatch.setitem(IMAGE_POLICIES, "augmix", lambda size: v2.Identity())
-    data = load_data(DataConfig(source=str(npz)), 0)
+    data = load_data(DataConfig(source=str(npz)))
     needs = DataNeeds(views=3, view_policy="augmix")
     for policy in ("none", "trivialaugment", "cutout"):
         got = batch_of(data, policy, needs)
@@ -173,8 +174,8 @@ def test_augmix_views_have_the_crop_and_flip_of_their_image(npz: Path, monkeypat
 
 
 def test_augmix_views_are_mixed_and_their_image_is_not(npz: Path) -> None:
-    data = load_data(DataConfig(source=str(npz)), 0)
-    plain = WorkerLoader(data, make_train_loader(data, DataConfig(), 12, CPU, 0).plan, CPU, workers=0)
+    data = load_data(DataConfig(source=str(npz)))
+    plain = WorkerLoader(data, make_train_loader(data, DataConfig(), 12, CPU, 0).plan, CPU, DataConfig(), workers=0)
     got = batch_of(data, "none", DataNeeds(views=3, view_policy="augmix"))
     assert torch.equal(got.images, next(iter(plain.epoch(0))).images)
     first, second = got.extra["views"].unbind(1)

@@ -62,7 +62,7 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_they_are_the_folder(both: tuple[Path, Path]) -> None:
-    bundles = [load_data(DataConfig(source=str(path), image_size=32), 0) for path in both]
+    bundles = [load_data(DataConfig(source=str(path), image_size=32)) for path in both]
     assert bundles[0].classes == bundles[1].classes
     for loader in (
         lambda bundle: make_train_loader(bundle, DataConfig(workers=0), 4, CPU, 0).epoch(1, 1),
@@ -78,7 +78,7 @@ def test_named_shards_with_a_hold_out(both: tuple[Path, Path]) -> None:
     for path in shards.glob("test-*"):
         path.unlink()
     source = f"{shards}/train-{{0000..0001}}.tar::{shards}/train-0002.tar"
-    data = load_data(DataConfig(source=source, image_size=32, holdout=0.25, per_class=2), 0)
+    data = load_data(DataConfig(source=source, image_size=32, holdout=0.25, per_class=2))
     assert (len(data.train), len(data.test)) == (6, 3)
     assert expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert len(expand("{0..1}-{0..2}.tar")) == 6
@@ -109,22 +109,22 @@ def test_a_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     write_shard(tmp_path / "train-0.tar", files)
     with pytest.raises(UserError, match=message):
-        load_data(DataConfig(source=str(tmp_path)), 0)
+        load_data(DataConfig(source=str(tmp_path)))
 
 
 def test_missing_and_compressed_shards(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no shard .*b-1\.tar"):
-        load_data(DataConfig(source=str(tmp_path / "b-{1..2}.tar")), 0)
+        load_data(DataConfig(source=str(tmp_path / "b-{1..2}.tar")))
     with tarfile.open(tmp_path / "train-0.tar", "w:gz"):
         pass
     with pytest.raises(UserError, match="uncompressed tar"):
-        load_data(DataConfig(source=str(tmp_path)), 0)
+        load_data(DataConfig(source=str(tmp_path)))
 
 
 def test_an_unreadable_member_is_named(tmp_path: Path) -> None:
     files = {f"{i}.{e}": c for i in range(4) for e, c in (("jpg", jpeg(i)), ("cls", str(i % 2).encode()))}
     write_shard(tmp_path / "train-0.tar", {**files, "3.jpg": jpeg(3)[:300]})
-    data = load_data(DataConfig(source=str(tmp_path), holdout=0.5), 0)
+    data = load_data(DataConfig(source=str(tmp_path), holdout=0.5))
     with pytest.raises(UserError, match=r"train-0\.tar \(at byte \d+\)"):
         list(make_train_loader(data, DataConfig(workers=0), 2, CPU, 0).epoch(0)) + list(
             make_test_loader(data, CPU, workers=0)

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_workers_that_stay_change_nothing(folder: Path) -> None:
-    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    data = load_data(DataConfig(source=str(folder), image_size=16))
     needs = DataNeeds(partners=1, indices=True)
     alone, helped = (make_train_loader(data, DataConfig(workers=workers), 4, CPU, 0, needs, None) for workers in (0, 2))
     next(iter(helped.epoch(5)))  # left in the middle
@@ -49,7 +49,7 @@ def test_workers_that_stay_change_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_breaks_during_a_run_is_named_in_one_line(folder: Path, workers: int) -> None:
-    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    data = load_data(DataConfig(source=str(folder), image_size=16))
     broken = folder / "train" / "a" / "3.png"
     broken.write_bytes(b"")
     loader = make_train_loader(data, DataConfig(workers=workers), 12, CPU, 0)
@@ -73,7 +73,7 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_batches_that_travel_ahead_arrive_whole(folder: Path) -> None:
-    data = load_data(DataConfig(source=str(folder), image_size=16), 0)
+    data = load_data(DataConfig(source=str(folder), image_size=16))
     here, there = (
         make_train_loader(data, DataConfig(workers=2), 4, torch.device(device), 0) for device in ("cpu", "cuda")
     )

@@ -21,10 +21,10 @@ from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.data.plan import BatchPlan
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.evaluation.accuracy import evaluate_heads
+from mixskd.evaluation.scoring import score_heads
+from mixskd.experiment import build_method
 from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
-from mixskd.training.building import build_method
 from mixskd.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -84,11 +84,11 @@ def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(tmp_path: Pa
     finish(torchrun(*TRAIN, "--run.all-heads", "true", "--out", str(out)))
     (*_, last) = csv.DictReader((out / "metrics.csv").read_text().splitlines())
     experiment = from_dict(read_yaml(out / "config.yaml"))
-    data = load_data(experiment.data, experiment.run.seed)
-    method, _ = build_method(experiment, data)
+    data = load_data(experiment.data)
+    method, _ = build_method(experiment, len(data.classes), data.image_size, len(data.train))
     method.load_state_dict(load_checkpoint(out / "checkpoint.pt")["method"])
     device = torch.device("cpu")
-    scores = evaluate_heads(method, make_test_loader(data, device), device)
+    scores = score_heads(method, make_test_loader(data, device), device)
     assert {name: float(last[name]) for name in scores} == pytest.approx(scores)
 
 
@@ -106,7 +106,7 @@ def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_are_the_batch(npz: Path) -> None:
-    data = load_data(DataConfig(source=str(npz)), seed=0)
+    data = load_data(DataConfig(source=str(npz)))
     cpu = torch.device("cpu")
     whole, *parts = (
         list(make_train_loader(data, DataConfig(augment="cutout"), 6, cpu, 0, DataNeeds(partners=2), world).epoch(3))

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from mixskd.errors import UserError
 from mixskd.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
-from mixskd.training.step import TrainStep
 
 COMMAND = [sys.executable, "-m", "mixskd", "train", "--backbone", "wrn_10_1", "--batch-size", "64", "--epochs", "2"]
 COMMAND += ["--run.checkpoint-every-steps", "5"]
@@ -188,21 +186,24 @@ def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> 
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
 
 
-def test_a_diverged_run_does_not_wait_for_the_end_of_its_epoch(
-    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = settings(epochs=1, batch_size=2, log_every=3)
+class Counting(mixskd.Listener):
+    """Counts the steps of a run, and ends it like Ctrl-C before the one after ``last``."""
+
+    def __init__(self, last: int = -1) -> None:
+        self.steps, self.last = 0, last
+
+    def step(self, info: object) -> None:
+        self.steps += 1
+        if self.steps == self.last:
+            raise KeyboardInterrupt
+
+
+def test_a_diverged_run_does_not_wait_for_the_end_of_its_epoch(tmp_path: Path, npz: Path) -> None:
+    options, counting = settings(epochs=1, batch_size=2, log_every=3), Counting()
     options["optim"]["lr"] = 1e30
-    update, steps = TrainStep.__call__, []
-
-    def counted(*args: Any) -> dict[str, torch.Tensor]:
-        steps.append(len(steps) + 1)
-        return update(*args)
-
-    monkeypatch.setattr(TrainStep, "__call__", counted)
     with pytest.raises(UserError, match="became NaN or infinite at step"):
-        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
-    assert steps == [1, 2, 3]  # of six
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), listeners=[counting], **options)
+    assert counting.steps == 3  # of six
 
 
 def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Path) -> None:
@@ -238,36 +239,26 @@ def test_cuda_agrees_with_the_cpu() -> None:
     assert got == pytest.approx(expected, rel=1e-3)
 
 
-def cut_off(device: str, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """The end of a run of 18 steps, and of one that died in its 14th and went on from its 12th."""
+def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tensor]]:
+    """The end of a run of 18 steps, and of one that died after its 13th and went on from its 12th."""
     options = settings(epochs=6, device=device, deterministic=True, checkpoint_every_steps=4)
     mixskd.train(data=str(npz), out=str(tmp_path / "whole"), **options)
-    calls, step = iter(range(13)), TrainStep.__call__
-
-    def dying(*args: object, **kwargs: object) -> object:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return step(*args, **kwargs)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "__call__", dying)
-        with pytest.raises(KeyboardInterrupt):
-            mixskd.train(data=str(npz), out=str(tmp_path / "cut"), **options)
+    with pytest.raises(KeyboardInterrupt):
+        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["position"]["step"] == 12
     mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options)
     return [load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut")]
 
 
-def test_resume_within_an_epoch_is_exact(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, cut = cut_off("cpu", tmp_path, npz, monkeypatch)
+def test_resume_within_an_epoch_is_exact(tmp_path: Path, npz: Path) -> None:
+    whole, cut = cut_off("cpu", tmp_path, npz)
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
 @pytest.mark.gpu
-def test_resume_is_exact_on_cuda_where_deterministic(
-    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_is_exact_on_cuda_where_deterministic(tmp_path: Path, npz: Path) -> None:
     try:
-        whole, cut = cut_off("cuda", tmp_path, npz, monkeypatch)
+        whole, cut = cut_off("cuda", tmp_path, npz)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

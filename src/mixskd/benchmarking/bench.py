@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixskd.benchmarking.timing import Parts
+from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
-from mixskd.data import DataBundle, ImageSet, load_data, make_train_loader
+from mixskd.data import DataBundle, ImageSet
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.distributed import World
+from mixskd.experiment import build_parts
 from mixskd.needs import Batch
-from mixskd.precision import TYPES, choose_device
-from mixskd.training.building import build_method
-from mixskd.training.engine import configure_process
-from mixskd.training.step import TrainStep
+from mixskd.precision import TYPES
 
 SYNTHETIC_CLASSES = 100
 
@@ -29,18 +28,10 @@ class Bench:
     """A step of ``experiment`` by ``variant`` on batches from its loader."""
 
     def __init__(self, experiment: Experiment, variant: Variant, world: World) -> None:
-        self.experiment, self.variant, self.world = experiment, variant, world
-        self.device = choose_device(experiment.run.device)
-        if variant.keep_memory or self.device.type == "cuda":
-            configure_process(self.device, deterministic=experiment.run.deterministic)
-        torch.manual_seed(experiment.run.seed)
-        data = benchmark_data(experiment)
-        method, _ = build_method(experiment, data)
-        self.needs, run = method.needs, experiment.run
-        self.loader = make_train_loader(
-            data, experiment.data, run.batch_size, self.device, run.seed, method.needs, world
-        )
-        self.step = TrainStep(method, experiment.optim, self.device, variant.engine, run.accumulate, world)
+        self.experiment, self.variant = experiment, variant
+        parts = build_parts(experiment, world, engine=variant.engine, data=benchmark_data(experiment),
+                            keep_memory=variant.keep_memory)  # fmt: skip
+        self.device, self.needs, self.loader, self.step = parts.device, parts.needs, parts.loader, parts.step
         self.batches = list(itertools.islice(self._endless(), 4))
         self.count = 0
 
@@ -73,7 +64,7 @@ class Bench:
 
     def parts(self, number: int) -> dict[str, float]:
         """Seconds of each part of a step, the median of ``number`` steps."""
-        return Parts(self.step, self.device).measure(self._one, number)
+        return StepTimer(self.step, self.device).measure(self._one, number)
 
     def data_seconds(self, at_least: float) -> float:
         """Seconds that a batch takes in the loader alone: the mean over ``at_least`` seconds and 20 batches."""
@@ -117,12 +108,13 @@ class Bench:
         return 2 * side**3 / float(np.median(seconds))
 
 
-def benchmark_data(experiment: Experiment) -> DataBundle:
-    """The experiment's data; for the source ``synthetic`` random images of ``data.image_size`` (32) in 100 classes."""
+def benchmark_data(experiment: Experiment) -> DataBundle | None:
+    """Random images of ``data.image_size`` (32) in 100 classes for the source ``synthetic``; else None, for its own."""
     if experiment.data.source != "synthetic":
-        return load_data(experiment.data, experiment.run.seed)
+        return None
     size = experiment.data.image_size or 32
     count = max(4 * experiment.run.batch_size, 2 * SYNTHETIC_CLASSES)
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
-    return DataBundle(images, images, tuple(map(str, range(SYNTHETIC_CLASSES))), image_size=size)
+    classes = tuple(map(str, range(SYNTHETIC_CLASSES)))
+    return DataBundle({"train": images, "test": images}, classes, Preprocess(size, CIFAR_MEAN, CIFAR_STD))

@@ -18,7 +18,7 @@ from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.precision import choose_device, device_name
 from mixskd.training.engine import choose_engine
-from mixskd.training.run_folder import provenance
+from mixskd.training.summary import provenance
 
 # Steps until the momentum is there and the memory is kept; on a GPU also code, convolutions and a graph.
 WARM_UP = {"cpu": 2, "cuda": 6}

@@ -14,7 +14,7 @@ from mixskd.training.step import TrainStep
 NAMES = ("draws", "network forward", "objective forward", "objective backward", "network backward", "optimizer")
 
 
-class Parts:
+class StepTimer:
     """Times the parts of an eager step.
 
     The network is the outermost modules that are called and hold a convolution: the stages, the branches' tails. All

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from mixskd.comparison.plan import Run, unfinished
+from mixskd.report.runs import deployed_scores
 
 
 class RunsDisplay:
@@ -49,7 +50,8 @@ class RunsDisplay:
     def finished(self, run: Run) -> None:
         """A line for a run that has ended well."""
         summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
-        self._line(run, f"top-1 {summary['last']['top1']:.2f} % in {summary['seconds']:.0f} s")
+        split, scores = deployed_scores(summary)
+        self._line(run, f"{split} top-1 {scores['top1']:.2f} % in {summary['seconds']:.0f} s")
 
     def failed(self, run: Run, reason: str) -> None:
         """A line for a run that has not."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixskd.api import build_experiment
 from mixskd.comparison.grid import Arm, Grid
-from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
+from mixskd.config import DataConfig, Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
 from mixskd.data import load_data
 from mixskd.errors import UserError
 from mixskd.files import slug
@@ -79,13 +79,15 @@ def _experiment(grid: Grid, arm: Arm, backbone: str, augment: str, seed: int) ->
 
 def _with_equal_updates(experiments: dict[str, Experiment], reference: str) -> dict[str, Experiment]:
     """Each with the epochs that make as many updates as ``reference`` does, to within half an epoch."""
-    updates = experiments[reference].run.epochs * _steps(experiments[reference])
-    return {label: _lasting(experiment, updates / _steps(experiment)) for label, experiment in experiments.items()}
+    images: dict[DataConfig, int] = {}  # arms with the same data are counted once
 
+    def steps(experiment: Experiment) -> int:
+        if experiment.data not in images:
+            images[experiment.data] = len(load_data(experiment.data, verify=False).train)
+        return max(1, images[experiment.data] // experiment.run.batch_size)
 
-def _steps(experiment: Experiment) -> int:
-    images = len(load_data(experiment.data, experiment.run.seed).train)
-    return max(1, images // experiment.run.batch_size)
+    updates = experiments[reference].run.epochs * steps(experiments[reference])
+    return {label: _lasting(experiment, updates / steps(experiment)) for label, experiment in experiments.items()}
 
 
 def _lasting(experiment: Experiment, epochs: float) -> Experiment:

@@ -67,7 +67,7 @@ class Worker:
 def carry_out(folder: Path, name: str) -> int:
     """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; the exit code."""
     from mixskd.config import from_dict, read_yaml
-    from mixskd.training import train
+    from mixskd.training.run import train
 
     run, settings = folder / name, settings_file(folder, name)
 
@@ -110,7 +110,7 @@ def serve() -> None:
     import sklearn.datasets  # noqa: F401
     import torchmetrics  # noqa: F401
 
-    import mixskd.training  # noqa: F401
+    import mixskd.training.run  # noqa: F401
 
     gc.collect()
     gc.freeze()  # the forks share what was imported, and no collection, the last of each included, goes through it

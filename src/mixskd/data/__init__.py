@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
+from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder
+from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
-from mixskd.data.split import first_per_class
+from mixskd.data.split import first_per_class, hold_out
+from mixskd.data.verify import verified
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
 from mixskd.distributed import World
 from mixskd.errors import UserError, unknown
@@ -28,40 +35,56 @@ if TYPE_CHECKING:
 DATASETS: dict[str, str] = {
     "digits": "1,797 handwritten digits, embedded",
     **{name: named.about for name, named in NAMED.items()},
-    "PATH.npz": "arrays train_images, train_labels, test_images, test_labels [, classes]",
-    "FOLDER": "images as train/CLASS/* with val/ or test/, or CLASS/* with a hold-out",
-    "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with test-*.tar or val-*.tar",
+    "PATH.npz": "arrays train_images, train_labels, the same for val and test [, classes]",
+    "FOLDER": "images as train/CLASS/* with val/ or test/ or both, or CLASS/* with a hold-out",
+    "MANIFEST.csv": "one image a row: path, label, and optionally split and a group; .parquet as well",
+    "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
 }
+PHOTO_SIZE = 224
 
 
-def load_data(config: DataConfig, seed: int) -> DataBundle:
-    """The data set that ``config.source`` names, or that lies there: an ``.npz`` file, an image folder or shards.
+def load_data(
+    config: DataConfig, *, verify: bool = True, only: Sequence[str] = SPLITS, divided: bool = True
+) -> DataBundle:
+    """The data set that ``config.source`` names, or that is there: a folder, a manifest, an ``.npz`` file or shards.
 
-    ``seed`` decides a hold-out, where one is needed. Raises UserError for anything that cannot be used.
+    ``verify`` reads every file of the splits in ``only`` once. Where there is neither ``val`` nor ``test``, a share of
+    each class is held out as ``test``, unless ``divided`` is off. Raises UserError for anything that cannot be used.
     """
-    data = _read(config, seed)
+    data = _read(config, only)
+    data = dataclasses.replace(data, splits=_grouped(data, config))
+    if verify and config.source not in UNVERIFIED:
+        data = _verified(data, config, only)
+    data = _divided(data, config) if divided else data
     if config.flip is not None:
         data = dataclasses.replace(data, flip=config.flip)
-    if config.per_class is not None:
+    if config.per_class is not None and "train" in data.splits:
         few = data.train.subset(first_per_class(data.train.labels, config.per_class))
-        data = dataclasses.replace(data, train=few)
+        data = dataclasses.replace(data, splits={**data.splits, "train": few})
+    data.check()
     return data
 
 
-def _read(config: DataConfig, seed: int) -> DataBundle:
+UNVERIFIED = ("imagenet",)  # a million files: too long a start
+
+
+def _read(config: DataConfig, only: Sequence[str]) -> DataBundle:
     path = Path(config.source).expanduser()
+    size = config.image_size or PHOTO_SIZE
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size)
     if config.source == "digits":
-        data = load_digits(config.holdout, seed)
+        data = load_digits()
     elif is_shards(config.source):
-        return load_shards(config.source, config.image_size or 224, config.holdout, seed)
+        return load_shards(config.source, size)
     elif path.is_dir():
-        return load_folder(path, config.image_size or 224, config.holdout, seed, skip_bad=config.skip_bad_images)
+        return load_folder(path, size, only)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        return load_manifest(path, size, config.group)
     elif path.is_file() and path.suffix == ".npz":
-        data = load_npz(path, config.holdout, seed)
+        data = load_npz(path)
     elif path.is_file():
-        raise UserError(f"{path} is neither a folder nor an .npz file")
+        raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
     elif len(path.parts) > 1 or path.suffix:
         raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
     else:
@@ -69,6 +92,88 @@ def _read(config: DataConfig, seed: int) -> DataBundle:
     if config.image_size not in (None, data.image_size):
         raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
     return data
+
+
+def _grouped(data: DataBundle, config: DataConfig) -> dict[str, ImageSet]:
+    """The splits with their groups, by a regular expression on the files' paths if they have none yet.
+
+    Raises UserError for an expression that is none, or fits no path, and for a group in two splits.
+    """
+    splits = dict(data.splits)
+    if config.group is None:
+        return splits
+    if any(split.groups is None for split in splits.values()):
+        if any(split.in_memory for split in splits.values()):
+            raise UserError("data.group needs files, whose paths it reads; leave it out for arrays")
+        try:
+            pattern = re.compile(config.group)
+        except re.error as error:
+            raise UserError(f"data.group {config.group!r} is no regular expression: {error}") from None
+        for name, split in splits.items():
+            splits[name] = dataclasses.replace(split, groups=_groups(split, pattern, data.source))
+    home: dict[str, str] = {}
+    for name, split in splits.items():
+        assert split.groups is not None
+        for group in np.unique(split.groups):
+            if home.setdefault(str(group), name) != name:
+                raise UserError(f"the group {group!r} is in both {home[str(group)]} and {name}; move it to one side")
+    return splits
+
+
+def _groups(split: ImageSet, pattern: re.Pattern[str], source: Path | None) -> np.ndarray:
+    names = []
+    for image in split.images:
+        text = (
+            str(image if source is None else Path(image).relative_to(source)) if isinstance(image, Path) else str(image)
+        )
+        found = pattern.search(text)
+        if found is None:
+            raise UserError(f"data.group {pattern.pattern!r} does not fit the path {text}; it must fit every image")
+        names.append(found.group(1) if pattern.groups else found.group())
+    return np.asarray(names)
+
+
+def _verified(data: DataBundle, config: DataConfig, only: Sequence[str]) -> DataBundle:
+    files = {
+        name: split
+        for name, split in data.splits.items()
+        if name in only and not split.in_memory and len(split) and isinstance(split.images[0], Path)
+    }
+    if not files:
+        return data
+    seen, notes = verified(files, skip_bad=config.skip_bad_images, duplicates=config.duplicates)
+    return dataclasses.replace(data, splits={**data.splits, **seen}, notes=(*data.notes, *notes))
+
+
+def _divided(data: DataBundle, config: DataConfig) -> DataBundle:
+    """``data`` with the hold-outs that it lacks, drawn by ``config.split_seed``."""
+    splits, drawn = dict(data.splits), False
+    if "train" not in splits:
+        return data
+    if "val" not in splits and "test" not in splits:
+        splits["train"], splits["test"] = hold_out(splits["train"], config.holdout, config.split_seed)
+        drawn = True
+    if "val" not in splits and config.val_holdout > 0:
+        splits["train"], splits["val"] = hold_out(splits["train"], config.val_holdout, config.split_seed)
+        drawn = True
+    ordered = {name: splits[name] for name in SPLITS if name in splits}
+    return dataclasses.replace(data, splits=ordered, divided=data.divided or drawn)
+
+
+def worker_count(wanted: int | None) -> int:
+    """``wanted``, or what the cores allow for each process of this machine: at most 16."""
+    if wanted is not None:
+        return wanted
+    cores, processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(cores // processes, 1), 16)
+
+
+def fits_device(images: ImageSet, device: torch.device) -> bool:
+    """Whether arrays take less than half of the free memory of ``device`` (a GPU; the CPU holds them already)."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return np.asarray(images.images).nbytes < free / 2
 
 
 def make_train_loader(
@@ -80,23 +185,42 @@ def make_train_loader(
     needs: DataNeeds | None = None,
     world: World | None = None,
 ) -> DeviceLoader | WorkerLoader:
-    """Batches of ``batch_size`` training images in all processes together, with what ``needs`` asks for."""
+    """Batches of ``batch_size`` training images in all processes together, with what ``needs`` asks for.
+
+    Arrays are cropped, flipped and normalised on the device, where they fit there; all else comes from workers.
+    """
     needs, world = needs or DataNeeds(), world or World()
-    plan = BatchPlan(data.train.labels, batch_size, seed, needs, world)
+    plan = BatchPlan(data.train.labels, batch_size, seed, needs, world, balance=config.balance)
     check_policy(config.augment)
-    on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None
-    if data.train.in_memory and not on_single_images:
+    on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
+    padded = config.crop_for(data.image_size) == "pad"
+    if data.train.in_memory and padded and not on_single_images and fits_device(data.train, device):
         return DeviceLoader(data, plan, device, config.augment)
-    return WorkerLoader(data, plan, device, config.augment, config.workers)
+    return WorkerLoader(data, plan, device, config, worker_count(config.workers))
 
 
 def make_test_loader(
-    data: DataBundle, device: torch.device, *, workers: int = 2, batch_size: int = 256, world: World | None = None
+    data: DataBundle,
+    device: torch.device,
+    *,
+    split: str | None = None,
+    workers: int | None = None,
+    batch_size: int = 256,
+    world: World | None = None,
 ) -> DeviceTestLoader | WorkerTestLoader:
-    """Every test image of this process's part once, in order."""
-    if data.test.in_memory:
-        return DeviceTestLoader(data, data.test, device, batch_size, world)
-    return WorkerTestLoader(data, data.test, device, workers, batch_size, world)
+    """Every image of this process's part of ``split`` (the one that each epoch is scored on, if None) once, in order.
+
+    Raises UserError if the data have no such split.
+    """
+    name = split or data.scored
+    if name not in data.splits:
+        raise UserError(f"there is no split {name!r}; there are: {', '.join(data.splits)}")
+    images = data.splits[name]
+    if images.in_memory and fits_device(images, device):
+        return DeviceTestLoader(data, images, device, batch_size, world)
+    return WorkerTestLoader(data, images, device, worker_count(workers), batch_size, world)
 
 
-__all__ = ["DATASETS", "DataBundle", "ImageSet", "load_data", "make_test_loader", "make_train_loader"]
+__all__ = [
+    "DATASETS", "DataBundle", "ImageSet", "Preprocess", "load_data", "make_test_loader", "make_train_loader",
+]  # fmt: skip

@@ -1,10 +1,10 @@
-"""What a data set is to the rest of the library."""
+"""What a data set is to the rest of the library: splits by name, classes, and how an image becomes a tensor."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,27 @@ from typing import Any
 
 import numpy as np
 
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
-CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels: ``images`` is uint8 ``N x H x W x 3``, or N files; ``labels`` N class indices."""
+    """Images with their labels.
+
+    Args:
+        images: uint8 ``N x H x W x 3``, or N files.
+        labels: N class indices.
+        groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
+        order: each image's place in its source, N integers; or None for 0 to N - 1.
+    """
 
     images: np.ndarray | Sequence[Any]
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    order: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,7 +40,13 @@ class ImageSet:
     def subset(self, indices: np.ndarray) -> ImageSet:
         """The images of ``indices``, in that order."""
         images = [self.images[i] for i in indices] if isinstance(self.images, list) else self.images[indices]  # type: ignore[call-overload]
-        return ImageSet(images, self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return ImageSet(images, self.labels[indices], groups, self.places[indices])
+
+    @property
+    def places(self) -> np.ndarray:
+        """Each image's place in its source (``N`` integers)."""
+        return np.arange(len(self)) if self.order is None else self.order
 
     @property
     def in_memory(self) -> bool:
@@ -40,21 +55,50 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataBundle:
-    """A data set ready to be loaded: two splits, the class names, and how an image becomes a tensor.
+    """A data set that is ready to be loaded.
 
-    ``notes`` are what a person should know of it: images left out, counts that are not the published ones.
-    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``flip``: whether a mirror image
-    keeps its class.
+    Args:
+        splits: ``train``, and ``val`` or ``test`` or both.
+        classes: their names, in the order of the labels.
+        preprocess: how an image becomes a tensor.
+        flip: whether a mirror image keeps its class.
+        notes: what a person should know: images left out, counts that are not the published ones.
+        source: the folder under which the files are, if they are files.
+        divided: whether mixskd itself drew a split, which a run then writes down.
     """
 
-    train: ImageSet
-    test: ImageSet
+    splits: Mapping[str, ImageSet]
     classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, ...] = CIFAR_MEAN
-    std: tuple[float, ...] = CIFAR_STD
+    preprocess: Preprocess
     flip: bool = True
     notes: tuple[str, ...] = ()
+    source: Path | None = None
+    divided: bool = False
+
+    @property
+    def train(self) -> ImageSet:
+        return self.splits["train"]
+
+    @property
+    def test(self) -> ImageSet:
+        return self.splits["test"]
+
+    @property
+    def scored(self) -> str:
+        """The split on which each epoch is scored: ``val`` where there is one, else ``test``."""
+        return "val" if "val" in self.splits else "test"
+
+    @property
+    def image_size(self) -> int:
+        return self.preprocess.image_size
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self.preprocess.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.preprocess.std
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -62,11 +106,12 @@ class DataBundle:
         labels and the files' names.
         """
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in (self.splits[name] for name in SPLITS if name in self.splits):
             digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
             if not split.in_memory:
                 digest.update("\0".join("/".join(str(image).split("/")[-2:]) for image in split.images).encode())
-        counts = {"training": len(self.train), "test": len(self.test)}
+        names = {"train": "training", "val": "validation", "test": "test"}
+        counts = {names[name]: len(split) for name, split in self.splits.items()}
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def check_unchanged(self, before: dict[str, Any], run: Path) -> None:
@@ -75,7 +120,8 @@ class DataBundle:
             return
 
         def counts(data: dict[str, Any]) -> str:
-            return f"{data['training']} training and {data['test']} test images of {len(data['classes'])} classes"
+            numbers = [f"{data[name]} {name}" for name in ("training", "validation", "test") if name in data]
+            return f"{' and '.join(numbers)} images of {len(data['classes'])} classes"
 
         was, now = counts(before), counts(self.fingerprint)
         if was == now:
@@ -85,10 +131,12 @@ class DataBundle:
             "put them back as they were, or start anew with another --out"
         )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises UserError for a single class, an empty split, labels without a class, or a class without images."""
         if len(self.classes) < 2:
             raise UserError(f"there is one class only ({', '.join(self.classes)}); a classifier needs two or more")
-        for name, split in (("training", self.train), ("test", self.test)):
+        for name, split in self.splits.items():
+            name = "training" if name == "train" else name
             if not len(split):
                 raise UserError(f"the {name} split holds no image")
             low, high = int(split.labels.min()), int(split.labels.max())
@@ -97,6 +145,8 @@ class DataBundle:
                     f"{name} labels run from {low} to {high}, but there are {len(self.classes)} classes: "
                     f"they must lie in 0 to {len(self.classes) - 1}"
                 )
+        if "train" not in self.splits:
+            return
         counts = Counter(self.train.labels.tolist())
         if missing := [name for index, name in enumerate(self.classes) if index not in counts]:
             shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")

@@ -12,10 +12,13 @@ from mixskd.needs import DataNeeds
 class BatchPlan:
     """Shuffled anchors in batches, and for each anchor its partners of the same class; a smaller last batch is dropped.
 
-    Raises UserError for a batch larger than the training set, or one that the processes cannot share equally.
+    With ``balance`` b, class c is drawn n_c^(1 - b) / sum n^(1 - b) of the time: 0 is as it is, 1 every class equally
+    often. Raises UserError for a batch larger than the training set, or one that the processes cannot share equally.
     """
 
-    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, needs: DataNeeds, world: World) -> None:
+    def __init__(
+        self, labels: np.ndarray, batch_size: int, seed: int, needs: DataNeeds, world: World, balance: float = 0.0
+    ) -> None:
         if batch_size > len(labels):
             raise UserError(
                 f"a batch of {batch_size} is larger than the training set of {len(labels)} images; "
@@ -24,6 +27,7 @@ class BatchPlan:
         if batch_size % world.size:
             raise UserError(f"{world.size} processes cannot share a batch of {batch_size} equally; change --batch-size")
         self.labels, self.batch_size, self.seed, self.needs, self.world = labels, batch_size, seed, needs, world
+        self.balance = balance
         self.by_class = np.argsort(labels, kind="stable")
         self.counts = np.bincount(labels)
         self.starts = np.cumsum(self.counts) - self.counts
@@ -37,12 +41,33 @@ class BatchPlan:
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """This process's anchors (``steps x b`` indices) and partners (``steps x b x partners``) of ``epoch``."""
         generator = np.random.default_rng([self.seed, epoch])
-        anchors = generator.permutation(len(self.labels))[: len(self) * self.batch_size]
+        order = self._balanced(generator) if self.balance > 0 else generator.permutation(len(self.labels))
+        anchors = order[: len(self) * self.batch_size]
         draw = self._others if self.needs.distinct_partners else self._any
         partners = draw(anchors, generator)
         part = self.world.part(self.batch_size)
         shape = (len(self), self.batch_size)
         return anchors.reshape(shape)[:, part], partners.reshape(*shape, self.needs.partners)[:, part]
+
+    def seeds(self, epoch: int) -> np.ndarray:
+        """A seed for all that is random about each of this process's anchors (``steps x b``)."""
+        drawn = np.random.default_rng([self.seed, epoch, 1]).integers(2**62, size=(len(self), self.batch_size))
+        return drawn[:, self.world.part(self.batch_size)]
+
+    def _balanced(self, generator: np.random.Generator) -> np.ndarray:
+        """As many indices as there are images, each class as often as ``balance`` says and its images equally often."""
+        present = np.flatnonzero(self.counts)
+        shares = self.counts[present].astype(float) ** (1 - self.balance)
+        wanted = shares / shares.sum() * len(self.labels)
+        numbers = np.floor(wanted).astype(int)
+        rest = len(self.labels) - numbers.sum()
+        numbers[np.argsort(numbers - wanted, kind="stable")[:rest]] += 1
+        chosen = []
+        for label, number in zip(present, numbers, strict=True):
+            members = self.by_class[self.starts[label] :][: self.counts[label]]
+            rounds = [generator.permutation(members) for _ in range(-(-number // len(members)))]
+            chosen.append(np.concatenate([*rounds, members[:0]])[:number])
+        return generator.permutation(np.concatenate(chosen))
 
     def _any(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Partners drawn uniformly from the anchor's class, itself included (CS-KD's sampler)."""

@@ -1,10 +1,23 @@
-"""Parts of a data set by class."""
+"""Parts of a data set by class and by group."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from mixskd.data.bundle import ImageSet
 from mixskd.errors import UserError
+
+
+def hold_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """``images`` as two sets: those that are kept, and ``fraction`` of each class that is held out.
+
+    Images of one group stay together. Raises UserError for a class with one image, or groups that cannot be divided.
+    """
+    if images.groups is None:
+        kept, held = stratified_holdout(images.labels, fraction, seed)
+    else:
+        kept, held = grouped_holdout(images.labels, images.groups, fraction, seed)
+    return images.subset(kept), images.subset(held)
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,6 +35,29 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[
         held.append(generator.permutation(members)[:count])
     test = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), test), test
+
+
+def grouped_holdout(
+    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`stratified_holdout`, with each group on one side (scikit-learn's StratifiedGroupKFold).
+
+    Raises UserError if there are fewer than two groups, or a class would be left without training images.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    number = len(np.unique(groups))
+    if number < 2:
+        raise UserError(f"data.group puts all images into one group ({groups[0]}); a hold-out needs two or more")
+    folds = min(max(round(1 / fraction), 2), number)
+    try:
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+        kept, held = next(iter(parts))
+    except ValueError as error:
+        raise UserError(f"data.group leaves too few groups for a hold-out: {str(error).splitlines()[0]}") from None
+    if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
+        raise UserError(f"data.group puts every image of class {missing[0]} on one side; give the splits yourself")
+    return np.sort(kept), np.sort(held)
 
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from mixskd.config import DataConfig
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Augment, Normalise
 from mixskd.data.images import decode_image
@@ -25,28 +26,21 @@ from mixskd.errors import UserError
 from mixskd.needs import Batch
 
 
-def augmentation(data: DataBundle, policy: str = "none") -> v2.Transform:
-    """Random crop and flip, then the policy: padded crops of arrays, RandomResizedCrop of files."""
+def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
+    """Random crop, flip, colour jitter and policy as ``config`` says, from PIL image to PIL image."""
     size = data.image_size
-    steps: list[Any] = [v2.RandomCrop(size, size // 8) if data.train.in_memory else v2.RandomResizedCrop(size)]
+    steps: list[Any]
+    if config.crop_for(size) == "pad":
+        steps = [v2.Resize((size, size), antialias=True), v2.RandomCrop(size, size // 8)]
+    else:
+        steps = [v2.RandomResizedCrop(size, scale=config.crop_scale, ratio=config.crop_ratio)]
     if data.flip:
         steps.append(v2.RandomHorizontalFlip())
-    if policy in IMAGE_POLICIES:
-        steps.append(IMAGE_POLICIES[policy](size))
+    if config.color_jitter:
+        steps.append(v2.ColorJitter(*config.color_jitter))
+    if config.augment in IMAGE_POLICIES:
+        steps.append(IMAGE_POLICIES[config.augment](size))
     return v2.Compose(steps)
-
-
-def centre(image_size: int) -> v2.Transform:
-    """The whole image at 64 px or less; else the centre after a resize of the short side by 256/224, as the paper."""
-    if image_size <= 64:
-        return v2.Resize((image_size, image_size), antialias=True)
-    return v2.Compose([v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)])
-
-
-def eval_transform(image_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
-    """The centre of one image as a tensor, (x / 255 - mean) / std."""
-    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    return v2.Compose([centre(image_size), *to_tensor])
 
 
 class Item(NamedTuple):
@@ -60,19 +54,18 @@ class Item(NamedTuple):
 class Images(Dataset[dict[str, Tensor]]):
     """Decoded and augmented images as uint8 by :class:`Item`, so that workers do not change the result.
 
-    JPEG files are decoded no larger than crops of ``image_size`` need: three times that, so that a crop of a ninth of
-    the area still has all its pixels.
+    JPEG files are decoded no larger than ``enough`` pixels of height and width need.
     """
 
     def __init__(
         self,
         split: ImageSet,
         augment: v2.Transform,
-        image_size: int,
+        enough: int,
         views: int = 1,
         view_policy: v2.Transform | None = None,
     ) -> None:
-        self.split, self.augment, self.enough = split, augment, 3 * image_size
+        self.split, self.augment, self.enough = split, augment, enough
         self.views, self.view_policy = views, view_policy
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
@@ -104,14 +97,14 @@ class WorkerLoader:
     """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone."""
 
     def __init__(
-        self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none", workers: int = 2
+        self, data: DataBundle, plan: BatchPlan, device: torch.device, config: DataConfig, workers: int = 2
     ) -> None:
         views, name = plan.needs.views, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
-        images = Images(data.train, augmentation(data, policy), data.image_size, views, view_policy)
+        images = Images(data.train, augmentation(data, config), data.preprocess.enough, views, view_policy)
         self.plan, self.device = plan, device
         self.batches = WorkerBatches(images, data, device, workers)
-        self.policy = BATCH_POLICIES.get(policy)
+        self.policy = BATCH_POLICIES.get(config.augment)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -120,11 +113,13 @@ class WorkerLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
-        seeds = np.random.default_rng([self.plan.seed, epoch, 1]).integers(2**62, size=len(self.plan.labels))
+        seeds = self.plan.seeds(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
         items = [
-            [Item(a, tuple(p), int(seeds[a])) for a, p in zip(row.tolist(), others.tolist(), strict=True)]
-            for row, others in zip(anchors[start:], partners[start:], strict=True)
+            [Item(*item) for item in zip(row, map(tuple, others), drawn, strict=True)]
+            for row, others, drawn in zip(
+                anchors[start:].tolist(), partners[start:].tolist(), seeds[start:].tolist(), strict=True
+            )
         ]
         for step, samples in enumerate(self.batches.load(items), start):
             images, labels = samples.pop("images"), samples.pop("labels")
@@ -150,7 +145,7 @@ class WorkerTestLoader:
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
         world: World | None = None,
     ) -> None:  # fmt: skip
-        images = Images(split, centre(data.image_size), data.image_size)
+        images = Images(split, data.preprocess.crop(), data.preprocess.enough)
         world = world or World()
         items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
         self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mixskd.backbones import StagedBackbone, build_backbone
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.files import check_readable, replacing
 
@@ -18,9 +19,10 @@ FORMAT = "mixskd-model-1"
 
 
 class Classifier(StagedBackbone):
-    """A deployed backbone with what is needed to use it: ``classes``, ``image_size`` in pixels, ``mean``, ``std``."""
+    """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor."""
 
     classes: tuple[str, ...]
+    preprocess: Preprocess
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -35,8 +37,13 @@ def save_model(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    resize: str = "",
 ) -> None:
-    """Write ``backbone``'s weights under the architecture's customary keys. Raises UserError on a full disk."""
+    """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
+
+    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
+    :class:`mixskd.data.preprocess.Preprocess` has it. Raises UserError on a full disk.
+    """
     description = {
         "format": FORMAT,
         "backbone": backbone_name,
@@ -44,6 +51,7 @@ def save_model(
         "image_size": image_size,
         "mean": list(mean),
         "std": list(std),
+        "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
     with replacing(path) as temporary:
@@ -79,6 +87,7 @@ def load_model(path: str | Path) -> Classifier:
         model.pretrained = True
         model.classes = tuple(about["classes"])
         model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
+        model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise UserError(f"{path} is damaged: its weights do not fit the backbone that it names") from None
     return model.eval()

@@ -35,3 +35,16 @@ def _text(name: str) -> str:
     if name not in names():
         raise unknown("recipe", name, names())
     return (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def fitting(source: str | None, weights: str | None) -> str:
+    """The recipe for the data set ``source`` (the digits if None), on a network that starts from ``weights`` or not."""
+    if weights is not None and "finetune" in names():
+        return "finetune"
+    if source is None or source == "digits":
+        return "digits"
+    if source in ("cifar10", "cifar100"):
+        return "cifar100"
+    if source == "imagenet":
+        return "imagenet"
+    return "small_images" if source.endswith(".npz") or source == "synthetic" else "photos"

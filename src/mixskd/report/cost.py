@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment
-from mixskd.methods import make_config, method_class
+from mixskd.experiment import build_method
 
 BATCH = 8  # the counts are per original image; batch norm wants more than one
 
@@ -42,11 +42,11 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     Convolutions and matrix products are counted, as torch.utils.flop_counter does. Raises UserError for a method that
     refuses the backbone.
     """
-    kind = method_class(experiment.method.name)
     with torch.device("meta"):
-        backbone = build_backbone(experiment.backbone, classes)
-        method = kind(backbone, make_config(kind.Config, experiment.method.options))
-        method.prepare(BATCH, lambda _: build_backbone(experiment.backbone, classes))
+        method, _ = build_method(
+            experiment, classes, None, BATCH, weights=False, load=lambda _: build_backbone(experiment.backbone, classes)
+        )
+    backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0
 

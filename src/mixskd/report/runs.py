@@ -36,14 +36,19 @@ class Result:
         return label
 
     @property
-    def last(self) -> float:
-        """Top-1 of the deployed classifier after the last epoch, in per cent."""
-        return float(self.summary["last"]["top1"])
+    def split(self) -> str:
+        """The split of :attr:`top1`: ``test`` where there is one, else ``val``."""
+        return deployed_scores(self.summary)[0]
 
     @property
-    def best(self) -> float:
-        """The highest top-1 of the epochs that were evaluated: chosen on the test set."""
-        return float(self.summary["best_on_test"]["top1"])
+    def top1(self) -> float:
+        """Top-1 of the deployed classifier, in per cent."""
+        return float(deployed_scores(self.summary)[1]["top1"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch with the highest top-1 of those that were scored: ``epoch``, ``split`` and ``top1``."""
+        return best_epoch(self.summary)
 
     def setting(self) -> dict[str, Any]:
         """What the run shares with its repetitions, by dotted name."""
@@ -73,6 +78,22 @@ class Repeated:
     def mean(self, key: str) -> float:
         """The mean of a number in the summaries."""
         return statistics.fmean(result.summary[key] for result in self.results)
+
+
+def deployed_scores(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+    """The split and the scores of the deployed classifier: on ``test`` where there is one, else on ``val``.
+
+    Summaries of the first format have those after the last epoch, on ``test``.
+    """
+    if "scores" not in summary:
+        return "test", summary["last"]
+    split = "test" if "test" in summary["scores"] else "val"
+    return split, summary["scores"][split]
+
+
+def best_epoch(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The epoch with the highest score: ``epoch``, ``split``, ``top1``."""
+    return summary["best"] if "best" in summary else {"split": "test", **summary["best_on_test"]}
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:

@@ -33,13 +33,14 @@ Table = list[dict[str, Cell]]
 
 
 def accuracy(lines: Sequence[Repeated], paper_table: str | None = None) -> Table:
-    """Top-1 in per cent over the seeds, of the last epoch and of the best, and what is published."""
+    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
     return [
         {
             **_place(line),
             "seeds": ", ".join(str(seed) for seed in sorted(r.experiment.run.seed for r in line.results)),
-            "last top-1 (%)": Spread(*mean_and_std([result.last for result in line.results])),
-            "best top-1 on test (%)": Spread(*mean_and_std([result.best for result in line.results])),
+            "split": line.results[0].split,
+            "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
+            "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
             **_beside(line, paper_table),
         }
@@ -82,9 +83,10 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
         {
             **_place(line),
             "seed": Number(result.experiment.run.seed),
-            "last top-1 (%)": Number(result.last, 2),
-            "best top-1 on test (%)": Number(result.best, 2),
-            "best epoch": Number(result.summary["best_on_test"]["epoch"]),
+            "split": result.split,
+            "top-1 (%)": Number(result.top1, 2),
+            "best epoch (%)": Number(result.best["top1"], 2),
+            "best epoch": Number(result.best["epoch"]),
             "epochs": Number(result.experiment.run.epochs),
             "updates": Number(result.summary["updates"]),
             "originals seen": Number(result.summary["images"]),
@@ -103,8 +105,10 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
 def notes(lines: Sequence[Repeated]) -> list[str]:
     """What a reader of the tables must know."""
     found = [
-        "± is the sample standard deviation (ddof 1) over the seeds. Last: after the last epoch. Best: of the epochs "
-        "that were evaluated, chosen on the test set.",
+        "± is the sample standard deviation (ddof 1) over the seeds. Top-1 is that of the deployed weights on the "
+        "named split: the weights of the last epoch, or where there is a val split those of the best epoch on val.",
+        "Best epoch: the highest top-1 of the epochs that were scored, on val where there is one, else on test. It is "
+        "then chosen on the images that it is measured on.",
         "One multiplication with its addition is two FLOPs; training counts forward and backward passes. Originals are "
         "the images that the loader draws; a method forwards views, partners or mixes beside them. Time and rate are "
         "those of a run among others on the same machine, evaluations included.",

@@ -1,5 +1,1 @@
-"""The engine that runs an experiment."""
-
-from mixskd.training.loop import train
-
-__all__ = ["train"]
+"""How a run is carried out: the step, the loop round it, and what they leave behind."""

@@ -7,54 +7,43 @@ from pathlib import Path
 
 import numpy as np
 
-from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.split import stratified_holdout
+from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.errors import UserError
 
-LABEL_KEYS = ("train_labels", "val_labels", "test_labels")
 
-
-def load_digits(holdout: float, seed: int) -> DataBundle:
+def load_digits() -> DataBundle:
     """1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn, enlarged to 16 x 16; 10 classes."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
     pixels = np.asarray(digits.images * (255 / 16), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
-    labels = np.asarray(digits.target, dtype=np.int64)
-    train, test = stratified_holdout(labels, holdout, seed=0)  # one split for all seeds, to compare runs
-    images = ImageSet(as_rgb(pixels), labels)
-    return DataBundle(
-        images.subset(train), images.subset(test),
-        tuple(map(str, range(10))), image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, flip=False,
-    )  # fmt: skip
+    images = ImageSet(as_rgb(pixels), np.asarray(digits.target, dtype=np.int64))
+    preprocess = Preprocess(16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return DataBundle({"train": images}, tuple(map(str, range(10))), preprocess, flip=False)
 
 
-def load_npz(path: Path, holdout: float, seed: int) -> DataBundle:
+def load_npz(path: Path) -> DataBundle:
     """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``
-    (``N`` or ``N x 1`` integers), the same for ``test_*`` (else ``val_*``, else a hold-out), optionally ``classes``.
+    (``N`` or ``N x 1`` integers), the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``.
 
     Nothing in the file is executed. Raises UserError for anything else.
     """
     arrays = _read(path)
-    splits = {name: _split(path, arrays, name) for name in ("train", "val", "test") if f"{name}_images" in arrays}
+    splits = {name: _split(path, arrays, name) for name in SPLITS if f"{name}_images" in arrays}
     if "train" not in splits:
         raise UserError(f"{path} has no train_images and train_labels; it holds: {', '.join(sorted(arrays))}")
-    train = splits["train"]
-    test = splits.get("test", splits.get("val"))
-    if test is None:
-        kept, held = stratified_holdout(train.labels, holdout, seed)
-        train, test = train.subset(kept), train.subset(held)
-    shapes = {np.asarray(split.images).shape[1:] for split in (train, test)}
+    shapes = {np.asarray(split.images).shape[1:] for split in splits.values()}
     if len(shapes) > 1:
         raise UserError(f"{path}: the splits' images differ in size: {', '.join(map(str, sorted(shapes)))}")
     if "classes" in arrays:
         classes = tuple(str(name) for name in arrays["classes"].reshape(-1))
     else:
-        classes = tuple(str(i) for i in range(int(train.labels.max()) + 1))
+        classes = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
     height, width = next(iter(shapes))[:2]
     if height != width:
         raise UserError(f"{path}: images are {height} x {width}; square ones are needed, so crop or pad them first")
-    return DataBundle(train, test, classes, image_size=height)
+    return DataBundle(splits, classes, Preprocess(height, CIFAR_MEAN, CIFAR_STD))
 
 
 def as_rgb(images: np.ndarray) -> np.ndarray:

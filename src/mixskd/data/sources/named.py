@@ -13,7 +13,8 @@ import numpy as np
 from torchvision import datasets as tv
 
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.sources.folder import bundle, load_folder
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
+from mixskd.data.sources.folder import load_folder
 from mixskd.errors import UserError
 from mixskd.files import locked
 
@@ -79,9 +80,15 @@ def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int], DataBundle]:
             root, lambda download: [kind(str(root), train=part, download=download) for part in (True, False)]
         )
         sets = [ImageSet(split.data, np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
-        return DataBundle(sets[0], sets[1], tuple(train.classes), image_size=32)
+        splits = {"train": sets[0], "test": sets[1]}
+        return DataBundle(splits, tuple(train.classes), Preprocess(32, CIFAR_MEAN, CIFAR_STD))
 
     return read
+
+
+def bundle(train: ImageSet, test: ImageSet, classes: tuple[str, ...], image_size: int) -> DataBundle:
+    """Image files of a data set with the two splits of its authors."""
+    return DataBundle({"train": train, "test": test}, classes, Preprocess(image_size))
 
 
 def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
@@ -168,7 +175,9 @@ def _mit67(root: Path, image_size: int) -> DataBundle:
 
 def _imagenet(root: Path, image_size: int) -> DataBundle:
     folder = root / "imagenet" if (root / "imagenet").is_dir() else root
-    return load_folder(folder, image_size, holdout=0.1, seed=0, verify=False)  # a million files: too long a start
+    data = load_folder(folder, image_size)
+    splits = {"test" if name == "val" else name: split for name, split in data.splits.items()}
+    return dataclasses.replace(data, splits=splits)  # its val/ is what papers report, and there is no other
 
 
 NAMED: dict[str, NamedSet] = {

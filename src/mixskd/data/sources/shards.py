@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixskd.data.bundle import IMAGENET_MEAN, IMAGENET_STD, DataBundle, ImageSet
+from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
-from mixskd.data.split import stratified_holdout
+from mixskd.data.preprocess import Preprocess
+from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError
 
 JSON_KEYS = ("label", "cls", "class", "target")
@@ -63,33 +64,34 @@ def is_shards(source: str) -> bool:
     return source.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar")))
 
 
-def load_shards(source: str, image_size: int, holdout: float, seed: int) -> DataBundle:
+def load_shards(source: str, image_size: int) -> DataBundle:
     """The images in the shards that ``source`` names: ``train-{0000..0015}.tar``, several such joined by ``::``, or a
     folder with ``train-*.tar``.
 
-    They are scored on ``test-*.tar``, else ``val-*.tar``, beside the first of them, else a hold-out of each class.
-    ``classes.txt`` there names the classes, one a line; without it they are called by their numbers. Raises UserError
-    for a shard that is missing or no plain tar, or an image without a label.
+    ``val-*.tar`` (or ``valid-``, ``validation-``, ``dev-``) and ``test-*.tar`` beside the first of them are the other
+    splits. ``classes.txt`` there names the classes, one a line; without it they are called by their numbers. Raises
+    UserError for a shard that is missing or no plain tar, or an image without a label.
     """
     folder = Path(source).expanduser()
     paths = sorted(folder.glob("train-*.tar")) if folder.is_dir() else [Path(p).expanduser() for p in expand(source)]
     if not paths:
         raise UserError(f"{folder} holds tar files but no train-*.tar; rename them, or name them: shards-{{0..9}}.tar")
     home = paths[0].parent
-    train = read_index(paths)
-    judges = [found for name in ("test", "val") if (found := sorted(home.glob(f"{name}-*.tar")))]
-    if judges:
-        test = read_index(judges[0])
-    else:
-        kept, held = stratified_holdout(train.labels, holdout, seed)
-        train, test = train.subset(kept), train.subset(held)
+    splits = {"train": read_index(paths)}
+    for split in ("val", "test"):
+        for name in NAMES[split]:
+            if found := [path for path in sorted(home.glob(f"{name}-*.tar")) if path not in paths]:
+                if split in splits:
+                    raise UserError(f"{home} has {split} shards under two names; keep one of them")
+                splits[split] = read_index(found)
+    train = splits["train"]
     names = home / "classes.txt"
     if names.is_file():
         classes = tuple(names.read_text(encoding="utf-8").split("\n"))
         classes = tuple(name.strip() for name in classes if name.strip())
     else:
         classes = tuple(map(str, range(int(train.labels.max()) + 1)))
-    return DataBundle(train, test, classes, image_size, IMAGENET_MEAN, IMAGENET_STD)
+    return DataBundle(splits, classes, Preprocess(image_size))
 
 
 def expand(source: str) -> list[str]:

@@ -1,0 +1,103 @@
+"""A manifest: a ``.csv`` or ``.parquet`` file with one image a row (path, label, and perhaps split and group)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.images import EXTENSIONS
+from mixskd.data.preprocess import Preprocess
+from mixskd.data.sources.folder import NAMES
+from mixskd.errors import UserError, nearest
+
+SUFFIXES = (".csv", ".parquet")
+SPLIT_OF = {alias: split for split, names in NAMES.items() for alias in (*names, split)} | {"training": "train"}
+
+
+def load_manifest(path: Path, image_size: int, group: str | None = None) -> DataBundle:
+    """The images that ``path`` lists, relative to its folder. The columns are ``path``, ``label`` (a name or a number),
+    ``split`` (``train``, ``val`` or ``test``; all ``train`` without it), and ``group``: the column that holds groups.
+
+    Raises UserError, with the row's number, for a missing column or value, a missing file, a file outside the folder,
+    a split or a label that is not known, or a group in two splits.
+    """
+    rows = read_rows(path)
+    for column in ("path", "label", *([group] if group else [])):
+        if not rows or column not in rows[0]:
+            known = list(rows[0]) if rows else []
+            raise UserError(f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}")
+    root = path.parent.resolve()
+    by_split: dict[str, list[tuple[Path, str, str]]] = {}
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, row {number}"
+        file = checked_file(root, str(row["path"] or ""), where)
+        label = str(row["label"]).strip() if row["label"] is not None else ""
+        if not label:
+            raise UserError(f"{where}: the label is empty; give a class")
+        split = SPLIT_OF.get(str(row.get("split") or "train").strip().lower())
+        if split is None:
+            raise UserError(f"{where}: the split {row['split']!r} is not known; use train, val or test")
+        by_split.setdefault(split, []).append((file, label, str(row[group]) if group else ""))
+    if "train" not in by_split:
+        raise UserError(f"{path} lists no training image; set the column split to train, or leave it out")
+    classes = ordered({label for _, label, _ in by_split["train"]})
+    index = {name: i for i, name in enumerate(classes)}
+    for split, entries in by_split.items():
+        if strange := sorted({label for _, label, _ in entries} - set(classes)):
+            raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
+    splits = {
+        split: ImageSet(
+            [file for file, _, _ in entries],
+            np.asarray([index[label] for _, label, _ in entries], dtype=np.int64),
+            np.asarray([name for _, _, name in entries]) if group else None,
+        )
+        for split, entries in by_split.items()
+    }
+    return DataBundle(splits, classes, Preprocess(image_size), source=path.parent)
+
+
+def checked_file(root: Path, name: str, where: str) -> Path:
+    """The file ``name`` under ``root``. Raises UserError if it is missing, no image, or outside."""
+    file = root / name
+    if not name or root not in file.resolve().parents:
+        raise UserError(f"{where}: the path {name!r} is outside the folder of the manifest; move the image into {root}")
+    if file.suffix.lower() not in EXTENSIONS:
+        raise UserError(f"{where}: {name} is no image file; use one of {' '.join(EXTENSIONS)}")
+    if not file.is_file():
+        raise UserError(f"{where}: there is no image {file}")
+    return file
+
+
+def ordered(labels: set[str]) -> tuple[str, ...]:
+    """``labels`` in order: by value if all are whole numbers, else by name."""
+    if all(label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """The rows of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file. Raises UserError if it cannot be read."""
+    try:
+        if path.suffix == ".parquet":
+            return parquet_rows(path)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [dict(row) for row in csv.DictReader(file, strict=True)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
+
+
+def parquet_rows(path: Path) -> list[dict[str, object]]:
+    """The rows of a ``.parquet`` file by pyarrow."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(f"{path} needs pyarrow: pip install 'mixskd[parquet]'") from None
+    try:
+        rows: list[dict[str, object]] = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
+    return rows

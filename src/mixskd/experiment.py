@@ -1,0 +1,166 @@
+"""The one factory: from an experiment to the parts that training, benchmark and cost work with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mixskd.backbones import StagedBackbone, build_backbone, start_from
+from mixskd.backbones.from_timm import PREFIX
+from mixskd.backbones.pretrained import PUBLISHED, published_normalisation
+from mixskd.config import Experiment
+from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.deploy.model_file import load_model
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.methods import make_config, method_class
+from mixskd.methods.base import Method
+from mixskd.needs import DataNeeds
+from mixskd.precision import choose_device
+from mixskd.tasks import Classification, Task
+from mixskd.training.engine import Engine, choose_engine, configure_process
+from mixskd.training.moving_average import MovingAverage
+from mixskd.training.schedule import remarks
+from mixskd.training.step import TrainStep
+from mixskd.training.sync_bn import with_sync_bn
+
+
+@dataclass
+class Parts:
+    """All that a run is made of.
+
+    Args:
+        experiment: what was asked for.
+        world: this process among all.
+        device: where the step runs.
+        data: the images by split.
+        task: what a label is.
+        needs: what the method asks of the data.
+        step: the method with its optimizer.
+        loader: the training batches; ``loader.epoch(e, start)`` are those of an epoch.
+        score_loaders: batches of images and targets of each split but ``train``, by its name.
+        ema: the moving average of the weights, if there is one.
+        notes: what a person should know before the run begins.
+    """
+
+    experiment: Experiment
+    world: World
+    device: torch.device
+    data: DataBundle
+    task: Task
+    needs: DataNeeds
+    step: TrainStep
+    loader: Any
+    score_loaders: dict[str, Any] = field(default_factory=dict)
+    ema: MovingAverage | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def deployed(self) -> StagedBackbone:
+        """The model that is evaluated and saved: the backbone, or its moving average."""
+        return self.ema.module if self.ema is not None else self.step.method.backbone  # type: ignore[return-value]
+
+
+def build_parts(
+    experiment: Experiment,
+    world: World | None = None,
+    *,
+    resumed: bool = False,
+    engine: Engine | None = None,
+    data: DataBundle | None = None,
+    keep_memory: bool = True,
+) -> Parts:
+    """The parts of ``experiment``, with its weights as they are before the first step.
+
+    A run that is ``resumed`` has its weights in its checkpoint. ``engine`` and ``data`` replace what the experiment
+    would choose; ``keep_memory`` has a CPU reuse freed memory. Raises UserError for anything in the experiment or its
+    data that cannot work.
+    """
+    run, world = experiment.run, world or World()
+    device = choose_device(run.device)
+    if keep_memory or device.type != "cpu":
+        configure_process(device, deterministic=run.deterministic)
+    notes: list[str] = []
+    if engine is None:
+        engine, notes = choose_engine(run, device, world)
+    torch.manual_seed(run.seed)
+    data = data or load_data(experiment.data)
+    check_selection(experiment, data)
+    method, weights_notes = build_method(
+        experiment, len(data.classes), data.image_size, len(data.train), weights=not resumed
+    )
+    if (mean_and_std := expected_normalisation(experiment)) is not None:
+        mean, std = mean_and_std
+        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    notes = [*data.notes, *notes, *weights_notes, *remarks(experiment.optim, run.epochs)]
+    if run.sync_bn:
+        if device.type != "cuda":
+            raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
+        method = with_sync_bn(method)
+    loader = make_train_loader(data, experiment.data, run.batch_size, device, run.seed, method.needs, world)
+    score_loaders = {
+        split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
+        for split in data.splits
+        if split != "train"
+    }
+    if (run.batch_size // world.size) % run.accumulate:
+        raise UserError(
+            f"run.accumulate {run.accumulate} does not divide the {run.batch_size // world.size} images of each process"
+        )
+    step = TrainStep(method, experiment.optim, device, engine, run.accumulate, world)
+    ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
+    task = Classification(len(data.classes))
+    return Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
+
+
+def build_method(
+    experiment: Experiment,
+    classes: int,
+    image_size: int | None,
+    images: int,
+    *,
+    weights: bool = True,
+    load: Callable[[str], nn.Module] = load_model,
+) -> tuple[Method, list[str]]:
+    """The method on its backbone for ``classes`` classes and ``images`` training images of ``image_size`` pixels (the
+    backbone's usual size if None), and notes on the weights that it starts from.
+
+    ``load`` reads a trained classifier that the method names. Raises UserError for images that are too small, and for
+    weights that do not fit.
+    """
+    backbone = build_backbone(experiment.backbone, classes)
+    if image_size is not None and image_size < backbone.min_size:
+        raise UserError(
+            f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {image_size}; "
+            f"set --data.image-size {backbone.default_size}"
+        )
+    notes = start_from(backbone, experiment.weights) if weights and experiment.weights is not None else []
+    method_type = method_class(experiment.method.name)
+    method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
+    method.prepare(images, load)
+    return method, notes
+
+
+def expected_normalisation(experiment: Experiment) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
+    if experiment.weights is None:
+        return None
+    if experiment.weights == PUBLISHED or experiment.backbone.startswith(PREFIX):
+        return published_normalisation(experiment.backbone)
+    return None
+
+
+def check_selection(experiment: Experiment, data: DataBundle) -> None:
+    """Raises UserError for a choice of weights, or an early stop, without images to choose on."""
+    if "val" in data.splits:
+        return
+    how = "give the data a val split, or hold one out with --data.val-holdout 0.1"
+    if experiment.run.keep == "best":
+        raise UserError(f"run.keep best needs a val split, since test must not choose the weights; {how}")
+    if experiment.run.patience > 0:
+        raise UserError(f"run.patience needs a val split, since test must not end the training; {how}")

@@ -1,0 +1,137 @@
+"""Every setting of an experiment with its type, default and meaning, read from the dataclasses. It imports no torch.
+
+``python -m mixskd.settings`` prints docs/settings.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
+
+GROUPS: dict[str, tuple[str, type]] = {
+    "": ("What is trained", Experiment),
+    "data": ("Data", DataConfig),
+    "optim": ("Optimizer and learning rate", OptimConfig),
+    "run": ("Run", RunConfig),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting: its dotted ``key``, the text of its ``type`` and ``default``, and its ``meaning``."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+
+    @property
+    def flag(self) -> str:
+        """As it is written on a command line."""
+        return f"--{self.key.replace('_', '-')}"
+
+
+def settings_of(group: str) -> list[Setting]:
+    """The settings of one of GROUPS, in order."""
+    kind = GROUPS[group][1]
+    meanings, hints = documented(kind), typing.get_type_hints(kind)
+    return [
+        Setting(
+            f"{group}.{field.name}" if group else field.name,
+            type_text(hints[field.name]),
+            default_text(field.default),
+            meanings[field.name],
+        )
+        for field in dataclasses.fields(kind)
+        if not dataclasses.is_dataclass(hints[field.name])
+    ]
+
+
+def documented(kind: type) -> dict[str, str]:
+    """The entries of the Args section of a docstring, by name, each in one line."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    _, _, section = text.partition("Args:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif line.startswith("     ") and name:
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return found
+
+
+def type_text(kind: Any) -> str:
+    """A type for a person: ``number``, ``text``, ``numbers``; ``or none`` where it may be left out."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return f"{type_text(inner)} or none"
+    if origin is typing.Literal:
+        return " | ".join(map(str, arguments))
+    if origin is tuple:
+        return f"list of {type_text(arguments[0])}"
+    return {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(kind, str(kind))
+
+
+def default_text(value: Any) -> str:
+    """A default as it would be given."""
+    if value is None or value == "" or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(f"{part:.4g}" if isinstance(part, float) else str(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def help_text() -> str:
+    """All settings by group, for ``--help``."""
+    lines = []
+    for group, (title, _) in GROUPS.items():
+        lines.append(f"{title}:")
+        for setting in settings_of(group):
+            lines.append(f"  {setting.flag}  ({setting.type}; default {setting.default})")
+            meaning = setting.meaning.replace("``", "")
+            lines += [f"      {line}" for line in wrapped(meaning, 92)]
+        lines.append("")
+    lines.append("Hyper-parameters of the method: --method.NAME; mixskd list methods names the methods.")
+    return "\n".join(lines)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` characters."""
+    import textwrap
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def page() -> str:
+    """docs/settings.md."""
+    parts = [
+        "# Settings\n\nEvery setting has a flag by its dotted name, such as `--optim.lr 0.05`, and the same place in a "
+        "configuration file. This page is made from the code by `python -m mixskd.settings`.\n"
+    ]
+    for group, (title, _) in GROUPS.items():
+        parts.append(f"\n## {title}\n\n| setting | type | default | meaning |\n|---|---|---|---|\n")
+        for setting in settings_of(group):
+            cells = [f"`{setting.key}`", setting.type, f"`{setting.default}`", setting.meaning.replace("``", "`")]
+            parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
+    parts.append(
+        "\nThe hyper-parameters of each method are on [its page](methods/index.md) and are set as `--method.NAME`.\n"
+    )
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

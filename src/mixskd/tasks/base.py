@@ -1,0 +1,30 @@
+"""The shape of every task: what the targets of a batch are, and how predictions are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+
+class Task(Protocol):
+    """What a label is: a class index, boxes, a mask. A trainer and an evaluation ask a task for all that depends on it.
+
+    ``monitor`` is the score by which weights are selected and which a person sees while it trains; higher is better.
+    """
+
+    monitor: str
+
+    def metrics(self) -> MetricCollection:
+        """New metrics, which take predictions and targets batch by batch, and add up over processes."""
+        ...
+
+    def predict(self, model: nn.Module, images: Any) -> Any:
+        """What the metrics take for a batch of images."""
+        ...
+
+    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the metrics computed, as plain numbers in the units that a person reads."""
+        ...

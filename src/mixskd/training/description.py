@@ -1,0 +1,34 @@
+"""What a run is about to do, in a few lines for a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mixskd.experiment import Parts
+from mixskd.precision import device_name
+
+
+def describe(parts: Parts) -> list[str]:
+    """Lines on the data, the network, the method, the device and the steps."""
+    experiment, data, run = parts.experiment, parts.data, parts.experiment.run
+    counts = Counter(data.train.labels.tolist()).most_common()
+    (most, most_images), (least, least_images) = counts[0], counts[-1]
+    images = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    how = "each epoch is scored on val" if data.scored == "val" else "each epoch is scored on test"
+    if "test" in data.splits and data.scored == "val":
+        how += ", the deployed weights once on test"
+    method = parts.step.method
+    network = sum(p.numel() for p in method.backbone.parameters())
+    training = sum(p.numel() for p in method.parameters())
+    weights = f" from {experiment.weights}" if experiment.weights else ""
+    engine = parts.step.engine
+    steps = len(parts.loader)
+    return [
+        f"data: {experiment.data.source}, {len(data.classes)} classes, {images} images of {data.image_size} px; {how}",
+        f"  images a class: {least_images:,} ({data.classes[least]}) to {most_images:,} ({data.classes[most]})",
+        f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
+        f"method: {experiment.method.name}; optimizer steps: {run.epochs} epochs x {steps:,} = {run.epochs * steps:,}, "
+        f"of {run.batch_size} images each",
+        f"device: {device_name(parts.device)}, {engine.precision}{', compiled' if engine.compile else ''}"
+        f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {parts.world.size} process(es)",
+    ]

@@ -1,0 +1,84 @@
+"""The shape of every listener: it is told what a run does, and changes nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mixskd.config import Experiment
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run that begins, or goes on.
+
+    Args:
+        experiment: what is trained.
+        folder: the run's folder.
+        steps_per_epoch: optimizer steps in an epoch.
+        step: steps that were taken before, by a run that goes on.
+        rows: the epochs that were finished before.
+        monitor: the score that selects weights, as it is called in a row: ``val_top1``.
+        description: lines for a person: data, backbone, method, device, steps.
+        notes: what a person should know.
+    """
+
+    experiment: Experiment
+    folder: Path
+    steps_per_epoch: int
+    step: int
+    rows: Sequence[Mapping[str, float]]
+    monitor: str
+    description: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """A step that was taken.
+
+    Args:
+        step: how many were taken so far, this one included.
+        epoch: the 0-based epoch.
+        images: training images seen so far.
+        lr: the learning rate of the next step.
+        sums: by its name, the sum of each loss term over the ``count`` steps of this epoch, on the device.
+        count: the steps of this epoch so far.
+    """
+
+    step: int
+    epoch: int
+    images: int
+    lr: float
+    sums: Mapping[str, Tensor]
+    count: int
+
+    def losses(self) -> dict[str, float]:
+        """The mean of each loss term in this epoch. It waits for the device, so call it now and then only."""
+        return {name: value.item() / max(self.count, 1) for name, value in self.sums.items()}
+
+
+class Listener:
+    """Told of a run's start, steps, epochs and end; the methods here do nothing. Only the first process has listeners.
+
+    ``epoch`` gets the row of metrics.csv, ``end`` the summary. ``close`` is called at the end, even of a failed run.
+    """
+
+    def start(self, info: RunInfo) -> None:
+        """The run begins, or goes on."""
+
+    def step(self, info: StepInfo) -> None:
+        """A step was taken."""
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """An epoch is finished."""
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """The run is finished."""
+
+    def close(self) -> None:
+        """Let go of files and screens."""

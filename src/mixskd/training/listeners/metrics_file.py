@@ -1,0 +1,38 @@
+"""metrics.csv: one row an epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from mixskd.files import write_text
+from mixskd.training.listeners.base import Listener, RunInfo
+
+
+class MetricsFile(Listener):
+    """Replaces metrics.csv of the run's folder after each epoch; what a row lacks is left empty.
+
+    Figures that depend on the clock are left to the summary, so that equal runs give equal files.
+    """
+
+    def start(self, info: RunInfo) -> None:
+        self.path = info.folder / "metrics.csv"
+        self.rows: list[Mapping[str, Any]] = list(info.rows)
+        self._write()
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        self.rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        if not self.rows:
+            self.path.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        columns = dict.fromkeys(name for row in self.rows for name in row)
+        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,76 @@
+"""What a person sees of a run: what it trains, a bar with rate, time left and loss, and a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
+
+WIDE = 100  # columns from which on every loss term is shown
+
+
+class ProgressBar(Listener):
+    """A bar on a terminal; on a file or a pipe only the lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bar: Progress | None = None
+        self.score = ""
+
+    def start(self, info: RunInfo) -> None:
+        self.info, self.log_every = info, info.experiment.run.log_every
+        self.epochs = info.experiment.run.epochs
+        for line in info.description:
+            self.console.print(line, highlight=False, markup=False)
+        for note in info.notes:
+            self.console.print(f"note: {note}", highlight=False, markup=False)
+        self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )  # fmt: skip
+        interactive = self.console.is_terminal and sys.stderr.isatty()
+        self.bar = Progress(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
+        self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
+        self.started, self.first_images = time.perf_counter(), -1
+        self.bar.start()
+
+    def step(self, info: StepInfo) -> None:
+        """Every ``log_every`` steps, read the epoch's losses back and redraw."""
+        assert self.bar is not None
+        if self.first_images < 0:
+            self.first_images, self.started = info.images, time.perf_counter()
+        if self.bar.disable or info.step % self.log_every:
+            return
+        rate = (info.images - self.first_images) / max(time.perf_counter() - self.started, 1e-9)
+        losses = info.losses()
+        if self.console.width < WIDE:
+            losses = {"loss": losses["loss"]}
+        shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        self.bar.update(
+            self.task, completed=info.step, description=f"{info.epoch + 1}/{self.epochs}",
+            status=f"{rate:.0f} img/s {shown} {self.score}",
+        )  # fmt: skip
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """A line for the finished epoch."""
+        score = f"{self._score(row)}  " if self.info.monitor in row else ""
+        self.score = score.strip() or self.score
+        self.console.print(
+            f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}",
+            highlight=False,
+        )
+
+    def _score(self, row: Mapping[str, float]) -> str:
+        split, _, name = self.info.monitor.partition("_")
+        value = row[self.info.monitor]
+        return f"{split} top-1 {value:.2f} %" if name == "top1" else f"{split} {name} {value:.4f}"
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()

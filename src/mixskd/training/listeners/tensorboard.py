@@ -1,0 +1,48 @@
+"""Losses and scores for TensorBoard, under ``tensorboard/`` of the run's folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from mixskd.config import flatten, to_dict
+from mixskd.errors import UserError
+from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
+
+
+class TensorBoard(Listener):
+    """Every row of metrics.csv by its epoch's last step, the losses every ``log_every`` steps, and the settings.
+
+    A run that goes on shows no step twice. Raises UserError if tensorboard is not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError("run.tensorboard needs tensorboard: pip install 'mixskd[tensorboard]'")
+        self.writer: Any = None
+
+    def start(self, info: RunInfo) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.log_every, self.experiment = info.experiment.run.log_every, info.experiment
+        self.writer = SummaryWriter(str(info.folder / "tensorboard"), purge_step=info.step + 1 if info.step else None)
+
+    def step(self, info: StepInfo) -> None:
+        if info.step % self.log_every == 0:
+            for name, value in {**info.losses(), "lr": info.lr}.items():
+                self.writer.add_scalar(f"step/{name}", value, info.step)
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self.writer.add_scalar(name.replace("_", "/", 1), value, int(row["step"]))
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        settings = {key: value if isinstance(value, bool | int | float | str) else str(value)
+                    for key, value in flatten(to_dict(self.experiment)).items()}  # fmt: skip
+        scores = {f"final/{name}": value for name, value in flatten(summary["scores"]).items()}
+        self.writer.add_hparams(settings, scores, run_name=".")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

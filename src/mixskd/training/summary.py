@@ -1,0 +1,80 @@
+"""What a finished run says of itself: summary.json."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mixskd
+from mixskd.experiment import Parts
+from mixskd.precision import device_name
+from mixskd.training.position import Position
+from mixskd.training.selection import Selection
+
+FORMAT = "mixskd-summary-2"
+
+
+def summarise(
+    parts: Parts,
+    position: Position,
+    selection: Selection,
+    deployed: Mapping[str, float],
+    scores: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """The summary of a run whose deployed weights are those of the row ``deployed``; ``scores`` by split and metric."""
+    experiment, split = parts.experiment, parts.data.scored
+    last, best = position.rows[-1], selection.best(position.rows)
+
+    def of(row: Mapping[str, float]) -> dict[str, Any]:
+        own = {name.removeprefix(f"{split}_"): row[name] for name in row if name in (f"{split}_top1", f"{split}_top5")}
+        return {"epoch": row["epoch"], "split": split, **(own or {selection.monitor: row[selection.monitor]})}
+
+    return {
+        "format": FORMAT,
+        "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
+                       "data": experiment.data.source, "seed": experiment.run.seed},
+        "scores": scores,
+        "deployed": {"epoch": deployed["epoch"], "selected_on": "val" if selection.keep_best else None},
+        "last": of(last),
+        "best": of(best),
+        "epochs": len(position.rows),
+        "stopped_early": len(position.rows) < experiment.run.epochs,
+        "notes": parts.notes,
+        "updates": position.step,
+        "images": position.images,
+        "seconds": round(position.seconds, 1),
+        "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
+        "processes": parts.world.size,
+        "precision": parts.step.engine.precision,
+        "device": device_name(parts.device),
+        "classes": len(parts.data.classes),
+        "image_size": parts.data.image_size,
+        "splits": {name: len(images) for name, images in parts.data.splits.items()},
+        "parameters": sum(p.numel() for p in parts.deployed.parameters()),
+        "parameters_in_training": sum(p.numel() for p in parts.step.method.parameters()),
+        **provenance(),
+    }  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, processor and the git commit of the source, for a summary; the commit is null outside a checkout."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        # Only a checkout that tracks this very file is the source's own.
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "mixskd": mixskd.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+    }

@@ -1,0 +1,246 @@
+"""The loop round the step: it feeds, scores and saves. It is given all of its parts, and names no method."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixskd.deploy.model_file import save_model
+from mixskd.errors import UserError
+from mixskd.evaluation.scoring import score, score_heads
+from mixskd.experiment import Parts
+from mixskd.needs import Batch
+from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.description import describe
+from mixskd.training.interrupt import Interrupt
+from mixskd.training.listeners import Listener, RunInfo, StepInfo
+from mixskd.training.position import Position
+from mixskd.training.run_folder import RunFolder
+from mixskd.training.schedule import learning_rate
+from mixskd.training.selection import Selection
+from mixskd.training.summary import summarise
+from mixskd.training.tally import Tally
+
+
+class Trainer:
+    """One run, made of ``parts``, that leaves its files in ``folder``; the ``listeners`` are told what it does."""
+
+    def __init__(
+        self, parts: Parts, folder: RunFolder, listeners: Sequence[Listener] = (), remarks: Sequence[str] = ()
+    ) -> None:
+        self.parts, self.folder, self.remarks = parts, folder, remarks
+        self.experiment, self.world, self.step = parts.experiment, parts.world, parts.step
+        self.listeners = listeners if self.world.first else ()
+        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor)
+        self.position = Position()
+        self.tally = Tally()
+        self.started = time.perf_counter()
+
+    def run(self) -> dict[str, Any]:
+        """Train from the present position to the end; the summary, on the first process."""
+        run, length = self.experiment.run, len(self.parts.loader)
+        try:
+            for listener in self.listeners:
+                listener.start(self._info())
+            with Interrupt(self.world) as interrupt:
+                for epoch in range(len(self.position.rows), run.epochs):
+                    if self.selection.exhausted(self.position.rows):
+                        break
+                    first = self.position.step - epoch * length
+                    for batch in self.parts.loader.epoch(epoch, first):
+                        self.update(batch, epoch)
+                        if self.position.step % run.log_every == 0:
+                            self.check_finite()
+                        stop = interrupt.signal()
+                        if stop or self.due():
+                            self.save()
+                        if stop:
+                            interrupt.leave(stop, self.folder.path)
+                    self.close_epoch(epoch)
+                    ended = epoch + 1 == run.epochs or self.selection.exhausted(self.position.rows)
+                    if ended or (epoch + 1) % run.checkpoint_every_epochs == 0:
+                        self.save()
+            summary = self.finish()
+            for listener in self.listeners:
+                listener.end(summary)
+            return summary
+        finally:
+            for listener in self.listeners:
+                listener.close()
+
+    def _info(self) -> RunInfo:
+        return RunInfo(
+            self.experiment, self.folder.path, len(self.parts.loader), self.position.step, tuple(self.position.rows),
+            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes),
+        )  # fmt: skip
+
+    @property
+    def learning_rate(self) -> float:
+        epochs = self.experiment.run.epochs
+        return learning_rate(self.experiment.optim, self.position.step, len(self.parts.loader), epochs)
+
+    def update(self, batch: Batch, epoch: int) -> None:
+        """One step, and its terms added up on the device."""
+        step = self.position.step
+        if self.parts.needs.progress:
+            share = torch.full((), (epoch + 1) / self.experiment.run.epochs, device=self.parts.device)
+            batch = batch._replace(extra={**batch.extra, "progress": share})
+        terms = self.step(batch, self.learning_rate, step_seed(self.experiment.run.seed, step, self.world.rank))
+        if self.parts.ema is not None:
+            self.parts.ema.update_parameters(self.step.method.backbone)
+        self.tally.add(terms, step)
+        self.position.step += 1
+        self.position.images += len(batch.labels) * self.world.size
+        if self.listeners:
+            count = self.position.step - epoch * len(self.parts.loader)
+            info = StepInfo(self.position.step, epoch, self.position.images, self.learning_rate, self.tally.sums, count)
+            for listener in self.listeners:
+                listener.step(info)
+
+    def due(self) -> bool:
+        every = self.experiment.run.checkpoint_every_steps
+        return every > 0 and self.position.step % every == 0
+
+    def close_epoch(self, epoch: int) -> None:
+        """Add the epoch's row, with the scores if they are due; start new sums."""
+        self.check_finite()
+        steps = len(self.parts.loader)
+        row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
+        row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
+        row |= {
+            f"train_{name}": self.world.total(value).item() / steps / self.world.size
+            for name, value in self.tally.sums.items()
+        }
+        row |= self.evaluate(epoch)
+        self.position.rows.append(row)
+        self.selection.consider(row, self.parts.deployed)
+        self.tally = Tally()
+        for listener in self.listeners:
+            listener.epoch(row)
+
+    def evaluate(self, epoch: int) -> dict[str, float]:
+        """The scores after ``epoch``, on ``val`` or else on ``test``; empty if none are due."""
+        run, split = self.experiment.run, self.parts.data.scored
+        if (epoch + 1) % run.evaluate_every and epoch + 1 < run.epochs:
+            return {}
+        row = {f"{split}_{name}": value for name, value in self.score(split).items()}
+        if run.all_heads:
+            self.world.share(self.step.method.buffers())
+            loader = self.parts.score_loaders[split]
+            row |= score_heads(self.step.method, loader, self.parts.device, split=split, world=self.world)
+        return row
+
+    def score(self, split: str) -> dict[str, float]:
+        """The scores of the deployed model, as it is now, on ``split``."""
+        self.world.share(self.parts.deployed.buffers())
+        return score(self.parts.deployed, self.parts.score_loaders[split], self.parts.task, self.parts.device)
+
+    def check_finite(self) -> None:
+        """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
+        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad().items()}
+        bad = {name: step for name, step in steps.items() if step >= 0}
+        if bad:
+            name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
+            checkpoint = self.folder.checkpoint
+            kept = (
+                f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+            )
+            raise UserError(
+                f"the loss term {name!r} became NaN or infinite at step {bad[name] + 1}; {kept}; start again with "
+                "--overwrite and a smaller --optim.lr, --optim.clip-norm 5 or --run.precision fp32"
+            )
+
+    def save(self) -> None:
+        """Write checkpoint.pt, unless the run has diverged."""
+        self.check_finite()
+        sums = self.world.gather({name: value.tolist() for name, value in self.tally.sums.items()})
+        if not self.world.first:
+            return
+        now = time.perf_counter()
+        self.position.seconds += now - self.started
+        self.started = now
+        ema = self.parts.ema
+        state = {
+            "data": self.parts.data.fingerprint,
+            **self.step.state_dict(),
+            "ema": ema.state_dict() if ema is not None else None,
+            "best": self.selection.state,
+            "position": dataclasses.asdict(self.position),
+            "sums": sums,
+        }
+        save_checkpoint(self.folder.checkpoint, state)
+
+    def restore(self) -> None:
+        """Go on from checkpoint.pt. Raises UserError if the images are no longer those of the run."""
+        state = load_checkpoint(self.folder.checkpoint, self.parts.device)
+        if "data" in state:  # older checkpoints do not tell
+            self.parts.data.check_unchanged(state["data"], self.folder.path)
+        self.step.load_state_dict(state)
+        if self.parts.ema is not None:
+            self.parts.ema.load_state_dict(state["ema"])
+        self.selection.state = state.get("best")
+        self.position = Position(**state["position"])
+        self.tally = Tally(self.shares_of(state["sums"]))
+        if (before := len(state["sums"])) != self.world.size:
+            self.parts.notes.append(
+                f"resumed by {self.world.size} process(es) a run of {before}: the same images in the same order, but "
+                "batch statistics, mixes and pairs are drawn within each process, so the bits differ"
+            )
+
+    def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """This process's sums, from those of all processes of the run so far, which may be another number."""
+        parts = [
+            {
+                name: torch.as_tensor(value, dtype=torch.float32, device=self.parts.device)
+                for name, value in part.items()
+            }
+            for part in sums
+        ]
+        if len(parts) == self.world.size:
+            return parts[self.world.rank]
+        ratio = self.world.size / len(parts) if self.world.first else 0.0
+        return {name: ratio * torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+    def finish(self) -> dict[str, Any]:
+        """Score what is deployed on every split, save it, and write the summary."""
+        deployed, data = self.parts.deployed, self.parts.data
+        row = self.selection.choose(self.position.rows, deployed)
+        chosen = f"{data.scored}_"
+        scores = {
+            split: {name.removeprefix(chosen): row[name] for name in row if name in self._named(data.scored)}
+            if split == data.scored
+            else self.score(split)
+            for split in self.parts.score_loaders
+        }
+        if not self.world.first:
+            return {}
+        save_model(
+            deployed,
+            self.folder.model,
+            backbone_name=self.experiment.backbone,
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=data.mean,
+            std=data.std,
+            resize=data.preprocess.resize,
+        )
+        summary = summarise(self.parts, self.position, self.selection, row, scores)
+        self.folder.write_summary(summary)
+        return summary
+
+    def _named(self, split: str) -> set[str]:
+        """What the task's scores on ``split`` are called in a row."""
+        return {f"{split}_{name}" for name in ("loss", *self.parts.task.metrics().keys())}
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """A seed of 63 bits for one step of one rank (splitmix64 of its three numbers)."""
+    x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step + 1) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1
