@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import mixskd
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.pretrained import published_normalisation
-from mixskd.data.bundle import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
 from mixskd.files import load_tensors
 from mixskd.methods.mixskd import MixSKD

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import mixskd
 from mixskd.backbones import build_backbone
-from mixskd.deploy import save_model
+from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
 
 
