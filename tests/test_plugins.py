@@ -55,7 +55,8 @@ def test_a_plugin_is_named_like_any_other(installed: Path, capsys: pytest.Captur
     installed.write_text(MODULE)
     assert build_backbone("plugged_net", 10).num_classes == 10
     assert main(["list", "methods", "--json"]) == 0
-    assert {"method": "plugged", "objective": "Plain training by another name."} in json.loads(capsys.readouterr().out)
+    row = {"method": "plugged", "in short": "Plain training by another name.", "cost": "-"}
+    assert row in json.loads(capsys.readouterr().out)
     small = ["--backbone", "plugged_net", "--data.per_class", "2", "--epochs", "1", "--optim.warmup_epochs", "0"]
     assert main(["train", "--method", "plugged", *small, "--batch-size", "20", "--out", "run"]) == 0
     forget()

@@ -254,6 +254,10 @@ def test_presets() -> None:
         ({"temprature": 3}, "did you mean 'method.temperature'"), ({"preset": "papr"}, "did you mean 'paper'"),
         ({"mix": "cutmx"}, "did you mean 'cutmix'"), ({"beta": float("nan")}, "beta"),
         ({"mix": "cutmix", "per_sample": True}, "per_sample works with mix mixup only"),
+        ({"beta_warmup": 1.5}, "beta_warmup is a share"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be 0 or above"),
+        ({"feature_distance": "normalized"}, "did you mean 'normalised'"),
+        ({"branches": False, "teacher_stages": (2,)}, "must lie in 1 to 1 without branches"),
     ],
 )  # fmt: skip
 def test_bad_hyper_parameters_are_refused(options: dict, message: str) -> None:

@@ -21,10 +21,13 @@ from mixskd.methods.mixskd import MixSKD
 from mixskd.methods.mixskd import MixSKDConfig as MixSKDConfig
 from mixskd.methods.mixup import Mixup
 from mixskd.methods.pskd import PSKD
+from mixskd.methods.regmixup import RegMixup
 from mixskd.methods.sad import SAD
 from mixskd.methods.tfkd_reg import TfKDReg
 from mixskd.methods.tfkd_self import TfKDSelf
+from mixskd.methods.uskd import USKD
 from mixskd.methods.virtual_softmax import VirtualSoftmax
+from mixskd.methods.zipf_ls import ZipfLS
 from mixskd.plugins import load_plugins
 
 METHODS: dict[str, type[Method]] = {
@@ -42,8 +45,11 @@ METHODS: dict[str, type[Method]] = {
     "frskd": FRSKD,
     "pskd": PSKD,
     "bake": BAKE,
+    "uskd": USKD,
+    "zipf_ls": ZipfLS,
     # mixing
     "mixup": Mixup,
+    "regmixup": RegMixup,
     "manifold_mixup": ManifoldMixup,
     "cutmix": CutMix,
     "cskd_mixup": CSKDMixup,

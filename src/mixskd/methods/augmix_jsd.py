@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.base import About, Method, check_not_negative
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 from mixskd.needs import DataNeeds, take
 
@@ -34,6 +34,7 @@ class AugMixJSD(Method):
 
     Config = AugMixJSDConfig
     config: AugMixJSDConfig
+    about = About("An image and two AugMix views of it predict alike.", 3, 3, "nothing")
 
     @property
     def needs(self) -> DataNeeds:

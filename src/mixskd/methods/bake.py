@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 from mixskd.needs import DataNeeds, take
 
@@ -47,6 +47,7 @@ class BAKE(Method):
 
     Config = BAKEConfig
     config: BAKEConfig
+    about = About("Images of a class average their predictions by how alike they are.", 4, 4, "nothing")
 
     @property
     def needs(self) -> DataNeeds:

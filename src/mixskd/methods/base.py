@@ -17,6 +17,15 @@ from mixskd.errors import check_not_negative as check_not_negative
 from mixskd.errors import check_positive as check_positive
 from mixskd.needs import DataNeeds
 
+# Methods whose every label is one-hot or a mix of two, so that smoothing it has a meaning.
+SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix")
+
+
+def check_smoothing(share: float) -> None:
+    """Raises UserError for a ``label_smoothing`` that is not a share below 1."""
+    if not 0 <= share < 1:
+        raise UserError(f"label_smoothing must be 0 or above and below 1, not {share}")
+
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
     """``config_type`` from ``options``; the key ``preset`` names the defaults under them (``config_type.PRESETS``).
@@ -29,7 +38,40 @@ def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
         if preset not in presets:
             raise unknown("preset", preset, presets)
         values = {**presets[preset], **values}
+    if "label_smoothing" in values and not any(
+        field.name == "label_smoothing" for field in dataclasses.fields(config_type)
+    ):
+        raise UserError(
+            "label_smoothing has no meaning for this method, which makes its own soft targets or has no label to "
+            f"smooth; it goes with {', '.join(SMOOTHED)}; with plain training it is --method label_smoothing"
+        )
     return build(config_type, values, "method.")
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What ``mixskd list methods`` and the method's page say of it.
+
+    Args:
+        summary: one sentence.
+        compute: FLOPs of an update over those of the baseline, for a WRN-16-2 of 100 classes at 32 px.
+        images: through the network for each original.
+        keeps: what stays in memory beside the network while it trains.
+    """
+
+    summary: str
+    compute: float
+    images: int
+    keeps: str = "nothing"
+
+    @property
+    def cost(self) -> str:
+        """Time, images and memory in words."""
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        return (
+            f"{self.compute:g} times the baseline's operations, {images} through the network for each original; "
+            f"keeps {self.keeps} beside it"
+        )
 
 
 class Method(nn.Module):
@@ -40,6 +82,7 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type]
+    about: ClassVar[About | None] = None
     # How the classifier is trained whose run the option ``teacher`` names; None for a method without that option.
     taught_by: ClassVar[str | None] = None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import Method
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
 
 
@@ -20,6 +20,7 @@ class Baseline(Method):
     """L = CE(f(x), y)."""
 
     Config = BaselineConfig
+    about = About("Plain training with cross-entropy.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

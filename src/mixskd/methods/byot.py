@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import check_not_negative, check_positive
+from mixskd.methods.base import About, check_not_negative, check_positive
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
 
@@ -40,6 +40,7 @@ class BYOT(BranchedMethod):
 
     Config = BYOTConfig
     config: BYOTConfig
+    about = About("The last classifier teaches the classifiers of earlier stages.", 2, 1, "branches")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, pooled = self.config, self.pooled(images)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.base import About, Method, check_not_negative
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 
 
@@ -31,6 +31,7 @@ class ConfidencePenalty(Method):
 
     Config = ConfidencePenaltyConfig
     config: ConfidencePenaltyConfig
+    about = About("Predictions of low entropy are penalised.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 from mixskd.methods.parts.mixing import Mix, sample_mix
 from mixskd.needs import DataNeeds, take
@@ -36,6 +36,7 @@ class CSKD(Method):
 
     Config: ClassVar[type] = CSKDConfig
     config: CSKDConfig
+    about = About("An image learns from the prediction for another image of its class.", 1.33, 2, "nothing")
 
     @property
     def needs(self) -> DataNeeds:
@@ -77,6 +78,7 @@ class CSKDMixup(CSKD):
 
     Config = CSKDMixupConfig
     config: CSKDMixupConfig
+    about = About("CS-KD on mixes: one mix for the images and for their partners.", 1.33, 2, "nothing")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, generator=generator)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_positive
+from mixskd.methods.base import About, Method, check_positive, check_smoothing
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
@@ -19,13 +19,16 @@ class CutMixConfig:
     Args:
         alpha: of Beta(alpha, alpha).
         probability: of mixing a batch; 0.5 on CIFAR, 1 on ImageNet.
+        label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
     """
 
     alpha: float = 1.0
     probability: float = 0.5
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(alpha=self.alpha)
+        check_smoothing(self.label_smoothing)
         if not 0 < self.probability <= 1:
             raise UserError(f"probability must be above 0 and at most 1, not {self.probability}")
 
@@ -35,6 +38,7 @@ class CutMix(Method):
 
     Config = CutMixConfig
     config: CutMixConfig
+    about = About("Paste a box of another image and mix the labels by its area.", 1, 1, "nothing")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         mix = sample_mix(images, self.config.alpha, "cutmix", generator=generator)
@@ -45,4 +49,4 @@ class CutMix(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
         logits = self.backbone(mix(images))
-        return {"loss": mix.cross_entropy(logits, labels), "output": logits}
+        return {"loss": mix.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence
 from mixskd.needs import DataNeeds, take
 
@@ -37,6 +37,7 @@ class DDGSD(Method):
 
     Config = DDGSDConfig
     config: DDGSDConfig
+    about = About("Two augmented views of an image predict alike.", 2, 2, "nothing")
 
     @property
     def needs(self) -> DataNeeds:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mixskd.methods.base import About
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, total
 
@@ -20,6 +21,7 @@ class DeepSupervision(BranchedMethod):
     """L = CE(f(x), y) + sum_k CE(b_k(x), y) (MixSKD Eq. 3)."""
 
     Config = DeepSupervisionConfig
+    about = About("A classifier on every stage, each trained by the labels.", 2, 1, "branches")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         *branches, logits = self.logits(self.pooled(images))

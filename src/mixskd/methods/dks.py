@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import check_not_negative, check_positive
+from mixskd.methods.base import About, check_not_negative, check_positive
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total
 
@@ -35,6 +35,7 @@ class DKS(BranchedMethod):
 
     Config = DKSConfig
     config: DKSConfig
+    about = About("All classifiers of the stages teach each other.", 2, 1, "branches")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.logits(self.pooled(images))

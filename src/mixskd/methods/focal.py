@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.base import About, Method, check_not_negative
 from mixskd.methods.parts.losses import full_precision
 
 
@@ -32,6 +32,7 @@ class Focal(Method):
 
     Config = FocalConfig
     config: FocalConfig
+    about = About("Images that are right already weigh less.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

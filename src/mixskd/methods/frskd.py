@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.bifpn import BiFPN
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
 from mixskd.methods.parts.mixing import Mix, sample_mix
@@ -43,6 +43,12 @@ class FRSKD(Method):
 
     Config: ClassVar[type] = FRSKDConfig
     config: FRSKDConfig
+    about = About(
+        "A feature pyramid on the stage maps teaches the network its maps and predictions.",
+        2.66,
+        1,
+        "a feature pyramid",
+    )
 
     def build(self) -> None:
         channels = self.backbone.stage_channels()
@@ -98,6 +104,7 @@ class FRSKDMixup(FRSKD):
 
     Config = FRSKDMixupConfig
     config: FRSKDMixupConfig
+    about = About("FRSKD on mixes, with mixed labels.", 2.66, 1, "a feature pyramid")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.mix_alpha, generator=generator)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_choice
+from mixskd.methods.base import About, Method, check_choice
 from mixskd.methods.parts.losses import full_precision
 
 
@@ -36,6 +36,7 @@ class LabelSmoothing(Method):
 
     Config = LabelSmoothingConfig
     config: LabelSmoothingConfig
+    about = About("A tenth of each label goes to the other classes.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
@@ -39,6 +39,7 @@ class ManifoldMixup(Method):
 
     Config = ManifoldMixupConfig
     config: ManifoldMixupConfig
+    about = About("Mix the maps at a random depth.", 1, 1, "nothing")
 
     def build(self) -> None:
         stages = len(self.backbone.stages)

@@ -9,18 +9,21 @@ import torch
 from torch import Tensor
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_choice, check_not_negative, check_positive
+from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
 from mixskd.methods.parts.losses import (
     cross_entropy,
     discriminator_loss,
     feature_distance,
     kl_divergence,
+    relative_distance,
     reverse_gradient,
     total,
 )
 from mixskd.methods.parts.mixing import MIXES, Mix, sample_mix
+from mixskd.needs import DataNeeds, take
 
+FEATURE_DISTANCES = {"squared": feature_distance, "normalised": relative_distance}
 DISCRIMINATOR_MODES = ("joint", "grl", "d_only", "frozen", "off")
 
 
@@ -29,7 +32,8 @@ class MixSKDConfig:
     """The switches of MixSKD; the defaults are the paper's.
 
     Args:
-        preset: ``paper``; ``released_cifar`` or ``released_imagenet`` set other defaults, those of the released code.
+        preset: ``paper``; ``released_cifar`` or ``released_imagenet`` set other defaults, those of the released code;
+            ``stable`` and ``light`` are ours, see the fidelity page.
         mix: ``mixup`` (the paper), or ``cutmix`` on images and maps alike.
         alpha: of Beta(alpha, alpha): 0.4 for CIFAR-100 and fine-grained sets, 0.2 for ImageNet.
         per_sample: one lam an image in place of one a step (mixup only: a box is drawn for the whole batch).
@@ -37,6 +41,9 @@ class MixSKDConfig:
         temperature: T of Eq. 10 and 12.
         scale_kl: multiply the divergences of Eq. 10 and 12 by T^2, as the released code does.
         beta: weight of L_feature (Eq. 7); 1 to 10 work, says the paper; 0 switches it off.
+        beta_warmup: the share of the epochs over which beta grows linearly from 0; 0 is the paper, beta from the start.
+        feature_distance: ``squared`` (Eq. 7), or ``normalised``, which divides it by the maps' mean square, so that
+            smaller maps do not make it smaller.
         gamma: weight of L_dis (Eq. 8).
         mu: weight of L_b_logit + L_cls_h + L_f_logit (Eq. 10 to 12).
         original_weight: of the originals' cross-entropy; 1 as released, 2 is the literal Eq. 5 in expectation.
@@ -52,6 +59,10 @@ class MixSKDConfig:
         teacher_detach: keep Eq. 11's gradient out of branches and backbone.
         teacher_norm_act: batch norm and ReLU after the self-teacher's convolution.
         separate_bn: forward originals and mixes apart, each with its own batch statistics.
+        branches: train the branches b_1 .. b_(K-1); without them the backbone's own map and classifier are all there
+            is, so that Eq. 10 is empty and the self-teacher sees one map.
+        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 is the
+            paper.
     """
 
     preset: str = "paper"
@@ -62,6 +73,8 @@ class MixSKDConfig:
     temperature: float = 3.0
     scale_kl: bool = True
     beta: float = 1.0
+    beta_warmup: float = 0.0
+    feature_distance: str = "squared"
     gamma: float = 1.0
     mu: float = 1.0
     original_weight: float = 1.0
@@ -75,6 +88,8 @@ class MixSKDConfig:
     teacher_detach: bool = False
     teacher_norm_act: bool = False
     separate_bn: bool = False
+    branches: bool = True
+    label_smoothing: float = 0.0
 
     # gamma 0.5: the released loss is the mean over both halves of the batch, Eq. 8 the sum of their means.
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -83,6 +98,8 @@ class MixSKDConfig:
             "mix_cls": False, "teacher_cls": False, "discriminator": "frozen", "two_logit": True, "gamma": 0.5,
         },
         "released_imagenet": {"alpha": 0.2, "discriminator": "frozen", "two_logit": True, "gamma": 0.5},
+        "stable": {"feature_distance": "normalised", "beta_warmup": 0.25},
+        "light": {"branches": False, "discriminator": "off"},
     }  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -90,6 +107,10 @@ class MixSKDConfig:
         check_not_negative(beta=self.beta, gamma=self.gamma, mu=self.mu, original_weight=self.original_weight)
         check_choice("mix", self.mix, MIXES)
         check_choice("discriminator", self.discriminator, DISCRIMINATOR_MODES)
+        check_choice("feature_distance", self.feature_distance, tuple(FEATURE_DISTANCES))
+        check_smoothing(self.label_smoothing)
+        if not 0 <= self.beta_warmup <= 1:
+            raise UserError(f"beta_warmup is a share of the epochs and must lie in 0 to 1, not {self.beta_warmup}")
         if self.per_sample and self.mix != "mixup":
             raise UserError(f"per_sample works with mix mixup only, not {self.mix}; leave one of them out")
         distils = self.mu > 0 and (self.branch_logit or self.teacher_cls or self.teacher_logit)
@@ -103,14 +124,21 @@ class MixSKD(Method):
 
     Config = MixSKDConfig
     config: MixSKDConfig
+    about = About(
+        "The network and its branches agree on a mix of two images and on the mix of their two outputs.",
+        4,
+        2,
+        "branches, self-teacher and discriminators",
+    )  # fmt: skip
 
     def build(self) -> None:
         config, backbone = self.config, self.backbone
-        stages = len(backbone.stages)
+        stages = len(backbone.stages) if config.branches else 1
         chosen = config.teacher_stages or tuple(range(1, stages + 1))
         if not set(chosen) <= set(range(1, stages + 1)):
-            raise UserError(f"teacher_stages must lie in 1 to {stages} for this backbone, not {chosen}")
-        self.branches = AuxiliaryBranches(backbone)
+            which = "for this backbone" if config.branches else "without branches"
+            raise UserError(f"teacher_stages must lie in 1 to {stages} {which}, not {chosen}")
+        self.branches = AuxiliaryBranches(backbone) if config.branches else None
         self.self_teacher = SelfTeacher(
             backbone.feature_dim, backbone.num_classes, chosen, norm_act=config.teacher_norm_act
         ).requires_grad_(config.teacher_cls and config.mu > 0)
@@ -119,6 +147,10 @@ class MixSKD(Method):
             self.discriminators = Discriminators(stages, backbone.feature_dim, 2 if config.two_logit else 1)
             self.discriminators.requires_grad_(config.discriminator != "frozen")
 
+    @property
+    def needs(self) -> DataNeeds:
+        return DataNeeds(progress=self.config.beta > 0 and self.config.beta_warmup > 0)
+
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         c = self.config
         return sample_mix(
@@ -126,7 +158,7 @@ class MixSKD(Method):
         )
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
-        return self.branches.logits(self.backbone, images)
+        return super().heads(images) if self.branches is None else self.branches.logits(self.backbone, images)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         c, mix = self.config, draws or self.draw(images)
@@ -136,38 +168,50 @@ class MixSKD(Method):
             pooled_originals = [self.backbone.pooled(f) for f in originals]
             pooled_i = [mix.pooled(i, p) for i, p in zip(interpolated, pooled_originals, strict=True)]
             pooled_m = [self.backbone.pooled(f) for f in mixed]
-            heads = [*self.branches.heads, self.backbone.head]
+            heads = [self.backbone.head] if self.branches is None else [*self.branches.heads, self.backbone.head]
             z = [head(p) for head, p in zip(heads, pooled_originals, strict=True)]
             z_i = [mix(logits) for logits in z]  # Eq. 9
             z_m = [head(p) for head, p in zip(heads, pooled_m, strict=True)]
 
-            terms: dict[str, tuple[float, Tensor]] = {}
+            smoothing = c.label_smoothing
+            terms: dict[str, tuple[float | Tensor, Tensor]] = {}
             if c.original_weight > 0:  # Eq. 5, its summands over x_i and x_j
-                terms["cls"] = (c.original_weight, total(cross_entropy(head, labels) for head in z))
+                terms["cls"] = (c.original_weight, total(cross_entropy(head, labels, smoothing) for head in z))
             if c.mix_cls:  # Eq. 5, its summand over the mix
-                terms["cls_mix"] = (1.0, total(mix.cross_entropy(head, labels) for head in z_m))
+                terms["cls_mix"] = (1.0, total(mix.cross_entropy(head, labels, smoothing) for head in z_m))
             if c.beta > 0:  # Eq. 7
-                terms["feature"] = (c.beta, total(map(feature_distance, interpolated, mixed)))
+                distance = FEATURE_DISTANCES[c.feature_distance]
+                terms["feature"] = (self._beta(extra), total(map(distance, interpolated, mixed)))
             if self.discriminators is not None:  # Eq. 8
                 terms["discriminator"] = (c.gamma, self._discriminate(self.discriminators, pooled_i, pooled_m))
-            if c.mu > 0 and c.branch_logit:  # Eq. 10
+            if c.mu > 0 and c.branch_logit and self.branches is not None:  # Eq. 10
                 terms["branch_logit"] = (c.mu, total(map(self._mutual, z_i[:-1], z_m[:-1], z_m[:-1], z_i[:-1])))
             if c.mu > 0 and (c.teacher_cls or c.teacher_logit):
                 h_i, h_m = self._teach(interpolated, pooled_i), self._teach(mixed, pooled_m)
                 if c.teacher_cls:  # Eq. 11
-                    terms["teacher_cls"] = (c.mu, mix.cross_entropy(h_i, labels) + mix.cross_entropy(h_m, labels))
+                    teacher_cls = total(mix.cross_entropy(h, labels, smoothing) for h in (h_i, h_m))
+                    terms["teacher_cls"] = (c.mu, teacher_cls)
                 if c.teacher_logit:  # Eq. 12: the cross pairing
                     terms["teacher_logit"] = (c.mu, self._mutual(z_i[-1], h_m, z_m[-1], h_i))
             loss = total(weight * term for weight, term in terms.values())
         return {"loss": loss, "output": z[-1], **{name: term for name, (_, term) in terms.items()}}
 
+    def _beta(self, extra: dict[str, Tensor]) -> float | Tensor:
+        """beta, or its share by the progress of the run while it warms up."""
+        c = self.config
+        return c.beta if c.beta_warmup == 0 else c.beta * (take(extra, "progress") / c.beta_warmup).clamp(max=1)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """F_1 .. F_K of branches and backbone, or F_K alone."""
+        maps = self.backbone.feature_maps(images)
+        return maps[-1:] if self.branches is None else self.branches(maps)
+
     def _both(self, images: Tensor, mixes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The K aligned maps of the originals and of their mixes (Eq. 2), in one forward unless ``separate_bn``."""
         if self.config.separate_bn:
-            originals, mixed = (self.branches(self.backbone.feature_maps(x)) for x in (images, mixes))
+            originals, mixed = (self._maps(x) for x in (images, mixes))
             return originals, mixed
-        maps = self.branches(self.backbone.feature_maps(torch.cat([images, mixes])))
-        halves = [f.chunk(2) for f in maps]
+        halves = [f.chunk(2) for f in self._maps(torch.cat([images, mixes]))]
         return [f[0] for f in halves], [f[1] for f in halves]
 
     def _mutual(self, student: Tensor, teacher: Tensor, other_student: Tensor, other_teacher: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import Method, check_positive
+from mixskd.methods.base import About, Method, check_positive, check_smoothing
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
@@ -17,12 +17,15 @@ class MixupConfig:
 
     Args:
         alpha: of Beta(alpha, alpha); 0.4 on CIFAR-100, 0.2 on ImageNet.
+        label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
     """
 
     alpha: float = 0.4
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(alpha=self.alpha)
+        check_smoothing(self.label_smoothing)
 
 
 class Mixup(Method):
@@ -30,6 +33,7 @@ class Mixup(Method):
 
     Config = MixupConfig
     config: MixupConfig
+    about = About("Train on mixes of two images, with mixed labels.", 1, 1, "nothing")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, generator=generator)
@@ -37,4 +41,4 @@ class Mixup(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
         logits = self.backbone(mix(images))
-        return {"loss": mix.cross_entropy(logits, labels), "output": logits}
+        return {"loss": mix.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
-from mixskd.methods.base import Method
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.needs import DataNeeds, take
 
@@ -41,6 +41,9 @@ class PSKD(Method):
 
     Config = PSKDConfig
     config: PSKDConfig
+    about = About(
+        "An image's target is partly its own prediction of the epoch before.", 1, 1, "the predictions of all images"
+    )
     past: Tensor
 
     @property

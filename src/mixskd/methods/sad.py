@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import Method, check_not_negative
+from mixskd.methods.base import About, Method, check_not_negative
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 
 
@@ -33,6 +33,7 @@ class SAD(Method):
 
     Config = SADConfig
     config: SADConfig
+    about = About("Each stage's attention map follows that of the next stage.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         maps = self.backbone.feature_maps(images)

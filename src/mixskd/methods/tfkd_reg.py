@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_positive
+from mixskd.methods.base import About, Method, check_positive
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 
 
@@ -45,6 +45,7 @@ class TfKDReg(Method):
 
     Config = TfKDRegConfig
     config: TfKDRegConfig
+    about = About("A teacher made by hand: high on the right class, uniform on the rest.", 1, 1, "nothing")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.errors import UserError
-from mixskd.methods.base import Method, check_positive
+from mixskd.methods.base import About, Method, check_positive
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 
 
@@ -40,6 +40,7 @@ class TfKDSelf(Method):
     """L = (1 - a) CE(f(x), y) + a m / N KL_T(f(x) <- teacher(x)); the teacher is frozen, in evaluation mode."""
 
     Config = TfKDSelfConfig
+    about = About("A trained copy of the network teaches a new one.", 1.33, 2, "a trained copy of the network")
     taught_by = "baseline"
     config: TfKDSelfConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.methods.base import Method
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
 
 
@@ -24,6 +24,7 @@ class VirtualSoftmax(Method):
     """
 
     Config = VirtualSoftmaxConfig
+    about = About("An extra class that is always a rival of the right one.", 1, 1, "nothing")
 
     def build(self) -> None:
         if self.backbone.head.bias is not None:

@@ -15,9 +15,14 @@ from mixskd.plugins import load_plugins
 
 
 def methods() -> list[dict[str, Any]]:
-    """Each objective with the first line of its docstring."""
+    """Each objective in one sentence, and what it costs to train with it."""
     load_plugins()
-    return [{"method": name, "objective": (kind.__doc__ or "").splitlines()[0]} for name, kind in METHODS.items()]
+    rows = []
+    for name, kind in METHODS.items():
+        about = vars(kind).get("about")  # not what a plugin inherits
+        summary = (kind.__doc__ or "").splitlines()[0] if about is None else about.summary
+        rows.append({"method": name, "in short": summary, "cost": "-" if about is None else about.cost})
+    return rows
 
 
 def backbones(num_classes: int = 100) -> list[dict[str, Any]]:

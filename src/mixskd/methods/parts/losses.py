@@ -14,9 +14,12 @@ def full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Softmax cross-entropy of ``logits`` (``B x N``) with class indices ``labels`` (``B``)."""
-    return F.cross_entropy(full_precision(logits), labels)
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Softmax cross-entropy of ``logits`` (``B x N``) with class indices ``labels`` (``B``).
+
+    ``smoothing`` spreads that share of each label over all N classes (Szegedy et al., 2016).
+    """
+    return F.cross_entropy(full_precision(logits), labels, label_smoothing=smoothing)
 
 
 def one_hot(labels: Tensor, like: Tensor) -> Tensor:
@@ -38,6 +41,16 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, *, scale
 def feature_distance(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of two ``B x C x H x W`` maps, the summand of MixSKD Eq. 7. Both sides get gradients."""
     return F.mse_loss(full_precision(a), full_precision(b))
+
+
+def relative_distance(a: Tensor, b: Tensor) -> Tensor:
+    """:func:`feature_distance` over the mean square of both maps: 0 for equal maps, and the same at any common scale.
+
+    The denominator gets gradients too. As a constant it would leave the pull to smaller maps as it was.
+    """
+    a, b = full_precision(a), full_precision(b)
+    energy = (a.square().mean() + b.square().mean()) / 2
+    return F.mse_loss(a, b) / energy.clamp(min=1e-12)
 
 
 def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:

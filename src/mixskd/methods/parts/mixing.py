@@ -50,12 +50,16 @@ class Mix(NamedTuple):
         columns = _overlap(left, right, width, self.size[1])
         return rows[:, None] * columns[None, :]
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated one-hot of Eq. 4."""
+    def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated one-hot of Eq. 4.
+
+        ``smoothing`` spreads that share of the mixed label over all N classes.
+        """
         log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
         first = log_p.gather(1, labels[:, None]).squeeze(1)
         second = log_p.gather(1, labels[self.permutation][:, None]).squeeze(1)
-        return -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
+        mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
+        return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
 
 
 def sample_mix(

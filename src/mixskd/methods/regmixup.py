@@ -1,0 +1,53 @@
+"""RegMixup: mixup as a regulariser (Pinto et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
+from mixskd.methods.parts.losses import cross_entropy
+from mixskd.methods.parts.mixing import MIXES, Mix, sample_mix
+
+
+@dataclass(frozen=True)
+class RegMixupConfig:
+    """As the authors' commands for CIFAR-100.
+
+    Args:
+        alpha: of Beta(alpha, alpha); 10 in the authors' command for CIFAR-100, 20 in that for CIFAR-10.
+        weight: of the mixes' cross-entropy; the authors' code has no such factor.
+        mix: ``mixup`` (the paper), or ``cutmix``, which is ours.
+        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 is the
+            paper.
+    """
+
+    alpha: float = 10.0
+    weight: float = 1.0
+    mix: str = "mixup"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(alpha=self.alpha)
+        check_not_negative(weight=self.weight)
+        check_choice("mix", self.mix, MIXES)
+        check_smoothing(self.label_smoothing)
+
+
+class RegMixup(Method):
+    """L = CE(f(x), y) + weight CE(f(x~), y~): the originals and their mixes in one forward."""
+
+    Config = RegMixupConfig
+    config: RegMixupConfig
+    about = About("Cross-entropy on the images and on their mixes.", 2, 2, "nothing")
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
+        return sample_mix(images, self.config.alpha, self.config.mix, generator=generator)
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
+        mix, smoothing = draws or self.draw(images), self.config.label_smoothing
+        originals, mixed = self.backbone(torch.cat([images, mix(images).to(images.dtype)])).chunk(2)
+        cls, cls_mix = cross_entropy(originals, labels, smoothing), mix.cross_entropy(mixed, labels, smoothing)
+        return {"loss": cls + self.config.weight * cls_mix, "output": originals, "cls": cls, "cls_mix": cls_mix}

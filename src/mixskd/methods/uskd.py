@@ -1,0 +1,98 @@
+"""USKD: universal self-knowledge distillation with customised soft labels (Yang et al., ICCV 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixskd.backbones.staged import Head
+from mixskd.errors import UserError
+from mixskd.methods.base import About, Method, check_choice, check_not_negative
+from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.methods.parts.zipf import log_softmax_of_others, ranks, zipf_weights
+
+RANKINGS = ("probability", "released")
+
+
+@dataclass(frozen=True)
+class USKDConfig:
+    """As the authors' configuration for CIFAR-100.
+
+    Args:
+        alpha: weight of the target term; 0.1 for CIFAR-100, 1 for ImageNet.
+        beta: weight of the non-target term.
+        mu: weight of the weak classifier's cross-entropy; 0.1 for CIFAR-100, 0.005 for ImageNet.
+        epsilon: label smoothing of the weak classifier.
+        ranking: ``probability`` ranks the other classes by the sum of both normalised probabilities; ``released``
+            does what the authors' code computes, with log-probabilities of the backbone, and ranks all classes.
+    """
+
+    alpha: float = 0.1
+    beta: float = 0.1
+    mu: float = 0.1
+    epsilon: float = 0.1
+    ranking: str = "probability"
+
+    def __post_init__(self) -> None:
+        check_not_negative(alpha=self.alpha, beta=self.beta, mu=self.mu)
+        check_choice("ranking", self.ranking, RANKINGS)
+        if not 0 <= self.epsilon < 1:
+            raise UserError(f"epsilon must be 0 or above and below 1, not {self.epsilon}")
+
+
+class USKD(Method):
+    """L = CE(f) + alpha L_target + beta L_non_target + mu CE_smooth(w), w a classifier on the last stage but one."""
+
+    Config = USKDConfig
+    config: USKDConfig
+    about = About(
+        "Soft labels of two parts: confidence in the own class, ranks for the others.", 1, 1, "one linear classifier"
+    )
+
+    def build(self) -> None:
+        channels = self.backbone.stage_channels()
+        if len(channels) < 2:
+            raise UserError("uskd needs a backbone of two stages or more: its weak classifier sees the last but one")
+        self.weak_head = Head(channels[-2], self.backbone.num_classes)
+
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.backbone.feature_maps(images)
+        return {"weak": self._weak(maps), "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
+
+    def _weak(self, maps: list[Tensor]) -> Tensor:
+        return self.weak_head(full_precision(maps[-2]).mean((2, 3)))
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        c, maps = self.config, self.backbone.feature_maps(images)
+        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        weak = self._weak(maps)
+        weights = zipf_weights(ranks(rank_scores(logits, weak, labels, c.ranking)), labels)
+        terms = {
+            "cls": cross_entropy(logits, labels),
+            "target": target_term(logits, labels),
+            "non_target": -(weights * log_softmax_of_others(logits, labels)).sum(1).mean(),
+            "weak_cls": F.cross_entropy(full_precision(weak), labels, label_smoothing=c.epsilon),
+        }
+        loss = terms["cls"] + c.alpha * terms["target"] + c.beta * terms["non_target"] + c.mu * terms["weak_cls"]
+        return {"loss": loss, "output": logits, **terms}
+
+
+def target_term(logits: Tensor, labels: Tensor) -> Tensor:
+    """-mean P log p, p the probability of ``labels``; the constant P is 1 + p^2 less the batch's mean of p^2."""
+    log_p = F.log_softmax(full_precision(logits), dim=1).gather(1, labels[:, None]).squeeze(1)
+    squared = (2 * log_p.detach()).exp()
+    return -((1 + squared - squared.mean()) * log_p).mean()
+
+
+def rank_scores(logits: Tensor, weak: Tensor, labels: Tensor, ranking: str) -> Tensor:
+    """By what the classes are ranked (``B x N``), without gradient, from the logits of backbone and weak classifier."""
+    z, w = full_precision(logits.detach()), full_precision(weak.detach())
+    own = labels[:, None]
+    if ranking == "released":
+        log_p, q = z.log_softmax(1), w.softmax(1)
+        return q / (1 - q.gather(1, own) + 1e-6) + log_p / (1 - log_p.gather(1, own) + 1e-6)
+    score = log_softmax_of_others(z, labels).exp() + log_softmax_of_others(w, labels).exp()
+    return score.scatter(1, own, -1.0)  # last, so that it takes no rank from the others

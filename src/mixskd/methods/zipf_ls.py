@@ -1,0 +1,96 @@
+"""Zipf's label smoothing: one-pass self-distillation by the ranks of the classes (Liang et al., ECCV 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixskd.backbones.staged import Head
+from mixskd.errors import UserError
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot, total
+from mixskd.methods.parts.zipf import non_target_divergence, ranks, zipf_weights
+
+
+@dataclass(frozen=True)
+class ZipfLSConfig:
+    """As the authors' PyTorch commands for CIFAR-100.
+
+    Args:
+        weight: lambda of the divergence; 0.1 for CIFAR-100 and ImageNet, 1 for TinyImageNet and iNaturalist.
+        power: exponent of the rank in 1 / rank^power.
+        dense: rank by the votes of the maps' positions; else by the logits themselves.
+        depth: how many stages vote, from the last back; each but the last gets a linear classifier of its own.
+        alpha: weight of those classifiers' cross-entropy.
+        upsample: double the maps' sides (bilinear) before the vote.
+    """
+
+    weight: float = 0.1
+    power: float = 1.0
+    dense: bool = True
+    depth: int = 1
+    alpha: float = 0.1
+    upsample: bool = True
+
+    def __post_init__(self) -> None:
+        check_not_negative(weight=self.weight, alpha=self.alpha)
+        check_positive(power=self.power, depth=self.depth)
+
+
+class ZipfLS(Method):
+    """L = CE(f) + lambda KL(Zipf(rank) || f over the other classes) + alpha sum CE of the deeper voters."""
+
+    Config = ZipfLSConfig
+    config: ZipfLSConfig
+    about = About(
+        "The classes that are not the image's own get soft labels by rank, as Zipf's law has it.", 1, 1, "nothing"
+    )
+
+    def build(self) -> None:
+        channels = self.backbone.stage_channels()
+        if self.config.depth > len(channels):
+            raise UserError(f"depth must lie in 1 to {len(channels)} for this backbone, not {self.config.depth}")
+        earlier = channels[-self.config.depth : -1]
+        self.stage_heads = nn.ModuleList(Head(width, self.backbone.num_classes) for width in earlier)
+
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.backbone.feature_maps(images)
+        named = {f"stage{len(maps) - len(self.stage_heads) + i}": z for i, z in enumerate(self._earlier(maps))}
+        return {**named, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
+
+    def _earlier(self, maps: list[Tensor]) -> list[Tensor]:
+        """The logits ``B x N`` of the stages before the last that vote."""
+        voting = maps[-self.config.depth : -1]
+        return [head(full_precision(x).mean((2, 3))) for head, x in zip(self.stage_heads, voting, strict=True)]
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        c, maps = self.config, self.backbone.feature_maps(images)
+        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        voters = zip([*self.stage_heads, self.backbone.head], maps[-c.depth :], strict=True)
+        terms = {"cls": cross_entropy(logits, labels)}
+        if self.stage_heads:
+            terms["stage_cls"] = total(cross_entropy(z, labels) for z in self._earlier(maps))
+        with torch.no_grad():
+            scores = votes(voters, upsample=c.upsample) if c.dense else full_precision(logits)
+        terms["zipf"] = non_target_divergence(logits, labels, zipf_weights(ranks(scores), labels, c.power))
+        loss = terms["cls"] + c.weight * terms["zipf"]
+        if "stage_cls" in terms:
+            loss = loss + c.alpha * terms["stage_cls"]
+        return {"loss": loss, "output": logits, **terms}
+
+
+def votes(voters: Iterable[tuple[nn.Module, Tensor]], *, upsample: bool) -> Tensor:
+    """How many positions of the maps (``B x C x H x W``, each with its classifier) choose each class: ``B x N``."""
+    counts = []
+    for head, feature_map in voters:
+        x = full_precision(feature_map)
+        if upsample:
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")
+        z = head(x.flatten(2).transpose(1, 2).flatten(0, 1))  # (B H W) x N
+        counts.append(one_hot(z.argmax(1), z).unflatten(0, (len(x), -1)).sum(1))
+    return torch.stack(counts).sum(0)
