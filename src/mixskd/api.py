@@ -77,6 +77,15 @@ def evaluate(
     return run(path, data, split=split, batch_size=batch_size)
 
 
+def run_suites(
+    runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.session.run_suites`."""
+    from mixskd.evaluation.session import run_suites as run
+
+    return run(runs, suites, **arguments)
+
+
 def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[dict[str, Any]]:
     """The likeliest classes of each image file; see :func:`mixskd.deploy.using.predict`."""
     from mixskd.deploy.using import predict as run

@@ -16,6 +16,7 @@ import mixskd
 from mixskd import config, recipes
 from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, exit_code, nearest
+from mixskd.evaluation import command as evaluation
 from mixskd.settings import help_text
 
 SHORT_FLAGS = {
@@ -79,20 +80,6 @@ def benchmark(arguments: argparse.Namespace) -> None:
     show(report)
     if arguments.report:
         write_text(Path(arguments.report), json.dumps(report, indent=2) + "\n")
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Print the scores of a trained classifier on one split."""
-    from mixskd.api import evaluate as run
-
-    scores = run(arguments.run, arguments.data, split=arguments.split, batch_size=arguments.batch_size)
-    if arguments.json:
-        print(json.dumps(scores))
-        return
-    print(
-        f"top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
-        f"on {scores['images']} images ({scores['split']})"
-    )
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -222,12 +209,8 @@ def build_parser() -> Parser:
     p = verb("compare", comparison.compare, "Compare methods over seeds; with no argument, on the embedded digits.")
     comparison.add_flags(p)
 
-    p = verb("evaluate", evaluate, "Score a trained classifier on its test set, or another.")
-    p.add_argument("run", help="a run's folder, or a .safetensors file with --data")
-    p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
-    p.add_argument("--split", help="train, val or test; test by default, else val")
-    p.add_argument("--batch-size", type=int, default=256)
-    p.add_argument("--json", action="store_true")
+    p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or look at it with suites.")
+    evaluation.add_flags(p)
 
     p = verb("predict", predict, "Name the likeliest classes of images.")
     p.add_argument("run", help="a run's folder or a .safetensors file")
@@ -241,7 +224,7 @@ def build_parser() -> Parser:
     p.add_argument("--out", help="the file to write; beside the model by default")
 
     p = verb("list", list_things, "List what there is to choose from.")
-    p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes"])
+    p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])
     p.add_argument("--json", action="store_true")
     for added in verbs.choices.values():
         added.set_defaults(usage=added.format_usage())
@@ -257,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _act(argv: Sequence[str]) -> int | None:
     words, dotted = split_dotted(argv)
     arguments, unknown_words = build_parser().parse_known_args(words)
-    if not hasattr(arguments, "recipe"):
+    if not hasattr(arguments, "recipe") and not hasattr(arguments, "suite"):
         unknown_words += [f"--{key}" for key in dotted]
     if unknown_words:
         flags = [*re.findall(r"--[\w-]+", arguments.usage), *(f"--{key}" for key in config.known_keys())]

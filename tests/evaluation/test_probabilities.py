@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from mixskd.errors import UserError
+from mixskd.evaluation.accuracy import Accuracy
 from mixskd.evaluation.calibration import Calibration, best_temperature, calibration
 from mixskd.evaluation.confidence import Confidence
-from mixskd.evaluation.mistakes import Errors
+from mixskd.evaluation.errors import Errors
 from mixskd.evaluation.ood import Ood, separation
-from mixskd.evaluation.per_class import Accuracy
 from tests.evaluation.support import Fixed, context, numbered
 
 GENERATOR = torch.Generator().manual_seed(5)

@@ -16,6 +16,7 @@ from mixskd import build_backbone
 from mixskd.api import build_experiment
 from mixskd.comparison.run import tabulate
 from mixskd.config import nest, to_yaml
+from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.report.cost import classes_from, count_cost, images_forwarded
 from mixskd.report.published import _rows, published
@@ -186,3 +187,17 @@ def test_a_table_of_the_paper_stands_beside(tmp_path: Path) -> None:
     rows = tabulate(tmp_path)
     assert [row["Table 4: imagenet, resnet50 (%)"] for row in rows] == [78.47, None]
     assert "Table 4: imagenet, resnet50 (%)" in (tmp_path / "table.md").read_text()
+
+
+def test_a_suite_is_a_column(tmp_path: Path) -> None:
+    for seed, value in enumerate((40.0, 44.0)):
+        name = f"mixup-wrn_16_2-seed{seed}"
+        write_run(tmp_path, name, (72.0, 72.5), **{"method.name": "mixup", "run.seed": seed})
+        (tmp_path / name / "evaluation").mkdir()
+        headline = {"name": "top1 at 0.01", "value": value, "higher_is_better": True}
+        (tmp_path / name / "evaluation" / "fgsm.json").write_text(json.dumps({"headline": headline}))
+    (row,) = tabulate(tmp_path, ["fgsm"])
+    assert row["fgsm: top1 at 0.01"] == pytest.approx(42)
+    assert row["fgsm: top1 at 0.01 std"] == pytest.approx(np.std([40, 44], ddof=1))
+    with pytest.raises(UserError, match="needs two runs and is no column"):
+        tabulate(tmp_path, ["confidence"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from mixskd import recipes
 from mixskd.comparison import grids
-from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from
+from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import merge, nest, read_yaml
 from mixskd.errors import UserError
 
@@ -29,6 +29,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--methods", help="comma-separated; see mixskd list methods")
     p.add_argument("--backbones", help="comma-separated")
     p.add_argument("--augments", help="comma-separated values of data.augment")
+    p.add_argument("--suites", help="comma-separated evaluation suites; a column of the table each")
     p.add_argument("--seeds", help="comma-separated; 0,1,2 by default")
     p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
     p.add_argument("--weights", help="what all runs start from: a run's folder, a file of weights, or pretrained")
@@ -50,7 +51,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.table:
         from mixskd.comparison.run import tabulate
 
-        tabulate(Path(arguments.table))
+        tabulate(Path(arguments.table), words(arguments.suites or (), "suites"))
         return _show(Path(arguments.table))
     grid = grid_from(_values(arguments))
     from mixskd.comparison.run import folder_of, plan, run_grid, state_of

@@ -13,9 +13,13 @@ import yaml
 
 from mixskd import recipes
 from mixskd.config import Experiment, convert, merge, nest
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, nearest, unknown
+from mixskd.evaluation.command import NAMES
 
-GRID_KEYS = ("recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table")
+GRID_KEYS = (
+    "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
+    "suites",
+)  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
 
@@ -42,6 +46,7 @@ class Grid:
         images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
             divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
         paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
+        suites: evaluation suites whose headline is a column each.
     """
 
     arms: tuple[Arm, ...]
@@ -52,8 +57,10 @@ class Grid:
     equal_updates: str | None = None
     images_per_update: int | None = None
     paper_table: str | None = None
+    suites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_columns(self.suites)
         labels = [arm.label for arm in self.arms]
         axes = {"methods": labels, "backbones": self.backbones, "augments": self.augments, "seeds": self.seeds}
         for name, values in axes.items():
@@ -65,6 +72,16 @@ class Grid:
             raise UserError(f"--equal-updates {self.equal_updates!r} is none of the methods: {', '.join(labels)}")
         if self.images_per_update is not None and self.images_per_update < 1:
             raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
+
+
+def check_columns(suites: Iterable[str]) -> None:
+    """Raises UserError for a suite that is unknown, or that needs more than one run and its data."""
+    for name in suites:
+        if name not in NAMES:
+            raise unknown("suite", name, NAMES)
+        if name in ("confidence", "ood"):
+            needed = "two runs" if name == "confidence" else "another data set"
+            raise UserError(f"the suite {name} needs {needed} and is no column; use mixskd evaluate --suite {name}")
 
 
 def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -108,6 +125,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
         equal_updates=values.get("equal_updates"),
         images_per_update=None if images is None else convert(images, int, "images_per_update"),
         paper_table=values.get("paper_table"),
+        suites=words(values.get("suites") or (), "suites"),
     )
 
 

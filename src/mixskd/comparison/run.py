@@ -11,14 +11,14 @@ import yaml
 
 from mixskd.comparison import grids
 from mixskd.comparison.display import RunsDisplay
-from mixskd.comparison.grid import Grid, default_values, grid_from
+from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.config import nest, read_yaml
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
-from mixskd.report.runs import put_together, read_results
+from mixskd.report.runs import Result, put_together, read_results
 from mixskd.report.tables import write_tables
 
 
@@ -48,6 +48,7 @@ def compare(
     out: str | None = None,
     equal_updates: str | None = None,
     images_per_update: int | None = None,
+    suites: Sequence[str] | None = None,
     jobs: int | None = None,
     devices: str = "auto",
     launcher: str = "local",
@@ -58,15 +59,17 @@ def compare(
     """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
 
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
-    to options does as well. ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of
-    ``recipe``; without a recipe they override the default comparison. ``grid`` names an ablation
-    (:mod:`mixskd.comparison.grids`) whose methods are then taken. ``jobs`` runs go on at a time, on ``devices``
-    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
-    stops no other. Raises UserError for a mistake in the grid, before anything is run.
+    to options does as well. ``grid`` names an ablation (:mod:`mixskd.comparison.grids`) whose methods are taken.
+    ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of ``recipe``; without a recipe
+    they override the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a column.
+    ``jobs`` runs go on at a time, on ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is
+    ``local``, ``slurm`` or ``ray``. A run that fails stops no other. Raises UserError for a mistake in the grid, before
+    anything is run.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
         "equal_updates": equal_updates, "images_per_update": images_per_update,
+        "suites": suites,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
     named = grids.load(grid) if grid is not None else {}
@@ -110,18 +113,33 @@ def run_grid(
             failures = carry_out_all(runs, carrier, RunsDisplay(runs, quiet=not progress))
         finally:
             carrier.close()
-    rows = tabulate(folder) if any(run.finished for run in runs) else []
+    rows = tabulate(folder, grid.suites) if any(run.finished for run in runs) else []
     return Comparison(folder, rows, failures)
 
 
-def tabulate(folder: Path) -> list[dict[str, Any]]:
-    """Write the tables of the finished runs in ``folder``, be they of a grid or not; the rows of table.csv.
+def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of table.csv.
 
-    Raises UserError if there is no finished run.
+    Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
+    gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.
     """
     grid = read_yaml(folder / "grid.yaml") if (folder / "grid.yaml").exists() else {}
     labels = {slug(label): label for label in grid.get("methods", [])}
-    return write_tables(put_together(read_results(folder), labels), folder, grid.get("paper_table"))
+    suites = suites or grid.get("suites", ())
+    check_columns(suites)
+    results = read_results(folder)
+    for result in results:
+        if missing := [name for name in suites if not is_measured(result, name)]:
+            from mixskd.evaluation.session import run_suites
+
+            run_suites([result.folder], missing)
+    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites)
+
+
+def is_measured(result: Result, suite: str) -> bool:
+    """Whether the result of ``suite`` is there and no older than the run's weights."""
+    written, model = result.folder / "evaluation" / f"{suite}.json", result.folder / "model.safetensors"
+    return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
 
 
 def state_of(run: Run) -> str:
@@ -139,7 +157,7 @@ def to_yaml(grid: Grid) -> str:
     values = {
         "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
         "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
-        "paper_table": grid.paper_table,
+        "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
     }  # fmt: skip
     given = {key: value for key, value in values.items() if value is not None}
     return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

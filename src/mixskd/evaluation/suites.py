@@ -7,16 +7,16 @@ from typing import Any
 
 from mixskd.config import build
 from mixskd.errors import unknown
+from mixskd.evaluation.accuracy import Accuracy
 from mixskd.evaluation.base import Evaluator
 from mixskd.evaluation.calibration import Calibration
 from mixskd.evaluation.confidence import Confidence
 from mixskd.evaluation.corruption import Corruption
+from mixskd.evaluation.errors import Errors
 from mixskd.evaluation.features import Features
 from mixskd.evaluation.fgsm import Fgsm
 from mixskd.evaluation.linearity import Linearity
-from mixskd.evaluation.mistakes import Errors
 from mixskd.evaluation.ood import Ood
-from mixskd.evaluation.per_class import Accuracy
 from mixskd.evaluation.pgd import Pgd
 
 SUITES: dict[str, type[Evaluator]] = {

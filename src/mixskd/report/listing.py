@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from mixskd import recipes
 from mixskd.backbones import BACKBONES, build_backbone
+from mixskd.comparison import grids
 from mixskd.data import DATASETS
+from mixskd.evaluation.suites import SUITES
 from mixskd.methods import METHODS, MixSKD
 from mixskd.plugins import load_plugins
 
@@ -57,9 +60,31 @@ def recipe_rows() -> list[dict[str, Any]]:
     return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
 
 
+def grid_rows() -> list[dict[str, Any]]:
+    """Each named ablation with what it compares."""
+    return [{"grid": name, "description": grids.description(name)} for name in grids.names()]
+
+
+def suites() -> list[dict[str, Any]]:
+    """Each suite with what it measures and its options' defaults."""
+    rows = []
+    for name, suite in SUITES.items():
+        fields = dataclasses.fields(suite)  # type: ignore[arg-type]
+        options = ", ".join(f"{name}.{field.name} {_default(field.default)}" for field in fields)
+        rows.append({"suite": name, "measures": suite.about, "options": options})
+    return rows
+
+
+def _default(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text or "(none)"
+
+
 LISTINGS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": methods,
     "backbones": backbones,
     "datasets": datasets,
     "recipes": recipe_rows,
+    "grids": grid_rows,
+    "suites": suites,
 }

@@ -26,6 +26,7 @@ class Result:
     name: str
     experiment: Experiment
     summary: dict[str, Any]
+    folder: Path = Path()
 
     @property
     def label(self) -> str:
@@ -112,7 +113,7 @@ def read_results(folder: Path) -> list[Result]:
             summary = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise UserError(f"{path} is no summary of a run; remove it") from None
-        results.append(Result(path.parent.name, from_dict(read_yaml(config)), summary))
+        results.append(Result(path.parent.name, from_dict(read_yaml(config)), summary, path.parent))
     if not results:
         raise UserError(f"there is no finished run in {folder}")
     return results

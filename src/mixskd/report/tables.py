@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +33,11 @@ Cell = str | Number | Spread | None
 Table = list[dict[str, Cell]]
 
 
-def accuracy(lines: Sequence[Repeated], paper_table: str | None = None) -> Table:
+def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
     """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
+    columns: dict[str, list[Cell]] = {}
+    for name in suites:
+        columns |= _headlines(lines, name)
     return [
         {
             **_place(line),
@@ -43,8 +47,9 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None) -> Table
             "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
             **_beside(line, paper_table),
+            **{title: cells[index] for title, cells in columns.items()},
         }
-        for line in lines
+        for index, line in enumerate(lines)
     ]
 
 
@@ -54,6 +59,17 @@ def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
         return {}
     value = published_in(paper_table, line.experiment)
     return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
+
+
+def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
+    """The column of a suite: the name of its headline, and of each line the mean over the runs that have one."""
+    title, cells = suite, list[Cell]()
+    for line in lines:
+        paths = [result.folder / "evaluation" / f"{suite}.json" for result in line.results]
+        found = [json.loads(path.read_text(encoding="utf-8"))["headline"] for path in paths if path.exists()]
+        cells.append(Spread(*mean_and_std([headline["value"] for headline in found])) if found else None)
+        title = f"{suite}: {found[0]['name']}" if found else title
+    return {title: cells}
 
 
 def cost(lines: Sequence[Repeated]) -> Table:
@@ -201,12 +217,15 @@ def comma_separated(table: Table) -> str:
     return text.getvalue()
 
 
-def write_tables(lines: Sequence[Repeated], folder: Path, paper_table: str | None = None) -> list[dict[str, Any]]:
+def write_tables(
+    lines: Sequence[Repeated], folder: Path, paper_table: str | None = None, suites: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Write table.md, table.csv, table.tex and runs.csv into ``folder``; the rows of table.csv.
 
-    With ``paper_table``, the values that it prints for the same methods stand beside ours.
+    With ``paper_table``, the values that it prints for the same methods stand beside ours; with ``suites``, the
+    headline of each, from the runs' folders.
     """
-    tables = accuracy(lines, paper_table), cost(lines)
+    tables = accuracy(lines, paper_table, suites), cost(lines)
     whole = [left | right for left, right in zip(*tables, strict=True)]
     said = notes(lines)
     write_text(folder / "table.md", "\n".join([*map(markdown, tables), *(f"{note}\n" for note in said)]))

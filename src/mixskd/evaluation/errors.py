@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.errors import check_positive
+from mixskd.evaluation.accuracy import confusion_matrix
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
-from mixskd.evaluation.per_class import confusion_matrix
 
 
 @dataclass(frozen=True)
