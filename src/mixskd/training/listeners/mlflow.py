@@ -49,7 +49,8 @@ class MLflow(Listener):
             self._log({f"step/{name}": value for name, value in {**info.losses(), "lr": info.lr}.items()}, info.step)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        self._log({name.replace("_", "/", 1): value for name, value in row.items()}, int(row["step"]))
+        values = {name.replace("_", "/", 1): value for name, value in row.items() if name != "step"}
+        self._log(values, int(row["step"]))
 
     def end(self, summary: Mapping[str, Any]) -> None:
         self._log({f"final/{name}": value for name, value in flatten(summary["scores"]).items()}, summary["updates"])

@@ -1,0 +1,206 @@
+"""Splits by name, groups, duplicates, manifests and balance: what goes where, and what is refused with one line."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixskd.config import DataConfig
+from mixskd.data import load_data
+from mixskd.data.division import divided_as, write_division
+from mixskd.data.plan import BatchPlan
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.needs import DataNeeds
+
+
+def image(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def folder(root: Path, splits: tuple[str, ...], images: int = 3) -> Path:
+    for s, split in enumerate(splits):
+        for c in range(2):
+            for i in range(images):
+                image(root / split / f"class{c}" / f"p{i // 2}_{i}.png", 100 * s + 10 * c + i)
+    return root
+
+
+def load(source: Path, **options):
+    return load_data(DataConfig(source=str(source), image_size=8, **options))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_val_by_any_usual_name_is_kept_beside_test(name: str, tmp_path: Path) -> None:
+    data = load(folder(tmp_path, ("train", name, "test")))
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 6, "val": 6, "test": 6}
+    assert data.scored == "val"
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has both val/ and dev/"):
+        load(folder(tmp_path, ("train", "val", "dev")))
+
+
+def test_npz_keeps_val_and_test(npz: Path) -> None:
+    with np.load(npz) as file:
+        arrays = {**file, "val_images": file["test_images"], "val_labels": file["test_labels"]}
+    np.savez(npz, **arrays)
+    data = load_data(DataConfig(source=str(npz)))
+    assert list(data.splits) == ["train", "val", "test"]
+
+
+def test_the_split_seed_decides_alone(tmp_path: Path) -> None:
+    source = folder(tmp_path, ("photos",), images=8) / "photos"
+    first, again, other = (load(source, split_seed=seed) for seed in (0, 0, 1))
+    assert first.test.images == again.test.images
+    assert first.test.images != other.test.images
+    assert first.divided
+
+
+def test_a_share_of_the_training_images_becomes_val(tmp_path: Path) -> None:
+    data = load(folder(tmp_path, ("train", "test"), images=4), val_holdout=0.25)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 6, "val": 2, "test": 8}
+    assert set(map(str, data.train.images)).isdisjoint(map(str, data.splits["val"].images))
+
+
+def test_a_division_is_written_and_met_again(tmp_path: Path, npz: Path) -> None:
+    source = folder(tmp_path / "f", ("photos",), images=8) / "photos"
+    with np.load(npz) as file:
+        np.savez(npz, train_images=file["train_images"], train_labels=file["train_labels"])
+    for path in (source, npz):
+        config = DataConfig(source=str(path), split_seed=3, image_size=8)
+        data = load_data(config)
+        write_division(data, tmp_path / "splits.csv")
+        if path == source:
+            image(source / "class0" / "added_later.png", 999)
+        again = divided_as(load_data(config, divided=False), tmp_path / "splits.csv")
+        for split in ("train", "test"):
+            assert list(map(str, again.splits[split].images)) == list(map(str, data.splits[split].images))
+            assert np.array_equal(again.splits[split].labels, data.splits[split].labels)
+    rows = list(csv.DictReader((tmp_path / "splits.csv").read_text().splitlines()))
+    assert Counter(row["split"] for row in rows) == {"train": 9, "test": 3}
+    np.savez(npz, train_images=data.train.images, train_labels=data.train.labels)
+    with pytest.raises(UserError, match=r"the image \d+ of .*splits\.csv is gone"):
+        divided_as(load_data(config, divided=False), tmp_path / "splits.csv")
+
+
+def test_groups_stay_on_one_side(tmp_path: Path) -> None:
+    source = folder(tmp_path, ("photos",), images=8) / "photos"
+    data = load(source, group=r"(p\d+)_", holdout=0.25)
+    sides = [{Path(i).name.split("_")[0] for i in split.images} for split in (data.train, data.test)]
+    assert sides[0].isdisjoint(sides[1])
+    assert sides[1]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("(", "is no regular expression"),
+        ("camera", "does not fit the path"),
+        (r"class\d", "the group"),
+    ],
+)
+def test_bad_groups(group: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(folder(tmp_path, ("train", "test")), group=group)
+
+
+def test_groups_need_files(npz: Path) -> None:
+    with pytest.raises(UserError, match="needs files"):
+        load_data(DataConfig(source=str(npz), group="x"))
+
+
+def test_a_file_in_two_splits_is_reported_refused_or_dropped(tmp_path: Path) -> None:
+    root = folder(tmp_path, ("train", "test"))
+    shutil.copy(root / "test" / "class0" / "p0_0.png", root / "train" / "class0" / "twin.png")
+    data = load(root)
+    (note,) = data.notes
+    assert "1 training image also in val or test, such as" in note
+    assert "twin.png" in note
+    assert len(data.train) == 7
+    with pytest.raises(UserError, match=r"there is 1 training image .*--data\.duplicates drop"):
+        load(root, duplicates="error")
+    assert len(load(root, duplicates="drop").train) == 6
+
+
+def manifest(tmp_path: Path, lines: list[str], header: str = "path,label,split") -> Path:
+    for i in range(6):
+        image(tmp_path / "images" / f"{i}.png", i)
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+GOOD = [f"images/{i}.png,{'cat' if i % 2 else 'dog'},{'test' if i > 3 else 'train'}" for i in range(6)]
+
+
+def test_a_manifest(tmp_path: Path) -> None:
+    data = load(manifest(tmp_path, GOOD))
+    assert data.classes == ("cat", "dog")
+    assert [len(data.train), len(data.test)] == [4, 2]
+    assert data.train.labels.tolist() == [1, 0, 1, 0]
+    numbers = load(manifest(tmp_path, [f"images/{i}.png,{10 * (i % 2)},train" for i in range(6)]), holdout=0.4)
+    assert numbers.classes == ("0", "10")
+
+
+def test_a_manifest_as_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [dict(zip(("path", "label", "split"), line.split(","), strict=True)) for line in GOOD]
+    manifest(tmp_path, GOOD)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "list.parquet")
+    assert load(tmp_path / "list.parquet").train.labels.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "options", "message"),
+    [
+        ([*GOOD, "images/9.png,cat,train"], None, {}, "row 8: there is no image"),
+        ([*GOOD, "../secret.png,cat,train"], None, {}, "row 8: the path '../secret.png' is outside"),
+        ([*GOOD, "images/1.png,bird,test"], None, {}, "a label that the training images lack: bird"),
+        ([*GOOD, "images/1.png,cat,exam"], None, {}, "row 8: the split 'exam' is not known"),
+        ([*GOOD, "images/1.png,,train"], None, {}, "row 8: the label is empty"),
+        ([*GOOD, "list.csv,cat,train"], None, {}, "row 8: list.csv is no image file"),
+        (GOOD, "file,label,split", {}, "has no column 'path'"),
+        (GOOD, None, {"group": "patient"}, "has no column 'patient'"),
+        ([line.replace("dog", "cat") for line in GOOD], None, {}, "one class only"),
+        ([line.replace("train", "test") for line in GOOD], None, {}, "lists no training image"),
+        ([f"{line},one" for line in GOOD], "path,label,split,who", {"group": "who"}, "is in both"),
+    ],
+)
+def test_bad_manifests(lines: list[str], header: str | None, options: dict, message: str, tmp_path: Path) -> None:
+    path = manifest(tmp_path, lines, header or "path,label,split")
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        load(path, **options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(0.0, [90, 9, 1]), (1.0, [34, 33, 33]), (0.5, [70, 22, 8])])
+def test_balance(balance: float, expected: list[int]) -> None:
+    """Class c is drawn n_c^(1 - b) / sum n^(1 - b) of the time, and its images equally often."""
+    labels = np.repeat([0, 1, 2], [90, 9, 1])
+    plan = BatchPlan(labels, 10, 0, DataNeeds(), World(), balance=balance)
+    anchors, _ = plan.epoch(4)
+    counts = np.bincount(labels[anchors.ravel()], minlength=3)
+    shares = np.array([90, 9, 1.0]) ** (1 - balance)
+    assert np.abs(counts - 100 * shares / shares.sum()).max() < 1
+    assert counts.tolist() == expected
+    often = np.bincount(anchors.ravel(), minlength=100)
+    for label in range(3):
+        assert np.ptp(often[labels == label]) <= 1
+    assert np.array_equal(anchors, plan.epoch(4)[0])
+    halves = [
+        BatchPlan(labels, 10, 0, DataNeeds(), World(rank, 2), balance=balance).epoch(4)[0] for rank in range(2)
+    ]
+    assert np.array_equal(np.concatenate(halves, axis=1), anchors)

@@ -1,0 +1,37 @@
+"""Every setting is explained, in --help and on its page, from one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mixskd.config import known_keys
+from mixskd.settings import GROUPS, help_text, page, settings_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_setting_has_a_meaning() -> None:
+    settings = [setting for group in GROUPS for setting in settings_of(group)]
+    assert {setting.key for setting in settings} == set(known_keys()) - {"method.name"}
+    for setting in settings:
+        assert setting.meaning.endswith("."), setting.key
+        assert setting.flag in help_text()
+
+
+def test_the_page_is_made_from_the_code() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page(), "python -m mixskd.settings > it"
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "default"),
+    [
+        ("optim.lr", "number", "0.1"), ("optim.milestones", "list of whole number", "105,155"),
+        ("data.root", "text or none", "none"), ("run.progress", "true or false", "true"),
+    ],
+)  # fmt: skip
+def test_types_and_defaults_in_words(key: str, kind: str, default: str) -> None:
+    (setting,) = (setting for setting in settings_of(key.split(".")[0]) if setting.key == key)
+    assert setting.type.startswith(kind)
+    assert setting.default in (default, "none")
