@@ -1,10 +1,14 @@
 import platform
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from mixskd.config import RunConfig
+from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, device_name
+from mixskd.precision import choose_device, choose_precision, device_name, why_not_use
+from mixskd.training.engine import choose_engine
 
 CPU = torch.device("cpu")
 
@@ -32,3 +36,61 @@ def test_amx_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(UserError, match="fp16 with loss scaling needs a GPU"):
         choose_precision("fp16", CPU)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    why_not_use.cache_clear()
+    yield
+    why_not_use.cache_clear()
+
+
+class Cards:
+    """``torch.cuda`` with ``count`` GPUs, whose every operation fails by ``error``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 2, error: str | None = None) -> None:
+        self.error, self.current = error, None
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", self.set_device)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+        monkeypatch.setattr(torch, "ones", self.ones)
+
+    def set_device(self, device: torch.device) -> None:
+        self.current = device
+
+    def ones(self, size: int, device: torch.device) -> torch.Tensor:
+        if device.type == "cuda" and self.error:
+            raise RuntimeError(self.error)
+        return torch.full((size,), 1.0)
+
+
+def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = Cards(monkeypatch)
+    assert choose_device("cuda:1") == torch.device("cuda:1") == cards.current
+    with pytest.raises(UserError, match=r"device 'cuda:2' is not there, this machine has 2 GPUs"):
+        choose_device("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"torchrun gives each process its own GPU; use --run\.device cuda"):
+        choose_device("cuda:1")
+    assert choose_device("auto") == torch.device("cuda")
+
+
+def test_a_gpu_for_which_torch_holds_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cards(monkeypatch, error="CUDA error: no kernel image is available for execution on the device\nmore")
+    assert choose_device("auto") == CPU
+    with pytest.raises(
+        UserError, match=r"device 'cuda' does not work: CUDA error: no kernel image .* on the device; use"
+    ):
+        choose_device("cuda")
+    assert any(
+        "the GPU does not work: CUDA error: no kernel image" in x for x in choose_engine(RunConfig(), CPU, World())[1]
+    )
+
+
+def test_other_devices_are_refused_in_one_line() -> None:
+    for name in ("mps", "meta"):
+        with pytest.raises(UserError, match=f"device '{name}' is not supported"):
+            choose_device(name)
+    with pytest.raises(UserError, match="there is no device 'gpu'"):
+        choose_device("gpu")

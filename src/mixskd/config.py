@@ -170,8 +170,7 @@ class RunConfig:
         sync_bn: batch norm over the images of all processes (GPUs only).
         compile: forward and backward by ``torch.compile``: ``auto`` (on GPUs, if the compiler works there), ``always``
             or ``never``.
-        cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on one GPU, but not in fp16), ``always`` or
-            ``never``.
+        cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on GPUs), ``always`` or ``never``.
         deterministic: on GPUs, convolutions and sums that give the same bits in every run, at some cost in speed.
         all_heads: score the classifiers that are used only in training too; the released code reports the maximum
             over them and over epochs, chosen on the test set.

@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class World:
         return int(box.item())
 
     def gather(self, value: Any) -> list[Any]:
-        """The ``value`` (anything that pickles) of every process, in order."""
+        """The ``value`` (anything that pickles) of every process, in order; tensors come on the CPU."""
+        # A tensor on a GPU would be unpickled on that same GPU by every process.
+        value = pytree.tree_map_only(Tensor, lambda x: x.detach().cpu(), value)
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value, group=self.control)
@@ -73,22 +79,49 @@ class World:
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
-    """Join the processes that ``torchrun`` started (``RANK``, ``WORLD_SIZE``), if it did; leave them at the end."""
+    """Join the processes that ``torchrun`` started (``RANK``, ``WORLD_SIZE``), if it did; leave them at the end.
+
+    A UserError of a process other than the first is marked with its rank, unless the first one fails for the same
+    reason. Raises UserError where there are more processes than GPUs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
     cuda = torch.cuda.is_available() and not device.startswith("cpu")
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= gpus:
+            error = UserError(f"each process needs its own GPU, and this machine has {gpus}; start {gpus} per host")
+            error.rank = int(os.environ["RANK"]) if local == gpus else None  # one of them says it
+            raise error
+        torch.cuda.set_device(local)
     # After a restart the agent's store still holds the addresses of the processes that died: keep the attempts apart.
     store, rank, size = next(iter(dist.rendezvous("env://")))
     store = dist.PrefixStore(f"attempt{restarts()}", store)
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size, dist.new_group(backend="gloo"))
+    except UserError as error:
+        if rank == 0:
+            store.set(FAILURE, str(error))
+        elif not _said_by_the_first(store, str(error)):
+            error.rank = rank
+        raise
     finally:
         dist.destroy_process_group()
+
+
+FAILURE = "the first process's error"
+
+
+def _said_by_the_first(store: dist.Store, line: str) -> bool:
+    """Whether the first process fails with the same ``line``; it is given two seconds to do so."""
+    try:
+        store.wait([FAILURE], timedelta(seconds=2))
+    except dist.DistError:
+        return False
+    return store.get(FAILURE).decode() == line
 
 
 def gather_batch(x: Tensor) -> Tensor:

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Bad input. The command line prints it on stderr and exits with code 2, without a traceback."""
+    """Bad input. The command line prints it on stderr and exits with code 2, without a traceback.
+
+    ``rank`` is that of the process that it happened to, where the first of several processes does not say it.
+    """
+
+    rank: int | None = None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -48,7 +53,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def exit_code(act: Callable[[], int | None]) -> int:
     """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for a
     place that this user may not use; 130 after Ctrl-C; 141 if the reader of the output has gone (``| head``). Of
-    several processes the first says the line.
+    several processes the first says the line; another one adds its rank to what happened to it alone.
     """
     try:
         code = act() or 0
@@ -59,8 +64,10 @@ def exit_code(act: Callable[[], int | None]) -> int:
         return 128 + signal.SIGPIPE
     except (UserError, PermissionError) as error:
         line = f"no permission to use {error.filename or error}" if isinstance(error, PermissionError) else str(error)
-        if os.environ.get("RANK", "0") == "0":
-            print(f"mixskd: error: {' '.join(line.split())}", file=sys.stderr)
+        rank = error.rank if isinstance(error, UserError) else None
+        if rank is not None or os.environ.get("RANK", "0") == "0":
+            where = "" if rank is None else f" in process {rank}"
+            print(f"mixskd: error{where}: {' '.join(line.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -15,6 +15,7 @@ from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.pretrained import PUBLISHED, published_normalisation
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.data.device_loader import DeviceLoader
 from mixskd.deploy.model_file import load_model
 from mixskd.distributed import World
 from mixskd.errors import UserError
@@ -103,6 +104,8 @@ def build_parts(
             raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
         method = with_sync_bn(method)
     loader = make_train_loader(data, experiment.data, run.batch_size, device, run.seed, method.needs, world)
+    if isinstance(loader, DeviceLoader):
+        loader.deferred = engine.cuda_graphs
     score_loaders = {
         split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
         for split in data.splits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,8 +42,17 @@ def take(extra: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """``images`` ``B x C x H x W`` (fp32, normalised, channels last), ``labels`` ``B``, and what else was asked for."""
+    """``images`` ``B x C x H x W`` (fp32, normalised, channels last), ``labels`` ``B``, and what else was asked for.
+
+    With ``prepare`` they are what it makes such a batch from, so that a recorded step can hold that work too;
+    ``labels`` has ``B`` entries all the same.
+    """
 
     images: Tensor
     labels: Tensor
     extra: dict[str, Tensor]
+    prepare: Callable[[Batch], Batch] | None = None
+
+    def prepared(self) -> Batch:
+        """The batch as a method takes it."""
+        return self if self.prepare is None else self.prepare(self)

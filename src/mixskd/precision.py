@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import platform
 
 import torch
@@ -17,15 +19,42 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device, else the CPU. Raises UserError if the device named does not exist."""
+    """``auto`` is the current CUDA device if it works, else the CPU; a GPU becomes the process's current device.
+
+    Raises UserError for a device that is not there or does not work, for one that is neither a CPU nor an NVIDIA or AMD
+    GPU, and for an index under ``torchrun``, which gives each process its own GPU.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = torch.device("cuda")
+        return gpu if torch.cuda.is_available() and why_not_use(gpu) is None else torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device {name!r} is not there; use cpu, cuda, cuda:N, or auto") from None
+    except RuntimeError:
+        raise UserError(f"there is no device {name!r}; use cpu, cuda, cuda:N, or auto") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported, as some methods need float64 there; use cpu, cuda, or auto")
+    if device.type == "cuda" and device.index is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(f"torchrun gives each process its own GPU; use --run.device cuda in place of {name}")
+        if not device.index < torch.cuda.device_count():
+            raise UserError(f"device {name!r} is not there, this machine has {torch.cuda.device_count()} GPUs")
+        torch.cuda.set_device(device)
+    if reason := why_not_use(device):
+        raise UserError(f"device {name!r} does not work: {reason}; use cpu or auto")
     return device
+
+
+@functools.cache
+def why_not_use(device: torch.device) -> str | None:
+    """Why ``device`` does not work, found by adding numbers on it; None if it does.
+
+    A GPU may be there for which this torch holds no code, or no memory may be left on it.
+    """
+    try:
+        works = torch.ones(8, device=device).sum().item() == 8
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None if works else "it adds numbers wrongly"
 
 
 def device_name(device: torch.device) -> str:

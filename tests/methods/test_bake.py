@@ -73,3 +73,17 @@ def test_bake() -> None:
     assert (method.needs.partners, method.needs.distinct_partners) == (2, True)
     out = check(method, reference, images, labels, partners=partners)
     assert out["output"].shape == (4, 5)
+
+
+@pytest.mark.parametrize("omega", [0.0, 0.1, 0.5, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 3e-7)])
+def test_no_solver_is_needed(omega: float, dtype: torch.dtype, error: float) -> None:
+    """Equal to torch's solve, however the images resemble each other; rounding grows as the system's condition does."""
+    error /= 1 if dtype == torch.float64 else 1 - omega
+    for spread in (1e-3, 1.0):
+        e = 1 + spread * torch.randn(32, 8, dtype=torch.float64)
+        p = torch.randn(32, 10, dtype=torch.float64).softmax(1)
+        a = torch.nn.functional.normalize(e, dim=1)
+        a = (a @ a.t() - 1e9 * torch.eye(32, dtype=torch.float64)).softmax(1)
+        solved = (1 - omega) * torch.linalg.solve(torch.eye(32, dtype=torch.float64) - omega * a, p)
+        assert (propagate(p.to(dtype), e.to(dtype), omega) - solved).abs().max() < error

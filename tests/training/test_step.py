@@ -183,7 +183,7 @@ def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, har
     engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
     assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=True)
     assert [note.partition(":")[0] for note in notes] == ([] if hardware else ["bf16 is emulated"])
-    with pytest.raises(UserError, match=r"run\.cuda_graphs needs one GPU"):
+    with pytest.raises(UserError, match=r"run\.cuda_graphs needs GPUs"):
         choose_engine(RunConfig(cuda_graphs="always"), CPU, World())
     with pytest.raises(UserError, match=r"run\.compile must be auto, always or never, not 'on'"):
         RunConfig(compile="on")

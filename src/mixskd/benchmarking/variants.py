@@ -43,7 +43,9 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
     if default.channels_last:
         variants["without_channels_last"] = but("default in contiguous layout", channels_last=False)
     if default.fused:
-        variants["without_fused"] = but("default with the unfused optimizer", fused=False)
+        variants["without_fused"] = but(
+            "default with the unfused optimizer, which no CUDA graph can hold", fused=False, cuda_graphs=False
+        )
     if default.small_maps:
         variants["without_small_maps"] = but("default with the library's weight gradient", small_maps=False)
     if default.compile:

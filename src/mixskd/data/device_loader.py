@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.distributed import World
 from mixskd.needs import Batch
+
+# ``uniform(numbers, images)``: so many draws in [0, 1) for each image, ``numbers x images``.
+Uniform = Callable[[int, int], Tensor]
 
 
 class Augment:
@@ -36,6 +39,9 @@ class DeviceLoader:
     Args:
         policy: a name in BATCH_POLICIES, or ``none``.
         pad: pixels of black border before a random crop of the images' own size (He et al., 2016).
+
+    With ``deferred`` set, a batch is given as indices and random numbers that it prepares itself, so that a recorded
+    step holds that work too. The images are the same.
     """
 
     def __init__(
@@ -46,34 +52,63 @@ class DeviceLoader:
         self.pad = data.image_size // 8 if pad is None else pad
         self.normalise = Normalise(data, device)
         self.policy = BATCH_POLICIES.get(policy)
+        self.deferred = False
+        self.draws: list[tuple[int, int]] = []  # numbers and images of each draw of a batch
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.plan)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from step ``start`` on."""
-        needs = self.plan.needs
+        """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
         anchors, partners = (torch.from_numpy(part).to(self.device) for part in self.plan.epoch(epoch))
         for step in range(start, len(self)):
             augment = Augment(self.plan, self.device, epoch, step)
-            index = anchors[step]
-            views = [self.load(index, augment) for _ in range(needs.views)]
-            extra: dict[str, Tensor] = {}
-            if needs.views > 1:
-                extra["views"] = torch.stack(views[1:], dim=1)
-            if needs.partners:
-                extra["partners"] = self.load(partners[step].flatten(), augment).unflatten(0, (len(index), -1))
-            if needs.indices:
-                extra["indices"] = index
-            yield Batch(views[0], self.labels[index], extra)
+            others = partners[step].flatten() if self.plan.needs.partners else None
+            if self.deferred:
+                yield self._defer(anchors[step], others, augment)
+            else:
+                yield self._make(anchors[step], others, augment.uniform)
 
-    def load(self, index: Tensor, augment: Augment) -> Tensor:
+    def _make(self, index: Tensor, partners: Tensor | None, uniform: Uniform) -> Batch:
+        """The batch of the images of ``index`` (``B``) and of ``partners`` (``B * partners``)."""
+        needs = self.plan.needs
+        views = [self.load(index, uniform) for _ in range(needs.views)]
+        extra: dict[str, Tensor] = {}
+        if needs.views > 1:
+            extra["views"] = torch.stack(views[1:], dim=1)
+        if partners is not None:
+            extra["partners"] = self.load(partners, uniform).unflatten(0, (len(index), -1))
+        if needs.indices:
+            extra["indices"] = index
+        return Batch(views[0], self.labels[index], extra)
+
+    def _defer(self, index: Tensor, partners: Tensor | None, augment: Augment) -> Batch:
+        """Indices and random numbers, and :meth:`prepare` to make the batch of them."""
+        if not self.draws:  # what a batch asks for, found by making one
+            self._make(index, partners, self._note_draw)
+        extra = {f"draw{i}": augment.uniform(*shape) for i, shape in enumerate(self.draws)}
+        if partners is not None:
+            extra["partners"] = partners
+        return Batch(index, index, extra, self.prepare)
+
+    def _note_draw(self, numbers: int, images: int) -> Tensor:
+        self.draws.append((numbers, images))
+        return torch.full((numbers, images), 0.5, device=self.device)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
+        extra = dict(batch.extra)
+        draws = iter([extra.pop(f"draw{i}") for i in range(len(self.draws))])
+        made = self._make(batch.images, extra.pop("partners", None), lambda _numbers, _images: next(draws))
+        return made._replace(extra={**extra, **made.extra})
+
+    def load(self, index: Tensor, uniform: Uniform) -> Tensor:
         """The images of ``index``, augmented and normalised."""
         count = len(index)
-        images = self.normalise(self.crop_and_flip(self.images[index], augment.uniform(3, count)))
+        images = self.normalise(self.crop_and_flip(self.images[index], uniform(3, count)))
         if self.policy is not None:
-            images = self.policy(images, lambda numbers: augment.uniform(numbers, count), self.normalise.mean)
+            images = self.policy(images, lambda numbers: uniform(numbers, count), self.normalise.mean)
         return images
 
     def crop_and_flip(self, images: Tensor, uniform: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -13,7 +14,7 @@ def ahead(batches: Iterable[dict[str, Tensor]], device: torch.device) -> Iterato
     if device.type != "cuda":
         yield from batches
         return
-    stream, waiting = torch.cuda.Stream(), None
+    stream, waiting = side_stream(device), None
     for batch in batches:
         with torch.cuda.stream(stream):
             sent = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
@@ -23,6 +24,12 @@ def ahead(batches: Iterable[dict[str, Tensor]], device: torch.device) -> Iterato
         waiting = (sent, arrived)
     if waiting is not None:
         yield _received(*waiting)
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream on which batches travel to ``device``: memory that was freed on it is used again by it alone."""
+    return torch.cuda.Stream(device)
 
 
 def _received(batch: dict[str, Tensor], arrived: torch.cuda.Event) -> dict[str, Tensor]:

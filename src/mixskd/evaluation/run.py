@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mixskd.config import DataConfig, from_dict, read_yaml
 from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.data.bundle import SPLITS
@@ -16,6 +14,7 @@ from mixskd.data.sources.folder import split_folders
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.scoring import score
+from mixskd.precision import choose_device
 from mixskd.tasks import Classification
 
 
@@ -32,7 +31,7 @@ def evaluate(
     model = load_model(path)
     bundle, config = evaluation_data(Path(path), model, data, split)
     name = chosen_split(bundle, split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
     scores = score(model.to(device), loader, Classification(len(model.classes)), device)
     return {**scores, "images": len(bundle.splits[name]), "split": "all" if is_whole(bundle) else name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,16 @@ def propagate(probabilities: Tensor, features: Tensor, omega: float) -> Tensor:
     """Q = (1 - omega) (I - omega A)^-1 P of predictions P (``B x N``) by the similarity of features (``B x D``)."""
     e = F.normalize(features, dim=1)
     identity = torch.eye(len(e), dtype=e.dtype, device=e.device)
-    affinity = (e @ e.t() - 1e9 * identity).softmax(1)
-    solution, _ = torch.linalg.solve_ex(identity - omega * affinity, probabilities)  # without reading back its success
-    return (1 - omega) * solution
+    power = omega * (e @ e.t() - 1e9 * identity).softmax(1)
+    # (I - M)^-1 = (I + M) (I + M^2) (I + M^4) ..., for M = omega A. A's rows sum to 1, so what n factors leave out is
+    # at most omega^(2^n). A solver would ask for memory of its own and check its success, which no CUDA graph allows.
+    ensemble = (1 - omega) * probabilities
+    for factor in range(factors(omega)):
+        power = power @ power if factor else power
+        ensemble = ensemble + power @ ensemble
+    return ensemble
+
+
+def factors(omega: float, error: float = 1e-12) -> int:
+    """How many factors (I + M^(2^i)) leave out at most ``error`` of a probability."""
+    return math.ceil(math.log2(max(math.log(error) / math.log(omega), 1))) if omega > 0 else 0

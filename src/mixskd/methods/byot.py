@@ -46,8 +46,8 @@ class BYOT(BranchedMethod):
         c, pooled = self.config, self.pooled(images)
         *shallow, deepest = self.logits(pooled)
         cls = total(cross_entropy(z, labels) for z in (*shallow, deepest))
-        logit = total(kl_divergence(z, deepest, c.temperature) for z in shallow)
+        logit = total((kl_divergence(z, deepest, c.temperature) for z in shallow), images)
         target = full_precision(pooled[-1]).detach()
-        feature = total((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1])
+        feature = total(((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1]), images)
         loss = (1 - c.alpha) * cls + c.alpha * logit + c.beta * feature
         return {"loss": loss, "output": deepest, "cls": cls, "logit": logit, "feature": feature}

@@ -25,5 +25,6 @@ class DeepSupervision(BranchedMethod):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         *branches, logits = self.logits(self.pooled(images))
-        backbone, auxiliary = cross_entropy(logits, labels), total(cross_entropy(z, labels) for z in branches)
+        backbone = cross_entropy(logits, labels)
+        auxiliary = total((cross_entropy(z, labels) for z in branches), images)
         return {"loss": backbone + auxiliary, "output": logits, "backbone": backbone, "auxiliary": auxiliary}

@@ -40,5 +40,5 @@ class DKS(BranchedMethod):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.logits(self.pooled(images))
         cls = total(cross_entropy(z, labels) for z in logits)
-        synergy = total(kl_divergence(a, b, self.config.temperature) for a, b in permutations(logits, 2))
+        synergy = total((kl_divergence(a, b, self.config.temperature) for a, b in permutations(logits, 2)), images)
         return {"loss": cls + self.config.weight * synergy, "output": logits[-1], "cls": cls, "synergy": synergy}

@@ -185,7 +185,8 @@ class MixSKD(Method):
             if self.discriminators is not None:  # Eq. 8
                 terms["discriminator"] = (c.gamma, self._discriminate(self.discriminators, pooled_i, pooled_m))
             if c.mu > 0 and c.branch_logit and self.branches is not None:  # Eq. 10
-                terms["branch_logit"] = (c.mu, total(map(self._mutual, z_i[:-1], z_m[:-1], z_m[:-1], z_i[:-1])))
+                mutual = map(self._mutual, z_i[:-1], z_m[:-1], z_m[:-1], z_i[:-1])
+                terms["branch_logit"] = (c.mu, total(mutual, images))
             if c.mu > 0 and (c.teacher_cls or c.teacher_logit):
                 h_i, h_m = self._teach(interpolated, pooled_i), self._teach(mixed, pooled_m)
                 if c.teacher_cls:  # Eq. 11

@@ -43,7 +43,7 @@ class SAD(Method):
         for shallow, deep in pairwise(maps):
             size = shallow.shape[-2:]
             distances.append(F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size)))
-        distance = total(distances)
+        distance = total(distances, images)
         return {"loss": cls + self.config.gamma * distance, "output": logits, "cls": cls, "attention": distance}
 
 

@@ -10,7 +10,7 @@ import torch
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, has_bf16
+from mixskd.precision import choose_precision, has_bf16, why_not_use
 from mixskd.training.memory import keep_freed_memory
 
 
@@ -24,7 +24,7 @@ class Engine:
         fused: the optimizer in one kernel.
         small_maps: the weight gradient of :mod:`mixskd.training.convolution` (CPU, bf16).
         compile: the method's forward and backward by ``torch.compile``.
-        cuda_graphs: the whole step replayed as one CUDA graph.
+        cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
     """
 
     precision: str = "fp32"
@@ -44,15 +44,21 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
     if precision == "bf16" and not has_bf16(device):
         notes.append(f"bf16 is emulated: this {device.type} does not multiply it; --run.precision auto takes fp32")
     cuda = device.type == "cuda"
+    if not cuda and run.device == "auto" and torch.cuda.is_available():
+        notes.append(f"the CPU is used, as the GPU does not work: {why_not_use(torch.device('cuda'))}")
+    if cuda and precision == "fp32":
+        notes.append("fp32 convolutions multiply in TF32 (10 bits of mantissa), as torch does by default")
     compiled = run.compile == "always" or (run.compile == "auto" and cuda)
-    if compiled and (reason := why_not_compile(device)):
+    if compiled and (reason := WAITS if run.sync_bn else why_not_compile(device)):
         if run.compile == "always":
             raise UserError(f"run.compile cannot be had: {reason}; leave it at auto")
         compiled = False
         notes.append(f"the step is not compiled: {reason}")
-    graphs = cuda and world.size == 1 and precision != "fp16"
+    if compiled:
+        notes.append("the first step compiles the method, which takes a minute or two")
+    graphs = cuda and not run.sync_bn
     if run.cuda_graphs == "always" and not graphs:
-        raise UserError("run.cuda_graphs needs one GPU, one process and bf16 or fp32; leave it at auto")
+        raise UserError("run.cuda_graphs needs GPUs, and batch norm without run.sync_bn; leave it at auto")
     return Engine(
         precision=precision,
         channels_last=True,
@@ -63,15 +69,29 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
     ), notes
 
 
+# Torch's synchronised norm leaves out processes without images, whose number it reads back.
+WAITS = "with run.sync_bn each batch norm waits for the other processes on the host"
+
+
 def configure_process(device: torch.device, *, deterministic: bool) -> None:
-    """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA)."""
+    """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA).
+
+    fp32 on a GPU: TF32 in convolutions, not in matrix products. These are torch's own defaults, with which the released
+    code ran; they are set here so that nothing else decides them.
+    """
     if device.type == "cpu":
         keep_freed_memory()
-    else:
-        torch.backends.cudnn.benchmark = not deterministic
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+        return
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        from torch._inductor import config as inductor
+
+        if hasattr(inductor, "deterministic"):  # else its choice of kernels by timing may differ from run to run
+            inductor.deterministic = True
 
 
 def why_not_compile(device: torch.device) -> str | None:
@@ -79,5 +99,5 @@ def why_not_compile(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the compiler of this machine lacks
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None

@@ -13,12 +13,19 @@ from torch.utils import _pytree as pytree
 WARM_UP = 3
 
 
+class RecordingError(RuntimeError):
+    """The step could not be recorded. Nothing was executed, so the same step can still be taken from the host."""
+
+
 class GraphedStep:
     """``step`` (of nested tensors of constant shapes, to a dict of tensors) replayed from its fourth call on.
 
     The first three calls run ``step`` itself, beside the main stream as capture needs it. They are real updates, and
     recording executes nothing, so a run takes the same updates with and without graphs. What ``step`` changes (weights,
-    buffers, momentum) it must change in place, and it must not wait for the device.
+    buffers, momentum) it must change in place, and it must not wait for the device. Random numbers follow from the
+    seed of the default generator at each call. The tensors that a call returns are valid until the next one.
+
+    Raises RecordingError if the fourth call cannot be recorded.
     """
 
     def __init__(self, step: Callable[..., dict[str, Tensor]]) -> None:
@@ -30,22 +37,21 @@ class GraphedStep:
 
     def __call__(self, *inputs: Any) -> dict[str, Tensor]:
         if self.calls < WARM_UP:
+            outputs = self._beside(inputs)
             self.calls += 1
-            return self._beside(inputs)
+            return outputs
         leaves, structure = pytree.tree_flatten(inputs)
-        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        tensors = {id(x): x for x in leaves if isinstance(x, Tensor)}  # one that is given twice is copied once
         if self.graph is None:
-            self.inputs = [x.clone() for x in tensors]
-            fixed = iter(self.inputs)
-            self._record(
-                pytree.tree_unflatten([next(fixed) if isinstance(x, Tensor) else x for x in leaves], structure)
-            )
+            fixed = {key: x.clone() for key, x in tensors.items()}
+            self.inputs = [*fixed.values()]
+            self._record(pytree.tree_unflatten([fixed.get(id(x), x) for x in leaves], structure))
         else:
-            for fixed_input, x in zip(self.inputs, tensors, strict=True):
+            for fixed_input, x in zip(self.inputs, tensors.values(), strict=True):
                 fixed_input.copy_(x)
         assert self.graph is not None
         self.graph.replay()
-        return {name: x.clone() for name, x in self.outputs.items()}  # the next replay writes over them
+        return self.outputs
 
     def _beside(self, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         main = torch.cuda.current_stream()
@@ -56,6 +62,23 @@ class GraphedStep:
         return outputs
 
     def _record(self, inputs: Any) -> None:
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
-            self.outputs = self.step(*inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # thread_local: the loader's thread that pins memory, and NCCL's, may go on meanwhile. The outer context
+            # gives the main stream back even where the end of a broken recording raises.
+            with (
+                torch.cuda.stream(self.stream),
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
+                self.outputs = self.step(*inputs)
+        except Exception as error:
+            raise RecordingError(reason(error)) from error
+        self.graph = graph
+
+
+def reason(error: BaseException) -> str:
+    """The first line of the first of the errors that led to ``error``; those at the end of a recording hide it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -17,10 +17,14 @@ class Interrupted(SystemExit):
 
 
 class Interrupt:
-    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one acts as it would have."""
+    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one acts as it would have.
 
-    def __init__(self, world: World) -> None:
+    Several processes agree on a signal at every ``every``-th step only, since for that their hosts wait for each other.
+    """
+
+    def __init__(self, world: World, every: int = 1) -> None:
         self.requested, self.world = 0, world
+        self.every, self.asked = every, 0
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -38,7 +42,10 @@ class Interrupt:
         signal.signal(number, self.previous[number])
 
     def signal(self) -> int:
-        """The signal that came to any process, 0 for none."""
+        """The signal that came to any process, 0 for none. Each process calls it after every step."""
+        self.asked += 1
+        if self.world.size > 1 and self.asked % self.every:
+            return 0
         return self.world.highest(self.requested)
 
     def leave(self, number: int, out: Path) -> NoReturn:

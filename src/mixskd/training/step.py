@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +14,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mixskd.config import OptimConfig
 from mixskd.distributed import World
+from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.needs import Batch
 from mixskd.precision import autocast
+from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
-from mixskd.training.graphs import GraphedStep
+from mixskd.training.graphs import GraphedStep, RecordingError, reason
+
+log = logging.getLogger("mixskd")
 
 
 class TrainStep:
     """Forward, backward and SGD step of ``method`` on one batch, as ``engine`` says, split into ``accumulate`` parts.
 
-    With several processes each calls it with its own part of the batch, and the gradients are averaged over all.
+    With several processes each calls it with its own part of the batch, and the gradients are averaged over all: by
+    DistributedDataParallel in an eager step, which sends them while the backward pass goes on, else by one message
+    after it, which a compiled step and a CUDA graph can hold.
+
+    What cannot be compiled or recorded is carried out without; ``notes`` and the log say why, and no update is lost.
+    Raises UserError where the memory of a GPU is too small.
     """
 
     def __init__(
@@ -39,16 +49,19 @@ class TrainStep:
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self.method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.device, self.engine, self.accumulate = device, engine, accumulate
+        self.world = world or World()
+        self.notes: list[str] = []
+        # A compiler that fails in the middle of the first step may have left new statistics of the batch norms.
+        self.buffers: list[Tensor] | None = None
         if engine.compile:
             self.method.compile(dynamic=False)
+            self.buffers = [x.clone() for x in method.buffers()]
         self.forward: nn.Module = self.method
-        if world is not None and world.size > 1:
-            # static_graph: a term that is switched off leaves parameters without gradient, the same in every step.
-            # Running statistics are not used in training; those of the first process are evaluated and saved.
-            known = inspect.signature(DistributedDataParallel).parameters
-            sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            options: dict[str, Any] = {sync: False, "static_graph": True}
-            self.forward = DistributedDataParallel(self.method, **options)
+        self.flat = self.world.size > 1 and (engine.compile or engine.cuda_graphs)
+        if self.flat:
+            self.world.share([*method.parameters(), *method.buffers()])
+        elif self.world.size > 1:
+            self.forward = _distributed(self.method)
         self.clip_norm = optim.clip_norm
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
@@ -57,35 +70,46 @@ class TrainStep:
             momentum=optim.momentum,
             nesterov=optim.nesterov,
             weight_decay=optim.weight_decay,
-            fused=engine.fused,
+            fused=engine.fused or None,  # None and not False: torch then takes its foreach form on a GPU
         )
         if engine.precision == "fp16" and optim.momentum > 0:
             # A first step that the scaler skips would leave the fused optimizer with unwritten memory for momentum.
             for parameter in self.parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        # On a GPU the rate lies where the kernels read it, so that a recorded step sees each new one.
-        self.rate = torch.full((), optim.lr, device=device) if device.type == "cuda" else None
+        # A recorded step reads the rate from the device. Only the fused optimizer does: others read it back to the
+        # host, once for each parameter.
+        self.rate = torch.full((), optim.lr, device=device) if engine.cuda_graphs and engine.fused else None
         self.convolutions = SmallMapConvolutions() if engine.small_maps else contextlib.nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
         self._choose_update()
 
     def _choose_update(self) -> None:
-        self.update: Callable[..., dict[str, Tensor]] = self._update
+        self.update: Callable[[Batch], dict[str, Tensor]] = self._update
         if self.engine.cuda_graphs:
             self.update = GraphedStep(self._update)
 
     def __call__(self, batch: Batch, lr: float, seed: int) -> dict[str, Tensor]:
-        """Update the weights from ``batch``; the scalar terms, detached.
+        """Update the weights from ``batch``; the scalar terms, detached, valid until the next call.
 
         Every random number of the step follows from ``seed`` alone, so that a run can be resumed at any step.
         """
-        torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = lr if self.rate is None else self.rate.fill_(lr)
-        return self.update([(part, self.method.draw(part.images)) for part in split(batch, self.accumulate)])
+        while True:
+            torch.manual_seed(seed)
+            try:
+                terms = self.update(batch)
+            except Exception as error:
+                self._do_without(error, len(batch.labels))
+            else:
+                self.buffers = None
+                return terms
 
-    def _update(self, parts: list[tuple[Batch, Any]]) -> dict[str, Tensor]:
-        terms = [self._backward(batch, draws) for batch, draws in parts]
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
+        parts = [(part, self.method.draw(part.images)) for part in split(batch.prepared(), self.accumulate)]
+        terms = [self._backward(part, draws) for part, draws in parts]
+        if self.flat:
+            average_gradients(self.parameters, self.world)
         if self.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
@@ -100,6 +124,34 @@ class TrainStep:
         self.scaler.scale(terms["loss"] / self.accumulate).backward()
         return {name: term.detach().float() for name, term in terms.items() if name != "output"}
 
+    def _do_without(self, error: Exception, images: int) -> None:
+        """Leave out what failed by ``error``, so that the step can be taken again; raise where nothing is left out."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(error, RecordingError):
+            self.update = self._update
+            scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
+            scaler.load_state_dict(self.scaler.state_dict())  # it may be in the middle of a step
+            self.scaler = scaler
+            self._note(f"the step is not replayed as a CUDA graph: {error}")
+        elif isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"the memory of {self.device} does not hold a step of {images} images; try a larger "
+                f"--run.accumulate (now {self.accumulate}) or a smaller --run.batch-size"
+            ) from error
+        elif self.buffers is not None and not isinstance(error, UserError):
+            self.method._compiled_call_impl = None
+            with torch.no_grad():
+                for now, before in zip(self.method.buffers(), self.buffers, strict=True):
+                    now.copy_(before)
+            self.buffers = None
+            self._note(f"the step is not compiled: {reason(error)}")
+        else:
+            raise error
+
+    def _note(self, note: str) -> None:
+        self.notes.append(note)
+        log.warning("note: %s", note)
+
     def state_dict(self) -> dict[str, object]:
         """Weights, buffers, momentum and loss scale."""
         return {
@@ -113,7 +165,18 @@ class TrainStep:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.buffers is not None:
+            self.buffers = [x.clone() for x in self.method.buffers()]
         self._choose_update()  # a recorded step would go on with the momentum that was replaced
+
+
+def _distributed(method: Method) -> DistributedDataParallel:
+    # static_graph: a term that is switched off leaves parameters without gradient, the same in every step.
+    # Running statistics are not used in training; those of the first process are evaluated and saved.
+    known = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {sync: False, "static_graph": True}
+    return DistributedDataParallel(method, **options)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

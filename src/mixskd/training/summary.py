@@ -44,7 +44,7 @@ def summarise(
         "best": of(best),
         "epochs": len(position.rows),
         "stopped_early": len(position.rows) < experiment.run.epochs,
-        "notes": parts.notes,
+        "notes": [*parts.notes, *parts.step.notes],
         "updates": position.step,
         "images": position.images,
         "seconds": round(position.seconds, 1),

@@ -47,7 +47,7 @@ class Trainer:
         try:
             for listener in self.listeners:
                 listener.start(self._info())
-            with Interrupt(self.world) as interrupt:
+            with Interrupt(self.world, run.log_every) as interrupt:
                 for epoch in range(len(self.position.rows), run.epochs):
                     if self.selection.exhausted(self.position.rows):
                         break

@@ -69,7 +69,7 @@ def reverse_gradient(x: Tensor) -> Tensor:
     return 2 * x.detach() - x
 
 
-def total(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of ``terms``, 0 for none."""
+def total(terms: Iterable[Tensor], like: Tensor | None = None) -> Tensor:
+    """The sum of ``terms``; for none a 0 on the device of ``like``, which a sum that may be empty needs."""
     terms = list(terms)
-    return torch.stack(terms).sum() if terms else torch.zeros(())
+    return torch.stack(terms).sum() if terms else torch.zeros((), device=None if like is None else like.device)

@@ -1,0 +1,38 @@
+"""The gradients of all processes averaged by one message, which a CUDA graph can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mixskd.distributed import World
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace each gradient by its mean over all processes, by one all-reduce for each type of number.
+
+    The same parameters must have a gradient in every process. Nothing is read back to the host.
+    """
+    gradients: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for same in gradients.values():
+        flat = same[0].new_empty(sum(x.numel() for x in same))
+        parts = [
+            part.as_strided(x.shape, x.stride(), part.storage_offset()) if _dense(x) else part.view(x.shape)
+            for part, x in zip(flat.split([x.numel() for x in same]), same, strict=True)
+        ]
+        torch._foreach_copy_(parts, same)
+        flat /= world.size
+        dist.all_reduce(flat)
+        torch._foreach_copy_(same, parts)
+
+
+def _dense(x: Tensor) -> bool:
+    """Whether a piece of memory of as many numbers can hold ``x`` in its own layout, so that a copy is a plain one."""
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))

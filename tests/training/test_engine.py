@@ -1,0 +1,94 @@
+"""What is chosen for a GPU, and what is set once in a process, on stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+
+from mixskd.benchmarking.variants import variants_of
+from mixskd.config import RunConfig
+from mixskd.data import prefetch
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.training import engine as engines
+from mixskd.training.engine import Engine, choose_engine, configure_process
+from mixskd.training.interrupt import Interrupt
+
+GPU = torch.device("cuda")
+DEFAULT = Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True)
+
+
+@pytest.fixture(autouse=True)
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    monkeypatch.setattr(engines, "why_not_compile", lambda _device: None)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_gpus_replay_the_compiled_step(precision: str, size: int) -> None:
+    engine, notes = choose_engine(RunConfig(precision=precision), GPU, World(0, size))
+    assert engine == Engine(precision, channels_last=True, fused=True, compile=True, cuda_graphs=True)
+    assert notes == ["the first step compiles the method, which takes a minute or two"]
+
+
+def test_synchronised_norms_are_neither_compiled_nor_recorded() -> None:
+    engine, notes = choose_engine(RunConfig(sync_bn=True), GPU, World(0, 2))
+    assert engine == Engine("bf16", channels_last=True, fused=True)
+    assert notes == [f"the step is not compiled: {engines.WAITS}"]
+    for words in ({"compile": "always"}, {"cuda_graphs": "always"}):
+        with pytest.raises(UserError, match=r"run\.(compile cannot be had|cuda_graphs needs GPUs)"):
+            choose_engine(RunConfig(sync_bn=True, **words), GPU, World(0, 2))
+
+
+def test_no_variant_records_an_optimizer_that_is_not_fused() -> None:
+    variants = variants_of(DEFAULT, "cuda")
+    assert not variants["without_fused"].engine.fused
+    for name, variant in variants.items():
+        assert variant.engine.fused or not variant.engine.cuda_graphs, name
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = before
+    torch.use_deterministic_algorithms(False)
+    inductor.deterministic = False
+
+
+@pytest.mark.usefixtures("_restored")
+def test_tf32_and_determinism_are_set_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = False, True
+    configure_process(GPU, deterministic=False)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, False)
+    assert (torch.backends.cudnn.benchmark, inductor.deterministic) == (True, False)
+    configure_process(GPU, deterministic=True)
+    assert (torch.backends.cudnn.benchmark, inductor.deterministic) == (False, True)
+    assert torch.are_deterministic_algorithms_enabled()
+    _, notes = choose_engine(RunConfig(precision="fp32", compile="never"), GPU, World())
+    assert notes == ["fp32 convolutions multiply in TF32 (10 bits of mantissa), as torch does by default"]
+
+
+def test_one_side_stream_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.device] = []
+    prefetch.side_stream.cache_clear()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or len(made))
+    for _epoch in range(3):
+        assert list(prefetch.ahead([], GPU)) == []
+    assert made == [GPU]
+    prefetch.side_stream.cache_clear()
+
+
+def test_processes_agree_on_a_signal_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(World, "highest", lambda _self, number: asked.append(number) or number)
+    several, alone = Interrupt(World(0, 2), every=5), Interrupt(World(), every=5)
+    several.requested = alone.requested = 15
+    assert [several.signal() for _ in range(10)] == [0, 0, 0, 0, 15] * 2
+    assert asked == [15, 15]
+    assert alone.signal() == 15

@@ -1,0 +1,176 @@
+"""A recorded step on stubs of torch.cuda: the same updates, few launches, and what happens where recording fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mixskd.config import OptimConfig
+from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.device_loader import DeviceLoader
+from mixskd.data.plan import BatchPlan
+from mixskd.data.preprocess import Preprocess
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.methods.base import Method
+from mixskd.training.engine import Engine
+from mixskd.training.step import TrainStep
+from mixskd.training.tally import Tally
+from tests.conftest import make_toy
+from tests.methods.support import make
+from tests.training import cuda_stub
+from tests.training.test_step import HostWaits
+
+CPU = torch.device("cpu")
+GRAPHS = Engine(fused=True, cuda_graphs=True)
+VIEWS = ("_unsafe_view", "as_strided", "detach", "expand", "permute", "select", "slice", "split", "t", "transpose",
+         "unbind", "unsqueeze", "view", "alias", "empty", "new_empty", "empty_like", "resize_")  # fmt: skip
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a GPU would be sent outside of a replay: all but views and memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if not cuda_stub.within and name not in VIEWS:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def make_loader(method: Method, policy: str = "none") -> DeviceLoader:
+    generator = np.random.default_rng(0)
+    images = ImageSet(generator.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8), np.arange(20) % 5)
+    data = DataBundle({"train": images}, tuple("abcde"), Preprocess(8))
+    return DeviceLoader(data, BatchPlan(images.labels, 4, 0, method.needs, World()), CPU, policy)
+
+
+def run(name: str, engine: Engine, accumulate: int = 1, policy: str = "none", epochs: int = 2) -> tuple[Any, ...]:
+    torch.manual_seed(0)
+    method = make(name, make_toy().float(), 20)
+    loader, step, tally = make_loader(method, policy), None, Tally()
+    loader.deferred = engine.cuda_graphs
+    step = TrainStep(method, OptimConfig(lr=0.05, clip_norm=1.0), CPU, engine, accumulate)
+    counts, number = [], 0
+    for epoch in range(epochs):
+        batches = iter(loader.epoch(epoch))
+        for _ in range(len(loader)):
+            with Launches() as launches:
+                batch = next(batches)
+                if method.needs.progress:
+                    batch = batch._replace(extra={**batch.extra, "progress": torch.full((), 0.5)})
+                tally.add(step(batch, 0.05 / (number + 1), seed=number), number)
+            counts.append(launches.names)
+            number += 1
+    return method, step, tally, counts
+
+
+@pytest.mark.parametrize(("name", "policy"), [("mixskd", "random_erasing"), ("ddgsd", "none"), ("bake", "cutout")])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_recorded_step_takes_the_same_updates(
+    name: str, policy: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading, draws and all: to the bit on this stub, where a replay runs the same kernels."""
+    plain, _, plain_tally, _ = run(name, Engine(fused=True), accumulate, policy)
+    cuda_stub.install(monkeypatch)
+    graphed, step, tally, _ = run(name, GRAPHS, accumulate, policy)
+    assert step.update.graph.replays == 7
+    assert step.notes == []
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, graphed.state_dict()[key]), key
+    assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}
+
+
+def test_at_most_eight_launches_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading, drawing, the rate, the replay with its two fills of the generator's state, and the sums."""
+    cuda_stub.install(monkeypatch)
+    *_, counts = run("mixskd", GRAPHS)
+    for names in counts[6:]:  # the first step of an epoch also brings its order to the device
+        assert len(names) + 3 <= 8, names
+
+
+def test_an_eager_step_launches_many() -> None:
+    *_, counts = run("mixskd", Engine(fused=True), epochs=1)
+    assert len(counts[-1]) > 300, "the counter sees what it should count"
+
+
+def test_recording_leaves_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader's thread pins memory meanwhile, which the usual mode forbids."""
+    cuda_stub.install(monkeypatch)
+    run("baseline", GRAPHS, epochs=1)
+    assert cuda_stub.Graph.modes == ["thread_local"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_recording_that_fails_loses_no_update(
+    precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, *_ = run("mixskd", Engine(precision, fused=True))
+    cuda_stub.install(monkeypatch)
+    broken = RuntimeError("operation failed due to a previous error during capture")
+    broken.__context__ = RuntimeError("not permitted when stream is capturing\nmore")
+    monkeypatch.setattr(cuda_stub.Graph, "fails", broken)
+    method, step, *_ = run("mixskd", Engine(precision, fused=True, cuda_graphs=True))
+    reason = "the step is not replayed as a CUDA graph: RuntimeError: not permitted when stream is capturing"
+    assert step.notes == [reason]
+    assert reason in caplog.text
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, method.state_dict()[key]), key
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: Any, *_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ...")
+
+    monkeypatch.setattr(TrainStep, "_backward", too_much)
+    with pytest.raises(UserError, match=r"does not hold a step of 4 images; try a larger --run\.accumulate \(now 2\)"):
+        run("baseline", Engine(), accumulate=2)
+
+
+def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails after the forward pass, which has moved the statistics of the batch norms."""
+    plain, *_ = run("mixskd", Engine(fused=True))
+
+    def compile_badly(self: Method, **_: Any) -> None:
+        def call(*args: Any, **kwargs: Any) -> None:
+            self.forward(*args, **kwargs)
+            raise RuntimeError("no triton for this GPU\nmore")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(Method, "compile", compile_badly)
+    method, step, *_ = run("mixskd", Engine(fused=True, compile=True))
+    assert step.notes == ["the step is not compiled: RuntimeError: no triton for this GPU"]
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, method.state_dict()[key]), key
+
+
+def test_an_error_of_the_method_is_not_hidden() -> None:
+    step = TrainStep(make("bake", make_toy().float(), 20), OptimConfig(), CPU, Engine(fused=True))
+    batch = next(iter(make_loader(make("baseline", make_toy().float())).epoch(0)))
+    with pytest.raises(UserError, match="this method needs partners"):
+        step(batch, 0.1, seed=0)
+
+
+def test_the_rate_is_on_the_device_only_where_kernels_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unfused optimizer would read it back for each parameter; it gets torch's foreach form on a GPU."""
+    cuda_stub.install(monkeypatch)
+    _, step, *_ = run("baseline", Engine(), epochs=1)
+    assert step.rate is None
+    assert step.optimizer.defaults["fused"] is step.optimizer.defaults["foreach"] is None
+    method, step, *_ = run("baseline", GRAPHS, epochs=1)
+    assert step.rate is step.optimizer.param_groups[0]["lr"]
+    unfused = torch.optim.SGD(method.parameters(), lr=torch.tensor(0.1), momentum=0.9)
+    for parameter in method.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer, reads in ((step.optimizer, False), (unfused, True)):
+        with HostWaits() as waits:
+            optimizer.step()
+        assert ("_local_scalar_dense" in waits.seen) == reads
