@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mixskd.config import DataConfig
+from mixskd.data import ImageSet, load_data, make_test_loader
 from mixskd.distributed import FAILURE, World, _said_by_the_first, join
 from mixskd.errors import UserError, exit_code
+from mixskd.evaluation.scoring import score
+from mixskd.tasks import Classification
+from tests.conftest import make_toy
+from tests.methods.support import make
 
 
 def test_tensors_are_gathered_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +78,26 @@ def test_whether_the_first_process_says_it() -> None:
     threading.Timer(0.1, lambda: store.set(FAILURE, "a line")).start()
     assert _said_by_the_first(store, "a line")
     assert not _said_by_the_first(store, "another")
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_more_processes_than_images_to_score(files: bool, npz: Path, tmp_path: Path) -> None:
+    """The last of eight processes has none of six images; it must still take part in the sums."""
+    data = load_data(DataConfig(source=str(npz)))
+    if files:
+        split = data.splits["test"]
+        paths = [tmp_path / f"{i}.png" for i in range(len(split))]
+        for path, pixels in zip(paths, split.images, strict=True):
+            Image.fromarray(pixels).save(path)
+        data = dataclasses.replace(data, splits={**data.splits, "test": ImageSet(paths, split.labels)})
+    model, task, device = make_toy(classes=3).float(), Classification(3), torch.device("cpu")
+    counts = []
+    for rank in range(8):
+        loader = make_test_loader(data, device, workers=0, world=World(rank, 8))
+        batches = list(loader)
+        counts.append(sum(len(labels) for _, labels in batches))
+        assert batches[0][0].shape[1:] == (3, 8, 8)
+        named: dict[str, torch.Tensor] = make("baseline", model).heads(batches[0][0])
+        assert named["backbone"].shape == (len(batches[0][1]), 3)
+        assert score(model, loader, task, device).keys() == {"top1", "top5", "loss"}
+    assert counts == [1] * 6 + [0] * 2

@@ -26,6 +26,7 @@ from mixskd.experiment import build_method
 from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
 from mixskd.training.checkpoint import load_checkpoint
+from tests.training.two_processes import IN_ONE_MESSAGE
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -52,7 +53,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     subprocess.run([sys.executable, script, str(tmp_path / "one.pt")], check=True, env=environment)
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
-    assert one.keys() == two.keys() == METHODS.keys()
+    assert one.keys() == two.keys() == {*METHODS, *(name + IN_ONE_MESSAGE for name in ("mixskd", "pskd"))}
     for method, state in one.items():
         assert state.keys() == two[method].keys()
         for name, weights in state.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mixskd.config import OptimConfig
 from mixskd.distributed import World, join
-from mixskd.methods import METHODS
+from mixskd.methods import METHODS, Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.needs import Batch
 from mixskd.training.engine import Engine
@@ -21,8 +21,10 @@ from tests.methods.support import extras, make
 # What relates the images of a batch is by definition within a process: DDGSD's mean features, BAKE's neighbours.
 OPTIONS: dict[str, dict[str, Any]] = {"ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}}
 
+IN_ONE_MESSAGE = ", gradients in one message"
 
-def steps(name: str, world: World) -> dict[str, Tensor]:
+
+def steps(name: str, world: World, engine: Engine) -> dict[str, Tensor]:
     """The state after three steps. Batch norm, as in FRSKD's self-teacher, uses its running statistics."""
     torch.manual_seed(0)
     method = make(name, make_toy_without_norm(), **OPTIONS.get(name, {}))
@@ -32,7 +34,8 @@ def steps(name: str, world: World) -> dict[str, Tensor]:
     images, labels = torch.randn(3, 8, 3, 8, 8), torch.randint(5, (3, 8))
     others = [extras(method.needs, images[i]) for i in range(3)]
     draws = [paired_within_halves(method.draw(images[i]), world) for i in range(3)]
-    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), Engine(), 1, world)
+    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), engine, 1, world)
+    assert step.flat == (engine.compile and world.size > 1)
     for i in range(3):
         part = world.part(8)
         extra = {key: x[part] if x.ndim else x for key, x in others[i].items()}
@@ -53,6 +56,9 @@ def paired_within_halves(draws: Any, world: World) -> Any:
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)  # so exact that a wrong mean shows under the smallest weight of a term
     with join("cpu") as world:
-        states = {name: steps(name, world) for name in METHODS}
+        states = {name: steps(name, world, Engine()) for name in METHODS}
+        # As where the step is compiled or recorded; the compiler itself does not matter here.
+        Method.compile = lambda self, **_: None  # type: ignore[method-assign]
+        states |= {name + IN_ONE_MESSAGE: steps(name, world, Engine(compile=True)) for name in ("mixskd", "pskd")}
         if world.first:
             torch.save(states, sys.argv[1])

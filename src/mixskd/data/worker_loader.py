@@ -139,7 +139,7 @@ class WorkerLoader:
 
 
 class WorkerTestLoader:
-    """Every file of this process's part once, in order; the last batch may be smaller."""
+    """Every file of this process's part once, in order; the last batch may be smaller, and that of no file is empty."""
 
     def __init__(
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
@@ -150,11 +150,16 @@ class WorkerTestLoader:
         items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
         self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
         self.batches = WorkerBatches(images, data, device, workers)
+        size = data.image_size
+        self.none = torch.empty(0, 3, size, size, device=device), torch.empty(0, dtype=torch.long, device=device)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self.items:
+            yield self.none
+            return
         for samples in self.batches.load(self.items):
             yield samples["images"], samples["labels"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,13 +32,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def score(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, float]:
     """The scores of ``task`` for ``model`` on the batches of ``loader``.
 
-    With several processes each gives its own part of the images, and gets the scores of all.
+    With several processes each gives its own part of the images, which may be none, and gets the scores of all.
     """
     metrics = task.metrics().to(device)
     with evaluation_mode(model):
         for images, targets in loader:
-            metrics.update(task.predict(model, on(device, images)), on(device, targets))
-    return task.scores(metrics.compute())
+            if len(targets):
+                metrics.update(task.predict(model, on(device, images)), on(device, targets))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was called before the ``update``")  # a process without images
+        return task.scores(metrics.compute())
 
 
 @torch.inference_mode()
