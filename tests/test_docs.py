@@ -18,8 +18,9 @@ import yaml
 
 from mixskd.backbones import BACKBONES, build_backbone
 from mixskd.cli import build_parser, main, split_dotted
-from mixskd.config import convert
+from mixskd.config import convert, nest
 from mixskd.data.policies import POLICIES
+from mixskd.evaluation.session import choose_suites
 from mixskd.methods import METHODS, Method
 from tests.conftest import make_toy
 
@@ -106,8 +107,11 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert main([*(word for word in words if word != "--resume"), DRY[words[0]]]) == 0
     else:
         rest, dotted = split_dotted(words)
-        build_parser().parse_args(rest)
-        assert not dotted or words[0] == "benchmark"
+        arguments = build_parser().parse_args(rest)
+        if words[0] == "evaluate" and arguments.suite:
+            choose_suites(arguments.suite, nest(dotted), len(arguments.runs))
+        else:
+            assert not dotted or words[0] == "benchmark"
 
 
 def test_the_example_of_a_new_method_teaches_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
