@@ -12,7 +12,8 @@ from torch import nn
 
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.pretrained import PUBLISHED, published_normalisation
+from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.device_loader import DeviceLoader
@@ -136,7 +137,7 @@ def build_method(
     ``load`` reads a trained classifier that the method names. Raises UserError for images that are too small, and for
     weights that do not fit.
     """
-    backbone = build_backbone(experiment.backbone, classes)
+    backbone = build_backbone(experiment.backbone, classes, image_size)
     if image_size is not None and image_size < backbone.min_size:
         raise UserError(
             f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {image_size}; "
@@ -153,8 +154,8 @@ def expected_normalisation(experiment: Experiment) -> tuple[tuple[float, ...], t
     """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
     if experiment.weights is None:
         return None
-    if experiment.weights == PUBLISHED or experiment.backbone.startswith(PREFIX):
-        return published_normalisation(experiment.backbone)
+    if experiment.weights == PUBLISHED or experiment.backbone.startswith((PREFIX, TORCHVISION)):
+        return normalisation_of(experiment.backbone)
     return None
 
 

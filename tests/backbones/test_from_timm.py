@@ -41,13 +41,9 @@ def test_branches_are_fresh_copies_of_the_stages_after() -> None:
     assert all(p.grad is not None for p in method.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("no_such_model", "timm cannot make"), ("test_vit", "no place for branches"), ("test_convnext", "no place")],
-)
-def test_what_cannot_be_cut_is_refused(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build_backbone(f"timm/{name}", 5)
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(UserError, match="timm cannot make"):
+        build_backbone("timm/no_such_model", 5)
 
 
 def test_it_is_saved_loaded_and_exported(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import mixskd
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
-from mixskd.backbones.pretrained import published_normalisation
+from mixskd.backbones.pretrained import normalisation_of
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
 from mixskd.files import load_tensors
@@ -181,7 +181,7 @@ def test_a_run_from_published_weights_normalises_as_they_expect(
 
     assert normalisation("timm/test_resnet") == (CIFAR_MEAN, CIFAR_STD)
     assert normalisation("timm/test_resnet", weights="pretrained") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert published_normalisation("resnet18") == (IMAGENET_MEAN, IMAGENET_STD)
+    assert normalisation_of("resnet18") == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, timm_backbone
+from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
@@ -25,23 +26,30 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
 }
 
 
-def build_backbone(name: str, num_classes: int, weights: str | None = None) -> StagedBackbone:
-    """A backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME`` for a
-    convolutional model of timm. It is initialised at random, or from ``weights`` as :func:`start_from` reads them.
+def build_backbone(
+    name: str, num_classes: int, image_size: int | None = None, weights: str | None = None
+) -> StagedBackbone:
+    """A backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME`` and
+    ``torchvision/NAME`` for any classifier of these libraries. It is initialised at random, or from ``weights`` as
+    :func:`start_from` reads them.
 
-    Raises UserError for an unknown name, with the nearest one, for a model of timm that cannot be cut into stages, and
-    for weights that do not fit.
+    ``image_size``, in pixels, is for the models that are made for one size; the others take any from ``min_size`` up.
+
+    Raises UserError for an unknown name, with the nearest one, for a model that cannot take images of ``image_size``,
+    and for weights that do not fit.
     """
     load_plugins()
-    backbone = _fresh(name, num_classes)
+    backbone = _fresh(name, num_classes, image_size)
     if weights is not None:
         start_from(backbone, weights)
     return backbone
 
 
-def _fresh(name: str, num_classes: int) -> StagedBackbone:
+def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbone:
     if name.startswith(PREFIX):
-        return timm_backbone(name, num_classes)
+        return timm_backbone(name, num_classes, image_size)
+    if name.startswith(TORCHVISION):
+        return torchvision_backbone(name, num_classes, image_size)
     if name in BACKBONES:
         return BACKBONES[name](num_classes)
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):

@@ -1,125 +1,134 @@
-"""Any convolutional classifier of timm, cut into stages where timm takes its feature maps."""
+"""Any classifier of timm, cut into stages where timm takes its feature maps, a plain transformer between its blocks."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mixskd.backbones.staged import StagedBackbone
+from mixskd.backbones.chains import STAGES, grouped, nested, units
+from mixskd.backbones.library import (
+    ChannelsLast,
+    Library,
+    LibraryBackbone,
+    OnPooled,
+    Parts,
+    PoolMap,
+    assemble,
+    first_line,
+    shell,
+)
+from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
 from mixskd.errors import UserError
 
 PREFIX = "timm/"
-STAGES = 4
+EMBEDDING = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")
+TOKENS = ("cls_token", "reg_token", "pos_embed", "dist_token")
 
 
-class TimmBackbone(StagedBackbone):
-    """A timm model as stages and a head; its weights keep timm's keys. Fresh copies have timm's own initialisation."""
-
-    def fresh_tail(self, k: int) -> nn.Sequential:
-        """A newly initialised copy of phi_{k+1} .. phi_K, the alignment module of branch k (1-based)."""
-        return nn.Sequential(*cut(create(self.name, self.num_classes), self.name).stages[k:])
-
-
-def timm_backbone(name: str, num_classes: int) -> TimmBackbone:
+def timm_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
     """``timm/NAME``, untrained, with the deepest four of timm's feature maps as stage maps.
 
-    Raises UserError if timm is missing, has no such model, or the model is not a chain of stages, global average
-    pooling and a linear layer: the cut net must give the model's own logits.
+    A model that is made for one image size is made for ``image_size``, or its usual one if None. A model that is no
+    chain of stages, pooling and head is used as a whole. Raises UserError if timm is missing, has no such model, or
+    the model cannot take images of that size.
     """
-    model = create(name, num_classes)
-    try:
-        backbone = cut(model, name)
-        backbone.min_size = smallest_image(backbone)
-        agrees = same_logits(model, backbone)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError):
-        agrees = False
-    if not agrees:
-        raise UserError(
-            f"{name} is not a chain of stages with global average pooling and a linear classifier, so it has no place "
-            "for branches; a ResNet, RegNet, EfficientNet or DenseNet of timm has"
-        )
-    return backbone
+    config = pretrained_config(name)
+    usual = config.input_size[-1] if config else 224
+    fixed = bool(config and config.fixed_input_size)
+    if not fixed:
+        return assemble(name, num_classes, Library(partial(create, name), cut, usual))
+    size = image_size or usual
+    options = {} if size == usual else {"img_size": size}
+    return assemble(name, num_classes, Library(partial(create, name, **options), cut, size, fixed=True))
 
 
-def create(name: str, num_classes: int) -> Any:
-    """timm's own model. Raises UserError if timm or the model is not there."""
+def pretrained_config(name: str) -> Any:
+    """timm's description of the model, which names image size and normalisation; None if it has none."""
+    return timm_of(name).get_pretrained_cfg(name.removeprefix(PREFIX))
+
+
+def timm_of(name: str) -> Any:
+    """The library. Raises UserError if it is not there."""
     try:
         import timm
     except ImportError:
         raise UserError(f"the backbone {name} needs timm: pip install 'mixskd[timm]'") from None
+    return timm
+
+
+def create(name: str, num_classes: int, **options: Any) -> Any:
+    """timm's own model. Raises UserError if timm or the model is not there, or it cannot be made so."""
     try:
-        return timm.create_model(name.removeprefix(PREFIX), num_classes=num_classes)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"timm cannot make {name}: {str(error).splitlines()[0]}; see timm.list_models()") from None
+        return timm_of(name).create_model(name.removeprefix(PREFIX), num_classes=num_classes, **options)
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        size = f" for images of {options['img_size']} px" if options else ""
+        hint = "" if options else "; see timm.list_models()"
+        raise UserError(f"timm cannot make {name}{size}: {first_line(error)}{hint}") from None
 
 
-def cut(model: Any, name: str) -> TimmBackbone:
+def cut(model: Any) -> Parts:
+    """``model`` as stages, pooling and head. Raises one of ``MISFITS`` where it is no chain of them."""
+    return cut_transformer(model) if hasattr(model, "_pos_embed") else cut_chain(model)
+
+
+def cut_chain(model: Any) -> Parts:
     """``model`` cut after the deepest of its feature maps; what follows the last one belongs to the last stage."""
-    head = model.get_classifier()
-    if not isinstance(head, nn.Linear):
-        raise TypeError(f"the classifier is a {type(head).__name__}")
+    classifier = model.default_cfg["classifier"]
+    first_classifier = classifier if isinstance(classifier, str) else classifier[0]
     ends = [info["module"] for info in model.feature_info][-STAGES:]
-    head_name = model.default_cfg["classifier"]
-    stages: list[dict[str, nn.Module]] = [{} for _ in ends]
-    passed = 0
-    for path, module in units(model, ends, stops=("global_pool", head_name.split(".")[0])):
-        stages[min(passed, len(ends) - 1)][path] = module
-        passed += path in ends
-    if passed < len(ends):
-        raise ValueError("not every feature map is the output of a child module")
-    return TimmBackbone(
-        map(nested, stages), head, name=name, head_name=head_name,
-        default_size=model.default_cfg["input_size"][-1],
-    )  # fmt: skip
+    in_conv = isinstance(getattr(getattr(model, "head", None), "in_conv", None), nn.Module)
+    chain = list(units(model, ends, stops=("global_pool", "head_drop", first_classifier.split(".")[0])))
+    if in_conv:  # a convolution before the pooling
+        chain.append(("head.in_conv", model.head.in_conv))
+        model.head.in_conv = nn.Identity()
+    stages = [nested(stage) for stage in grouped(chain, ends)]
+    layout = getattr(model, "output_fmt", "NCHW")
+    if layout not in ("NCHW", "NHWC"):
+        raise ValueError(f"its maps are {layout}")
+    if layout == "NHWC":
+        stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]  # type: ignore[misc]
+    return Parts(list(stages), head_of(model, {path.split(".")[0] for path, _ in chain}, layout), pooling_of(model))
 
 
-def units(model: nn.Module, ends: Sequence[str], stops: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The children of ``model`` in order with their paths, opened where a stage ends within; up to one of ``stops``."""
-    for name, child in model.named_children():
-        path = f"{prefix}{name}"
-        if path in stops:
-            return
-        if any(end.startswith(f"{path}.") for end in ends):
-            yield from units(child, ends, stops, f"{path}.")
-        else:
-            yield path, child
+def head_of(model: Any, trunk: set[str], layout: str) -> nn.Module:
+    """The classifier on pooled features: timm's linear layer, or all that it has behind the pooling."""
+    rest = [name for name, _ in model.named_children() if name not in trunk - {"head"}]
+    linear = model.get_classifier()
+    behind = [p for name in rest for p in getattr(model, name).parameters()]
+    if isinstance(linear, nn.Linear) and {id(p) for p in behind} == {id(p) for p in linear.parameters()}:
+        return linear
+    return OnPooled(shell(model, rest), "forward_head", (2, 3) if layout == "NCHW" else (1, 1))
 
 
-def nested(modules: dict[str, nn.Module]) -> nn.Sequential:
-    """``modules``, by dotted path, in nested Sequentials, so that their parameters have the paths as keys."""
-    tree: OrderedDict[str, Any] = OrderedDict()
-    for path, module in modules.items():
-        first, _, rest = path.partition(".")
-        if rest:
-            tree.setdefault(first, {})[rest] = module
-        else:
-            tree[first] = module
-    return nn.Sequential(OrderedDict((k, nested(v) if isinstance(v, dict) else v) for k, v in tree.items()))
+def pooling_of(model: Any) -> nn.Module | None:
+    """timm's pooling module where it is not the average."""
+    module = getattr(model, "global_pool", None)
+    if not isinstance(module, nn.Module):
+        module = getattr(getattr(model, "head", None), "global_pool", None)
+    kind = getattr(module, "pool_type", "avg")
+    return None if not isinstance(module, nn.Module) or kind in ("avg", "fast", "fastavg") else PoolMap(module)
 
 
-def smallest_image(backbone: StagedBackbone) -> int:
-    """The smallest of the usual image sizes that passes all stages, in pixels."""
-    probe = copy.deepcopy(backbone).to("meta").eval()
-    for size in (16, 32, 64, 96, 128, 160, 192):
-        with contextlib.suppress(RuntimeError):
-            probe.feature_maps(torch.empty(1, probe.in_channels, size, size, device="meta"))
-            return size
-    return backbone.default_size
+def cut_transformer(model: Any) -> Parts:
+    """A plain transformer: embedding and blocks in four groups, its own pooling, its norm and classifier as head."""
+    prefix = model.num_prefix_tokens
+    embedding = Embedding(shell(model, EMBEDDING, TOKENS), embed, model.patch_embed.grid_size, prefix)
+    stages = token_stages(list(model.blocks), prefix, embedding, model.norm)
+    if hasattr(model, "head_dist"):  # both tokens are pooled, and each has its classifier
+        both = OnPooled(shell(model, ("head", "head_dist", "head_drop")), "forward_head", ())
+        return Parts(stages, nn.Sequential(nn.Unflatten(1, (2, -1)), both), PoolTokens(nn.Identity(), two_tokens))
+    head = nn.Sequential(model.fc_norm, model.head_drop, model.head)
+    alone = isinstance(model.fc_norm, nn.Identity)
+    return Parts(stages, model.head if alone else head, PoolTokens(shell(model, ("attn_pool",)), own_pooling))
 
 
-@torch.no_grad()
-def same_logits(model: nn.Module, backbone: StagedBackbone) -> bool:
-    """Whether both give the same logits on a random image; True on the meta device, where there are none."""
-    if backbone.head.weight.is_meta:
-        return True
-    size = backbone.default_size
-    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    expected, logits = model.eval()(images), backbone.eval()(images)
-    model.train(), backbone.train()
-    return torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
+def own_pooling(model: Any, tokens: Tensor) -> Tensor:
+    """By class token, average or attention, as the model itself does."""
+    return model.pool(tokens)
+
+
+def embed(model: Any, images: Tensor) -> Tensor:
+    """Patches with positions and class token, as the model itself makes them."""
+    return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mixskd.backbones.from_timm import PREFIX
+from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
+from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
@@ -28,7 +31,7 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     """
     state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
-    head = {f"{backbone.head_name}.{part}" for part in ("weight", "bias")} & own.keys()
+    head = backbone.head_keys()
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
@@ -69,18 +72,25 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def published_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels of images in [0, 1] with which the published weights were trained."""
+def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels of images in [0, 1] with which a library's weights were trained.
+
+    ``name`` is ``timm/NAME``, ``torchvision/NAME`` or a ResNet of torchvision by its own name. Nothing is downloaded.
+    Raises UserError for a backbone of which no library publishes weights.
+    """
     if name.startswith(PREFIX):
-        import timm
+        config: Any = pretrained_config(name)
+        if config is None:  # timm publishes no weights of it, but describes its images
+            with torch.device("meta"):
+                settings = timm_of(name).create_model(name.removeprefix(PREFIX)).default_cfg
+            return tuple(settings["mean"]), tuple(settings["std"])
+        return tuple(config.mean), tuple(config.std)
+    if name in LAYOUTS or name.startswith(TORCHVISION):
+        from torchvision.models import get_model_weights
 
-        weights = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
-        assert weights is not None, f"timm publishes no weights of {name}, though they were loaded"
-        return tuple(weights.mean), tuple(weights.std)
-    from torchvision.models import get_model_weights
-
-    preprocessing = get_model_weights(name)["DEFAULT"].transforms()
-    return tuple(preprocessing.mean), tuple(preprocessing.std)
+        preprocessing = get_model_weights(name.removeprefix(TORCHVISION))["DEFAULT"].transforms()
+        return tuple(preprocessing.mean), tuple(preprocessing.std)
+    raise UserError(f"no library publishes weights of {name}, so they have no mean and std; set them with the data")
 
 
 def published_weights(name: str) -> dict[str, Tensor]:
@@ -90,6 +100,10 @@ def published_weights(name: str) -> dict[str, Tensor]:
             import timm
 
             return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+        if name.startswith(TORCHVISION):
+            from torchvision.models import get_model
+
+            return get_model(name.removeprefix(TORCHVISION), weights="DEFAULT").state_dict()
         if name in LAYOUTS:
             from torchvision.models import get_model_weights
 

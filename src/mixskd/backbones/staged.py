@@ -1,12 +1,21 @@
-"""A backbone is stages and a head: f = g o GAP o phi_K o .. o phi_1 (MixSKD, section 3.1)."""
+"""A backbone is stages, a pooling and a head: f = g o pool o phi_K o .. o phi_1 (MixSKD, section 3.1)."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.errors import UserError
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast on the device of ``x``; the meta device, which computes nothing, has none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class Head(nn.Linear):
@@ -21,80 +30,154 @@ class Head(nn.Linear):
         return head
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with exact(x):
             return super().forward(x)
 
 
+class DeepHead(nn.Module):
+    """A classifier of more than one layer (norm, convolution, bottleneck); it computes in the type of its weights."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        with exact(x):
+            return self.module(x)
+
+
+def split(head: nn.Module) -> tuple[Callable[[Tensor], Tensor], nn.Linear]:
+    """What a head computes before its last layer, and that layer. Raises UserError if it is not a linear one."""
+    module = head.module if isinstance(head, DeepHead) else head
+    if isinstance(module, nn.Linear):
+        return nn.Identity(), module
+    if isinstance(module, nn.Sequential) and len(module) and isinstance(module[-1], nn.Linear):
+        return module[:-1], module[-1]
+    if callable(own := getattr(module, "split", None)) and (parts := own()) is not None:
+        return parts
+    raise UserError("virtual_softmax needs a linear layer at the end of the classifier; take another backbone")
+
+
+def as_head(module: nn.Module) -> Head | DeepHead:
+    """``module``, from pooled features to logits, as a classifier that autocast leaves alone."""
+    return Head.of(module) if isinstance(module, nn.Linear) else DeepHead(module)
+
+
+def average(feature_map: FeatureMap) -> Tensor:
+    """The mean over the positions of a map, ``B x C``, in at least fp32."""
+    x = spatial(feature_map)
+    return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
 class StagedBackbone(nn.Module):
-    """An image classifier cut into K stages and a linear head.
+    """An image classifier cut into K stages, a pooling and a head.
 
     Args:
         stages: phi_1 .. phi_K; the stem is part of phi_1, a final norm and activation part of phi_K, so that the last
-            map is the tensor that is pooled. Named children give the keys of :meth:`export_state_dict`.
-        head: linear, from pooled features (``B x C``) to logits (``B x N``).
+            map is what is pooled. Named children give the keys of :meth:`export_state_dict`.
+        head: any module from pooled features (``B x C``) to logits (``B x N``).
         name: as :func:`mixskd.backbones.build_backbone` takes it.
         min_size: smallest height and width of the images, in pixels.
         default_size: their usual height and width.
         initialise: applied to the whole net and to every fresh copy of stages, after PyTorch's own defaults.
         head_name: the head's key in an exported state dict.
+        pool: from the last map to pooled features, ``B x C``; the mean over positions if None.
     """
 
     def __init__(
         self,
         stages: Iterable[nn.Module],
-        head: nn.Linear,
+        head: nn.Module,
         *,
         name: str,
         min_size: int = 1,
         default_size: int = 32,
         initialise: Callable[[nn.Module], None] | None = None,
         head_name: str = "fc",
+        pool: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.head = Head.of(head)
+        self.head = as_head(head)
+        self.pool = pool
         self.name = name
         self.in_channels = 3
-        self.feature_dim, self.num_classes = head.in_features, head.out_features
         self.min_size, self.default_size = min_size, default_size
         self.head_name = head_name
         self.pretrained = False  # whether it started from weights that exist
+        self.fixed = False  # whether it takes images of ``default_size`` alone
+        self.uncut = ""  # why it has no stages, for a net that is used as a whole
         self._initialise = initialise
         if initialise is not None:
             initialise(self)
+        if isinstance(head, nn.Linear):
+            self.feature_dim, self.num_classes = head.in_features, head.out_features
+        else:
+            self.feature_dim, self.num_classes = self._probe(lambda net, x: list(net.sizes(x)))
 
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """The K stage maps, ``B x C_k x H_k x W_k``, of images ``B x 3 x H x W``."""
-        maps = []
+    def feature_maps(self, x: Tensor) -> list[FeatureMap]:
+        """The K stage maps, ``B x C_k x H_k x W_k``, of images ``B x 3 x H x W``; a grid of tokens is a map.
+
+        A net with a class token gives a :class:`~mixskd.backbones.tokens.TokenMap`, which carries it with the grid.
+        """
+        maps, state = [], x
         for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+            state = stage(state)
+            maps.append(state)
         return maps
 
     def stage_channels(self) -> list[int]:
         """C_1 .. C_K, the channels of the stage maps."""
-        probe = copy.deepcopy(self).to("meta").eval()
-        size = max(self.min_size, 32)
-        return [f.shape[1] for f in probe.feature_maps(torch.empty(2, self.in_channels, size, size, device="meta"))]
+        return self._probe(lambda net, x: [spatial(f).shape[1] for f in net.feature_maps(x)])
 
-    @staticmethod
-    def pooled(feature_map: Tensor) -> Tensor:
-        """The global average of a map, ``B x C``, in at least fp32."""
-        return feature_map.mean((2, 3), dtype=torch.promote_types(feature_map.dtype, torch.float32))
+    def sizes(self, x: Tensor) -> tuple[int, int]:
+        """How many pooled features and logits the net gives for images ``x``."""
+        pooled = self.pooled(self.feature_maps(x)[-1])
+        return pooled.shape[1], self.head(pooled).shape[1]
+
+    def pooled(self, feature_map: FeatureMap) -> Tensor:
+        """What the head sees of the last map, ``B x C`` in at least fp32: by ``pool``, or the mean over positions."""
+        if self.pool is None:
+            return average(feature_map)
+        with exact(spatial(feature_map)):
+            return self.pool(feature_map)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``B x N`` of images ``B x 3 x H x W``."""
         return self.head(self.pooled(self.feature_maps(x)[-1]))
 
+    def require_stages(self, user: str) -> None:
+        """Raise UserError if the net could not be cut into stages; ``user`` is what needs them."""
+        if self.uncut:
+            raise UserError(
+                f"{user} needs the stages of a network, and {self.name} has none: {self.uncut}; "
+                "take another backbone, or a method without branches and maps, such as baseline or mixup"
+            )
+
+    def require_features(self, user: str) -> None:
+        """Raise UserError if the net gives logits alone and no features; ``user`` is what needs features."""
+        if isinstance(self.head, DeepHead) and isinstance(self.head.module, nn.Identity):
+            raise UserError(f"{user} needs the features before the classifier, and {self.name} gives logits alone")
+
     def fresh_tail(self, k: int) -> nn.Sequential:
         """A re-initialised copy of phi_{k+1} .. phi_K, the alignment module of branch k (1-based)."""
-        tail = nn.Sequential(*(copy.deepcopy(stage) for stage in self.stages[k:])).requires_grad_(True)
-        for module in tail.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-        if self._initialise is not None:
-            self._initialise(tail)
+        tail = nn.Sequential(*(copy.deepcopy(stage) for stage in self.stages[k:]))
+        self._reset(tail)
         return tail
+
+    def fresh_head(self) -> nn.Module:
+        """A re-initialised copy of the head, the classifier of a branch."""
+        if isinstance(self.head, Head):
+            return Head(self.feature_dim, self.num_classes)
+        head = copy.deepcopy(self.head)
+        self._reset(head)
+        return head
+
+    def fresh_branches(self) -> tuple[list[nn.Sequential], list[nn.Module]]:
+        """The tails and heads of the branches 1 .. K-1."""
+        self.require_stages("an auxiliary branch")
+        branches = range(1, len(self.stages))
+        return [self.fresh_tail(k) for k in branches], [self.fresh_head() for _ in branches]
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """The weights under the architecture's customary names (torchvision's, for the ResNets)."""
@@ -105,7 +188,32 @@ class StagedBackbone(nn.Module):
         internal = {self._exported(key): key for key in self.state_dict()}
         self.load_state_dict({internal.get(key, key): value for key, value in state.items()})
 
+    def head_keys(self) -> set[str]:
+        """The exported keys of the layers that give the logits, whose shapes follow the number of classes."""
+        last = [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.shape[0] == self.num_classes
+        ]
+        layers = [name for name in last if name.startswith("head")] or last[-1:]
+        own = self.state_dict()
+        return {self._exported(key) for name in layers for key in (f"{name}.weight", f"{name}.bias") if key in own}
+
     def _exported(self, key: str) -> str:
         if key.startswith("stages."):
             return key.split(".", 2)[2]
-        return key.replace("head.", f"{self.head_name}.", 1)
+        return key.replace("head.module." if key.startswith("head.module.") else "head.", f"{self.head_name}.", 1)
+
+    def _reset(self, modules: nn.Module) -> None:
+        modules.requires_grad_(True)
+        for module in modules.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        if self._initialise is not None:
+            self._initialise(modules)
+
+    def _probe(self, question: Callable[[StagedBackbone, Tensor], list[int]]) -> list[int]:
+        """The answer to a question of shapes, from a copy without contents."""
+        probe = copy.deepcopy(self).to("meta").eval()
+        size = max(self.min_size, 32)
+        return question(probe, torch.empty(2, self.in_channels, size, size, device="meta"))

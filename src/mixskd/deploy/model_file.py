@@ -82,7 +82,7 @@ def load_model(path: str | Path) -> Classifier:
         about: dict[str, Any] = json.loads(metadata.get("mixskd", "{}"))
         if about.get("format") != FORMAT:
             raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
-        model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"])))
+        model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"]), about["image_size"]))
         model.load_export_state_dict(tensors)
         model.pretrained = True
         model.classes = tuple(about["classes"])

@@ -50,6 +50,9 @@ class BAKE(Method):
     config: BAKEConfig
     about = About("Images of a class average their predictions by how alike they are.", 4, 4, "nothing")
 
+    def build(self) -> None:
+        self.backbone.require_features("bake")
+
     @property
     def needs(self) -> DataNeeds:
         return DataNeeds(partners=self.config.partners, distinct_partners=True)

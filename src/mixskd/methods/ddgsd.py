@@ -39,6 +39,9 @@ class DDGSD(Method):
     config: DDGSDConfig
     about = About("Two augmented views of an image predict alike.", 2, 2, "nothing")
 
+    def build(self) -> None:
+        self.backbone.require_features("ddgsd")
+
     @property
     def needs(self) -> DataNeeds:
         return DataNeeds(views=2)

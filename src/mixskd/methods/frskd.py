@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.backbones.tokens import spatial
 from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.bifpn import BiFPN
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
@@ -51,12 +52,13 @@ class FRSKD(Method):
     )
 
     def build(self) -> None:
+        self.backbone.require_stages("frskd")
         channels = self.backbone.stage_channels()
         self.self_teacher = BiFPN(channels, self.backbone.num_classes, self.config.width, self.config.depth)
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.backbone.feature_maps(images)
-        _, refined = self.self_teacher(maps)
+        _, refined = self.self_teacher([spatial(f) for f in maps])
         return {"self_teacher": refined, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
@@ -64,14 +66,15 @@ class FRSKD(Method):
             images = draws(images)
         maps = self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
-        refined, teacher = self.self_teacher(maps)
+        grids = [spatial(f) for f in maps]
+        refined, teacher = self.self_teacher(grids)
         classify = cross_entropy if draws is None else draws.cross_entropy
         terms = {
             "cls": classify(logits, labels),
             "teacher_cls": classify(teacher, labels),
             "logit": kl_divergence(logits, teacher, self.config.temperature),
             "attention": total(
-                F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(maps, refined, strict=True)
+                F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(grids, refined, strict=True)
             ),
         }
         loss = terms["cls"] + terms["teacher_cls"]

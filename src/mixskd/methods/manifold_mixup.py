@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.backbones.tokens import FeatureMap
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive
 from mixskd.methods.parts.losses import full_precision, one_hot
@@ -42,6 +43,8 @@ class ManifoldMixup(Method):
     about = About("Mix the maps at a random depth.", 1, 1, "nothing")
 
     def build(self) -> None:
+        if self.config.depth:
+            self.backbone.require_stages("manifold_mixup")
         stages = len(self.backbone.stages)
         if self.config.depth > stages:
             raise UserError(f"depth must lie in 0 to {stages}, the stages of this backbone, not {self.config.depth}")
@@ -55,7 +58,7 @@ class ManifoldMixup(Method):
         self, images: Tensor, labels: Tensor, draws: tuple[Mix, Tensor] | None = None, **extra: Tensor
     ) -> dict[str, Tensor]:
         mix, place = draws or self.draw(images)
-        x = images
+        x: FeatureMap = images
         for k, stage in enumerate([None, *self.backbone.stages]):
             x = x if stage is None else stage(x)
             if k <= self.config.depth:  # lam = 1 leaves a map as it is, so no place needs a branch

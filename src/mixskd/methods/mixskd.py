@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mixskd.backbones.tokens import FeatureMap, each
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
@@ -133,12 +134,20 @@ class MixSKD(Method):
 
     def build(self) -> None:
         config, backbone = self.config, self.backbone
+        if config.branches:
+            backbone.require_stages("mixskd")
+        else:
+            backbone.require_features("mixskd")
         stages = len(backbone.stages) if config.branches else 1
         chosen = config.teacher_stages or tuple(range(1, stages + 1))
         if not set(chosen) <= set(range(1, stages + 1)):
             which = "for this backbone" if config.branches else "without branches"
             raise UserError(f"teacher_stages must lie in 1 to {stages} {which}, not {chosen}")
         self.branches = AuxiliaryBranches(backbone) if config.branches else None
+        if config.teacher_norm_act and backbone.stage_channels()[-1] != backbone.feature_dim:
+            raise UserError(
+                f"teacher_norm_act needs pooled features of the last map's width, which {backbone.name} lacks"
+            )
         self.self_teacher = SelfTeacher(
             backbone.feature_dim, backbone.num_classes, chosen, norm_act=config.teacher_norm_act
         ).requires_grad_(config.teacher_cls and config.mu > 0)
@@ -166,7 +175,10 @@ class MixSKD(Method):
         with torch.autocast(images.device.type, enabled=False):
             interpolated = [mix(f) for f in originals]  # I_k of Eq. 6
             pooled_originals = [self.backbone.pooled(f) for f in originals]
-            pooled_i = [mix.pooled(i, p) for i, p in zip(interpolated, pooled_originals, strict=True)]
+            if self.backbone.pool is None and mix.box is None:  # an average is linear: it commutes with mixup
+                pooled_i = [mix(p) for p in pooled_originals]
+            else:
+                pooled_i = [self.backbone.pooled(i) for i in interpolated]
             pooled_m = [self.backbone.pooled(f) for f in mixed]
             heads = [self.backbone.head] if self.branches is None else [*self.branches.heads, self.backbone.head]
             z = [head(p) for head, p in zip(heads, pooled_originals, strict=True)]
@@ -202,18 +214,19 @@ class MixSKD(Method):
         c = self.config
         return c.beta if c.beta_warmup == 0 else c.beta * (take(extra, "progress") / c.beta_warmup).clamp(max=1)
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
+    def _maps(self, images: Tensor) -> list[FeatureMap]:
         """F_1 .. F_K of branches and backbone, or F_K alone."""
         maps = self.backbone.feature_maps(images)
         return maps[-1:] if self.branches is None else self.branches(maps)
 
-    def _both(self, images: Tensor, mixes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _both(self, images: Tensor, mixes: Tensor) -> tuple[list[FeatureMap], list[FeatureMap]]:
         """The K aligned maps of the originals and of their mixes (Eq. 2), in one forward unless ``separate_bn``."""
         if self.config.separate_bn:
             originals, mixed = (self._maps(x) for x in (images, mixes))
             return originals, mixed
-        halves = [f.chunk(2) for f in self._maps(torch.cat([images, mixes]))]
-        return [f[0] for f in halves], [f[1] for f in halves]
+        maps = self._maps(torch.cat([images, mixes]))
+        half = len(images)
+        return [each(lambda x: x[:half], f) for f in maps], [each(lambda x: x[half:], f) for f in maps]
 
     def _mutual(self, student: Tensor, teacher: Tensor, other_student: Tensor, other_teacher: Tensor) -> Tensor:
         T, scale = self.config.temperature, self.config.scale_kl
@@ -221,9 +234,9 @@ class MixSKD(Method):
             other_student, other_teacher, T, scale=scale
         )
 
-    def _teach(self, maps: list[Tensor], pooled: list[Tensor]) -> Tensor:
+    def _teach(self, maps: list[FeatureMap], pooled: list[Tensor]) -> Tensor:
         if self.config.teacher_detach:
-            maps, pooled = [f.detach() for f in maps], [p.detach() for p in pooled]
+            maps, pooled = [each(torch.detach, f) for f in maps], [p.detach() for p in pooled]
         return self.self_teacher(maps, pooled)
 
     def _discriminate(self, discriminators: Discriminators, pooled_i: list[Tensor], pooled_m: list[Tensor]) -> Tensor:

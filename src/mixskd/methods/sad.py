@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.backbones.tokens import spatial
 from mixskd.methods.base import About, Method, check_not_negative
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 
@@ -35,12 +36,15 @@ class SAD(Method):
     config: SADConfig
     about = About("Each stage's attention map follows that of the next stage.", 1, 1, "nothing")
 
+    def build(self) -> None:
+        self.backbone.require_stages("sad")
+
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         maps = self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
         cls = cross_entropy(logits, labels)
         distances = []
-        for shallow, deep in pairwise(maps):
+        for shallow, deep in pairwise(map(spatial, maps)):
             size = shallow.shape[-2:]
             distances.append(F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size)))
         distance = total(distances, images)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head
+from mixskd.backbones.staged import Head, average
+from mixskd.backbones.tokens import FeatureMap
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method, check_choice, check_not_negative
 from mixskd.methods.parts.losses import cross_entropy, full_precision
@@ -53,6 +54,7 @@ class USKD(Method):
     )
 
     def build(self) -> None:
+        self.backbone.require_stages("uskd")
         channels = self.backbone.stage_channels()
         if len(channels) < 2:
             raise UserError("uskd needs a backbone of two stages or more: its weak classifier sees the last but one")
@@ -62,8 +64,8 @@ class USKD(Method):
         maps = self.backbone.feature_maps(images)
         return {"weak": self._weak(maps), "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
 
-    def _weak(self, maps: list[Tensor]) -> Tensor:
-        return self.weak_head(full_precision(maps[-2]).mean((2, 3)))
+    def _weak(self, maps: list[FeatureMap]) -> Tensor:
+        return self.weak_head(average(maps[-2]))
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, maps = self.config, self.backbone.feature_maps(images)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head
+from mixskd.backbones.staged import Head, average
+from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method, check_not_negative, check_positive
 from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot, total
@@ -52,8 +53,10 @@ class ZipfLS(Method):
     )
 
     def build(self) -> None:
-        channels = self.backbone.stage_channels()
-        if self.config.depth > len(channels):
+        if self.config.dense or self.config.depth > 1:
+            self.backbone.require_stages("zipf_ls")
+        channels = [] if self.config.depth == 1 else self.backbone.stage_channels()
+        if self.config.depth > max(len(channels), 1):
             raise UserError(f"depth must lie in 1 to {len(channels)} for this backbone, not {self.config.depth}")
         earlier = channels[-self.config.depth : -1]
         self.stage_heads = nn.ModuleList(Head(width, self.backbone.num_classes) for width in earlier)
@@ -63,10 +66,10 @@ class ZipfLS(Method):
         named = {f"stage{len(maps) - len(self.stage_heads) + i}": z for i, z in enumerate(self._earlier(maps))}
         return {**named, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
 
-    def _earlier(self, maps: list[Tensor]) -> list[Tensor]:
+    def _earlier(self, maps: list[FeatureMap]) -> list[Tensor]:
         """The logits ``B x N`` of the stages before the last that vote."""
         voting = maps[-self.config.depth : -1]
-        return [head(full_precision(x).mean((2, 3))) for head, x in zip(self.stage_heads, voting, strict=True)]
+        return [head(average(x)) for head, x in zip(self.stage_heads, voting, strict=True)]
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, maps = self.config, self.backbone.feature_maps(images)
@@ -84,11 +87,11 @@ class ZipfLS(Method):
         return {"loss": loss, "output": logits, **terms}
 
 
-def votes(voters: Iterable[tuple[nn.Module, Tensor]], *, upsample: bool) -> Tensor:
+def votes(voters: Iterable[tuple[nn.Module, FeatureMap]], *, upsample: bool) -> Tensor:
     """How many positions of the maps (``B x C x H x W``, each with its classifier) choose each class: ``B x N``."""
     counts = []
     for head, feature_map in voters:
-        x = full_precision(feature_map)
+        x = full_precision(spatial(feature_map))
         if upsample:
             x = F.interpolate(x, scale_factor=2, mode="bilinear")
         z = head(x.flatten(2).transpose(1, 2).flatten(0, 1))  # (B H W) x N

@@ -44,8 +44,9 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     """
     with torch.device("meta"):
         method, _ = build_method(
-            experiment, classes, None, BATCH, weights=False, load=lambda _: build_backbone(experiment.backbone, classes)
-        )
+            experiment, classes, image_size, BATCH, weights=False,
+            load=lambda _: build_backbone(experiment.backbone, classes, image_size),
+        )  # fmt: skip
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head, StagedBackbone
+from mixskd.backbones.staged import Head, average
 from mixskd.errors import UserError
 
 
@@ -76,7 +76,7 @@ class BiFPN(nn.Module):
             inputs = [self.lateral2[i - 1](maps[i]), *([ups[i]] if i < n - 1 else [])]
             below = self.down[i - 1](halve(refined[-1].relu(), maps[i].shape[-2:]))
             refined.append(self.bottom_up[i - 1](self.bottom_up_fusion[i - 1](*inputs, below)))
-        return refined, self.classifier(StagedBackbone.pooled(refined[-1].relu()))
+        return refined, self.classifier(average(refined[-1].relu()))
 
 
 def halve(x: Tensor, size: torch.Size) -> Tensor:

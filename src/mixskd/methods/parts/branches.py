@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import Head, StagedBackbone
+from mixskd.backbones.staged import StagedBackbone
+from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.methods.parts.losses import full_precision
 
 
 class AuxiliaryBranches(nn.Module):
-    """The branches b_1 .. b_{K-1} of MixSKD Eq. 1 and 2: after stage k, fresh copies of the stages after it (zeta_k).
+    """The branches b_1 .. b_{K-1} of MixSKD Eq. 1 and 2: after stage k, fresh copies of the stages after it (zeta_k)
+    and of the head (g_k).
 
     Gives Tables 6 to 11 of the paper for its backbones, and the like for any other. On a backbone that started from
     weights that exist, the copies start from them too, so that no random branch disturbs what it has learnt.
@@ -20,16 +22,11 @@ class AuxiliaryBranches(nn.Module):
 
     def __init__(self, backbone: StagedBackbone) -> None:
         super().__init__()
-        branches = range(1, len(backbone.stages))
-        self.alignments = nn.ModuleList(self._alignment(backbone, k) for k in branches)
-        self.heads = nn.ModuleList(Head(backbone.feature_dim, backbone.num_classes) for _ in branches)
-
-    @staticmethod
-    def _alignment(backbone: StagedBackbone, k: int) -> nn.Sequential:
-        tail = backbone.fresh_tail(k)
+        tails, heads = backbone.fresh_branches()
         if backbone.pretrained:
-            tail.load_state_dict(nn.Sequential(*backbone.stages[k:]).state_dict())
-        return tail
+            for k, tail in enumerate(tails, start=1):
+                tail.load_state_dict(nn.Sequential(*backbone.stages[k:]).state_dict())
+        self.alignments, self.heads = nn.ModuleList(tails), nn.ModuleList(heads)
 
     def logits(self, backbone: StagedBackbone, images: Tensor) -> dict[str, Tensor]:
         """``branch1`` .. ``branch{K-1}`` and ``backbone``: the logits ``B x N`` of all K classifiers."""
@@ -37,7 +34,7 @@ class AuxiliaryBranches(nn.Module):
         named = {f"branch{k}": head(x) for k, (head, x) in enumerate(zip(self.heads, aligned, strict=True), 1)}
         return {**named, "backbone": backbone.head(last)}
 
-    def forward(self, stage_maps: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, stage_maps: Sequence[FeatureMap]) -> list[FeatureMap]:
         """The K aligned maps F_1 .. F_K, each of the last stage's shape ``B x C x H x W``, from the K stage maps."""
         aligned = [align(x) for align, x in zip(self.alignments, stage_maps[:-1], strict=True)]
         return [*aligned, stage_maps[-1]]
@@ -46,9 +43,10 @@ class AuxiliaryBranches(nn.Module):
 class SelfTeacher(nn.Module):
     """h of MixSKD Eq. 11: concatenate K maps on channels, 1x1 convolution KC -> C, global pooling, linear classifier.
 
-    A 1x1 convolution commutes with pooling, so it runs on the pooled vectors. ``norm_act`` puts batch norm and ReLU
-    between them, as neither paper nor released code do; then it runs on the maps. ``stages`` (1-based) restricts h to
-    chosen maps (Table 5, right).
+    ``channels`` is C, the pooled features. A 1x1 convolution commutes with an average and with the choice of a token,
+    so it runs on the pooled vectors; on those too where the backbone's pooling is none of these. ``norm_act`` puts
+    batch norm and ReLU between them, as neither paper nor released code do; then it runs on the maps, whose channels
+    must be C, and averages their positions. ``stages`` (1-based) restricts h to chosen maps (Table 5, right).
     """
 
     def __init__(self, channels: int, num_classes: int, stages: Sequence[int], *, norm_act: bool = False) -> None:
@@ -58,11 +56,11 @@ class SelfTeacher(nn.Module):
         self.norm = nn.BatchNorm2d(channels) if norm_act else None
         self.classifier = nn.Linear(channels, num_classes)
 
-    def forward(self, maps: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
-        """Logits ``B x N`` from the K maps ``B x C x H x W`` and their global averages ``B x C``."""
+    def forward(self, maps: Sequence[FeatureMap], pooled: Sequence[Tensor]) -> Tensor:
+        """Logits ``B x N`` from the K maps ``B x C x H x W`` and their pooled features ``B x C``."""
         if self.norm is None:
             return self.classifier(self.projection(torch.cat([pooled[k - 1] for k in self.stages], dim=1)))
-        stacked = torch.cat([full_precision(maps[k - 1]) for k in self.stages], dim=1)
+        stacked = torch.cat([full_precision(spatial(maps[k - 1])) for k in self.stages], dim=1)
         projected = self.projection(stacked.movedim(1, -1)).movedim(-1, 1)
         return self.classifier(self.norm(projected).relu().mean((2, 3)))
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.backbones.tokens import FeatureMap, positions
+
 
 def full_precision(x: Tensor) -> Tensor:
     """``x`` in fp32, or unchanged if it is wider."""
@@ -38,9 +40,12 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, *, scale
     return divergence * temperature**2 if scale else divergence
 
 
-def feature_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference of two ``B x C x H x W`` maps, the summand of MixSKD Eq. 7. Both sides get gradients."""
-    return F.mse_loss(full_precision(a), full_precision(b))
+def feature_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
+    """Mean squared difference of two ``B x C x H x W`` maps, the summand of MixSKD Eq. 7. Both sides get gradients.
+
+    A class token beside a grid counts as one more position.
+    """
+    return F.mse_loss(full_precision(positions(a)), full_precision(positions(b)))
 
 
 def relative_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from mixskd.backbones.tokens import FeatureMap, each
 
 MIXES = ("mixup", "cutmix")
 
@@ -25,8 +27,18 @@ class Mix(NamedTuple):
     box: Tensor | None = None
     size: tuple[int, int] = (0, 0)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``; at least fp32."""
+    @overload
+    def __call__(self, x: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, x: FeatureMap) -> FeatureMap: ...
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``; at least fp32.
+
+        A class token beside a grid of tokens has no position: a box mixes it as it mixes vectors, by ``lam``.
+        """
+        return each(self._mixed, x)
+
+    def _mixed(self, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
         if x.ndim == 4 and self.box is not None:
             weight = 1 - self.coverage(x.shape[-2], x.shape[-1])
@@ -34,13 +46,6 @@ class Mix(NamedTuple):
             weight = self.lam.reshape(-1, *[1] * (x.ndim - 1)) if self.lam.ndim else self.lam
         x = x.to(dtype)
         return torch.lerp(x[self.permutation], x, weight.to(dtype))
-
-    def pooled(self, mixed_map: Tensor, pooled: Tensor) -> Tensor:
-        """The global average of ``mixed_map`` (``B x C``), from the unmixed ``pooled`` vectors where that is exact.
-
-        Pooling is linear and commutes with mixup; a CutMix box weighs positions differently, so there it does not.
-        """
-        return self(pooled) if self.box is None else mixed_map.mean((2, 3))
 
     def coverage(self, height: int, width: int) -> Tensor:
         """The share of each cell of a ``height x width`` grid that the box covers (area resampling; mean = 1 - lam)."""

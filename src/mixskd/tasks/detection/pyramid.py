@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from mixskd.backbones import StagedBackbone
+from mixskd.backbones.tokens import spatial
 from mixskd.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
@@ -54,9 +55,12 @@ class Pyramid(nn.Module):
 
 def check_strides(backbone: StagedBackbone) -> None:
     """Raises UserError unless the stage maps of ``backbone`` have the strides 4, 8, 16 and 32."""
+    backbone.require_stages("detection")
+    if backbone.fixed:
+        raise UserError(f"{backbone.name} takes images of one size alone; detection needs a backbone for any size")
     probe = copy.deepcopy(backbone).to("meta").eval()
     maps = probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta"))
-    strides = tuple(256 // one.shape[-1] for one in maps)
+    strides = tuple(256 // spatial(one).shape[-1] for one in maps)
     if strides != STRIDES:
         raise UserError(
             f"{backbone.name} has maps of strides {', '.join(map(str, strides))}, but 4, 8, 16, 32 are needed; "

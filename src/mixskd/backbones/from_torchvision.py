@@ -1,0 +1,119 @@
+"""Any classifier of torchvision, cut into stages where the size of its maps changes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.backbones.chains import ends_by_size, grouped, nested, units
+from mixskd.backbones.library import (
+    ChannelsLast,
+    Library,
+    LibraryBackbone,
+    OnPooled,
+    Parts,
+    assemble,
+    first_line,
+    shell,
+)
+from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
+from mixskd.errors import UserError, unknown
+
+TORCHVISION = "torchvision/"
+# The children that are behind the last map, and those that hold the parts of the chain.
+STOPS = ("avgpool", "permute", "flatten", "classifier", "head", "fc")
+OPENED = ("features", "trunk_output", "layers", "blocks")
+# These take no other size: their windows and positions are made for it.
+FIXED = {"maxvit": "input_size", "vit": "image_size"}
+# What they compute only in training, and for another loss than ours.
+OPTIONS = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
+
+
+def torchvision_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
+    """``torchvision/NAME``, untrained, with its deepest four sizes of maps as stages.
+
+    A model that is made for one image size is made for ``image_size``, or its usual one if None. A model that is no
+    chain of stages, average pooling and head is used as a whole. Raises UserError if torchvision has no such
+    classifier, or it cannot take images of that size.
+    """
+    from torchvision import models
+
+    short = name.removeprefix(TORCHVISION)
+    if short not in models.list_models(module=models):
+        raise unknown("classifier of torchvision", short, models.list_models(module=models))
+    usual = usual_size(short)
+    option = FIXED.get(short.split("_")[0])
+    size = (image_size or usual) if option else usual
+    options = {option: size} if option and size != usual else {}
+    make = partial(create, short, **options, **OPTIONS.get(short, {}))
+    return assemble(name, num_classes, Library(make, partial(cut, size=size), size, fixed=bool(option)))
+
+
+def usual_size(short: str) -> int:
+    """The side of the images that the published weights take, in pixels."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(short)["DEFAULT"].transforms().crop_size[0]
+
+
+def create(short: str, num_classes: int, **options: Any) -> Any:
+    """torchvision's own model. Raises UserError if it cannot be made for such images."""
+    from torchvision.models import get_model
+
+    if short in OPTIONS:
+        options["init_weights"] = True  # their own default, which they warn about
+    try:
+        return get_model(short, num_classes=num_classes, **options)
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        size = next((f" for images of {options[key]} px" for key in FIXED.values() if key in options), "")
+        raise UserError(f"torchvision cannot make {short}{size}: {first_line(error)}") from None
+
+
+def cut(model: Any, size: int) -> Parts:
+    """``model`` as stages, pooling and head. Raises one of ``MISFITS`` where it is no chain of them."""
+    if hasattr(model, "class_token"):
+        return cut_transformer(model)
+    opened = [f"{name}.0" for name in OPENED if hasattr(model, name)]
+    chain: list[tuple[str, nn.Module]] = list(units(model, opened, STOPS))
+    last = hasattr(model, "permute")  # Swin: channels in the last place
+    if type(model).__name__ == "DenseNet":
+        chain.append(("relu", nn.ReLU()))
+    stages: list[nn.Module] = [nested(stage) for stage in grouped(chain, ends_by_size(chain, size, 1 if last else 2))]
+    if last:
+        stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]
+    return Parts(
+        stages, head_of(next(getattr(model, name) for name in ("classifier", "head", "fc") if hasattr(model, name)))
+    )
+
+
+def head_of(classifier: nn.Module) -> nn.Module:
+    """``classifier`` for pooled features: a linear layer as it is, others on vectors or on maps of one position."""
+    layers = [m for m in classifier.modules() if isinstance(m, nn.Linear)]
+    first = next(m for m in classifier.modules() if next(m.parameters(recurse=False), None) is not None)
+    if len(layers) == 1 and sum(p.numel() for p in classifier.parameters()) == sum(
+        p.numel() for p in layers[0].parameters()
+    ):
+        dropout = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        return classifier if dropout else layers[0]
+    return classifier if first in layers else OnPooled(classifier, "forward", (2, 3))
+
+
+def cut_transformer(model: Any) -> Parts:
+    """torchvision's ViT: embedding and blocks in four groups, class token, classifier."""
+    encoder = model.encoder
+    part = shell(model, ("conv_proj",), ("class_token",))
+    part.encoder = shell(encoder, ("dropout",), ("pos_embedding",))
+    grid = (model.image_size // model.patch_size,) * 2
+    stages = token_stages(list(encoder.layers), 1, Embedding(part, embed, grid, 1), encoder.ln)
+    heads = model.heads
+    return Parts(stages, heads.head if len(heads) == 1 else heads, PoolTokens(nn.Identity(), class_token))
+
+
+def embed(model: Any, images: Tensor) -> Tensor:
+    """Patches with positions and class token, as the model itself makes them."""
+    patches = model._process_input(images)
+    tokens = torch.cat([model.class_token.expand(len(images), -1, -1), patches], dim=1)
+    return model.encoder.dropout(tokens + model.encoder.pos_embedding)

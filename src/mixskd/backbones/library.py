@@ -1,0 +1,227 @@
+"""Models of timm and torchvision as backbones: parts of the library's own model, under the library's own keys."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.backbones.staged import StagedBackbone, as_head
+from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.errors import UserError
+
+MISFITS = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError, AssertionError)
+SIZES = (16, 32, 64, 96, 128, 160, 192, 224, 256)
+
+
+@dataclass
+class Parts:
+    """What a library's model is cut into: stages, a head on pooled features, and a pooling (the average if None)."""
+
+    stages: list[nn.Module]
+    head: nn.Module
+    pool: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library's model is made and cut.
+
+    ``create``: from the number of classes, a new model, initialised as the library does. ``cut``: from the model to its
+    parts, an exception of ``MISFITS`` where it cannot. ``default_size``: of the images. ``fixed``: whether the model
+    takes images of that size alone.
+    """
+
+    create: Callable[[int], nn.Module]
+    cut: Callable[[nn.Module], Parts]
+    default_size: int
+    fixed: bool = False
+
+
+class LibraryBackbone(StagedBackbone):
+    """A library's model as stages, a pooling and a head; fresh copies are parts of a newly made model.
+
+    ``tensors`` is the whole model's ``state_dict(keep_vars=True)``. Raises ValueError if the parts lack some of them.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], parts: Parts, library: Library, name: str, classes: int, min_size: int
+    ) -> None:
+        names: dict[int, list[str]] = {}
+        for key, tensor in tensors.items():
+            names.setdefault(id(tensor), []).append(key)
+        super().__init__(
+            parts.stages, parts.head, name=name, min_size=min_size, default_size=library.default_size, pool=parts.pool
+        )
+        self.library, self.fixed = library, library.fixed
+        self.keys = {key: names[id(x)].pop(0) for key, x in self.state_dict(keep_vars=True).items()}
+        if any(names.values()):
+            raise ValueError(f"parts of the model are in no stage: {[key for left in names.values() for key in left]}")
+        if self.num_classes != classes:
+            raise ValueError(f"{self.num_classes} outputs, not {classes}")
+
+    def fresh(self) -> Parts:
+        """The parts of a new model of the library."""
+        return self.library.cut(self.library.create(self.num_classes))
+
+    def fresh_tail(self, k: int) -> nn.Sequential:
+        return nn.Sequential(*self.fresh().stages[k:])
+
+    def fresh_head(self) -> nn.Module:
+        return as_head(self.fresh().head)
+
+    def fresh_branches(self) -> tuple[list[nn.Sequential], list[nn.Module]]:
+        self.require_stages("an auxiliary branch")
+        made = [(k, self.fresh()) for k in range(1, len(self.stages))]
+        return [nn.Sequential(*parts.stages[k:]) for k, parts in made], [as_head(p.head) for _, p in made]
+
+    def library_model(self) -> nn.Module:
+        """A new model of the library, into which :meth:`export_state_dict` loads."""
+        return self.library.create(self.num_classes)
+
+    def _exported(self, key: str) -> str:
+        return self.keys[key]
+
+
+def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
+    """A new model of ``library``, cut into stages; used as a whole where it cannot be cut or the cut net differs.
+
+    Raises UserError if the model does not take images of its size.
+    """
+    model = library.create(classes)
+    min_size = library.default_size if library.fixed else smallest_image(model, library.default_size)
+    size = library.default_size if library.fixed else min(library.default_size, max(64, 2 * min_size))
+    try:
+        expected = logits(model, size)
+    except MISFITS as error:
+        raise UserError(f"{name} does not take images of {size} px: {first_line(error)}") from None
+    reason = ""
+    for cut in (library.cut, without_classifier, undivided):
+        tensors = model.state_dict(keep_vars=True)
+        try:
+            backbone = LibraryBackbone(tensors, cut(model), library, name, classes, min_size)
+            if same(expected, logits(backbone, size)):
+                backbone.uncut = reason
+                return backbone
+        except MISFITS:
+            pass
+        reason = "its layers are no chain of stages, a pooling and a head"
+        model = library.create(classes)
+        expected = logits(model, size)
+    raise UserError(f"{name} is no image classifier that gives one vector of {classes} logits an image")
+
+
+def without_classifier(model: nn.Module) -> Parts:
+    """``model`` as one stage that ends before its last linear layer."""
+    path, head = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    return Parts([model], head, pool=nn.Identity())
+
+
+def undivided(model: nn.Module) -> Parts:
+    """``model`` as one stage that gives the logits."""
+    return Parts([model], nn.Identity(), pool=nn.Identity())
+
+
+def shell(model: Any, children: Iterable[str] = (), tensors: Iterable[str] = ()) -> Any:
+    """An object of the model's class and settings with the named children, parameters and buffers alone.
+
+    Its own methods compute with them what the model's do.
+    """
+    part, keep, own = copy.copy(model), set(children), set(tensors)
+    part._modules = {key: value for key, value in model._modules.items() if key in keep}
+    part._parameters = {key: value for key, value in model._parameters.items() if key in own}
+    part._buffers = {key: value for key, value in model._buffers.items() if key in own}
+    return part
+
+
+class ChannelsLast(nn.Module):
+    """A part of a net that keeps channels in the last place (``B x H x W x C``), for maps ``B x C x H x W``.
+
+    ``first``: it takes images as they are.
+    """
+
+    def __init__(self, module: nn.Module, *, first: bool) -> None:
+        super().__init__()
+        self.module, self.first = module, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x if self.first else x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class OnPooled(nn.Module):
+    """A head that takes a map, for pooled features ``B x C``: they are a map of one position, whose mean they are."""
+
+    def __init__(self, model: Any, function: str, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model, self.function, self.axes = model, function, axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.model, self.function)(self.as_map(x))
+
+    def split(self) -> tuple[Callable[[Tensor], Tensor], nn.Linear] | None:
+        """What comes before the last layer, and that layer, if it is linear."""
+        if isinstance(self.model, nn.Sequential) and isinstance(self.model[-1], nn.Linear):
+            layers = self.model[:-1]
+            return (lambda x: layers(self.as_map(x))), self.model[-1]
+        last = self.model.get_classifier() if hasattr(self.model, "get_classifier") else None
+        if not isinstance(last, nn.Linear):
+            return None
+        return (lambda x: getattr(self.model, self.function)(self.as_map(x), pre_logits=True)), last
+
+    def as_map(self, x: Tensor) -> Tensor:
+        """``x`` with the axes of a map."""
+        for axis in self.axes:
+            x = x.unsqueeze(axis)
+        return x
+
+
+class PoolMap(nn.Module):
+    """A pooling module of a library that gives ``B x C`` or ``B x C x 1 x 1``, for maps of any precision."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, feature_map: FeatureMap) -> Tensor:
+        x = spatial(feature_map)
+        return self.module(x.to(torch.promote_types(x.dtype, torch.float32))).flatten(1)
+
+
+def smallest_image(model: nn.Module, default: int) -> int:
+    """The smallest of the usual image sizes that passes the model, in pixels."""
+    probe = copy.deepcopy(model).to("meta").eval()
+    for size in (size for size in SIZES if size < default):
+        with contextlib.suppress(*MISFITS):
+            probe(torch.empty(1, 3, size, size, device="meta"))
+            return size
+    return default
+
+
+@torch.no_grad()
+def logits(model: nn.Module, size: int) -> Tensor:
+    """Of two random images in evaluation mode; without contents on the meta device."""
+    was, device = model.training, next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, size, size, generator=generator if device.type != "meta" else None, device=device)
+    result = model.eval()(images)
+    model.train(was)
+    return result
+
+
+def same(expected: Tensor, given: Tensor) -> bool:
+    """Whether both are the same logits; of tensors on the meta device, whether the shapes agree."""
+    if expected.shape != given.shape:
+        return False
+    return expected.is_meta or torch.allclose(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def first_line(error: Exception) -> str:
+    """What ``error`` says, in one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -1,0 +1,53 @@
+"""Maps of token nets: a grid of tokens is a map ``B x C x H x W``, and a class token travels beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+class TokenMap(NamedTuple):
+    """A stage map with tokens that have no position, which a plain transformer pools or attends to.
+
+    ``grid``: ``B x C x H x W``, the tokens of the patches. ``prefix``: ``B x C x P``, the class token and its like.
+    """
+
+    grid: Tensor
+    prefix: Tensor
+
+
+FeatureMap: TypeAlias = Tensor | TokenMap
+
+
+def spatial(feature_map: FeatureMap) -> Tensor:
+    """What of a map has positions, ``B x C x H x W``: the map itself, or the grid of a :class:`TokenMap`."""
+    return feature_map.grid if isinstance(feature_map, TokenMap) else feature_map
+
+
+def positions(feature_map: FeatureMap) -> Tensor:
+    """All tokens of a map, those without a position first: ``B x C x (P + H W)``, or ``B x C x H x W`` without any."""
+    if isinstance(feature_map, TokenMap):
+        return torch.cat([feature_map.prefix, feature_map.grid.flatten(2)], dim=2)
+    return feature_map
+
+
+def each(function: Callable[[Tensor], Tensor], feature_map: FeatureMap) -> FeatureMap:
+    """``function`` of a map, or of both parts of a :class:`TokenMap`."""
+    if isinstance(feature_map, TokenMap):
+        return TokenMap(function(feature_map.grid), function(feature_map.prefix))
+    return function(feature_map)
+
+
+def to_tokens(feature_map: FeatureMap) -> Tensor:
+    """A map as a sequence ``B x N x C``, the tokens without a position first."""
+    return positions(feature_map).flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, grid: tuple[int, int] | torch.Size, prefix: int) -> FeatureMap:
+    """A sequence ``B x N x C`` whose first ``prefix`` tokens have no position as a map with ``grid`` rows, columns."""
+    x = tokens.transpose(1, 2)
+    feature_map = x[:, :, prefix:].unflatten(2, tuple(grid))
+    return TokenMap(feature_map, x[:, :, :prefix]) if prefix else feature_map
