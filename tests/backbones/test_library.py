@@ -21,7 +21,18 @@ from mixskd.methods import METHODS
 from tests.methods.support import extras
 
 WHOLE = "timm/test_vit_relpos"  # its blocks share a bias of positions, so they are no chain
-BRANCHED = ("mixskd", "deep_supervision", "dks", "byot", "sad", "frskd", "frskd_mixup", "manifold_mixup")
+BRANCHED = (
+    "mixskd",
+    "deep_supervision",
+    "dks",
+    "byot",
+    "sad",
+    "frskd",
+    "frskd_mixup",
+    "manifold_mixup",
+    "uskd",
+    "zipf_ls",
+)
 
 
 def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:

@@ -48,14 +48,14 @@ def feature_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
     return F.mse_loss(full_precision(positions(a)), full_precision(positions(b)))
 
 
-def relative_distance(a: Tensor, b: Tensor) -> Tensor:
+def relative_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
     """:func:`feature_distance` over the mean square of both maps: 0 for equal maps, and the same at any common scale.
 
     The denominator gets gradients too. As a constant it would leave the pull to smaller maps as it was.
     """
-    a, b = full_precision(a), full_precision(b)
-    energy = (a.square().mean() + b.square().mean()) / 2
-    return F.mse_loss(a, b) / energy.clamp(min=1e-12)
+    x, y = full_precision(positions(a)), full_precision(positions(b))
+    energy = (x.square().mean() + y.square().mean()) / 2
+    return F.mse_loss(x, y) / energy.clamp(min=1e-12)
 
 
 def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:
