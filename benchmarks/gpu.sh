@@ -20,6 +20,9 @@ STARTED=$SECONDS LIMIT=${LIMIT:-570} STATE=${STATE:-runs/gpu} OUT=${OUT:?where r
 export PYTHONPATH=$PWD/src:$PWD PIP_BREAK_SYSTEM_PACKAGES=1
 mkdir -p "$STATE/done" "$STATE/train" "$OUT"
 OUT=$(realpath "$OUT") STATE=$(realpath "$STATE")
+# What was compiled once is there for the next call; it is too much for OUT.
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$(dirname "$OUT")/inductor}
+export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$(dirname "$OUT")/triton}
 
 left() { echo $((LIMIT - (SECONDS - STARTED))); }
 
@@ -56,7 +59,10 @@ install() {
 tests() {
   python -c 'import sys, torch; print(sys.version, torch.__version__, torch.cuda.is_available() and torch.cuda.get_device_name())' | tee "$OUT/machine.txt"
   nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1
-  once tests 60 python -m pytest -n 0 -m gpu -q -rs tests
+  # In parts, as each compiles much: eager, compiled and recorded steps agree; none waits or compiles again; the rest.
+  once tests_agree 60 python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "agrees or updates" &&
+  once tests_step 60 python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "not agrees and not updates" &&
+  once tests 60 python -m pytest -n 0 -m gpu -q -rs tests --ignore tests/training/test_step.py
 }
 
 SPEED=(cifar100 --data "${CIFAR100:?the path of cifar100.npz}")
@@ -68,9 +74,15 @@ if [ -n "${TINY:-}" ]; then
 fi
 
 speed() {
-  once speed_mixskd 90 python -m mixskd benchmark "${SPEED[@]}" --rounds $ROUNDS --out "$OUT/speed_mixskd.json" &&
-  once speed_baseline 60 python -m mixskd benchmark "${SPEED[@]}" --method baseline --rounds $ROUNDS --out "$OUT/speed_baseline.json" &&
-  once speed_wrn 60 python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --rounds $ROUNDS --out "$OUT/speed_wrn.json"
+  # plain and default stand in each part, so that each has both to compare with.
+  local first=plain,low_precision,eager,without_graphs,default second=plain,default,without_compile,without_fused
+  if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    first=plain,low_precision,default second=plain,default,without_fused
+  fi
+  once speed_mixskd 90 python -m mixskd benchmark "${SPEED[@]}" --variants "$first" --rounds $ROUNDS --out "$OUT/speed_mixskd.json" &&
+  once speed_mixskd_without 90 python -m mixskd benchmark "${SPEED[@]}" --variants "$second" --rounds $ROUNDS --out "$OUT/speed_mixskd_without.json" &&
+  once speed_baseline 60 python -m mixskd benchmark "${SPEED[@]}" --method baseline --variants plain,default --rounds $ROUNDS --out "$OUT/speed_baseline.json" &&
+  once speed_wrn 60 python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --variants plain,default --rounds $ROUNDS --out "$OUT/speed_wrn.json"
 }
 
 released() {
