@@ -104,9 +104,15 @@ def export(arguments: argparse.Namespace) -> None:
 
 def list_things(arguments: argparse.Namespace) -> None:
     """Print what there is of a kind."""
-    from mixskd.report.listing import LISTINGS
+    from mixskd.report.listing import LISTINGS, library_backbones
 
-    rows = LISTINGS[arguments.kind]()
+    more = 0
+    if arguments.pattern is None:
+        rows = LISTINGS[arguments.kind]()
+    elif arguments.kind == "backbones":
+        rows, more = library_backbones(arguments.pattern)
+    else:
+        raise UserError(f"only backbones take a pattern; leave out {arguments.pattern!r}")
     if arguments.json:
         print(json.dumps(rows))
         return
@@ -118,6 +124,8 @@ def list_things(arguments: argparse.Namespace) -> None:
     for row in rows:
         table.add_row(*(escape(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
     Console().print(table)
+    if more:
+        print(f"and {more} more; a narrower pattern shows them")
 
 
 def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
@@ -183,7 +191,10 @@ def build_parser() -> Parser:
         p.epilog = "Every setting has a flag by its dotted name:\n\n" + help_text()
         p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
         p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
-        p.add_argument("--backbone", help="see mixskd list backbones; or timm/NAME, for a convolutional model of timm")
+        p.add_argument(
+            "--backbone",
+            help="see mixskd list backbones; or timm/NAME, torchvision/NAME",
+        )
         p.add_argument("--weights", help="what to start from: a run's folder, a file of weights, or pretrained")
         p.add_argument("--method", help="see mixskd list methods")
         p.add_argument("--batch-size", help="original images an update")
@@ -225,6 +236,7 @@ def build_parser() -> Parser:
 
     p = verb("list", list_things, "List what there is to choose from.")
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])
+    p.add_argument("pattern", nargs="?", help="of models of a library, as 'timm/convnext*' or 'torchvision/*'")
     p.add_argument("--json", action="store_true")
     for added in verbs.choices.values():
         added.set_defaults(usage=added.format_usage())

@@ -10,11 +10,15 @@ import torch
 
 from mixskd import recipes
 from mixskd.backbones import BACKBONES, build_backbone
+from mixskd.backbones.from_timm import timm_of
 from mixskd.comparison import grids
 from mixskd.data import DATASETS
+from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES
 from mixskd.methods import METHODS, MixSKD
 from mixskd.plugins import load_plugins
+
+LIBRARY_ROWS = 30
 
 
 def methods() -> list[dict[str, Any]]:
@@ -48,6 +52,36 @@ def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def library_backbones(pattern: str) -> tuple[list[dict[str, Any]], int]:
+    """The models of timm or torchvision that fit ``pattern``, such as ``timm/convnext*``: rows, and how many more.
+
+    At most ``LIBRARY_ROWS`` are built, without contents. Raises UserError for a pattern that none fits, or no library.
+    """
+    library, _, rest = pattern.partition("/")
+    if library == "timm":
+        names = timm_of(pattern).list_models(rest or "*")
+    elif library == "torchvision":
+        from torchvision import models
+
+        names = models.list_models(module=models, include=rest or "*")
+    else:
+        raise UserError(f"{pattern!r} is no pattern of backbones; write one as 'timm/convnext*' or 'torchvision/swin*'")
+    if not names:
+        raise UserError(f"{library} has no model that fits {rest!r}; '*' stands for any letters")
+    return [_library_row(f"{library}/{name}") for name in names[:LIBRARY_ROWS]], max(len(names) - LIBRARY_ROWS, 0)
+
+
+def _library_row(name: str) -> dict[str, Any]:
+    try:
+        with torch.device("meta"):
+            backbone = build_backbone(name, 1000)
+    except UserError:
+        return {"backbone": name, "image size": "-", "parameters": "-", "stages": "cannot be used"}
+    stages = "none: methods without branches" if backbone.uncut else str(len(backbone.stages))
+    count = sum(p.numel() for p in backbone.parameters())
+    return {"backbone": name, "image size": backbone.default_size, "parameters": count, "stages": stages}
 
 
 def datasets() -> list[dict[str, Any]]:

@@ -1,0 +1,30 @@
+"""The models of a library by a pattern."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mixskd.cli import main
+from mixskd.report import listing
+
+
+def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["list", "backbones", "torchvision/squeezenet*", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[1] == {
+        "backbone": "torchvision/squeezenet1_1", "image size": 224, "parameters": 1_235_496,
+        "stages": "none: methods without branches",
+    }  # fmt: skip
+    monkeypatch.setattr(listing, "LIBRARY_ROWS", 1)
+    assert main(["list", "backbones", "timm/test_res*"]) == 0
+    assert "timm/test_resnet" in capsys.readouterr().out
+    rows, more = listing.library_backbones("timm/test_v*")
+    assert (len(rows), rows[0]["stages"], more) == (1, "4", 4)
+
+
+@pytest.mark.parametrize("words", [["backbones", "timm/nothing_*"], ["backbones", "resnet*"], ["methods", "mix*"]])
+def test_a_pattern_that_lists_nothing_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
