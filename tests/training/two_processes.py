@@ -18,8 +18,9 @@ from mixskd.training.step import TrainStep
 from tests.conftest import make_toy_without_norm
 from tests.methods.support import extras, make
 
-# What relates the images of a batch is by definition within a process: DDGSD's mean features, BAKE's neighbours.
-OPTIONS: dict[str, dict[str, Any]] = {"ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}}
+# What relates the images of a batch is by definition within a process: DDGSD's mean features, BAKE's neighbours, USKD's
+# mean confidence.
+OPTIONS: dict[str, dict[str, Any]] = {"ddgsd": {"mu": 0.0}, "bake": {"omega": 0.0}, "uskd": {"alpha": 0.0}}
 
 IN_ONE_MESSAGE = ", gradients in one message"
 
