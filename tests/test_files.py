@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from mixskd import files
 from mixskd.errors import UserError, exit_code
 from mixskd.files import check_readable, check_writable, replacing, write_text
 
@@ -70,3 +72,59 @@ def test_a_forbidden_place_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 
     assert exit_code(act) == 2
     assert capsys.readouterr().err == "mixskd: error: no permission to use /other/photos\n"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EFBIG, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_every_way_in_which_a_write_fails_is_one_line(
+    number: int, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write_text(tmp_path / "file", "old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(UserError, match="nothing was lost"):
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with pytest.raises(UserError, match="a device or a pipe"):
+            write_text(tmp_path / name, "new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "null").is_char_device()
+
+
+def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    gone = 2**22 + 1  # above the kernel's largest process number
+    left = tmp_path / f".file.{files._HOST}-{gone}.tmp"
+    elsewhere, alive, other, old = (
+        tmp_path / name
+        for name in (f".file.another-{gone}.tmp", f".file.{files._HOST}-1.tmp", f".files.{gone}.tmp", ".file.b-1.tmp")
+    )
+    for path in (left, elsewhere, alive, other, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    write_text(tmp_path / "file", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", elsewhere.name, alive.name, other.name}
+
+
+def test_names_that_no_file_can_have_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name too long"):
+        write_text(tmp_path / ("x" * 300), "new")
+    write_text(tmp_path / "caf\udce9", "bytes that are not UTF-8 are a name as well")
+    assert (tmp_path / "caf\udce9").exists()
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1000)}, tmp_path / "stored.pt")
+    with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as bomb:
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="cannot be read"):
+        files.load_tensors(tmp_path / "bomb.pt")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
 from mixskd.settings import help_text
+from mixskd.text import safe, to_json
 
 SHORT_FLAGS = {
     "data": "data.source",
@@ -79,7 +79,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     report = run(experiment, variants=arguments.variants, rounds=arguments.rounds)
     show(report)
     if arguments.report:
-        write_text(Path(arguments.report), json.dumps(report, indent=2) + "\n")
+        write_text(Path(arguments.report), to_json(report, indent=2) + "\n")
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -88,18 +88,20 @@ def predict(arguments: argparse.Namespace) -> None:
 
     predictions = run(arguments.run, arguments.images, top=arguments.top)
     if arguments.json:
-        print(json.dumps(predictions))
+        print(to_json(predictions))
         return
     for prediction in predictions:
-        likeliest = "  ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in prediction["classes"])
-        print(f"{prediction['image']}: {likeliest}")
+        likeliest = "  ".join(
+            f"{safe(c['name'], 'terminal')} {100 * c['probability']:.1f} %" for c in prediction["classes"]
+        )
+        print(f"{safe(prediction['image'], 'terminal')}: {likeliest}")
 
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the classifier in a form that needs nothing of ours, and print where."""
     from mixskd.api import export as run
 
-    print(run(arguments.run, arguments.to, arguments.out))
+    print(safe(run(arguments.run, arguments.to, arguments.out), "terminal"))
 
 
 def list_things(arguments: argparse.Namespace) -> None:
@@ -114,7 +116,7 @@ def list_things(arguments: argparse.Namespace) -> None:
     else:
         raise UserError(f"only backbones take a pattern; leave out {arguments.pattern!r}")
     if arguments.json:
-        print(json.dumps(rows))
+        print(to_json(rows))
         return
     from rich.console import Console
     from rich.markup import escape
@@ -179,6 +181,7 @@ def build_parser() -> Parser:
     """The parser of all verbs."""
     parser = Parser(prog="mixskd", description="Train image classifiers by self-knowledge distillation.")
     parser.add_argument("--version", action="version", version=f"mixskd {mixskd.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of any error; goes with every verb")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
@@ -244,9 +247,13 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code: 0, 2 for a user's mistake, 128 + N after signal N, 1 if a run failed."""
+    """Run the command line; the exit code: 0, 2 for a user's mistake or what the machine lacks, 70 for a fault of
+    mixskd, 128 + N after signal N, 1 if a run failed. ``--debug`` shows the traceback of any of them.
+    """
     atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
-    return exit_code(lambda: _act(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    return exit_code(lambda: _act([word for word in words if word != "--debug"]), debug=debug)
 
 
 def _act(argv: Sequence[str]) -> int | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mixskd.errors import UserError, check_not_negative, check_positive, nearest
+from mixskd.conversion import build as build
+from mixskd.conversion import convert as convert
+from mixskd.conversion import plain as plain
+from mixskd.errors import UserError, check_not_negative, check_positive
+from mixskd.yaml_file import read_yaml as read_yaml
 
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
 
@@ -259,28 +261,19 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
     """The inverse of :func:`to_dict`. Raises UserError for a key or a type that does not belong."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"an experiment must hold keys such as backbone, method, data, not {values!r}")
     values = dict(values)
     method = values.get("method", {})
     if isinstance(method, Mapping):
         options = {key: value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
-    return _build(Experiment, values, "")
+    return build(Experiment, values)
 
 
 def to_yaml(experiment: Experiment) -> str:
     """The text of ``config.yaml``."""
     return yaml.safe_dump(to_dict(experiment), sort_keys=False)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError if it is missing or holds none."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the configuration {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is no configuration: it must hold keys such as backbone, method, data")
-    return values
 
 
 def difference(old: Experiment, new: Experiment) -> list[str]:
@@ -367,74 +360,3 @@ def known_keys() -> list[str]:
     """The dotted name of every field but the method's own."""
     values = to_dict(Experiment())
     return [*flatten(values)]
-
-
-def convert(value: Any, kind: Any, key: str) -> Any:
-    """``value``, typed or as text from a command line, as the type ``kind``. Raises UserError if it is none."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        inner = [k for k in typing.get_args(kind) if k is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        return convert(value, inner[0], key)
-    if value is None:
-        raise UserError(f"{key} has no value; give one, or leave the key out")
-    if origin is tuple:
-        if isinstance(value, str):
-            value = [part for part in value.strip("[]() ").split(",") if part.strip()]
-        if isinstance(value, int | float):
-            value = [value]
-        if not isinstance(value, Sequence):
-            raise UserError(f"{key} must be a list, not {value!r}")
-        return tuple(convert(part, typing.get_args(kind)[0], key) for part in value)
-    if origin is dict:
-        return dict(value)
-    try:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[str(value).lower()]
-        if kind is int:
-            if isinstance(value, bool) or float(value) != int(float(value)):
-                raise ValueError
-            return int(float(value))
-        if kind is float:
-            if isinstance(value, bool):
-                raise ValueError
-            return float(value)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise UserError(f"{key} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}") from None
-    if isinstance(value, bool):  # YAML takes a bare on or off for one
-        return "on" if value else "off"
-    return str(value)
-
-
-def build(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """A dataclass ``kind`` from typed or textual ``values``. Raises UserError naming the nearest key or the type."""
-    return _build(kind, values, prefix)
-
-
-def _build(kind: Any, values: Any, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise UserError(f"{prefix.rstrip('.')} must hold keys, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
-    arguments = {}
-    for raw, value in values.items():
-        name = str(raw).replace("-", "_")
-        if name not in names:
-            raise UserError(f"unknown key {prefix}{raw}{nearest(prefix + name, [prefix + n for n in names])}")
-        hint = hints[name]
-        key = f"{prefix}{name}"
-        arguments[name] = (
-            _build(hint, value, f"{key}.") if dataclasses.is_dataclass(hint) else convert(value, hint, key)
-        )
-    return kind(**arguments)
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value

@@ -6,7 +6,10 @@ import difflib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+
+from mixskd.faults import foreseen, report_fault, say
 
 
 class UserError(Exception):
@@ -50,11 +53,14 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise unknown(name, value, choices)
 
 
-def exit_code(act: Callable[[], int | None]) -> int:
-    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for a
-    place that this user may not use; 130 after Ctrl-C; 141 if the reader of the output has gone (``| head``). Of
-    several processes the first says the line; another one adds its rank to what happened to it alone.
+def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
+    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for what
+    the machine lacks (space, memory, a permission, the network); 70 after one line for what nobody foresaw, whose
+    traceback is written to a file, or shown with ``debug``; 130 after Ctrl-C; 141 if the reader of the output has gone
+    (``| head``). Of several processes the first says the line of a UserError;
+    another one adds its rank to what happened to it alone.
     """
+    debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:
         code = act() or 0
         sys.stdout.flush()
@@ -62,12 +68,15 @@ def exit_code(act: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the flush at the end of the interpreter
         return 128 + signal.SIGPIPE
-    except (UserError, PermissionError) as error:
-        line = f"no permission to use {error.filename or error}" if isinstance(error, PermissionError) else str(error)
-        rank = error.rank if isinstance(error, UserError) else None
-        if rank is not None or os.environ.get("RANK", "0") == "0":
-            where = "" if rank is None else f" in process {rank}"
-            print(f"mixskd: error{where}: {' '.join(line.split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else foreseen(error)
+        if line is None:
+            return report_fault(error, debug=debug)
+        if debug:
+            traceback.print_exc()
+        rank = error.rank if isinstance(error, UserError) else None
+        if rank is not None or os.environ.get("RANK", "0") == "0" or not isinstance(error, UserError):
+            say(line, rank)
+        return 2

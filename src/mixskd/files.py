@@ -6,13 +6,22 @@ import errno
 import fcntl
 import os
 import re
+import socket
+import time
 import warnings
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mixskd.errors import UserError
+from mixskd.faults import NO_SPACE
+
+DAY = 24 * 3600
+# A write that the disk, its limits or its cable refuse; anything else is the caller's.
+FAILED_WRITES = (errno.EIO, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.ESTALE, errno.EACCES, errno.EPERM)
+_HOST = re.sub(r"\W", "_", socket.gethostname())[:40]
 
 
 @contextmanager
@@ -20,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; on success it is synced to disk and renamed over ``path``.
 
     On any failure ``path`` stays as it was and the temporary file is removed. Raises UserError if the disk is full, or
-    nothing can be written there.
+    nothing can be written there, or ``path`` is a device or a pipe.
     """
     temporary = _temporary(path)
     try:
@@ -30,17 +39,28 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise UserError(f"no space left on the disk for {path}; free some and --resume: nothing was lost") from None
+        if error.errno in FAILED_WRITES and error.filename in (None, str(temporary), str(path), temporary, path):
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"cannot write {path}: {reason}; mend that and --resume: nothing was lost") from None
         raise
-    except RuntimeError as error:  # torch's own writer reports a failed write so
-        if any(sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "write")):
+    except Exception as error:
+        if _is_failed_write(error):
             raise UserError(
                 f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost"
             ) from None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_failed_write(error: Exception) -> bool:
+    """Whether this is how torch's or safetensors' own writer reports a failed write."""
+    if isinstance(error, RuntimeError):
+        return any(sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "write"))
+    return type(error).__name__ == "SafetensorError"
 
 
 def check_writable(path: Path) -> None:
@@ -49,17 +69,43 @@ def check_writable(path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A new, empty file beside ``path``."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; give a file's name")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A new, empty file beside ``path``; those of processes that were killed are removed."""
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; give a file's name")
+        if path.exists() and not path.is_file():  # a rename would put a file in its place
+            raise UserError(f"cannot write {path}: it is a device or a pipe; give a file's name")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(path)
         temporary.touch()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"cannot write {path}: {reason}; choose another place, or see to the folder's rights") from None
     return temporary
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose process is gone, or that are older than a day."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:(.+)-)?(\d+)\.tmp")
+    for entry in os.scandir(path.parent):
+        match = pattern.fullmatch(entry.name)
+        if match is None:
+            continue
+        with suppress(OSError):
+            here = match[1] in (_HOST, None)
+            if (here and not _is_alive(int(match[2]))) or time.time() - entry.stat().st_mtime > DAY:
+                os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,6 +142,7 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
     import torch
 
     try:
+        _check_not_compressed(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on how a foreign file was pickled, before it is refused
             return torch.load(path, map_location=device, weights_only=True)
@@ -103,6 +150,14 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
         raise
     except Exception as error:  # damaged bytes end the unpickler in as many ways as there are bytes
         raise ValueError(f"{path} cannot be read") from error
+
+
+def _check_not_compressed(path: Path) -> None:
+    """Raises ValueError for a zip archive whose members grow when they are read: ``torch.save`` only stores."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
 
 
 def slug(text: str) -> str:

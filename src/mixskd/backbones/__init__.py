@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mixskd.backbones.densenet import densenet_40_12
-from mixskd.backbones.from_timm import PREFIX, timm_backbone
+from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
 from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.pretrained import start_from
@@ -24,6 +24,8 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
     "hcgnet_a1": hcgnet_a1,
     **RESNETS,
 }
+
+WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 
 
 def build_backbone(
@@ -45,6 +47,18 @@ def build_backbone(
     return backbone
 
 
+def check_local(name: str) -> None:
+    """Raises UserError unless ``name``, which came from a file, is a backbone of this installation.
+
+    timm would take ``hf-hub:`` and ``local-dir:`` for places to fetch a configuration from; only a person may name one.
+    """
+    load_plugins()
+    if name.startswith(PREFIX):
+        check_timm_architecture(name)
+    elif not name.startswith(TORCHVISION) and name not in BACKBONES and not re.fullmatch(WIDE_RESNET, name):
+        raise unknown("backbone", name, BACKBONES)
+
+
 def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbone:
     if name.startswith(PREFIX):
         return timm_backbone(name, num_classes, image_size)
@@ -52,9 +66,9 @@ def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbon
         return torchvision_backbone(name, num_classes, image_size)
     if name in BACKBONES:
         return BACKBONES[name](num_classes)
-    if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
+    if match := re.fullmatch(WIDE_RESNET, name):
         return wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
     raise unknown("backbone", name, BACKBONES)
 
 
-__all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "start_from"]
+__all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "check_local", "start_from"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,16 @@ def create(name: str, num_classes: int, **options: Any) -> Any:
         size = f" for images of {options['img_size']} px" if options else ""
         hint = "" if options else "; see timm.list_models()"
         raise UserError(f"timm cannot make {name}{size}: {first_line(error)}{hint}") from None
+
+
+def check_timm_architecture(name: str) -> None:
+    """Raises UserError unless ``timm/NAME`` is an architecture of the installed timm, so that nothing is fetched."""
+    try:
+        from timm.models import is_model
+    except ImportError:
+        raise UserError(f"the backbone {name} needs timm: pip install 'mixskd[timm]'") from None
+    if not re.fullmatch(r"[\w.-]+", name.removeprefix(PREFIX)) or not is_model(name.removeprefix(PREFIX)):
+        raise UserError(f"the file names the backbone {name!r}, which is no architecture of the installed timm")
 
 
 def cut(model: Any) -> Parts:

@@ -10,15 +10,21 @@ from mixskd.backbones.resnet import PreActBlock
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
 
+DEEPEST, WIDEST = 1000, 64
+
 
 def wide_resnet(num_classes: int, *, depth: int = 16, width: int = 2) -> StagedBackbone:
     """WRN-``depth``-``width``: three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times ``width`` channels.
 
-    Raises UserError for a depth that is not 6 n + 4.
+    Raises UserError for a depth that is not 6 n + 4, or a net beyond all use (deeper than 1000, wider than 64).
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1 or width < 1:
         raise UserError(f"wrn_{depth}_{width}: the depth must be 6 n + 4 (10, 16, 22, 28, 40 ...), the width 1 or more")
+    if depth > DEEPEST or width > WIDEST:
+        raise UserError(
+            f"wrn_{depth}_{width} is too large: a depth up to {DEEPEST} and a width up to {WIDEST} are built"
+        )
     widths = [16, 16 * width, 32 * width, 64 * width]
     stages = []
     for i in range(3):

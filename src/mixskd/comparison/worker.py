@@ -81,7 +81,7 @@ def carry_out(folder: Path, name: str) -> int:
         if (run / "summary.json").exists():
             return 0
         print(f"mixskd train --config {settings} --out {run}", file=sys.stderr, flush=True)
-        return exit_code(act)
+        return exit_code(act, debug=True)  # the log keeps the traceback
 
 
 def settings_file(folder: Path, name: str) -> Path:

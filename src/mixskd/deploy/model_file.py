@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from mixskd.backbones import StagedBackbone, build_backbone
-from mixskd.data.preprocess import Preprocess
+from mixskd.backbones import StagedBackbone, build_backbone, check_local
+from mixskd.data.preprocess import RESIZES, Preprocess
+from mixskd.digest import digest_of
 from mixskd.errors import UserError
 from mixskd.files import check_readable, replacing
+from mixskd.schema import Mismatch, choice, integer, items, number, record, string
 
-FORMAT = "mixskd-model-1"
+FORMAT = "mixskd-model-2"
+OLDER = ("mixskd-model-1",)  # without a digest
+LARGEST_IMAGE = 4096
+MOST_CLASSES = 1_000_000
+
+SCHEMA = record(
+    {
+        "format": string(),
+        "backbone": string(200),
+        "classes": items(string(), 1, MOST_CLASSES),
+        "image_size": integer(1, LARGEST_IMAGE),
+        "mean": items(number(), 3, 3),
+        "std": items(number(above=0), 3, 3),
+    },
+    {"digest": string(64), "resize": choice("", *RESIZES)},
+)
 
 
 class Classifier(StagedBackbone):
@@ -53,13 +72,20 @@ def save_model(
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
+    try:
+        SCHEMA(description, "")
+    except Mismatch as error:
+        raise UserError(f"cannot save the classifier: {error}") from None
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
+    description["digest"] = _digest(description, tensors)
     with replacing(path) as temporary:
         # One key: safetensors writes several in random order, and equal runs are to give equal files.
-        try:
-            save_file(tensors, temporary, metadata={"mixskd": json.dumps(description)})
-        except SafetensorError as error:
-            raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
+        save_file(tensors, temporary, metadata={"mixskd": json.dumps(description)})
+
+
+def _digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    described = {key: value for key, value in about.items() if key != "digest"}
+    return digest_of([described, {key: tensors[key] for key in sorted(tensors)}])
 
 
 def load_model(path: str | Path) -> Classifier:
@@ -78,16 +104,51 @@ def load_model(path: str | Path) -> Classifier:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
         raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
-    try:
-        about: dict[str, Any] = json.loads(metadata.get("mixskd", "{}"))
-        if about.get("format") != FORMAT:
-            raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
-        model = cast(Classifier, build_backbone(about["backbone"], len(about["classes"]), about["image_size"]))
-        model.load_export_state_dict(tensors)
-        model.pretrained = True
-        model.classes = tuple(about["classes"])
-        model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
-        model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
-    except (KeyError, ValueError, TypeError, RuntimeError):
-        raise UserError(f"{path} is damaged: its weights do not fit the backbone that it names") from None
+    about = _examined(path, metadata, tensors)
+    model = cast(Classifier, _fitted(path, about, tensors))
+    model.pretrained = True
+    model.classes = tuple(about["classes"])
+    model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
+    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
     return model.eval()
+
+
+def _examined(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the file says of itself. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
+    try:
+        about = json.loads(metadata.get("mixskd", "{}"))
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: its metadata are no JSON; copy or train it again") from None
+    known = about.get("format") if isinstance(about, dict) else None
+    if known not in (FORMAT, *OLDER):
+        if isinstance(known, str) and known.startswith("mixskd-model-"):
+            raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
+        raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
+    try:
+        SCHEMA(about, "")
+        if known == FORMAT and about.get("digest") != _digest(about, tensors):
+            raise Mismatch("its content is not what was written (its digest differs)")
+    except ValueError as error:  # Mismatch, and what digest_of refuses
+        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
+    if bad := next((key for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None):
+        raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
+    return about
+
+
+def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedBackbone:
+    """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
+    name, classes = about["backbone"], len(about["classes"])
+    misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
+    check_local(name)
+    try:
+        with torch.device("meta"):  # no memory is taken for what the file does not hold
+            wanted = build_backbone(name, classes, about["image_size"]).export_state_dict()
+        if {key: x.shape for key, x in wanted.items()} != {key: x.shape for key, x in tensors.items()}:
+            raise misfit
+        backbone = build_backbone(name, classes, about["image_size"])
+        backbone.load_export_state_dict(tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        raise misfit from None
+    if about["image_size"] < backbone.min_size:
+        raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
+    return backbone

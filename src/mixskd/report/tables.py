@@ -13,6 +13,7 @@ from mixskd.config import Experiment
 from mixskd.files import write_text
 from mixskd.report.published import Published, place_of, published, published_in
 from mixskd.report.runs import Repeated, mean_and_std
+from mixskd.text import safe, visible
 
 
 class Spread(NamedTuple):
@@ -159,7 +160,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return _text(cell, "{:,.{}f}", "{:.2f} ± {:.2f}").replace("|", r"\|")
+    return safe(cell, "markdown") if isinstance(cell, str) else _text(cell, "{:,.{}f}", "{:.2f} ± {:.2f}")
 
 
 def latex(table: Table) -> str:
@@ -185,13 +186,9 @@ def _text(cell: Cell, number: str, spread: str) -> str:
     return f"{cell.mean:.2f}" if cell.std is None else spread.format(*cell)
 
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-
-
 def escape(text: str) -> str:
     """``text`` for LaTeX."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return safe(text, "latex")
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
@@ -213,7 +210,9 @@ def comma_separated(table: Table) -> str:
     rows, text = plain_rows(table), io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {key: safe(cell, "csv") if isinstance(cell, str) else cell for key, cell in row.items()} for row in rows
+    )
     return text.getvalue()
 
 
@@ -228,8 +227,8 @@ def write_tables(
     tables = accuracy(lines, paper_table, suites), cost(lines)
     whole = [left | right for left, right in zip(*tables, strict=True)]
     said = notes(lines)
-    write_text(folder / "table.md", "\n".join([*map(markdown, tables), *(f"{note}\n" for note in said)]))
+    write_text(folder / "table.md", "\n".join([*map(markdown, tables), *(f"{visible(note)}\n" for note in said)]))
     write_text(folder / "table.csv", comma_separated(whole))
-    write_text(folder / "table.tex", "\n".join([*map(latex, tables), *(f"% {note}" for note in said), ""]))
+    write_text(folder / "table.tex", "\n".join([*map(latex, tables), *(f"% {visible(note)}" for note in said), ""]))
     write_text(folder / "runs.csv", comma_separated(single_runs(lines)))
     return plain_rows(whole)

@@ -1,31 +1,205 @@
-"""Checkpoints: written whole or not at all, read without executing anything in them."""
+"""Checkpoints: written whole or not at all, read without executing anything in them, and examined before use."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mixskd.digest import digest_of
 from mixskd.errors import UserError
 from mixskd.files import check_readable, load_tensors, replacing
+from mixskd.schema import Mismatch, anything, integer, items, number, optional, record, string, table
 
-FORMAT = "mixskd-checkpoint-1"
+FORMAT = "mixskd-checkpoint-2"
+OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment
+LONGEST_RUN = 2**53
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) to ``path`` atomically. Raises UserError on a full disk."""
+def scalar(value: Any, where: str) -> None:
+    """A tensor of one finite or infinite number."""
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        raise Mismatch(f"{where} must be a number on its own")
+
+
+def tensor(value: Any, where: str) -> None:
+    """Any tensor."""
+    if not isinstance(value, Tensor):
+        raise Mismatch(f"{where} must be a tensor")
+
+
+SCHEMA = record(
+    {
+        "method": table(tensor, string(10_000)),
+        "optimizer": record({"state": table(table(anything), anything), "param_groups": items(table(anything), 1)}),
+        "scaler": table(number(finite=False)),
+        "position": record(
+            {
+                "step": integer(0, LONGEST_RUN),
+                "rows": items(record({"epoch": integer(1), "step": integer(0)})),
+                "seconds": number(0),
+                "images": integer(0, LONGEST_RUN),
+            }
+        ),
+        "sums": items(table(scalar), 1),
+    },
+    {"data": table(anything), "ema": optional(table(tensor, string(10_000))), "experiment": table(anything)},
+)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep: bool = False) -> None:
+    """Write ``state`` (tensors and plain values) to ``path`` atomically, with a digest of its content.
+
+    With ``keep`` what was there before stays beside it as :func:`previous`. Raises UserError on a full disk.
+    """
+    content = {key: value for key, value in state.items() if key not in ("format", "digest")}
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        torch.save({"format": FORMAT, "digest": digest_of(content), **content}, temporary)
+        if keep and path.is_file():
+            _keep(path)
+
+
+def _keep(path: Path) -> None:
+    kept = previous(path)
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        with suppress(OSError):  # for want of space the newest one is worth more
+            shutil.copyfile(path, kept)
+
+
+def drop_previous(path: Path) -> None:
+    """Remove the checkpoint that was kept beside ``path``: the run has ended."""
+    previous(path).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in ``path``. Raises UserError if it is missing, truncated, corrupt, or not a checkpoint of mixskd."""
+    """The state in ``path``, with its tensors on ``device``.
+
+    Raises UserError if it is missing, truncated, corrupt, no checkpoint of mixskd, or does not hold what its digest
+    says.
+    """
     check_readable(path, f"no checkpoint at {path}; train without --resume to start a run there")
+    hint = "delete it and start again"
     try:
-        state = load_tensors(path, device)
+        state = load_tensors(path)
     except ValueError:
-        raise UserError(f"{path} is corrupt, truncated or no checkpoint of mixskd; delete it and start again") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of mixskd; give the folder of a run made by `mixskd train`")
+        raise UserError(f"{path} is corrupt, truncated or no checkpoint of mixskd; {hint}") from None
+    known = state.pop("format", None) if isinstance(state, dict) else None
+    if known not in (FORMAT, *OLDER):
+        newer = "a newer mixskd wrote it, so update this one, or " if _is_newer(known) else ""
+        raise UserError(f"{path} is not a checkpoint of mixskd; {newer}give the folder of a run made by `mixskd train`")
+    written = state.pop("digest", None)
+    try:
+        whole = known in OLDER or written == digest_of(state)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: its content is not what was written (its digest differs); {hint}")
+    return _moved(state, torch.device(device))
+
+
+def _is_newer(known: Any) -> bool:
+    return isinstance(known, str) and known.startswith("mixskd-checkpoint-")
+
+
+def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], list[str]]:
+    """The state in ``path``, or in the one kept before it if ``path`` is damaged; notes on that. It is examined.
+
+    Raises UserError as :func:`load_checkpoint` does, and for a state that does not have the parts of one.
+    """
+    try:
+        return examined(load_checkpoint(path, device), path), []
+    except UserError as error:
+        if not previous(path).is_file():
+            raise
+        try:
+            state = examined(load_checkpoint(previous(path), device), previous(path))
+        except UserError:
+            raise error from None
+        return state, [f"{path.name} was damaged; the run went on from the checkpoint before it"]
+
+
+def examined(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``state`` itself. Raises UserError if it does not have the parts of a checkpoint, naming the first."""
+    try:
+        SCHEMA(state, "")
+    except Mismatch as error:
+        raise UserError(f"{path} is damaged: {error}; delete it and start again") from None
     return state
+
+
+def check_fits(path: Path, name: str, saved: Any, live: Mapping[str, Tensor]) -> None:
+    """Raises UserError, naming ``path``, if the tensors ``saved`` have not the names, shapes and types of ``live``."""
+    if not isinstance(saved, Mapping) or saved.keys() != live.keys():
+        raise UserError(f"{path} belongs to another run: its {name} has other parts")
+    for key, value in live.items():
+        if saved[key].shape != value.shape or saved[key].dtype != value.dtype:
+            raise UserError(
+                f"{path} belongs to another run: its {name} has {key} as {saved[key].dtype} of "
+                f"{tuple(saved[key].shape)}, not {value.dtype} of {tuple(value.shape)}"
+            )
+
+
+def check_position(path: Path, position: Mapping[str, Any], epochs: int, length: int) -> None:
+    """Raises UserError unless the rows are those of the epochs that ``position`` has passed, ``length`` steps each."""
+    step, rows = position["step"], position["rows"]
+    if len(rows) > epochs or not len(rows) * length <= step <= (len(rows) + 1) * length:
+        raise UserError(
+            f"{path} is damaged: step {step} with {len(rows)} epochs done of {length} steps each, and {epochs} in all; "
+            "delete it and start again"
+        )
+    for place, row in enumerate(rows):
+        if row["epoch"] != place + 1:
+            raise UserError(f"{path} is damaged: row {place + 1} is that of epoch {row['epoch']}")
+        for key, value in row.items():
+            if not isinstance(key, str) or type(value) not in (int, float):
+                raise UserError(f"{path} is damaged: {key!r} of epoch {place + 1} is no number")
+
+
+def check_optimizer(path: Path, saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Raises UserError unless ``saved`` is a state of ``optimizer``: its groups, and tensors shaped as its weights."""
+    wrong = UserError(f"{path} belongs to another run: its optimizer has other parts")
+    live = optimizer.state_dict()["param_groups"]
+    if len(saved["param_groups"]) != len(live):
+        raise wrong
+    shapes: dict[int, torch.Size] = {}
+    for mine, theirs, group in zip(live, saved["param_groups"], optimizer.param_groups, strict=True):
+        if mine.keys() != theirs.keys() or mine["params"] != theirs["params"]:
+            raise wrong
+        kinds = (bool, int, float, Tensor, type(None), list, tuple, str)
+        for key, value in theirs.items():
+            same = type(value) is type(mine[key]) or {type(value), type(mine[key])} <= {int, float, Tensor}
+            if not isinstance(value, kinds) or not same:
+                raise wrong
+        shapes |= {number: p.shape for number, p in zip(mine["params"], group["params"], strict=True)}
+    for number_, parts in saved["state"].items():
+        if number_ not in shapes:
+            raise wrong
+        for value in parts.values():
+            if isinstance(value, Tensor) and value.ndim and value.shape != shapes[number_]:
+                raise wrong
+            if not isinstance(value, Tensor | int | float | None):
+                raise wrong
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(part, device) for part in value)
+    return value

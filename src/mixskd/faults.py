@@ -1,0 +1,96 @@
+"""How a process ends when something went wrong: which errors were foreseen, and what is said of those that were not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from mixskd.text import safe
+
+FAULT = 70  # EX_SOFTWARE of sysexits.h
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_NETWORK = {
+    "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
+    "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
+}  # fmt: skip
+
+
+def foreseen(error: BaseException) -> str | None:
+    """What to say of an ``error`` that the machine or its user can cause: no space, no memory, no network, a missing
+    package, a file's name that cannot be. None if it is a fault of mixskd.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & NO_NETWORK:
+        return f"no answer from the network ({_first_line(error)}); get the files by other means and name their place"
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if isinstance(error, UnicodeEncodeError):
+        return "a name holds characters that this system cannot write; rename it, or set PYTHONUTF8=1"
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or _torch_has_no_memory(error):
+        return "there is not enough memory; take a smaller --batch-size, image size or network"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
+        return f"the package {error.name} is missing; install it with pip"
+    return None
+
+
+def _of_the_system(error: OSError) -> str | None:
+    where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    if isinstance(error, PermissionError):
+        return f"no permission to use {where.strip() or error}"
+    if error.errno in NO_SPACE:
+        return f"no space left on the disk{f' for{where}' if where else ''}; free some, then go on with --resume"
+    if error.errno is None or error.strerror is None:
+        return None
+    return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
+
+
+def _torch_has_no_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def say(line: str, rank: int | None = None) -> None:
+    """One line on stderr, whatever ``line`` holds, with the ``rank`` of the process that it happened to."""
+    where = "" if rank is None else f" in process {rank}"
+    print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
+
+
+def report_fault(error: BaseException, *, debug: bool) -> int:
+    """Say in one line that ``error`` is a fault of mixskd and where its traceback was written; the exit code.
+
+    With ``debug`` the traceback is shown before the line.
+    """
+    text = "".join(traceback.format_exception(error))
+    written = "shown above"
+    if debug:
+        print(text, end="", file=sys.stderr)
+    elif (place := _write(text)) is not None:
+        written = f"in {place}"
+    else:
+        written = "not written, as no place could be found for it: --debug shows it"
+    say(
+        f"this is a fault of mixskd, not of yours ({type(error).__name__}: {_first_line(error)}); "
+        f"its full traceback is {written}; please report it; a run that was under way goes on with --resume"
+    )
+    return FAULT
+
+
+def _write(text: str) -> Path | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "faults"
+    for folder in (cache, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"mixskd-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return path
+    return None

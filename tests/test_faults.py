@@ -1,0 +1,85 @@
+"""How a process ends: foreseen failures are one line and code 2, all others one line and code 70."""
+
+from __future__ import annotations
+
+import errno
+import re
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixskd.errors import UserError, exit_code
+
+
+def raising(error: BaseException):
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("a\nb"), "mixskd: error: a b"),
+        (UserError("name \x1b[2J\u202e"), r"mixskd: error: name \x1b[2J\u202e"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "file name too long"),
+        (OSError(errno.EMFILE, "Too many open files", "a"), "cannot use a: too many open files"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", b"b"), "cannot use b: is a directory"),
+        (PermissionError(errno.EACCES, "Permission denied", "c"), "no permission to use c"),
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), "not enough memory"),
+        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "the package onnx is missing"),
+        (urllib.error.URLError("unreachable"), "no answer from the network"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "no answer from the network"),
+        ("\udcff".encode, "a name holds characters"),
+    ],
+)
+def test_what_was_foreseen_is_one_line_and_code_2(
+    error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    act = raising(error) if isinstance(error, BaseException) else lambda: error("utf-8")
+    assert exit_code(act) == 2  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert said.startswith("mixskd: error: ")
+
+
+@pytest.mark.parametrize("error", [TypeError("odd\nlines"), KeyError("x"), ModuleNotFoundError("m", name="mixskd.x")])
+def test_what_nobody_foresaw_is_one_line_and_a_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert exit_code(raising(error)) == 70
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "this is a fault of mixskd" in said
+    assert "--resume" in said
+    found = re.search(r"full traceback is in (\S+);", said)
+    assert found is not None
+    assert Path(found[1]).is_relative_to(tmp_path)
+    assert "Traceback" in Path(found[1]).read_text()
+
+
+def test_debug_shows_it_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exit_code(raising(TypeError("odd")), debug=True) == 70
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "is shown above" in said.splitlines()[-1]
+    monkeypatch.setenv("MIXSKD_DEBUG", "1")
+    assert exit_code(raising(UserError("mine"))) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_is_said_where_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/dev/null/none")
+    assert exit_code(raising(TypeError("odd"))) == 70
+    assert "--debug shows it" in capsys.readouterr().err
