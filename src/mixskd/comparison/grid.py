@@ -110,6 +110,8 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     base = recipes.load(values["recipe"]) if values.get("recipe") else {}
     given = {key: value for key, value in values.items() if key not in GRID_KEYS}
     settings = merge(base, nest(given))
+    if odd := [key for key in (*SETTING_KEYS, "method") if not isinstance(settings.get(key, {}), Mapping)]:
+        raise UserError(f"{odd[0]} must hold keys, not {settings[odd[0]]!r}")
     default = Experiment()
     own = {"name": default.method.name, **settings.pop("method", {})}
     methods = values.get("methods") or {own["name"]: own}
@@ -134,8 +136,10 @@ def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:
         methods = split_outside_brackets(methods)
     if isinstance(methods, Mapping):
         arms = [_arm(str(label), {} if options is None else options) for label, options in methods.items()]
-    else:
+    elif isinstance(methods, list | tuple):
         arms = [parse_arm(text) for text in methods]
+    else:
+        raise UserError(f"methods must be a list of names, or hold names with options, not {methods!r}")
     for arm in arms:  # the recipe's options belong to its own method
         under = base if arm.settings["method.name"] == base.get("name") else {}
         yield Arm(arm.label, {**{f"method.{key}": value for key, value in under.items()}, **arm.settings})

@@ -77,13 +77,13 @@ def save_model(
     except Mismatch as error:
         raise UserError(f"cannot save the classifier: {error}") from None
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
-    description["digest"] = _digest(description, tensors)
+    description["digest"] = content_digest(description, tensors)
     with replacing(path) as temporary:
         # One key: safetensors writes several in random order, and equal runs are to give equal files.
         save_file(tensors, temporary, metadata={"mixskd": json.dumps(description)})
 
 
-def _digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     described = {key: value for key, value in about.items() if key != "digest"}
     return digest_of([described, {key: tensors[key] for key in sorted(tensors)}])
 
@@ -126,7 +126,7 @@ def _examined(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Ten
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         SCHEMA(about, "")
-        if known == FORMAT and about.get("digest") != _digest(about, tensors):
+        if known == FORMAT and about.get("digest") != content_digest(about, tensors):
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
@@ -143,7 +143,7 @@ def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor])
     try:
         with torch.device("meta"):  # no memory is taken for what the file does not hold
             wanted = build_backbone(name, classes, about["image_size"]).export_state_dict()
-        if {key: x.shape for key, x in wanted.items()} != {key: x.shape for key, x in tensors.items()}:
+        if _forms(wanted) != _forms(tensors):
             raise misfit
         backbone = build_backbone(name, classes, about["image_size"])
         backbone.load_export_state_dict(tensors)
@@ -152,3 +152,7 @@ def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor])
     if about["image_size"] < backbone.min_size:
         raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
     return backbone
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    return {key: (x.shape, x.is_floating_point()) for key, x in tensors.items()}

@@ -1,0 +1,376 @@
+"""Rows of the table of bad inputs: how each file or setting is made, who reads it, and what is said of it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mixskd.backbones import build_backbone
+from mixskd.deploy.model_file import content_digest, save_model
+
+
+class Row(NamedTuple):
+    """``act`` on a folder, with no traceback, one line that holds ``says``, and exit code 2."""
+
+    name: str
+    act: Callable[[Path], object]
+    says: str
+
+
+HUGE = "9" * 30
+LONG = "x" * 300
+
+# What stands in a command line of ``mixskd train --print-config``.
+SETTINGS: list[tuple[list[str], str]] = [
+    (["--epochs", "nan"], "run.epochs must be int"),
+    (["--epochs", "inf"], "run.epochs must be int"),
+    (["--epochs", "1.5"], "run.epochs must be int"),
+    (["--epochs", ""], "run.epochs must be int"),
+    (["--epochs", "0"], "run.epochs must be 1 or more"),
+    (["--epochs", "-3"], "run.epochs must be 1 or more"),
+    (["--epochs", "1e300"], "run.epochs must be at most 1,000,000"),
+    (["--epochs", HUGE], "run.epochs must be at most 1,000,000"),
+    (["--epochs", "9" * 5000], "run.epochs must be"),
+    (["--seed", str(2**63)], "run.seed must be at most"),
+    (["--seed", HUGE], "run.seed must be at most"),
+    (["--seed", "0x10"], "run.seed must be int"),
+    (["--batch-size", "10000000"], "run.batch_size must be at most"),
+    (["--batch-size", "0"], "run.batch_size must be 1 or more"),
+    (["--data.image-size", "1000000"], "data.image_size must be at most 4,096"),
+    (["--data.image-size", "-1"], "data.image_size must be 1 or more"),
+    (["--data.workers", "100000"], "data.workers must be at most"),
+    (["--data.workers", "two"], "data.workers must be int"),
+    (["--data.holdout", "nan"], "data.holdout must"),
+    (["--data.holdout", "inf"], "data.holdout must be finite"),
+    (["--data.holdout", "1"], "data.holdout must"),
+    (["--data.flip", "maybe"], "data.flip must be true or false"),
+    (["--data.per-class", "0"], "data.per_class must be 1 or more"),
+    (["--data.per-class", str(2**64)], "data.per_class must be at most"),
+    (["--data", LONG], "data.source is too long"),
+    (["--data", "a/" + LONG], "data.source is too long"),
+    (["--data", "p/" * 3000], "data.source is too long"),
+    (["--data", "a\x00b"], "data.source holds a control character"),
+    (["--data", "a\nb"], "data.source holds a control character"),
+    (["--data", "\x1b[2J"], "data.source holds a control character"),
+    (["--data.augment", "\x07"], "data.augment holds a control character"),
+    (["--out", LONG], "out is too long"),
+    (["--out", "é" * 200], "out is too long"),
+    (["--out", "a\x00"], "out holds a control character"),
+    (["--backbone", LONG], "backbone is too long"),
+    (["--backbone", "a\rb"], "backbone holds a control character"),
+    (["--weights", LONG], "weights is too long"),
+    (["--method", LONG], "method.name is too long"),
+    (["--method", "mix skd"], "unknown method 'mix skd'"),
+    (["--optim.lr", "inf"], "optim.lr must be finite"),
+    (["--optim.lr", "-inf"], "optim.lr must be finite"),
+    (["--optim.lr", "nan"], "optim.lr must be above 0"),
+    (["--optim.lr", "0"], "optim.lr must be above 0"),
+    (["--optim.lr", "fast"], "optim.lr must be float"),
+    (["--optim.lr", "1e999"], "optim.lr must be finite"),
+    (["--optim.momentum", "nan"], "optim.momentum must be 0 or above"),
+    (["--optim.momentum", "inf"], "optim.momentum must be finite"),
+    (["--optim.weight-decay", "inf"], "optim.weight_decay must be finite"),
+    (["--optim.warmup-epochs", "inf"], "optim.warmup_epochs must be finite"),
+    (["--optim.clip-norm", "-1"], "optim.clip_norm must be 0 or above"),
+    (["--optim.ema", "nan"], "optim.ema must be"),
+    (["--optim.ema", "1"], "optim.ema must be"),
+    (["--optim.decay", "inf"], "optim.decay must be finite"),
+    (["--optim.milestones", "1,two"], "optim.milestones must be int"),
+    (["--optim.milestones", "1,inf"], "optim.milestones must be int"),
+    (["--optim.milestones", f"1,{HUGE}"], "optim.milestones must be at most"),
+    (["--optim.schedule", "linear"], "optim.schedule must be step or cosine"),
+    (["--optim.nesterov", "2"], "optim.nesterov must be true or false"),
+    (["--run.accumulate", "3"], "does not divide"),
+    (["--run.log-every", "0"], "run.log_every must be 1 or more"),
+    (["--run.checkpoint-every-steps", "-1"], "run.checkpoint_every_steps must be 0 or above"),
+    (["--run.progress", "perhaps"], "run.progress must be true or false"),
+    (["--run.precision", "fp8"], "run.precision must be auto"),
+    (["--run.compile", "sometimes"], "run.compile must be auto"),
+    (["--method.temperature", "nan"], "temperature must be"),
+    (["--method.temperature", "inf"], "temperature must be finite"),
+    (["--method.alpha", "inf"], "alpha must be finite"),
+    (["--method.discriminator", "\x1b]0;x\x07"], "discriminator holds a control character"),
+    (["--run", "3"], "unknown argument '--run'"),
+    (["--run.", "3"], "unknown key run."),
+    (["--.", "3"], "unknown key"),
+    (["--optim.lr.x", "3"], "optim.lr"),
+]
+
+# What stands in the file of ``--config``.
+CONFIGS: list[tuple[str, str | bytes, str]] = [
+    ("empty", "", "it must hold keys"),
+    ("a list", "[1, 2]", "it must hold keys"),
+    ("a number", "3", "it must hold keys"),
+    ("text", "photos", "it must hold keys"),
+    ("no YAML", "a: [1", "cannot read the configuration"),
+    ("a tab", "a:\n\tb: 1", "cannot read the configuration"),
+    ("not UTF-8", b"\xff\xfe\x00a", "cannot read the configuration"),
+    ("binary", bytes(range(256)), "cannot read the configuration"),
+    ("two documents", "a: 1\n---\nb: 2", "cannot read the configuration"),
+    ("an object", "a: !!python/object/apply:os.system ['true']", "cannot read the configuration"),
+    ("a name of Python", "a: !!python/name:os.system", "cannot read the configuration"),
+    ("an alias bomb", "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)), "values"),
+    ("a list that holds itself", "a: &a [*a]", "values"),
+    ("a merge bomb", "a: &a {x: 1}\nb: {<<: [*a, *a]}", "merge keys"),
+    ("too deep", "a: " + "[" * 60 + "]" * 60, "levels"),
+    ("much too deep", "a: " + "[" * 20000 + "]" * 20000, "cannot read the configuration"),
+    ("too large", "a: " + "x" * 1_000_001, "1,000,004 bytes"),
+    ("too many values", "a: &a [" + "1," * 1000 + "1]\nb: [" + "*a," * 120 + "1]", "values"),
+    ("a key twice", "run: {epochs: 1}\nrun: {epochs: 2}", "'run' is given twice"),
+    ("a key twice within", "run: {epochs: 1, epochs: 2}", "'epochs' is given twice"),
+    ("a key twice in two spellings", "run: {batch_size: 1, batch-size: 2}", "run.batch_size is given twice"),
+    ("a number as key", "3: 4", "unknown key 3"),
+    ("null as key", "null: 4", "unknown key None"),
+    ("a list as key", "? [a, b]\n: 1", "cannot read the configuration"),
+    ("truth as key", "on: 1", "unknown key True"),
+    ("a huge integer", f"run: {{seed: {HUGE}}}", "run.seed must be at most"),
+    ("a huger integer", f"run: {{seed: {'9' * 5000}}}", "cannot read the configuration"),
+    ("not a number", "optim: {weight_decay: .nan}", "optim.weight_decay must be"),
+    ("infinity", "optim: {weight_decay: .inf}", "optim.weight_decay must be finite"),
+    ("a date", "run: {epochs: 2020-01-01}", "run.epochs must be int"),
+    ("an impossible date", "run: {epochs: 2020-13-45}", "cannot read the configuration"),
+    ("a list for a number", "run: {epochs: [1]}", "run.epochs must be int"),
+    ("a mapping for a number", "run: {epochs: {a: 1}}", "run.epochs"),
+    ("a mapping for text", "backbone: {a: 1}", "backbone must be text"),
+    ("a list for text", "backbone: [resnet18]", "backbone must be text"),
+    ("bytes for text", "backbone: !!binary aGVsbG8=", "backbone must be text"),
+    ("a date for text", "backbone: 2020-01-01", "backbone must be text"),
+    ("a set for a list", "optim: {milestones: !!set {1, 2}}", "optim.milestones must be"),
+    ("a mapping for a list", "optim: {milestones: {1: 2}}", "optim.milestones must be"),
+    ("a list of lists", "optim: {milestones: [[1]]}", "optim.milestones must be int"),
+    ("a list of nothing", "optim: {milestones: [null]}", "optim.milestones has no value"),
+    ("a list for a group", "run: [1]", "run must hold keys"),
+    ("a number for a group", "run: 3", "run must hold keys"),
+    ("nothing for a group", "run:", "run must hold keys"),
+    ("a number for the data", "data: 3", "data must be text or hold keys"),
+    ("a list for the method", "method: [mixskd]", "method must be text or hold keys"),
+    ("a list for the method's name", "method: {name: [mixskd]}", "method.name must be text"),
+    ("text with an escape", 'data: "\\e[2J"', "data.source holds a control character"),
+    ("text with a null", 'data: "a\\0b"', "data.source holds a control character"),
+    ("truth for a number", "run: {epochs: true}", "run.epochs must be int"),
+    ("a dotted key within", "run.epochs.x: 1", "run.epochs"),
+    ("an option that no method has", "method: {name: mixup, temperature: 3}", "unknown key method.temperature"),
+]  # fmt: skip
+
+ABOUT: list[tuple[str, dict[str, Any], str]] = [
+    *((f"{key} missing", {key: ...}, f"lacks {key}") for key in ("backbone", "classes", "image_size", "mean", "std")),
+    *(
+        (f"{key} as {kind}", {key: value}, says)
+        for key, says in {
+            "backbone": "backbone must be text",
+            "classes": "classes must be a list",
+            "image_size": "image_size must be a whole number",
+            "mean": "mean must be a list",
+            "std": "std must be a list",
+        }.items()
+        for kind, value in {"null": None, "true": True, "a mapping": {"a": 1}, "a float": 0.5}.items()
+    ),
+    ("format missing", {"format": ...}, "was not written by mixskd"),
+    ("format as a number", {"format": 2}, "was not written by mixskd"),
+    ("a format to come", {"format": "mixskd-model-99"}, "was written by a newer mixskd"),
+    ("digest missing", {"digest": ...}, "its digest differs"),
+    ("digest of another", {"digest": "0" * 64}, "its digest differs"),
+    ("digest as a number", {"digest": 1}, "digest must be text"),
+    ("size 0", {"image_size": 0}, "image_size must be a whole number from 1 to 4096"),
+    ("size below 0", {"image_size": -32}, "image_size must be a whole number from 1 to 4096"),
+    ("size 10 ** 9", {"image_size": 10**9}, "image_size must be a whole number from 1 to 4096"),
+    ("size as text", {"image_size": "32"}, "image_size must be a whole number"),
+    ("two means", {"mean": [0.5, 0.5]}, "mean must hold 3 values"),
+    ("four means", {"mean": [0.5] * 4}, "mean must hold 3 values"),
+    ("mean NaN", {"mean": [float("nan"), 0.5, 0.5]}, "mean[0] must be a finite number"),
+    ("mean infinite", {"mean": [0.5, float("inf"), 0.5]}, "mean[1] must be a finite number"),
+    ("mean as text", {"mean": ["0.5"] * 3}, "mean[0] must be a finite number"),
+    ("mean too large for a float", {"mean": [10**400, 0.5, 0.5]}, "mean[0] must be a finite number"),
+    ("std 0", {"std": [0, 0.5, 0.5]}, "std[0] must be above 0"),
+    ("std below 0", {"std": [0.5, -1, 0.5]}, "std[1] must be above 0"),
+    ("std NaN", {"std": [0.5, 0.5, float("nan")]}, "std[2] must be a finite number"),
+    ("no class", {"classes": []}, "classes must hold"),
+    ("classes as one text", {"classes": "abc"}, "classes must be a list"),
+    ("a class as a number", {"classes": ["a", 1, "c"]}, "classes[1] must be text"),
+    ("a class as null", {"classes": ["a", None, "c"]}, "classes[1] must be text"),
+    ("a class without name", {"classes": ["a", "", "c"]}, "classes[1] must have 1 to 4096 characters"),
+    ("a class of 10,000 characters", {"classes": ["a", "b" * 10_000, "c"]}, "classes[1] must have"),
+    ("one class too many", {"classes": list("abcd")}, "its weights do not fit"),
+    ("100,000 classes", {"classes": [str(i) for i in range(100_000)]}, "its weights do not fit"),
+    ("no backbone of ours", {"backbone": "resnet8"}, "unknown backbone"),
+    ("another backbone", {"backbone": "resnet18"}, "its weights do not fit"),
+    ("an endless backbone", {"backbone": "wrn_600004_1"}, "is too large"),
+    ("a wide backbone", {"backbone": "wrn_10_999999"}, "is too large"),
+    ("a backbone of 5,000 digits", {"backbone": f"wrn_{'9' * 100}_1"}, "unknown backbone"),
+    ("a deeper backbone", {"backbone": "wrn_994_1"}, "its weights do not fit"),
+    ("a backbone from a hub", {"backbone": "timm/hf-hub:someone/something"}, "no architecture of the installed timm"),
+    ("a backbone from a folder", {"backbone": "timm/local-dir:/tmp/x"}, "no architecture of the installed timm"),
+    ("a backbone by another scheme", {"backbone": "timm/hf_hub:a/b"}, "no architecture of the installed timm"),
+    ("a backbone that climbs", {"backbone": "timm/../../etc/passwd"}, "no architecture of the installed timm"),
+    ("a backbone with an escape", {"backbone": "timm/\x1b[2J"}, "no architecture of the installed timm"),
+    ("a backbone of timm that is not there", {"backbone": "timm/resnet999"}, "no architecture of the installed timm"),
+    ("a backbone of timm without weights for it", {"backbone": "timm/resnet18"}, "its weights do not fit"),
+    ("a backbone of 300 characters", {"backbone": LONG}, "backbone must have 1 to 200 characters"),
+]  # fmt: skip
+
+
+@functools.cache
+def whole_model() -> bytes:
+    """The bytes of a model file of three classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(
+            build_backbone("wrn_10_1", 3), Path(folder) / "m", backbone_name="wrn_10_1", classes=["a", "b", "c"],
+            image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3,
+        )  # fmt: skip
+        return (Path(folder) / "m").read_bytes()
+
+
+def model(folder: Path, change: dict[str, Any] | None = None, weights: Callable[[dict], object] | None = None) -> Path:
+    """A model file whose metadata and weights are changed; the digest is that of the changed."""
+    path = put(folder, "model.safetensors", whole_model())
+    tensors = load_file(path)
+    if weights is not None:
+        weights(tensors)
+    about = {**described(path), **(change or {})}
+    about = {key: value for key, value in about.items() if value is not ...}
+    if not {"digest", "format"} & (change or {}).keys():
+        try:
+            about["digest"] = content_digest(about, tensors)
+        except ValueError:  # no plain values: refused before the digest is looked at
+            about["digest"] = "0" * 64
+    save_file(tensors, path, metadata={"mixskd": json.dumps(about)})
+    return path
+
+
+def described(path: Path) -> dict[str, Any]:
+    """The metadata of a model file."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["mixskd"])
+
+
+def nan_weight(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["fc.weight"][0, 0] = torch.nan
+
+
+def wrong_type(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["fc.weight"] = tensors["fc.weight"].long()
+
+
+def wrong_shape(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["fc.weight"] = tensors["fc.weight"][:2].clone()
+
+
+WEIGHTS: list[tuple[str, Callable[[dict], object], str]] = [
+    ("NaN in the weights", nan_weight, "are not finite"),
+    ("infinity in the weights", lambda t: t["fc.bias"].fill_(torch.inf), "are not finite"),
+    ("no classifier", lambda t: t.pop("fc.weight"), "its weights do not fit"),
+    ("one weight more", lambda t: t.update(more=torch.zeros(1)), "its weights do not fit"),
+    ("one weight short", wrong_shape, "its weights do not fit"),
+    ("weights as integers", wrong_type, "its weights do not fit"),
+]
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (16, 12), **options: Any) -> bytes:
+    """The bytes of an image file."""
+    content = io.BytesIO()
+    Image.new("RGB", size, (200, 100, 50)).save(content, kind, **options)
+    return content.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be so large, and holds next to nothing."""
+    whole = bytearray(picture())
+    whole[16:24] = struct.pack(">II", width, height)
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    return bytes(whole)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(/tmp/executed) (w) file closefile showpage\n"
+
+Image.init()
+IMAGES: list[tuple[str, str, bytes, str]] = [
+    ("nothing", "a.jpg", b"", "cannot read the image"),
+    ("text", "a.jpg", b"no image", "cannot read the image"),
+    ("zeros", "a.png", bytes(1000), "cannot read the image"),
+    ("EPS as .jpg", "a.jpg", EPS, "cannot read the image"),
+    ("EPS as .png", "a.png", EPS, "cannot read the image"),
+    ("half a PNG", "a.png", picture()[:45], "cannot read the image"),
+    ("half a JPEG", "a.jpg", picture("JPEG")[:200], "cannot read the image"),
+    ("half a GIF", "a.gif", picture("GIF")[:20], "cannot read the image"),
+    ("half a WebP", "a.webp", picture("WEBP")[:30], "cannot read the image"),
+    ("half a TIFF", "a.tif", picture("TIFF")[:100], "cannot read the image"),
+    ("half a BMP", "a.bmp", picture("BMP")[:100], "cannot read the image"),
+    ("half a PPM", "a.ppm", picture("PPM")[:50], "cannot read the image"),
+    *(
+        (f"{kind} as .jpg", "a.jpg", picture(kind), "cannot read the image")
+        for kind in ("AVIF", "DDS", "ICO", "PCX", "SGI", "TGA", "JPEG2000")
+        if kind in Image.SAVE
+    ),
+    ("20,000 x 20,000", "a.png", png_header(20_000, 20_000), "cannot read the image"),
+    ("2 ** 31 - 1 wide", "a.png", png_header(2**31 - 1, 1), "cannot read the image"),
+    ("0 wide", "a.png", png_header(0, 10), "cannot read the image"),
+    ("60,000 x 1", "a.png", png_header(60_000, 1), "sides up to 100:1"),
+    ("1 x 60,000", "a.png", png_header(1, 60_000), "sides up to 100:1"),
+    ("14,000 x 14,000", "a.png", png_header(14_000, 14_000), "cannot read the image"),
+]  # fmt: skip
+
+GRIDS: list[tuple[str, dict[str, Any], str]] = [
+    ("an unknown key", {"methodz": ["mixup"]}, "unknown key 'methodz'"),
+    ("a number for the methods", {"methods": 3}, "methods must be"),
+    ("a number among the methods", {"methods": [3.5]}, "cannot read the method '3.5'"),
+    ("a method in brackets", {"methods": ["mixup["]}, "cannot read the method"),
+    ("an option without value", {"methods": ["mixup[alpha]"]}, "write option=value"),
+    ("options as a list", {"methods": {"a": [1]}}, "must hold options"),
+    ("a method twice", {"methods": ["mixup", "mixup"]}, "names 'mixup' twice"),
+    ("no method", {"methods": [","]}, "cannot read the method"),
+    ("seeds as text", {"seeds": "a,b"}, "seeds must be int"),
+    ("no seed", {"seeds": []}, "the grid has no seeds"),
+    ("a seed twice", {"seeds": [1, 1]}, "names 1 twice"),
+    ("a huge seed", {"seeds": [2**64]}, "seeds must be at most"),
+    ("seeds as a mapping", {"seeds": {"a": 1}}, "seeds must be a list"),
+    ("seeds beyond numbers", {"seeds": [float("inf")]}, "seeds must be int"),
+    ("backbones as a number", {"backbones": 3}, "backbones must be a list of names"),
+    ("backbones as a mapping", {"backbones": {"a": 1}}, "backbones must be a list of names"),
+    ("augments as a number", {"augments": 1.5}, "augments must be a list of names"),
+    ("an unknown reference", {"methods": ["mixup"], "equal_updates": "cutmix"}, "is none of the methods"),
+    ("images below 1", {"images_per_update": 0}, "must be 1 or more"),
+    ("images as text", {"images_per_update": "many"}, "images_per_update must be int"),
+    ("a recipe that is not there", {"recipe": "digit"}, "did you mean 'digits'"),
+    ("a recipe that climbs", {"recipe": "../../etc/passwd"}, "recipe"),
+    ("settings as a list", {"run": [1]}, "run"),
+    ("data as a number", {"data": 3}, "data must be text or hold keys"),
+]
+
+
+def put(folder: Path, name: str, content: bytes) -> Path:
+    """A file of that content."""
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def pipe(folder: Path) -> Path:
+    """A pipe that nobody writes to, named as an image."""
+    os.mkfifo(folder / "pipe.jpg")
+    return folder / "pipe.jpg"
+
+
+def npz(folder: Path, **change: Any) -> Path:
+    """An ``.npz`` file with changes; None leaves an array out."""
+    arrays: dict[str, Any] = {
+        "train_images": np.zeros((6, 4, 4, 3), np.uint8), "train_labels": np.arange(6) % 3,
+        "test_images": np.zeros((3, 4, 4, 3), np.uint8), "test_labels": np.arange(3),
+    }  # fmt: skip
+    arrays |= change
+    np.savez(folder / "a.npz", **{key: value for key, value in arrays.items() if value is not None})
+    return folder / "a.npz"
