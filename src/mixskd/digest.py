@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_PARTS = 5_000_000
+MOST_PARTS = 1_000_000
 DEEPEST = 100
 
 
 def digest_of(value: Any) -> str:
     """The digest (BLAKE2b, 256 bits, in hexadecimal) of nested dictionaries, lists, plain values and dense tensors.
 
-    Raises ValueError for anything else, for more than five million parts (lists that hold each other would have more
+    Raises ValueError for anything else, for more than a million parts (lists that hold each other would have more
     than any memory), and for tensors that are larger than what they are stored in.
     """
     digest, parts = hashlib.blake2b(digest_size=32), 0

@@ -6,11 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mixskd.text import visible
+
+LONGEST_MESSAGE = 400
 Check = Callable[[Any, str], None]
 
 
 class Mismatch(ValueError):
     """A value is not what it must be; the message is one line that names its place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message)[:LONGEST_MESSAGE])
 
 
 def integer(low: int = -(2**63), high: int = 2**63 - 1) -> Check:
