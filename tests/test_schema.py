@@ -49,7 +49,7 @@ def state() -> dict[str, Any]:
         "ema": None,
         "position": {"step": 3, "rows": [{"epoch": 1, "step": 3, "lr": 0.1}], "seconds": 1.0, "images": 12},
         "sums": [{"loss": torch.zeros(())}],
-        "data": {"classes": ["a", "b"]},
+        "data": {"classes": ["a", "b"], "training": 3, "digest": "0"},
     }
 
 
@@ -163,7 +163,9 @@ def test_any_array(name: str, value: np.ndarray) -> None:
 
 def read_npz(path: Path) -> object:
     """The data in ``path``, as the command line reads them."""
-    return load_npz(path, 0.2, 0)
+    data = load_npz(path)
+    data.check()
+    return data
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
+from mixskd.arguments import PATH, checked
 from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
 from mixskd.errors import UserError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mixskd.training.listeners import Listener
 
 
+@checked(recipe=str, variants=str, rounds=int)
 def benchmark(
     recipe: str | None = None,
     *,
@@ -41,6 +43,7 @@ def benchmark(
     )
 
 
+@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, listeners=Sequence)
 def train(
     recipe: str | None = None,
     *,
@@ -68,6 +71,7 @@ def train(
     return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
 
 
+@checked(path=PATH, data=PATH, split=str, batch_size=int)
 def evaluate(
     path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def run_suites(
     return run(runs, suites, **arguments)
 
 
+@checked(path=PATH, images=Sequence, top=int)
 def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[dict[str, Any]]:
     """The likeliest classes of each image file; see :func:`mixskd.deploy.using.predict`."""
     from mixskd.deploy.using import predict as run
@@ -93,6 +98,7 @@ def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> 
     return run(path, images, top=top)
 
 
+@checked(path=PATH, to=str, out=PATH)
 def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     """A trained classifier for use without mixskd; see :func:`mixskd.deploy.exporting.export`."""
     from mixskd.deploy.exporting import export as run
@@ -100,6 +106,7 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     return run(path, to, out)
 
 
+@checked(recipe=str)
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     """A grid of runs and its tables; see :func:`mixskd.comparison.run.compare`."""
     from mixskd.comparison.run import compare as run
@@ -107,6 +114,7 @@ def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     return run(recipe, **arguments)
 
 
+@checked(path=PATH)
 def load(path: str | Path) -> Classifier:
     """A trained classifier, in evaluation mode; see :func:`mixskd.deploy.model_file.load_model`."""
     from mixskd.deploy.model_file import load_model
@@ -114,6 +122,7 @@ def load(path: str | Path) -> Classifier:
     return load_model(path)
 
 
+@checked(path=PATH, classes=Sequence, image_size=int, mean=Sequence, std=Sequence, resize=str)
 def save_model(
     backbone: StagedBackbone,
     path: str | Path,
@@ -164,6 +173,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
 
     Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
     """
+    from mixskd.distributed import restarts
     from mixskd.methods import make_config, method_class
 
     values = nest(values)
@@ -174,5 +184,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
     options = plain(dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options)))
     experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
     if "out" not in values:
-        experiment = dataclasses.replace(experiment, out=default_out(experiment, resume=resume))
+        experiment = dataclasses.replace(
+            experiment, out=default_out(experiment, resume=resume, restarted=restarts() > 0)
+        )
     return experiment

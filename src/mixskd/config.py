@@ -344,15 +344,21 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def default_out(experiment: Experiment, *, resume: bool) -> str:
-    """``runs/DATA-BACKBONE-METHOD-seedN``, numbered if a run lies there already that is not to be resumed."""
+def default_out(experiment: Experiment, *, resume: bool, restarted: bool = False) -> str:
+    """``runs/DATA-BACKBONE-METHOD-seedN``, numbered if a run lies there already that is not to be resumed.
+
+    Processes that were ``restarted`` after a failure take the newest of these folders, if its run has not ended.
+    """
     data = Path(experiment.data.source).stem or "data"
     backbone = experiment.backbone.replace("/", "_")
     base = f"runs/{data}-{backbone}-{experiment.method.name}-seed{experiment.run.seed}"
-    out, number = base, 1
+    out, newest, number = base, base, 1
     while not resume and Path(out).exists():
+        newest = out
         number += 1
         out = f"{base}-{number}"
+    if restarted and number > 1 and not (Path(newest) / "summary.json").exists():
+        return newest
     return out
 
 

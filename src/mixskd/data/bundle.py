@@ -14,6 +14,10 @@ import numpy as np
 
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
+from mixskd.schema import Mismatch, items, string
+
+MOST_CLASSES = 1_000_000
+LARGEST_IMAGE = 4096  # pixels of height and width, after the resize
 
 SPLITS = ("train", "val", "test")
 
@@ -135,6 +139,12 @@ class DataBundle:
         """Raises UserError for a single class, an empty split, labels without a class, or a class without images."""
         if len(self.classes) < 2:
             raise UserError(f"there is one class only ({', '.join(self.classes)}); a classifier needs two or more")
+        if not 1 <= self.image_size <= LARGEST_IMAGE:
+            raise UserError(f"images of {self.image_size} px cannot be used; they have 1 to {LARGEST_IMAGE} px")
+        try:
+            items(string(), 2, MOST_CLASSES)(self.classes, "classes")
+        except Mismatch as error:
+            raise UserError(f"the names of the classes cannot be used: {error}") from None
         for name, split in self.splits.items():
             name = "training" if name == "train" else name
             if not len(split):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
+from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.data.preprocess import RESIZES, Preprocess
 from mixskd.digest import digest_of
 from mixskd.errors import UserError
@@ -21,8 +22,6 @@ from mixskd.schema import Mismatch, choice, integer, items, number, record, stri
 
 FORMAT = "mixskd-model-2"
 OLDER = ("mixskd-model-1",)  # without a digest
-LARGEST_IMAGE = 4096
-MOST_CLASSES = 1_000_000
 
 SCHEMA = record(
     {

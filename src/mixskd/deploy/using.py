@@ -10,7 +10,7 @@ import torch
 
 from mixskd.data.images import decode_image
 from mixskd.deploy.model_file import load_model
-from mixskd.errors import check_positive
+from mixskd.errors import UserError, check_positive
 
 
 @torch.inference_mode()
@@ -25,6 +25,8 @@ def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> 
     predictions = []
     for image in images:
         probabilities = model(transform(decode_image(image, enough=model.preprocess.enough))[None]).softmax(1)[0]
+        if not probabilities.isfinite().all():
+            raise UserError(f"the classifier gives no finite numbers for {image}; its weights are of no use")
         values, indices = probabilities.topk(min(top, len(model.classes)))
         classes = [
             {"name": model.classes[index], "probability": value}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixskd.config import nest
 from mixskd.errors import UserError, nearest
+from mixskd.text import to_json
 
 if TYPE_CHECKING:
     from mixskd.evaluation.session import Progress
@@ -55,7 +55,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size, seed=arguments.seed, device=arguments.device, progress=progress,
         )  # fmt: skip
     if arguments.json:
-        print(json.dumps(results))
+        print(to_json(results))
         return
     width = max(len(name) for name in results)
     for run, suites in results.items():
@@ -78,7 +78,7 @@ def _scores(arguments: argparse.Namespace) -> None:
                 f"on {scores['images']} images ({scores['split']})"
             )
     if arguments.json:
-        print(json.dumps(found if len(found) > 1 else next(iter(found.values()))))
+        print(to_json(found if len(found) > 1 else next(iter(found.values()))))
 
 
 @contextmanager

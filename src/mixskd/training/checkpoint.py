@@ -23,8 +23,8 @@ LONGEST_RUN = 2**53
 
 
 def scalar(value: Any, where: str) -> None:
-    """A tensor of one finite or infinite number."""
-    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+    """A number, on its own or as a tensor."""
+    if type(value) is not float and not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
         raise Mismatch(f"{where} must be a number on its own")
 
 
@@ -49,7 +49,14 @@ SCHEMA = record(
         ),
         "sums": items(table(scalar), 1),
     },
-    {"data": table(anything), "ema": optional(table(tensor, string(10_000))), "experiment": table(anything)},
+    {
+        "data": record({"classes": items(string()), "digest": string()}),
+        "ema": optional(table(tensor, string(10_000))),
+        "experiment": table(anything),
+        "best": optional(
+            record({"epoch": integer(1), "score": number(finite=False), "weights": table(tensor, string(10_000))})
+        ),
+    },
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mixskd.errors import UserError
 from mixskd.experiment import build_parts
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.run_folder import RunFolder
+from mixskd.training.run_lock import run_lock
 from mixskd.training.trainer import Trainer
 
 
@@ -30,13 +32,17 @@ def train(
     ``remarks`` are shown to a person with what the run is about to do.
     Raises UserError for anything in the experiment, its data or its folder that cannot work.
     """
-    with join(experiment.run.device) as world:
+    with join(experiment.run.device) as world, ExitStack() as stack:
         experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
         folder = RunFolder(Path(experiment.out))
-        new_folder = not folder.path.exists()
         told = [*listeners_of(experiment.run), *listeners]
         again = resume or (restarts() > 0 and folder.config.exists())
-        going_on = agreed(world, lambda: folder.claim(experiment, resume=again, overwrite=overwrite))
+
+        def claim() -> bool:
+            stack.enter_context(run_lock(folder.path))
+            return folder.claim(experiment, resume=again, overwrite=overwrite and restarts() == 0)
+
+        going_on = agreed(world, claim)
         try:
             parts = build_parts(experiment, world, resumed=going_on)
             trainer = Trainer(parts, folder, told, remarks)
@@ -44,12 +50,10 @@ def train(
                 trainer.restore()
             elif world.first and parts.data.divided:
                 write_division(parts.data, folder.division)
-        except UserError:
+        except BaseException:
             if not going_on and world.first:  # leave nothing behind of a run that never began
                 folder.config.unlink(missing_ok=True)
                 folder.division.unlink(missing_ok=True)
-                if new_folder:
-                    folder.path.rmdir()
             raise
         return {"out": str(folder.path), **trainer.run()}
 

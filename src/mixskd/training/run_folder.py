@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from mixskd.config import Experiment, difference, from_dict, read_yaml, to_yaml
 from mixskd.errors import UserError
 from mixskd.files import write_text
+from mixskd.text import to_json
+from mixskd.training.checkpoint import previous
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """All that a run may write."""
         others = (self.path / name for name in ("tensorboard", "wandb", "mlflow_run.txt", "evaluation"))
-        return (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.division, *others)
+        checkpoints = (self.checkpoint, previous(self.checkpoint))
+        return (self.config, self.metrics, *checkpoints, self.model, self.summary, self.division, *others)
 
     def remove_run(self) -> None:
         """Remove the files of the run that is there, if any, and nothing else."""
@@ -90,4 +92,4 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json."""
-        write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary, to_json(summary, indent=2) + "\n")

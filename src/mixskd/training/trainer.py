@@ -10,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixskd.config import difference, from_dict, to_dict
 from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
 from mixskd.needs import Batch
-from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.checkpoint import (
+    check_fits,
+    check_optimizer,
+    check_position,
+    drop_previous,
+    load_newest,
+    save_checkpoint,
+)
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
@@ -166,6 +174,7 @@ class Trainer:
         self.started = now
         ema = self.parts.ema
         state = {
+            "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
             **self.step.state_dict(),
             "ema": ema.state_dict() if ema is not None else None,
@@ -173,13 +182,17 @@ class Trainer:
             "position": dataclasses.asdict(self.position),
             "sums": sums,
         }
-        save_checkpoint(self.folder.checkpoint, state)
+        save_checkpoint(self.folder.checkpoint, state, keep=True)
 
     def restore(self) -> None:
-        """Go on from checkpoint.pt. Raises UserError if the images are no longer those of the run."""
-        state = load_checkpoint(self.folder.checkpoint, self.parts.device)
-        if "data" in state:  # older checkpoints do not tell
-            self.parts.data.check_unchanged(state["data"], self.folder.path)
+        """Go on from checkpoint.pt, or from the one before it if that is damaged.
+
+        Everything in it is examined before any of it is used. Raises UserError if it is of another run, or if the
+        images are no longer those of the run.
+        """
+        state, notes = load_newest(self.folder.checkpoint, self.parts.device)
+        self.check(state)
+        self.parts.notes += notes
         self.step.load_state_dict(state)
         if self.parts.ema is not None:
             self.parts.ema.load_state_dict(state["ema"])
@@ -191,6 +204,25 @@ class Trainer:
                 f"resumed by {self.world.size} process(es) a run of {before}: the same images in the same order, but "
                 "batch statistics, mixes and pairs are drawn within each process, so the bits differ"
             )
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Raises UserError unless ``state`` is one of this very run."""
+        path, ema = self.folder.checkpoint, self.parts.ema
+        if "experiment" in state and (changed := difference(from_dict(state["experiment"]), self.experiment)):
+            raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
+        if "data" in state:  # older checkpoints do not tell
+            self.parts.data.check_unchanged(state["data"], self.folder.path)
+        check_fits(path, "method", state["method"], self.step.method.state_dict())
+        check_optimizer(path, state["optimizer"], self.step.optimizer)
+        if state["scaler"].keys() != self.step.scaler.state_dict().keys():
+            raise UserError(f"{path} belongs to another run: it has another precision")
+        if ema is not None or state.get("ema") is not None:
+            check_fits(path, "ema", state.get("ema"), {} if ema is None else ema.state_dict())
+        if state.get("best") is not None:
+            check_fits(path, "best", state["best"]["weights"], self.parts.deployed.state_dict())
+        check_position(path, state["position"], self.experiment.run.epochs, len(self.parts.loader))
+        if any(part.keys() != state["sums"][0].keys() for part in state["sums"]):
+            raise UserError(f"{path} is damaged: its sums differ in their names; delete it and start again")
 
     def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, Tensor]:
         """This process's sums, from those of all processes of the run so far, which may be another number."""
@@ -231,6 +263,7 @@ class Trainer:
         )
         summary = summarise(self.parts, self.position, self.selection, row, scores)
         self.folder.write_summary(summary)
+        drop_previous(self.folder.checkpoint)
         return summary
 
     def _named(self, split: str) -> set[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.errors import UserError
 
@@ -58,10 +59,22 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and offer to execute it
             raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            _check_unpacked(file.zip)
+            arrays = {key: file[key] for key in file.files}
+            if odd := [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]:
+                raise ValueError(f"{odd[0]} is no array")
+            return arrays
     except Exception as error:  # damaged bytes end numpy and zlib in as many ways as there are bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read {path} as an .npz of plain arrays: {reason}") from None
+
+
+def _check_unpacked(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError if the arrays would take more memory than this machine has."""
+    size = sum(member.file_size for member in archive.infolist())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise ValueError(f"it holds {size / 1e9:.0f} GB, more than this machine's memory ({memory / 1e9:.0f} GB)")
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
@@ -83,6 +96,8 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
         raise UserError(f"{path}: {name}_labels is empty; there must be an image or more")
     if labels.min() < 0:
         raise UserError(f"{path}: {name}_labels run from {labels.min()}; they must be 0 or above")
+    if labels.max() >= MOST_CLASSES:
+        raise UserError(f"{path}: {name}_labels run to {labels.max()}; there are up to {MOST_CLASSES:,} classes")
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
     return ImageSet(as_rgb(images), labels.astype(np.int64))

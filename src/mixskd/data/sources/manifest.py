@@ -27,7 +27,7 @@ def load_manifest(path: Path, image_size: int, group: str | None = None) -> Data
     rows = read_rows(path)
     for column in ("path", "label", *([group] if group else [])):
         if not rows or column not in rows[0]:
-            known = list(rows[0]) if rows else []
+            known = [str(name) for name in rows[0]] if rows else []
             raise UserError(f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}")
     root = path.parent.resolve()
     by_split: dict[str, list[tuple[Path, str, str]]] = {}
@@ -62,7 +62,11 @@ def load_manifest(path: Path, image_size: int, group: str | None = None) -> Data
 def checked_file(root: Path, name: str, where: str) -> Path:
     """The file ``name`` under ``root``. Raises UserError if it is missing, no image, or outside."""
     file = root / name
-    if not name or root not in file.resolve().parents:
+    try:
+        inside = bool(name) and root in file.resolve().parents
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
+        raise UserError(f"{where}: the path {name[:40]!r} cannot be: {error}") from None
+    if not inside:
         raise UserError(f"{where}: the path {name!r} is outside the folder of the manifest; move the image into {root}")
     if file.suffix.lower() not in EXTENSIONS:
         raise UserError(f"{where}: {name} is no image file; use one of {' '.join(EXTENSIONS)}")

@@ -12,16 +12,19 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.bundle import MOST_CLASSES, DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError
+from mixskd.schema import integer
 
+MOST_SHARDS = 100_000
+LARGEST_LABEL_FILE = 1_000_000  # bytes
 JSON_KEYS = ("label", "cls", "class", "target")
 
 
@@ -87,7 +90,10 @@ def load_shards(source: str, image_size: int) -> DataBundle:
     train = splits["train"]
     names = home / "classes.txt"
     if names.is_file():
-        classes = tuple(names.read_text(encoding="utf-8").split("\n"))
+        try:
+            classes = tuple(names.read_text(encoding="utf-8").split("\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the names of the classes in {names}: {error}") from None
         classes = tuple(name.strip() for name in classes if name.strip())
     else:
         classes = tuple(map(str, range(int(train.labels.max()) + 1)))
@@ -96,13 +102,15 @@ def load_shards(source: str, image_size: int) -> DataBundle:
 
 def expand(source: str) -> list[str]:
     """``a-{00..02}.tar::b.tar`` as ``a-00.tar``, ``a-01.tar``, ``a-02.tar``, ``b.tar``."""
-    paths = []
+    paths: list[str] = []
     for pattern in source.split("::"):
         found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
         if found is None:
             paths.append(pattern)
             continue
         first, last = found.groups()
+        if len(last) > 9 or int(last) - int(first) >= MOST_SHARDS or len(paths) > MOST_SHARDS:
+            raise UserError(f"{source} names more than {MOST_SHARDS:,} shards; name fewer, or larger ones")
         numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
         paths += [name for i in numbers for name in expand(pattern[: found.start()] + i + pattern[found.end() :])]
     return paths
@@ -127,17 +135,24 @@ def _scan(shard: Path) -> list[tuple[int, int, int]]:
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     try:
+        if shard.exists() and not shard.is_file():
+            raise ValueError("it is a folder, a device or a pipe")
+        size = shard.stat().st_size
         with tarfile.open(shard, "r:") as opened:
             for key, extension, member in _files(opened):
+                if member.size < 0 or member.offset_data + member.size > size:
+                    raise ValueError(f"{member.name} reaches beyond its end")
                 if extension in EXTENSIONS:
                     images[key] = (member.offset_data, member.size)
                 elif extension in (".cls", ".json"):
+                    if member.size > LARGEST_LABEL_FILE:
+                        raise ValueError(f"the label {member.name} has {member.size:,} bytes")
                     content = opened.extractfile(member)
                     assert content is not None
                     labels[key] = _label(content.read(), extension)
     except FileNotFoundError:
         raise UserError(f"there is no shard {shard}") from None
-    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read the shard {shard} ({reason}); it must be an uncompressed tar") from None
     if missing := sorted(images.keys() - labels.keys()):
@@ -155,10 +170,14 @@ def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]
 
 
 def _label(content: bytes, extension: str) -> int:
+    value: Any
     if extension == ".cls":
-        return int(content)
-    values = json.loads(content)
-    for key in JSON_KEYS:
-        if key in values:
-            return int(values[key])
-    raise ValueError(f"a .json file without {', '.join(JSON_KEYS)}")
+        value = int(content)
+    else:
+        values = json.loads(content)
+        if not isinstance(values, dict) or not (known := [key for key in JSON_KEYS if key in values]):
+            raise ValueError(f"a .json file without {', '.join(JSON_KEYS)}")
+        value = values[known[0]]
+        value = int(value) if isinstance(value, str) else value
+    integer(0, MOST_CLASSES - 1)(value, "a label")
+    return value

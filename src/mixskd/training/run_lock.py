@@ -1,0 +1,72 @@
+"""One process at a run: the lock that is held from the claim of a folder to the summary."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mixskd.errors import UserError
+
+NAME = ".run.lock"
+_held: set[Path] = set()  # by this process, whom its own locks do not keep out
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the run in ``folder``, which is made if it is not there, and removed again if it stays empty.
+
+    The lock ends with the process, also if it is killed, whatever its children do. Raises UserError if another process
+    holds it.
+    """
+    if folder.exists() and not folder.is_dir():  # RunFolder.claim says so
+        yield
+        return
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _acquire(folder.resolve() / NAME)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write in {folder}: {reason}; choose another --out") from None
+    try:
+        yield
+    finally:
+        _release(folder.resolve() / NAME, held)
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(path: Path) -> int | None:
+    """The lock's descriptor; None where the file system has no locks."""
+    taken = UserError(
+        f"another process is at the run in {path.parent}; wait for its end, stop it, or choose another --out"
+    )
+    if path in _held:
+        raise taken
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked workers would keep it
+        except (BlockingIOError, PermissionError):
+            os.close(descriptor)
+            raise taken from None
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                _held.add(path)
+                return descriptor
+        os.close(descriptor)  # whoever held it has removed it meanwhile
+
+
+def _release(path: Path, descriptor: int | None) -> None:
+    _held.discard(path)
+    if descriptor is not None:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
