@@ -9,14 +9,14 @@ from mixskd.config import OptimConfig, RunConfig
 from mixskd.distributed import World
 from mixskd.needs import Batch
 from mixskd.training.engine import choose_engine, configure_process
-from mixskd.training.step import TrainStep
+from mixskd.training.step import build_step
 
 
 def main(backbone: str = "cifar_resnet18", originals: int = 64, classes: int = 100) -> None:
     device = torch.device("cpu")
     configure_process(device, deterministic=False)
     engine, _ = choose_engine(RunConfig(), device, World())
-    step = TrainStep(MixSKD(build_backbone(backbone, classes)), OptimConfig(), device, engine)
+    step = build_step(MixSKD(build_backbone(backbone, classes)), OptimConfig(), device, engine)
     images = torch.randn(originals, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     batch = Batch(images, torch.randint(classes, (originals,)), {})
     for i in range(2):

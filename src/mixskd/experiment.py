@@ -25,10 +25,10 @@ from mixskd.methods.base import Method
 from mixskd.needs import DataNeeds
 from mixskd.precision import choose_device
 from mixskd.tasks import Classification, Task
-from mixskd.training.engine import Engine, choose_engine, configure_process
+from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
-from mixskd.training.step import TrainStep
+from mixskd.training.step import TrainStep, build_step
 from mixskd.training.sync_bn import with_sync_bn
 
 
@@ -90,6 +90,7 @@ def build_parts(
     notes: list[str] = []
     if engine is None:
         engine, notes = choose_engine(run, device, world)
+    engine = for_optimizer(engine, experiment.optim)
     torch.manual_seed(run.seed)
     data = data or load_data(experiment.data)
     check_selection(experiment, data)
@@ -116,7 +117,8 @@ def build_parts(
         raise UserError(
             f"run.accumulate {run.accumulate} does not divide the {run.batch_size // world.size} images of each process"
         )
-    step = TrainStep(method, experiment.optim, device, engine, run.accumulate, world)
+    started = experiment.weights is not None
+    step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=started)
     ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
     return Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)

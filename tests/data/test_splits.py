@@ -200,7 +200,5 @@ def test_balance(balance: float, expected: list[int]) -> None:
     for label in range(3):
         assert np.ptp(often[labels == label]) <= 1
     assert np.array_equal(anchors, plan.epoch(4)[0])
-    halves = [
-        BatchPlan(labels, 10, 0, DataNeeds(), World(rank, 2), balance=balance).epoch(4)[0] for rank in range(2)
-    ]
+    halves = [BatchPlan(labels, 10, 0, DataNeeds(), World(rank, 2), balance=balance).epoch(4)[0] for rank in range(2)]
     assert np.array_equal(np.concatenate(halves, axis=1), anchors)

@@ -18,7 +18,7 @@ from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.training.engine import Engine
-from mixskd.training.step import TrainStep
+from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
@@ -57,7 +57,7 @@ def run(name: str, engine: Engine, accumulate: int = 1, policy: str = "none", ep
     method = make(name, make_toy().float(), 20)
     loader, step, tally = make_loader(method, policy), None, Tally()
     loader.deferred = engine.cuda_graphs
-    step = TrainStep(method, OptimConfig(lr=0.05, clip_norm=1.0), CPU, engine, accumulate)
+    step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0), CPU, engine, accumulate)
     counts, number = [], 0
     for epoch in range(epochs):
         batches = iter(loader.epoch(epoch))
@@ -153,7 +153,7 @@ def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pyte
 
 
 def test_an_error_of_the_method_is_not_hidden() -> None:
-    step = TrainStep(make("bake", make_toy().float(), 20), OptimConfig(), CPU, Engine(fused=True))
+    step = build_step(make("bake", make_toy().float(), 20), OptimConfig(), CPU, Engine(fused=True))
     batch = next(iter(make_loader(make("baseline", make_toy().float())).epoch(0)))
     with pytest.raises(UserError, match="this method needs partners"):
         step(batch, 0.1, seed=0)

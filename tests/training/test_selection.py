@@ -34,7 +34,9 @@ def settings(**run: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def considered(scores: list[float], data: DataBundle, **run: Any) -> tuple[Selection, nn.Linear, list[dict[str, float]]]:
+def considered(
+    scores: list[float], data: DataBundle, **run: Any
+) -> tuple[Selection, nn.Linear, list[dict[str, float]]]:
     """A selection after epochs with these scores on val, whose weights are the epoch's number."""
     selection, model = Selection(RunConfig(**run), data, "top1"), nn.Linear(1, 1)
     rows = []
@@ -55,7 +57,13 @@ def test_the_best_epoch_on_val_is_deployed(with_val: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scores", "patience", "stops"),
-    [([1, 2, 3], 2, False), ([3, 2, 1], 2, True), ([3, 2], 2, False), ([1, 3, 3, 3], 2, True), ([3, 1, 1, 1], 0, False)],
+    [
+        ([1, 2, 3], 2, False),
+        ([3, 2, 1], 2, True),
+        ([3, 2], 2, False),
+        ([1, 3, 3, 3], 2, True),
+        ([3, 1, 1, 1], 0, False),
+    ],
 )
 def test_patience(scores: list[float], patience: int, stops: bool, with_val: Path) -> None:
     data = load_data(DataConfig(source=str(with_val)))

@@ -20,7 +20,7 @@ from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.needs import Batch, DataNeeds
 from mixskd.training.engine import Engine, choose_engine
-from mixskd.training.step import TrainStep
+from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
@@ -56,7 +56,7 @@ def make_batch(needs: DataNeeds, step: int, device: torch.device = CPU, size: in
 
 
 def losses(method: Method, engine: Engine, steps: int, device: torch.device = CPU, size: int = 8) -> list[float]:
-    step = TrainStep(method, OPTIM, device, engine)
+    step = build_step(method, OPTIM, device, engine)
     batches = [make_batch(method.needs, i, device, size) for i in range(steps)]
     return [step(batch, 0.05 / (i + 1), seed=i)["loss"].item() for i, batch in enumerate(batches)]
 
@@ -86,7 +86,7 @@ class HostWaits(TorchDispatchMode):
 @pytest.mark.parametrize("name", METHODS)
 def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
     method = make_method(name)
-    step, tally = TrainStep(method, CLIPPED, CPU, Engine(fused=True)), Tally()
+    step, tally = build_step(method, CLIPPED, CPU, Engine(fused=True)), Tally()
     for i in range(2):
         batch = make_batch(method.needs, i)
         with HostWaits() as waits:
@@ -129,7 +129,7 @@ def test_it_compiles_once_and_gives_the_same_losses(name: str, monkeypatch: pyte
 def test_parts_of_a_batch_are_one_update() -> None:
     def weights(accumulate: int) -> Tensor:
         method = make_method("label_smoothing").eval()  # with running statistics the parts do not matter
-        step = TrainStep(method, OPTIM, CPU, Engine(), accumulate)
+        step = build_step(method, OPTIM, CPU, Engine(), accumulate)
         step(make_batch(method.needs, 0), 0.05, seed=0)
         return torch.cat([p.detach().flatten() for p in method.parameters()])
 
@@ -142,7 +142,7 @@ def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
         method = make_method("label_smoothing").eval()
         before = torch.cat([p.detach().flatten() for p in method.parameters()])
         optim = OptimConfig(lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=clip_norm)
-        TrainStep(method, optim, CPU, Engine(), accumulate)(make_batch(method.needs, 0), 1.0, seed=0)
+        build_step(method, optim, CPU, Engine(), accumulate)(make_batch(method.needs, 0), 1.0, seed=0)
         return torch.cat([p.detach().flatten() for p in method.parameters()]) - before
 
     whole = change(0.0)  # minus the gradient
@@ -154,7 +154,7 @@ def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
 
 def test_a_first_step_that_the_loss_scale_skips_leaves_nothing() -> None:
     method = make_method("baseline")
-    step = TrainStep(method, OPTIM, CPU, Engine(precision="fp16", fused=True))
+    step = build_step(method, OPTIM, CPU, Engine(precision="fp16", fused=True))
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
     before = {name: value.clone() for name, value in method.named_parameters()}
     step(make_batch(method.needs, 0), 0.05, seed=0)
@@ -244,7 +244,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str) -> None:
     torch._dynamo.reset()
     device = torch.device("cuda")
     method = make_method(name)
-    step, tally = TrainStep(method, CLIPPED, device, WAYS[way]), Tally()
+    step, tally = build_step(method, CLIPPED, device, WAYS[way]), Tally()
     batches = [make_batch(method.needs, i, device) for i in range(8)]
     for i in range(5):
         tally.add(step(batches[i], 0.05, seed=i), i)
@@ -271,7 +271,7 @@ def test_peak_memory_is_no_more_than_plain() -> None:
         method = make("mixskd", build_backbone("wrn_16_2", 100))
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        step = TrainStep(method, OPTIM, torch.device("cuda"), engine)
+        step = build_step(method, OPTIM, torch.device("cuda"), engine)
         for i in range(6):
             step(make_batch(method.needs, i, torch.device("cuda"), 32, 64), 0.05, seed=i)
         peaks[way] = torch.cuda.max_memory_allocated()

@@ -14,7 +14,7 @@ from mixskd.methods import METHODS, Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.needs import Batch
 from mixskd.training.engine import Engine
-from mixskd.training.step import TrainStep
+from mixskd.training.step import build_step
 from tests.conftest import make_toy_without_norm
 from tests.methods.support import extras, make
 
@@ -35,7 +35,7 @@ def steps(name: str, world: World, engine: Engine) -> dict[str, Tensor]:
     images, labels = torch.randn(3, 8, 3, 8, 8), torch.randint(5, (3, 8))
     others = [extras(method.needs, images[i]) for i in range(3)]
     draws = [paired_within_halves(method.draw(images[i]), world) for i in range(3)]
-    step = TrainStep(method, OptimConfig(lr=0.05), torch.device("cpu"), engine, 1, world)
+    step = build_step(method, OptimConfig(lr=0.05), torch.device("cpu"), engine, 1, world)
     assert step.flat == (engine.compile and world.size > 1)
     for i in range(3):
         part = world.part(8)

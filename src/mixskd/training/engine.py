@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 import torch
 
-from mixskd.config import RunConfig
+from mixskd.config import OptimConfig, RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.precision import choose_precision, has_bf16, why_not_use
@@ -71,6 +72,13 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
 
 # Torch's synchronised norm leaves out processes without images, whose number it reads back.
 WAITS = "with run.sync_bn each batch norm waits for the other processes on the host"
+
+
+def for_optimizer(engine: Engine, optim: OptimConfig) -> Engine:
+    """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
+    if not optim.name.startswith("timm/"):
+        return engine
+    return dataclasses.replace(engine, fused=False, cuda_graphs=False)
 
 
 def configure_process(device: torch.device, *, deterministic: bool) -> None:

@@ -13,7 +13,8 @@ def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: i
     """The rate for the 0-based ``step`` of a run of ``epochs``.
 
     During ``warmup_epochs`` it is lr (s + 1) / (warmup steps), per iteration. Then ``step`` multiplies it by ``decay``
-    from each 0-based epoch in ``milestones`` on; ``cosine`` is lr / 2 (1 + cos(pi (e - w) / (epochs - w))), per epoch.
+    from each 0-based epoch in ``milestones`` on; ``cosine`` is lr / 2 (1 + cos(pi (e - w) / (epochs - w))), where e is
+    the epoch, or with ``cosine_by`` step the epoch and its share that is done.
     """
     warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
@@ -21,7 +22,8 @@ def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: i
     epoch = step // steps_per_epoch
     if optim.schedule == "cosine":
         span = max(epochs - optim.warmup_epochs, 1)
-        return optim.lr / 2 * (1 + math.cos(math.pi * (epoch - optim.warmup_epochs) / span))
+        done = step / steps_per_epoch if optim.cosine_by == "step" else epoch
+        return optim.lr / 2 * (1 + math.cos(math.pi * (done - optim.warmup_epochs) / span))
     return optim.lr * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from mixskd.config import OptimConfig
 from mixskd.distributed import World
@@ -22,12 +23,13 @@ from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
+from mixskd.training.optimizers import build_optimizer, freeze
 
 log = logging.getLogger("mixskd")
 
 
 class TrainStep:
-    """Forward, backward and SGD step of ``method`` on one batch, as ``engine`` says, split into ``accumulate`` parts.
+    """Forward, backward and optimizer step of ``method`` on a batch, as ``engine`` says, in ``accumulate`` parts.
 
     With several processes each calls it with its own part of the batch, and the gradients are averaged over all: by
     DistributedDataParallel in an eager step, which sends them while the backward pass goes on, else by one message
@@ -40,14 +42,14 @@ class TrainStep:
     def __init__(
         self,
         method: Method,
-        optim: OptimConfig,
+        optimizer: Optimizer,
         device: torch.device,
         engine: Engine,
         accumulate: int = 1,
         world: World | None = None,
+        clip_norm: float = 0.0,
     ) -> None:
-        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
-        self.method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.method = method
         self.device, self.engine, self.accumulate = device, engine, accumulate
         self.world = world or World()
         self.notes: list[str] = []
@@ -62,23 +64,14 @@ class TrainStep:
             self.world.share([*method.parameters(), *method.buffers()])
         elif self.world.size > 1:
             self.forward = _distributed(self.method)
-        self.clip_norm = optim.clip_norm
+        self.optimizer, self.clip_norm = optimizer, clip_norm
         self.parameters = [p for p in method.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=optim.lr,
-            momentum=optim.momentum,
-            nesterov=optim.nesterov,
-            weight_decay=optim.weight_decay,
-            fused=engine.fused or None,  # None and not False: torch then takes its foreach form on a GPU
-        )
-        if engine.precision == "fp16" and optim.momentum > 0:
-            # A first step that the scaler skips would leave the fused optimizer with unwritten memory for momentum.
-            for parameter in self.parameters:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        # A recorded step reads the rate from the device. Only the fused optimizer does: others read it back to the
-        # host, once for each parameter.
-        self.rate = torch.full((), optim.lr, device=device) if engine.cuda_graphs and engine.fused else None
+        self.scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        # A recorded step reads the rates from the device. Only fused optimizers do: others read them back to the host,
+        # once for each parameter.
+        on_device = engine.cuda_graphs and engine.fused
+        self.base_rates = torch.tensor(self.scales, device=device) if on_device else None
+        self.rates = torch.zeros_like(self.base_rates) if self.base_rates is not None else None
         self.convolutions = SmallMapConvolutions() if engine.small_maps else contextlib.nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
         self._choose_update()
@@ -93,8 +86,7 @@ class TrainStep:
 
         Every random number of the step follows from ``seed`` alone, so that a run can be resumed at any step.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr if self.rate is None else self.rate.fill_(lr)
+        self._set_rate(lr)
         while True:
             torch.manual_seed(seed)
             try:
@@ -104,6 +96,16 @@ class TrainStep:
             else:
                 self.buffers = None
                 return terms
+
+    def _set_rate(self, lr: float) -> None:
+        groups = self.optimizer.param_groups
+        if self.rates is None or self.base_rates is None:
+            for group, scale in zip(groups, self.scales, strict=True):
+                group["lr"] = lr * scale
+            return
+        torch.mul(self.base_rates, lr, out=self.rates)
+        for group, rate in zip(groups, self.rates.unbind(), strict=True):
+            group["lr"] = rate
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:
         parts = [(part, self.method.draw(part.images)) for part in split(batch.prepared(), self.accumulate)]
@@ -177,6 +179,27 @@ def _distributed(method: Method) -> DistributedDataParallel:
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "static_graph": True}
     return DistributedDataParallel(method, **options)
+
+
+def build_step(
+    method: Method,
+    optim: OptimConfig,
+    device: torch.device,
+    engine: Engine,
+    accumulate: int = 1,
+    world: World | None = None,
+    *,
+    started: bool = False,
+) -> TrainStep:
+    """The step of ``method`` on ``device`` with the optimizer, frozen stages and clipping of ``optim``.
+
+    ``started`` says that the backbone began from weights that exist. Raises UserError as :func:`build_optimizer` does.
+    """
+    freeze(method.backbone, optim.freeze)
+    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
+    optimizer = build_optimizer(method, optim, engine, started=started)
+    return TrainStep(method, optimizer, device, engine, accumulate, world, optim.clip_norm)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

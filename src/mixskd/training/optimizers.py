@@ -1,0 +1,136 @@
+"""The optimizer of a method: which parameters get which rate and which decay, and what stays as it is."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from mixskd.backbones.staged import StagedBackbone
+from mixskd.config import OptimConfig
+from mixskd.errors import UserError, nearest
+from mixskd.methods.base import Method
+from mixskd.training.engine import Engine
+
+TIMM = "timm/"
+EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token", "relative_position_bias_table")
+
+
+def build_optimizer(method: Method, optim: OptimConfig, engine: Engine, *, started: bool = False) -> Optimizer:
+    """The optimizer that ``optim`` names, for the parameters of ``method`` that are trained.
+
+    ``started`` says that the backbone began from weights that exist. A group's key ``lr_scale`` is what the rate of
+    the schedule is multiplied by. Raises UserError for an optimizer that does not exist, or layer decay without order.
+    """
+    groups = parameter_groups(method, optim, started=started)
+    if optim.name.startswith(TIMM):
+        return timm_optimizer(groups, optim)
+    fused = engine.fused or None  # None and not False: torch then takes its foreach form on a GPU
+    if optim.name == "adamw":
+        optimizer: Optimizer = torch.optim.AdamW(
+            groups, lr=optim.lr, betas=optim.adam_betas, fused=fused, capturable=engine.cuda_graphs
+        )
+    else:
+        optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
+    if engine.precision == "fp16":
+        create_state(optimizer, optim)
+    return optimizer
+
+
+def create_state(optimizer: Optimizer, optim: OptimConfig) -> None:
+    """Zeros where the first step would make them: a first step that the loss scaler skips would leave the fused
+    optimizer with unwritten memory.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if optim.name == "adamw":
+                step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": step, **averages}
+            elif optim.momentum > 0:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def parameter_groups(method: Method, optim: OptimConfig, *, started: bool) -> list[dict[str, Any]]:
+    """The trained parameters with their ``weight_decay`` and ``lr_scale``; one group if all have the same."""
+    stages = len(method.backbone.stages)
+    if optim.layer_decay != 1 and stages < 2:
+        raise UserError(
+            f"optim.layer_decay needs a network with an order of stages, which {method.backbone.name} lacks"
+        )
+    undecayed = set() if optim.decay_norms else set(norms_and_embeddings(method))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if name in undecayed else optim.weight_decay
+            scale = optim.layer_decay ** (stages + 1 - depth(name, stages))
+            if started and is_fresh(name):
+                scale *= optim.fresh_lr_scale
+            groups.setdefault((decay, scale), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+
+
+def depth(name: str, stages: int) -> int:
+    """1 to ``stages`` for a parameter of the backbone's stages, one more for all behind them or beside them."""
+    if name.startswith("backbone.stages."):
+        return int(name.split(".")[2]) + 1
+    return stages + 1
+
+
+def is_fresh(name: str) -> bool:
+    """Whether a parameter is new on a backbone that began from weights: its head, and what is there in training only,
+    but for the branches' stages, which are copies of the backbone's.
+    """
+    return not name.startswith(("backbone.stages.", "branches.alignments."))
+
+
+def norms_and_embeddings(method: nn.Module) -> Iterator[str]:
+    """The names of biases, of the parameters of norms, of embeddings and of other vectors."""
+    embeddings = {
+        f"{prefix}.{name}" for prefix, module in method.named_modules() if isinstance(module, nn.Embedding)
+        for name, _ in module.named_parameters(recurse=False)
+    }  # fmt: skip
+    for name, parameter in method.named_parameters():
+        if parameter.ndim <= 1 or name in embeddings or name.rsplit(".", 1)[-1] in EMBEDDINGS:
+            yield name
+
+
+def timm_optimizer(groups: list[dict[str, Any]], optim: OptimConfig) -> Optimizer:
+    """An optimizer of timm by its name there. Raises UserError if timm is missing or has none of that name."""
+    try:
+        from timm.optim import create_optimizer_v2, list_optimizers
+    except ImportError:
+        raise UserError(f"optim.name {optim.name} needs timm: pip install 'mixskd[timm]'") from None
+    name, known = optim.name.removeprefix(TIMM), [str(name) for name in list_optimizers()]
+    if name not in known:
+        raise UserError(f"timm has no optimizer {name!r}{nearest(name, known)}; see timm.optim.list_optimizers()")
+    try:
+        return create_optimizer_v2(
+            groups, opt=name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
+        )
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise UserError(f"timm cannot make the optimizer {name}: {str(error).splitlines()[0]}") from None
+
+
+def freeze(backbone: StagedBackbone, stages: int) -> None:
+    """Keep the first ``stages`` stages as they are: no gradient, and batch norm in evaluation mode.
+
+    Raises UserError if there are not so many.
+    """
+    if stages > len(backbone.stages):
+        raise UserError(f"optim.freeze {stages}: {backbone.name} has {len(backbone.stages)} stages")
+    for stage in list(backbone.stages)[:stages]:
+        stage.requires_grad_(False)
+        stage.eval()
+        stage.train = types.MethodType(_stays_in_evaluation, stage)  # type: ignore[method-assign]
+
+
+def _stays_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
