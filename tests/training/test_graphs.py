@@ -18,7 +18,7 @@ from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.training.engine import Engine
-from mixskd.training.step import build_step
+from mixskd.training.step import TrainStep, build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
@@ -163,10 +163,10 @@ def test_the_rate_is_on_the_device_only_where_kernels_read_it(monkeypatch: pytes
     """The unfused optimizer would read it back for each parameter; it gets torch's foreach form on a GPU."""
     cuda_stub.install(monkeypatch)
     _, step, *_ = run("baseline", Engine(), epochs=1)
-    assert step.rate is None
+    assert step.rates is None
     assert step.optimizer.defaults["fused"] is step.optimizer.defaults["foreach"] is None
     method, step, *_ = run("baseline", GRAPHS, epochs=1)
-    assert step.rate is step.optimizer.param_groups[0]["lr"]
+    assert step.rates is step.optimizer.param_groups[0]["lr"]
     unfused = torch.optim.SGD(method.parameters(), lr=torch.tensor(0.1), momentum=0.9)
     for parameter in method.parameters():
         parameter.grad = torch.ones_like(parameter)
