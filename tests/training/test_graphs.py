@@ -166,7 +166,8 @@ def test_the_rate_is_on_the_device_only_where_kernels_read_it(monkeypatch: pytes
     assert step.rates is None
     assert step.optimizer.defaults["fused"] is step.optimizer.defaults["foreach"] is None
     method, step, *_ = run("baseline", GRAPHS, epochs=1)
-    assert step.rates is step.optimizer.param_groups[0]["lr"]
+    assert step.rates is not None
+    assert step.rates.data_ptr() == step.optimizer.param_groups[0]["lr"].data_ptr()
     unfused = torch.optim.SGD(method.parameters(), lr=torch.tensor(0.1), momentum=0.9)
     for parameter in method.parameters():
         parameter.grad = torch.ones_like(parameter)
