@@ -12,7 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from mixskd.errors import UserError
 from mixskd.tasks.detection import evaluation
 from mixskd.tasks.detection.coco import load_coco
-from mixskd.tasks.detection.evaluation import CocoScores, coco_results, in_file_pixels
+from mixskd.tasks.detection.evaluation import Detection, coco_results, in_file_pixels
+from mixskd.tasks.detection.loading import truth
 
 SIDE = 320
 
@@ -45,55 +46,51 @@ def random_split(root: Path, images: int = 12) -> Path:
 def test_scores_are_those_of_pycocotools(tmp_path: Path) -> None:
     root = random_split(tmp_path)
     split = load_coco(root / "val.json", root / "val")
-    scores, entries = CocoScores(split), []
+    task, entries = Detection(split.classes), []
+    metrics = task.metrics()
     rng = torch.Generator().manual_seed(1)
-    for index, image in enumerate(split.images):
+    for image in split.images:
         noisy = image.boxes + 14 * torch.randn(image.boxes.shape, generator=rng)
         boxes = torch.cat([noisy, 100 + 60 * torch.rand(3, 4, generator=rng)])
         boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 2)], 1).round()
         labels = torch.cat([image.labels, torch.randint(1, 4, (3,), generator=rng)])
         confidence = torch.rand(len(boxes), generator=rng).mul(1000).round() / 1000
         detection = {"boxes": boxes, "labels": labels, "scores": confidence}
-        scores.update([index], [detection])
-        entries += coco_results(split, index, detection)
-    ours = scores.compute()
-    truth = COCO(str(root / "val.json"))
-    reference = COCOeval(truth, truth.loadRes(entries), "bbox")
+        metrics.update([detection], [truth(image)])
+        entries += coco_results(detection, image.id, split.category_ids)
+    values = metrics.compute()
+    ours, per_class = task.scores(values), task.per_class(values)
+    annotations = COCO(str(root / "val.json"))
+    reference = COCOeval(annotations, annotations.loadRes(entries), "bbox")
     reference.evaluate(), reference.accumulate(), reference.summarize()
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     assert [ours[name] for name in names] == pytest.approx((100 * reference.stats[:6]).tolist(), abs=1e-4)
     assert 5 < ours["ap"] < 95
     precision = reference.eval["precision"][:, :, :3, 0, 2]
-    assert [ours["per_class"][f"c{i}"] for i in (2, 5, 11)] == pytest.approx(
-        (100 * precision.mean((0, 1))).tolist(), abs=1e-4
-    )
-    assert ours["per_class"]["c12"] is None
+    assert [per_class[f"c{i}"] for i in (2, 5, 11)] == pytest.approx((100 * precision.mean((0, 1))).tolist(), abs=1e-4)
+    assert per_class["c12"] is None
 
 
-def test_nothing_found_scores_nought_and_missing_sizes_are_absent(tmp_path: Path) -> None:
+def test_nothing_found_scores_nought_and_sizes_without_objects_have_no_score(tmp_path: Path) -> None:
     root = random_split(tmp_path)
     values = json.loads((root / "val.json").read_text())
     for item in values["annotations"]:
         item["area"] = 100.0
     (root / "val.json").write_text(json.dumps(values))
     split = load_coco(root / "val.json", root / "val")
-    scores = CocoScores(split)
+    task = Detection(split.classes)
+    metrics = task.metrics()
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
-    scores.update(range(len(split)), [nothing] * len(split))
-    found = scores.compute()
-    assert (found["ap"], found["ap_small"], found["ap_medium"]) == (0, 0, None)
+    metrics.update([nothing] * len(split), [truth(image) for image in split.images])
+    assert task.scores(metrics.compute()) == {"ap": 0, "ap50": 0, "ap75": 0, "ap_small": 0}
 
 
-def test_boxes_return_to_the_pixels_of_the_file(tmp_path: Path) -> None:
-    root = random_split(tmp_path, 1)
-    image = load_coco(root / "val.json", root / "val").images[0]
-    detection = in_file_pixels({"boxes": torch.tensor([[10.0, 10, 20, 30]])}, (160, 640), image)
+def test_boxes_return_to_the_pixels_of_the_file() -> None:
+    detection = in_file_pixels({"boxes": torch.tensor([[10.0, 10, 20, 30]])}, (160, 640), (SIDE, SIDE))
     assert detection["boxes"].tolist() == [[5, 20, 10, 60]]
 
 
-def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = random_split(tmp_path, 1)
-    split = load_coco(root / "val.json", root / "val")
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mixskd\[detection\]'"):
-        CocoScores(split)
+        Detection(("a",)).metrics()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mixskd.errors import UserError
 from mixskd.tasks.detection.coco import load_detection
-from mixskd.tasks.detection.loading import DetectionImages, Sizes, augmentation, collate
+from mixskd.tasks.detection.loading import DetectionImages, Sizes, augmentation, targets_of, train_batch
 from tests.tasks.detection.support import write
 
 NONE = ((0.0,) * 3, (1.0,) * 3)
@@ -59,12 +59,23 @@ def test_crowds_are_no_targets_and_empty_images_pass(tmp_path: Path) -> None:
 def test_a_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     small, large = (DetectionImages(train, augmentation(Sizes((s,), s), *NONE, train=False)) for s in (40, 70))
-    batch = collate([small[(0, 0)], large[(3, 0)]])
-    assert batch.images.shape == (2, 3, 96, 96)
-    assert batch.sizes == [(40, 40), (70, 70)]
+    samples = [small[(0, 0)], large[(3, 0)], small[(1, 0)]]
+    batch = train_batch(samples)
+    assert batch.images.shape == (3, 3, 96, 96)
+    assert batch.extra["sizes"].tolist() == [[40, 40], [70, 70], [40, 40]]
     assert batch.images[0, :, 40:].abs().sum() == 0
     assert batch.images[0, :, :, 40:].abs().sum() == 0
-    assert batch.indices == [0, 3]
+    assert batch.labels.shape == (3, 2, 5)
+    for sample, target in zip(samples, targets_of(batch.labels), strict=True):
+        assert torch.equal(target["boxes"], sample.boxes)
+        assert torch.equal(target["labels"], sample.labels)
+
+
+def test_a_batch_of_empty_images(tmp_path: Path) -> None:
+    train = load_detection(write(tmp_path))["train"]
+    images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE))
+    (target,) = targets_of(train_batch([images[(3, 0)]]).labels)
+    assert target["boxes"].shape == (0, 4)
 
 
 def test_an_image_of_another_size_than_stated_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mixskd.tasks.segmentation.evaluation import PixelScores, scores_of
+from mixskd.tasks.segmentation.evaluation import Segmentation, scores_of
 
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -24,7 +24,8 @@ def in_numpy(found: np.ndarray, masks: np.ndarray, classes: int) -> dict[int, fl
 
 def test_the_mean_is_that_of_a_loop_over_all_pixels() -> None:
     rng = np.random.default_rng(0)
-    scores = PixelScores(CLASSES)
+    task = Segmentation(CLASSES)
+    metrics = task.metrics()
     found_all, masks_all = [], []
     for size in (7, 12, 5):  # images of different sizes: one matrix for all of them
         masks = rng.choice([0, 1, 3, 255], size=(1, size, 9), p=[0.5, 0.2, 0.2, 0.1])
@@ -32,15 +33,16 @@ def test_the_mean_is_that_of_a_loop_over_all_pixels() -> None:
             rng.random(masks.shape) < 0.6, np.where(masks == 255, 0, masks), rng.choice([0, 1, 4], masks.shape)
         )
         logits = torch.nn.functional.one_hot(torch.from_numpy(found), 5).permute(0, 3, 1, 2).float()
-        scores.update(logits, torch.from_numpy(masks))
+        metrics.update(task.predict(torch.nn.Identity(), logits), torch.from_numpy(masks))
         found_all.append(found.ravel()), masks_all.append(masks.ravel())
     found, masks = np.concatenate(found_all), np.concatenate(masks_all)
     expected = in_numpy(found, masks, 5)
     assert sorted(expected) == [0, 1, 3, 4]  # 4 is only found, which counts as 0; 2 is absent
-    ours = scores.compute()
+    ours = task.details(metrics.compute())
     assert ours["miou"] == round(sum(expected.values()) / 4, 4)
     assert ours["per_class"] == {n: round(expected[k], 4) if k in expected else None for k, n in enumerate(CLASSES)}
     assert ours["absent"] == ["c"]
+    assert task.scores(metrics.compute()) == {"miou": ours["miou"], "pixel_accuracy": ours["pixel_accuracy"]}
     counted = masks != 255
     assert ours["pixel_accuracy"] == round(100 * (found == masks)[counted].mean(), 4)
 

@@ -7,17 +7,18 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from mixskd.tasks.segmentation.config import DeepLabConfig
 from mixskd.tasks.segmentation.loading import (
-    SCALES,
     RandomScale,
     SegmentationImages,
     augmentation,
-    collate,
     normalisation,
+    train_batch,
 )
 from mixskd.tasks.segmentation.sources import load_segmentation
 from tests.tasks.segmentation.support import write
 
+SCALES = DeepLabConfig().scales
 NONE = ((0.0,) * 3, (1.0,) * 3)
 
 
@@ -28,7 +29,7 @@ def test_there_are_the_papers_sixteen_scales() -> None:
 
 def test_image_and_mask_are_scaled_cropped_and_flipped_alike(tmp_path: Path) -> None:
     split = load_segmentation(write(tmp_path, (64, 48)))["train"]
-    images = SegmentationImages(split, augmentation(40, *NONE))
+    images = SegmentationImages(split, augmentation(40, *NONE, SCALES))
     colours = torch.tensor([[90, 140, 230], [60, 150, 60], [220, 40, 40]]) / 255
     for seed in range(12):
         sample = images[(1, seed)]
@@ -42,14 +43,14 @@ def test_image_and_mask_are_scaled_cropped_and_flipped_alike(tmp_path: Path) -> 
 
 def test_small_images_are_padded_with_the_mean_and_with_ignored_pixels(tmp_path: Path) -> None:
     split = load_segmentation(write(tmp_path))["train"]
-    images = SegmentationImages(split, augmentation(128, (0.3,) * 3, (0.2,) * 3, scales=(1.0,)))
+    images = SegmentationImages(split, augmentation(128, (0.3,) * 3, (0.2,) * 3, (1.0,)))
     sample = images[(0, 0)]
     assert (sample.mask == 255).sum() == 128 * 128 - 40 * 32 + 40  # and the row of the mask that is ignored
     assert (sample.image.abs().sum(0) == 0).sum() == 128 * 128 - 40 * 32
 
 
 def test_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
-    images = SegmentationImages(load_segmentation(write(tmp_path))["train"], augmentation(16, *NONE))
+    images = SegmentationImages(load_segmentation(write(tmp_path))["train"], augmentation(16, *NONE, SCALES))
     torch.manual_seed(1)
     first = images[(0, 5)]
     torch.manual_seed(2)
@@ -57,8 +58,8 @@ def test_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.mask, again.mask)
     assert not torch.equal(first.image, images[(0, 6)].image)
-    batch = collate([first, again])
-    assert (batch.images.shape, batch.masks.shape, batch.indices) == ((2, 3, 16, 16), (2, 16, 16), [0, 0])
+    batch = train_batch([first, again])
+    assert (batch.images.shape, batch.labels.shape, batch.extra) == ((2, 3, 16, 16), (2, 16, 16), {})
 
 
 def test_scales_are_drawn_evenly() -> None:

@@ -10,9 +10,11 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 
 from mixskd.backbones import build_backbone
 from mixskd.errors import UserError
+from mixskd.tasks.segmentation.config import DeepLabConfig
 from mixskd.tasks.segmentation.dilation import dilate
-from mixskd.tasks.segmentation.loading import SegmentationImages, augmentation, collate
-from mixskd.tasks.segmentation.model import DeepLabConfig, DeepLabV3, pixel_loss
+from mixskd.tasks.segmentation.loading import SegmentationImages, augmentation, train_batch
+from mixskd.tasks.segmentation.method import SegmentationMethod
+from mixskd.tasks.segmentation.model import DeepLabV3, pixel_loss
 from mixskd.tasks.segmentation.sources import load_segmentation
 from tests.tasks.detection.support import tiny_backbone
 from tests.tasks.segmentation.support import write
@@ -121,14 +123,13 @@ def test_a_batch_without_a_counted_pixel_has_no_loss() -> None:
 
 def test_three_images_are_learnt_by_heart(tmp_path: Path) -> None:
     split = load_segmentation(write(tmp_path, (64, 64)))["train"]
-    data = SegmentationImages(split, augmentation(64, (0.5,) * 3, (0.25,) * 3, scales=(1.0,), flip=False))
-    batch = collate([data[(i, 0)] for i in range(3)])
-    net = DeepLabV3(tiny_backbone(), 3, DeepLabConfig(head="torchvision"))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    data = SegmentationImages(split, augmentation(64, (0.5,) * 3, (0.25,) * 3, (1.0,), flip=False))
+    batch = train_batch([data[(i, 0)] for i in range(3)])
+    method = SegmentationMethod(tiny_backbone(), 3, DeepLabConfig(head="torchvision"))
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
     for _ in range(25):
-        loss = torch.stack([*net.losses(batch.images, batch.masks).values()]).sum()
-        optimizer.zero_grad()
-        loss.backward()
+        method(batch.images, batch.labels)["loss"].backward()
         optimizer.step()
-    counted = batch.masks < 255
-    assert (net(batch.images).argmax(1) == batch.masks)[counted].float().mean() > 0.93
+        optimizer.zero_grad()
+    counted = batch.labels < 255
+    assert (method.backbone(batch.images).argmax(1) == batch.labels)[counted].float().mean() > 0.93

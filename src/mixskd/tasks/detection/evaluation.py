@@ -3,92 +3,89 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from mixskd.errors import UserError
-from mixskd.tasks.detection.coco import AnnotatedImage, DetectionSet
-
-if TYPE_CHECKING:
-    from torchmetrics.detection import MeanAveragePrecision
 
 NAMES = {"map": "ap", "map_50": "ap50", "map_75": "ap75", "map_small": "ap_small", "map_medium": "ap_medium",
          "map_large": "ap_large"}  # fmt: skip
 
 
-class CocoScores:
-    """Collects detections in the pixels of the image files; its scores are COCO's, in per cent.
+class Detection:
+    """Boxes of ``classes`` in the pixels of the image files; scores are COCO's, in per cent.
 
-    Raises UserError if faster-coco-eval is not installed.
+    ``ap`` is the mean over the IoUs 0.5 to 0.95, ``ap50`` and ``ap75`` are those at one IoU, and ``ap_small``,
+    ``ap_medium`` and ``ap_large`` are for objects of up to 32 x 32, up to 96 x 96 and more pixels. A size without
+    ground-truth objects has no score.
     """
 
-    def __init__(self, split: DetectionSet) -> None:
+    monitor = "ap"
+    names = tuple(NAMES.values())
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+
+    def metrics(self) -> MetricCollection:
+        """Raises UserError if faster-coco-eval is not installed."""
         check_installed()
         from torchmetrics.detection import MeanAveragePrecision
 
-        self.split = split
         # torchmetrics' own thresholds are rounded to fp32, which decides otherwise than COCO where an IoU equals one.
-        self.metric: MeanAveragePrecision = MeanAveragePrecision(
+        metric = MeanAveragePrecision(
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
             rec_thresholds=np.linspace(0, 1, 101).tolist(),
             class_metrics=True,
             backend="faster_coco_eval",
         )
-        self.metric.warn_on_many_detections = False
+        metric.warn_on_many_detections = False
+        return MetricCollection({"coco": metric})
 
-    def update(self, indices: Sequence[int], detections: Sequence[dict[str, Tensor]]) -> None:
-        """Add the ``detections`` (``boxes``, ``scores``, ``labels``) of the images at ``indices`` of the split."""
-        found = [{name: value.cpu() for name, value in detection.items()} for detection in detections]
-        self.metric.update(found, [truth(self.split.images[index]) for index in indices])
+    def predict(self, model: nn.Module, images: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+        """The detections of a batch (``images``, ``sizes`` and the ``files``' sizes), in the pixels of the files."""
+        found = model(images["images"], [tuple(size) for size in images["sizes"]])
+        return [
+            in_file_pixels(one, size, file)
+            for one, size, file in zip(found, images["sizes"], images["files"], strict=True)
+        ]
 
-    def compute(self) -> dict[str, Any]:
-        """``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium``, ``ap_large`` and ``per_class``, in per cent.
+    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """``ap``, ``ap50``, ``ap75``, ``ap_small``, ``ap_medium`` and ``ap_large``."""
+        return {name: percent(values[key]) for key, name in NAMES.items() if values[key] >= 0}
 
-        A size or a class without a ground-truth object has None.
-        """
-        scores = self.metric.compute()
-        values = {name: percent(scores[key]) for key, name in NAMES.items()}
-        per_class: dict[str, float | None] = dict.fromkeys(self.split.classes)
-        for label, value in zip(scores["classes"].reshape(-1), scores["map_per_class"].reshape(-1), strict=True):
-            per_class[self.split.classes[int(label) - 1]] = percent(value)
-        return {**values, "per_class": per_class, "images": len(self.split)}
-
-
-def percent(value: Tensor) -> float | None:
-    """``value`` in per cent; None for COCO's -1, which says that there was nothing to find."""
-    return None if value < 0 else round(100 * float(value), 4)
+    def per_class(self, values: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """The ``ap`` of each class; None for one without a ground-truth object."""
+        found: dict[str, float | None] = dict.fromkeys(self.classes)
+        for label, value in zip(values["classes"].reshape(-1), values["map_per_class"].reshape(-1), strict=True):
+            found[self.classes[int(label) - 1]] = None if value < 0 else percent(value)
+        return found
 
 
-def truth(image: AnnotatedImage) -> dict[str, Tensor]:
-    """The ground truth of ``image`` as torchmetrics takes it."""
-    return {
-        "boxes": image.boxes,
-        "labels": image.labels,
-        "iscrowd": image.crowd.to(torch.int64),
-        "area": image.area,
-    }
+def percent(value: Tensor) -> float:
+    """``value`` in per cent."""
+    return round(100 * float(value), 4)
 
 
-def in_file_pixels(detection: dict[str, Tensor], size: tuple[int, int], image: AnnotatedImage) -> dict[str, Tensor]:
-    """``detection``, made on ``image`` resized to ``size`` (height, width), in the pixels of the file."""
-    height, width = size
-    scale = detection["boxes"].new_tensor([image.width / width, image.height / height] * 2)
+def in_file_pixels(detection: dict[str, Tensor], size: Sequence[int], file: Sequence[int]) -> dict[str, Tensor]:
+    """``detection``, made on an image of ``size`` (height, width), in the pixels of its ``file`` (height, width)."""
+    scale = torch.tensor([file[1] / size[1], file[0] / size[0]] * 2, device=detection["boxes"].device)
     return {**detection, "boxes": detection["boxes"] * scale}
 
 
-def coco_results(split: DetectionSet, index: int, detection: dict[str, Tensor]) -> list[dict[str, Any]]:
+def coco_results(detection: dict[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """The detections of one image as entries of COCO's results format; boxes are x, y, width, height."""
     boxes = detection["boxes"].clone()
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), detection["scores"].tolist(), detection["labels"].tolist(), strict=True)
     return [
         {
-            "image_id": split.images[index].id,
-            "category_id": split.category_ids[label - 1],
+            "image_id": image_id,
+            "category_id": category_ids[label - 1],
             "bbox": [round(x, 2) for x in box],
             "score": round(score, 5),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
+from mixskd.needs import Batch
 from mixskd.tasks.detection.coco import AnnotatedImage, DetectionSet
 
 PAD = 32  # pixels: the coarsest map of the backbone has this stride
@@ -89,25 +90,48 @@ def open_image(annotated: AnnotatedImage) -> Image.Image:
     return image
 
 
-class DetectionBatch(NamedTuple):
-    """``images`` ``B x 3 x H x W``, zero-padded at the right and the bottom to a multiple of 32.
-
-    ``sizes`` are (height, width) without padding; ``targets`` hold ``boxes`` and ``labels`` of each image; ``indices``
-    are places in the split.
-    """
-
-    images: Tensor
-    sizes: list[tuple[int, int]]
-    targets: list[dict[str, Tensor]]
-    indices: list[int]
-
-
-def collate(samples: Sequence[Sample]) -> DetectionBatch:
-    """One padded batch of ``samples``."""
+def padded(samples: Sequence[Sample]) -> tuple[Tensor, list[tuple[int, int]]]:
+    """``B x 3 x H x W``, zero-padded to a multiple of 32, and the sizes (height, width) within."""
     sizes = [(sample.image.shape[-2], sample.image.shape[-1]) for sample in samples]
     height, width = (-(-max(side) // PAD) * PAD for side in zip(*sizes, strict=True))
-    images = torch.stack(
-        [F.pad(s.image, (0, width - w, 0, height - h)) for s, (h, w) in zip(samples, sizes, strict=True)]
-    )
-    targets = [{"boxes": sample.boxes, "labels": sample.labels} for sample in samples]
-    return DetectionBatch(images, sizes, targets, [sample.position for sample in samples])
+    images = [F.pad(s.image, (0, width - w, 0, height - h)) for s, (h, w) in zip(samples, sizes, strict=True)]
+    return torch.stack(images), sizes
+
+
+def train_batch(samples: Sequence[Sample]) -> Batch:
+    """A batch whose ``labels`` are ``B x M x 5``: label and box of each object, and label -1 where an image has fewer.
+
+    ``extra["sizes"]`` is ``B x 2``: height and width without the padding.
+    """
+    images, sizes = padded(samples)
+    objects = [torch.cat([s.labels[:, None].to(s.boxes.dtype), s.boxes], 1) for s in samples]
+    most = max(len(one) for one in objects)
+    labels = torch.stack([F.pad(one, (0, 0, 0, most - len(one)), value=-1.0) for one in objects])
+    return Batch(images, labels, {"sizes": torch.tensor(sizes)})
+
+
+def targets_of(labels: Tensor) -> list[dict[str, Tensor]]:
+    """``boxes`` and ``labels`` of each image, of the ``labels`` of a training batch."""
+    return [
+        {"boxes": one[one[:, 0] > 0, 1:], "labels": one[one[:, 0] > 0, 0].to(torch.int64)} for one in labels
+    ]  # fmt: skip
+
+
+class ScoreBatch:
+    """Collates samples of ``split`` to what is scored: images with their sizes, and the ground truth of their files."""
+
+    def __init__(self, split: DetectionSet) -> None:
+        self.split = split
+
+    def __call__(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+        images, sizes = padded(samples)
+        annotated = [self.split.images[sample.position] for sample in samples]
+        files = [(image.height, image.width) for image in annotated]
+        return {"images": images, "sizes": sizes, "files": files}, [truth(image) for image in annotated]
+
+
+def truth(image: AnnotatedImage) -> dict[str, Tensor]:
+    """The ground truth of ``image`` in the pixels of its file, crowds included, as torchmetrics takes it."""
+    return {
+        "boxes": image.boxes, "labels": image.labels, "iscrowd": image.crowd.to(torch.int64), "area": image.area,
+    }  # fmt: skip

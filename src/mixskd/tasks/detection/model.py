@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from mixskd.backbones import StagedBackbone
-from mixskd.errors import check_positive, unknown
 from mixskd.tasks.detection.cascade import CascadeConfig, CascadeHeads, Size
+from mixskd.tasks.detection.config import DetectorConfig
 from mixskd.tasks.detection.pyramid import Pyramid
 
-ARCHITECTURES = ("cascade_rcnn", "faster_rcnn")
 RPN_NAMES = {"loss_objectness": "rpn_class", "loss_rpn_box_reg": "rpn_box"}
 FASTER_NAMES = {"loss_classifier": "class", "loss_box_reg": "box"}
 
@@ -38,34 +36,6 @@ class FloorMatcher(Matcher):
             matches[chosen] = all_matches[chosen]
 
 
-@dataclass(frozen=True)
-class DetectorConfig:
-    """The detector; the defaults are those of MixSKD's Table 3 but for what depends on the data.
-
-    Args:
-        architecture: ``cascade_rcnn``, or torchvision's ``faster_rcnn`` as the plain comparison.
-        channels: of the feature pyramid's maps.
-        hidden: width of the fully connected layers of the RoI heads.
-        rois: regions per image (and stage) that the RoI heads learn from.
-        proposals: of the RPN per image in training, and half as many at test.
-        frozen: keep the stem, the first stage and the norms' statistics as they were trained; ``None`` for a backbone
-            that starts from weights only, since random ones must be trained.
-    """
-
-    architecture: str = "cascade_rcnn"
-    channels: int = 256
-    hidden: int = 1024
-    rois: int = 512
-    proposals: int = 2000
-    frozen: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise unknown("detector", self.architecture, ARCHITECTURES)
-        for name in ("channels", "hidden", "rois", "proposals"):
-            check_positive(**{name: getattr(self, name)})
-
-
 def make_rpn(channels: int, proposals: int = 2000) -> RegionProposalNetwork:
     """torchvision's RPN with the constants of MixSKD's Table 3: one scale (8 x stride) and three ratios a level.
 
@@ -81,19 +51,26 @@ def make_rpn(channels: int, proposals: int = 2000) -> RegionProposalNetwork:
 
 
 class Detector(nn.Module):
-    """Backbone, pyramid and RPN with a RoI head of one of the ``ARCHITECTURES``.
+    """Backbone, pyramid and RPN with the RoI head of ``architecture``: ``cascade_rcnn`` or ``faster_rcnn``.
 
     Images come normalised and padded; boxes are in the pixels of the images as given. Labels run from 1 to N.
     """
 
-    def __init__(self, backbone: StagedBackbone, classes: int, config: DetectorConfig | None = None) -> None:
+    def __init__(
+        self,
+        backbone: StagedBackbone,
+        classes: int,
+        config: DetectorConfig | None = None,
+        *,
+        architecture: str = "cascade_rcnn",
+    ) -> None:
         super().__init__()
         self.config = config = config or DetectorConfig()
         frozen = backbone.pretrained if config.frozen is None else config.frozen
         self.backbone = Pyramid(backbone, channels=config.channels, frozen=frozen)
         self.rpn = make_rpn(config.channels, config.proposals)
         self.heads: CascadeHeads | RoIHeads
-        if config.architecture == "cascade_rcnn":
+        if architecture == "cascade_rcnn":
             cascade = CascadeConfig(hidden=config.hidden, rois=config.rois)
             self.heads = CascadeHeads(config.channels, classes, cascade)
         else:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from mixskd.tasks.segmentation.data import IGNORE
 
-if TYPE_CHECKING:
-    from torchmetrics.classification import MulticlassConfusionMatrix
 
+class Segmentation:
+    """A class for every pixel; scores are ``miou`` and ``pixel_accuracy`` in per cent, over a whole split.
 
-class PixelScores:
-    """Counts pixels over a data set; with several processes over the parts of all.
-
-    ``released_classes`` adds the mean over that number of classes, with 0 for those that are absent.
+    ``released_classes`` adds ``miou_released``, the mean over that number of classes with 0 for those that are absent.
     """
 
-    def __init__(self, classes: Sequence[str], device: torch.device | str = "cpu", released: int | None = None) -> None:
+    monitor = "miou"
+
+    def __init__(self, classes: Sequence[str], released_classes: int | None = None) -> None:
+        self.classes, self.released_classes = tuple(classes), released_classes
+        self.names = ("miou", "pixel_accuracy", *(["miou_released"] if released_classes else []))
+
+    def metrics(self) -> MetricCollection:
         from torchmetrics.classification import MulticlassConfusionMatrix
 
-        self.classes, self.released = tuple(classes), released
-        self.matrix: MulticlassConfusionMatrix = MulticlassConfusionMatrix(
-            len(self.classes), ignore_index=IGNORE, validate_args=False
-        ).to(device)
+        matrix = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORE, validate_args=False)
+        return MetricCollection({"confusion": matrix})
 
-    def update(self, logits: Tensor, masks: Tensor) -> None:
-        """Add the pixels of ``logits`` ``B x N x H x W`` and ``masks`` ``B x H x W``."""
-        self.matrix.update(logits.argmax(1), masks)
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """The class of each pixel, ``B x H x W``."""
+        classes: Tensor = model(images).argmax(1)
+        return classes
 
-    def compute(self) -> dict[str, Any]:
-        """See :func:`scores_of`."""
-        return scores_of(self.matrix.compute(), self.classes, self.released)
+    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """``miou``, ``pixel_accuracy`` and, where asked for, ``miou_released``."""
+        found = self.details(values)
+        return {name: found[name] for name in self.names if found[name] is not None}
+
+    def details(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The scores with those of each class, see :func:`scores_of`."""
+        return scores_of(values["confusion"], self.classes, self.released_classes)
 
 
 def scores_of(confusion: Tensor, classes: Sequence[str], released: int | None = None) -> dict[str, Any]:

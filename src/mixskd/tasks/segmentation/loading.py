@@ -13,16 +13,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from mixskd.data.images import decode_image
+from mixskd.needs import Batch
 from mixskd.tasks.segmentation.data import IGNORE, SegmentationSet
 
-SCALES = tuple(round(0.5 + 0.1 * k, 1) for k in range(16))
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of images in 0 .. 255
 
 
 class RandomScale(v2.Transform):
     """Resize image and mask by one of ``scales``, drawn evenly; the mask by its nearest pixel."""
 
-    def __init__(self, scales: Sequence[float] = SCALES) -> None:
+    def __init__(self, scales: Sequence[float]) -> None:
         super().__init__()
         self.scales = tuple(scales)
 
@@ -52,8 +52,8 @@ def normalisation(mean: Sequence[float], std: Sequence[float], *, colours: str =
 
 
 def augmentation(
-    crop: int | tuple[int, int], mean: Sequence[float], std: Sequence[float], *,
-    scales: Sequence[float] = SCALES, flip: bool = True, colours: str = "rgb",
+    crop: int, mean: Sequence[float], std: Sequence[float], scales: Sequence[float], *,
+    flip: bool = True, colours: str = "rgb",
 ) -> v2.Transform:  # fmt: skip
     """Scale, crop of ``crop`` pixels (padded with the mean colour and ignored pixels), flip."""
     steps: list[v2.Transform] = [RandomScale(scales), normalisation(mean, std, colours=colours)]
@@ -90,16 +90,11 @@ class SegmentationImages(Dataset[Sample]):
         return Sample(image.as_subclass(Tensor), mask.as_subclass(Tensor)[0].long(), index)
 
 
-class SegmentationBatch(NamedTuple):
-    """``images`` ``B x 3 x H x W``, ``masks`` ``B x H x W`` and their ``indices`` in the split."""
-
-    images: Tensor
-    masks: Tensor
-    indices: list[int]
+def train_batch(samples: Sequence[Sample]) -> Batch:
+    """``images`` ``B x 3 x H x W`` and ``labels`` ``B x H x W`` of samples of one size."""
+    return Batch(torch.stack([s.image for s in samples]), torch.stack([s.mask for s in samples]), {})
 
 
-def collate(samples: Sequence[Sample]) -> SegmentationBatch:
-    """One batch of ``samples`` of one size."""
-    return SegmentationBatch(
-        torch.stack([s.image for s in samples]), torch.stack([s.mask for s in samples]), [s.position for s in samples]
-    )
+def score_batch(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """The same without the third part."""
+    return train_batch(samples)[:2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,33 +11,9 @@ from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from mixskd.backbones import StagedBackbone
-from mixskd.errors import UserError, check_choice, check_not_negative
+from mixskd.tasks.segmentation.config import DeepLabConfig
 from mixskd.tasks.segmentation.data import IGNORE
 from mixskd.tasks.segmentation.dilation import dilate
-
-HEADS = ("paper", "torchvision")
-
-
-@dataclass(frozen=True)
-class DeepLabConfig:
-    """The network; the defaults are those of MixSKD's Table 3.
-
-    Args:
-        output_stride: 8, or 16 at a third of the cost or less.
-        head: ``paper`` (512 channels, and dropout before the classifier) or ``torchvision`` (256, without), which has
-            the keys of torchvision's published weights.
-        aux: weight of the auxiliary head's loss, on the third stage; 0 for no such head.
-    """
-
-    output_stride: int = 8
-    head: str = "paper"
-    aux: float = 0.4
-
-    def __post_init__(self) -> None:
-        if self.output_stride not in (8, 16, 32):
-            raise UserError(f"output_stride must be 8, 16 or 32, not {self.output_stride}")
-        check_choice("head", self.head, HEADS)
-        check_not_negative(aux=self.aux)
 
 
 class PaperHead(nn.Sequential):
