@@ -17,6 +17,7 @@ from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
 from mixskd.settings import help_text
+from mixskd.tasks import command as transfer
 from mixskd.text import safe, to_json
 
 SHORT_FLAGS = {
@@ -223,6 +224,11 @@ def build_parser() -> Parser:
     p = verb("compare", comparison.compare, "Compare methods over seeds; with no argument, on the embedded digits.")
     comparison.add_flags(p)
 
+    for name, what in (("detect", "boxes"), ("segment", "masks")):
+        summary = f"Train, score and use a network that finds {what}, on a backbone that was trained here or elsewhere."
+        p = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        transfer.add_flags(p, name, experiment_flags, experiment_from)
+
     p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or look at it with suites.")
     evaluation.add_flags(p)
 
@@ -241,8 +247,9 @@ def build_parser() -> Parser:
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])
     p.add_argument("pattern", nargs="?", help="of models of a library, as 'timm/convnext*' or 'torchvision/*'")
     p.add_argument("--json", action="store_true")
-    for added in verbs.choices.values():
-        added.set_defaults(usage=added.format_usage())
+    for name, added in verbs.choices.items():
+        if name not in transfer.DEFAULTS:  # their actions have their own
+            added.set_defaults(usage=added.format_usage())
     return parser
 
 

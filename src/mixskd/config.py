@@ -13,7 +13,7 @@ import yaml
 from mixskd.conversion import build as build
 from mixskd.conversion import convert as convert
 from mixskd.conversion import plain as plain
-from mixskd.errors import UserError, check_not_negative, check_positive
+from mixskd.errors import UserError, check_not_negative, check_positive, nearest
 from mixskd.yaml_file import read_yaml as read_yaml
 
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
@@ -130,11 +130,12 @@ class OptimConfig:
         fresh_lr_scale: the rate of what did not start from weights (the classifier, and what is there in training
             only) is multiplied by this, where the network starts from weights.
         freeze: the number of first stages that stay as they are, with their batch norms in evaluation mode.
-        schedule: ``step`` or ``cosine``.
+        schedule: ``step``, ``cosine`` or ``poly`` (which segmentation takes).
         cosine_by: whether ``cosine`` falls by ``epoch``, as published, or by ``step``.
         warmup_epochs: of linear warm-up, per iteration.
         milestones: 0-based epochs from which ``step`` multiplies the rate by ``decay`` once more.
         decay: that factor.
+        power: of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
         clip_norm: the norm, over all parameters, to which a longer gradient is scaled down; 0 for never, as published.
         ema: decay of a moving average of the weights, which is then evaluated and deployed; 0 for none.
     """
@@ -154,6 +155,7 @@ class OptimConfig:
     warmup_epochs: float = 5
     milestones: tuple[int, ...] = (105, 155)
     decay: float = 0.1
+    power: float = 0.9
     clip_norm: float = 0.0
     ema: float = 0.0
 
@@ -166,11 +168,11 @@ class OptimConfig:
         for key, value in OPTIMIZERS.get(self.name, OPTIMIZERS["adamw"]).items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)
-        positive = ("lr", "decay", "layer_decay", "fresh_lr_scale")
+        positive = ("lr", "decay", "power", "layer_decay", "fresh_lr_scale")
         check_positive(**{f"optim.{name}": getattr(self, name) for name in positive})
         not_negative = ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "freeze")
         check_not_negative(**{f"optim.{name}": getattr(self, name) for name in not_negative})
-        for name, choices in (("schedule", ("step", "cosine")), ("cosine_by", ("epoch", "step"))):
+        for name, choices in (("schedule", ("step", "cosine", "poly")), ("cosine_by", ("epoch", "step"))):
             if getattr(self, name) not in choices:
                 raise UserError(f"optim.{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
         if not 0 <= self.ema < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,15 @@ from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.device_loader import DeviceLoader
-from mixskd.deploy.model_file import load_model
+from mixskd.deploy.model_file import load_model, save_model
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.methods import make_config, method_class
+from mixskd.methods import METHODS, make_config, method_class
 from mixskd.methods.base import Method
 from mixskd.needs import DataNeeds
 from mixskd.precision import choose_device
-from mixskd.tasks import Classification, Task
+from mixskd.tasks.base import Task
+from mixskd.tasks.classification import Classification
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
@@ -48,6 +50,7 @@ class Parts:
         score_loaders: batches of images and targets of each split but ``train``, by its name.
         ema: the moving average of the weights, if there is one.
         notes: what a person should know before the run begins.
+        writer: writes the deployed model to a file; None for a classifier's model file.
     """
 
     experiment: Experiment
@@ -61,6 +64,23 @@ class Parts:
     score_loaders: dict[str, Any] = field(default_factory=dict)
     ema: MovingAverage | None = None
     notes: list[str] = field(default_factory=list)
+    writer: Callable[[nn.Module, Path], None] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the deployed model to ``path``. Raises UserError on a full disk."""
+        if self.writer is not None:
+            self.writer(self.deployed, path)
+            return
+        save_model(
+            self.deployed,
+            path,
+            backbone_name=self.experiment.backbone,
+            classes=self.data.classes,
+            image_size=self.data.image_size,
+            mean=self.data.mean,
+            std=self.data.std,
+            resize=self.data.preprocess.resize,
+        )
 
     @property
     def deployed(self) -> StagedBackbone:
@@ -91,6 +111,13 @@ def build_parts(
     if engine is None:
         engine, notes = choose_engine(run, device, world)
     engine = for_optimizer(engine, experiment.optim)
+    if experiment.method.name not in METHODS:
+        from mixskd.tasks.networks import NETWORKS
+
+        if experiment.method.name in NETWORKS:
+            from mixskd.tasks.parts import transfer_parts
+
+            return transfer_parts(experiment, world, device, engine, resumed=resumed)
     torch.manual_seed(run.seed)
     data = data or load_data(experiment.data)
     check_selection(experiment, data)

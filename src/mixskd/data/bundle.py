@@ -135,6 +135,12 @@ class DataBundle:
             "put them back as they were, or start anew with another --out"
         )
 
+    def about_labels(self) -> str:
+        """In a line for a person, how often each class is in the training images."""
+        counts = Counter(self.train.labels.tolist()).most_common()
+        (most, most_images), (least, least_images) = counts[0], counts[-1]
+        return f"images a class: {least_images:,} ({self.classes[least]}) to {most_images:,} ({self.classes[most]})"
+
     def check(self) -> None:
         """Raises UserError for a single class, an empty split, labels without a class, or a class without images."""
         if len(self.classes) < 2:

@@ -15,7 +15,7 @@ from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.scoring import score
 from mixskd.precision import choose_device
-from mixskd.tasks import Classification
+from mixskd.tasks.classification import Classification
 
 
 def evaluate(

@@ -1,5 +1,7 @@
 """The training objectives, by name. A new one is a file beside these and a line here."""
 
+from typing import cast
+
 from mixskd.errors import unknown
 from mixskd.methods.augmix_jsd import AugMixJSD
 from mixskd.methods.bake import BAKE
@@ -64,8 +66,15 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The method called ``name``, a plugin's included. Raises UserError for an unknown name, with the nearest one."""
+    """The method called ``name``, a plugin's or another task's included.
+
+    Raises UserError for an unknown name, with the nearest one.
+    """
     load_plugins()
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    from mixskd.tasks.networks import NETWORKS  # what trains other tasks; a classifier's run does not load it
+
+    if name in NETWORKS:
+        return cast(type[Method], NETWORKS[name])
+    raise unknown("method", name, METHODS)

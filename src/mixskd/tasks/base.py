@@ -12,10 +12,12 @@ from torchmetrics import MetricCollection
 class Task(Protocol):
     """What a label is: a class index, boxes, a mask. A trainer and an evaluation ask a task for all that depends on it.
 
-    ``monitor`` is the score by which weights are selected and which a person sees while it trains; higher is better.
+    ``names`` are those of its scores. ``monitor`` is the score by which weights are selected and which a person sees
+    while it trains; higher is better.
     """
 
     monitor: str
+    names: tuple[str, ...]
 
     def metrics(self) -> MetricCollection:
         """New metrics, which take predictions and targets batch by batch, and add up over processes."""

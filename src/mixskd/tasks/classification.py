@@ -37,6 +37,7 @@ class Classification:
     """
 
     monitor = "top1"
+    names: tuple[str, ...] = ("top1", "top5", "loss")
 
     def __init__(self, classes: int) -> None:
         self.classes = classes

@@ -9,7 +9,9 @@ from typing import Any
 
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.pretrained import PUBLISHED, published_normalisation
+from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.pretrained import PUBLISHED
+from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment
 from mixskd.errors import UserError, check_positive
 
@@ -77,11 +79,11 @@ def make_backbone(name: str, weights: str | None) -> tuple[StagedBackbone, list[
 
 def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels with which ``weights`` were trained; ImageNet's if unknown."""
-    if weights == PUBLISHED or (weights is not None and backbone.startswith(PREFIX)):
-        return published_normalisation(backbone)
     about = description_of(weights) if weights is not None else {}
     if "mean" in about and "std" in about:
         return tuple(about["mean"]), tuple(about["std"])
+    if weights == PUBLISHED or (weights is not None and backbone.startswith((PREFIX, TORCHVISION))):
+        return library_normalisation(backbone)
     return IMAGENET
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from mixskd.experiment import Parts
 from mixskd.precision import device_name
 
@@ -11,8 +9,6 @@ from mixskd.precision import device_name
 def describe(parts: Parts) -> list[str]:
     """Lines on the data, the network, the method, the device and the steps."""
     experiment, data, run = parts.experiment, parts.data, parts.experiment.run
-    counts = Counter(data.train.labels.tolist()).most_common()
-    (most, most_images), (least, least_images) = counts[0], counts[-1]
     images = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     how = "each epoch is scored on val" if data.scored == "val" else "each epoch is scored on test"
     if "test" in data.splits and data.scored == "val":
@@ -25,7 +21,7 @@ def describe(parts: Parts) -> list[str]:
     steps = len(parts.loader)
     return [
         f"data: {experiment.data.source}, {len(data.classes)} classes, {images} images of {data.image_size} px; {how}",
-        f"  images a class: {least_images:,} ({data.classes[least]}) to {most_images:,} ({data.classes[most]})",
+        f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {run.epochs} epochs x {steps:,} = {run.epochs * steps:,}, "
         f"of {run.batch_size} images each",

@@ -1,4 +1,4 @@
-"""The learning rate, a pure function of the step (linear warm-up, then steps or a cosine)."""
+"""The learning rate, a pure function of the step (linear warm-up, then steps, a cosine or a power)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: i
 
     During ``warmup_epochs`` it is lr (s + 1) / (warmup steps), per iteration. Then ``step`` multiplies it by ``decay``
     from each 0-based epoch in ``milestones`` on; ``cosine`` is lr / 2 (1 + cos(pi (e - w) / (epochs - w))), where e is
-    the epoch, or with ``cosine_by`` step the epoch and its share that is done.
+    the epoch, or with ``cosine_by`` step the epoch and its share that is done; ``poly`` is
+    lr (1 - s / steps)^power, per iteration.
     """
     warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
         return optim.lr * (step + 1) / warmup_steps
+    if optim.schedule == "poly":
+        return optim.lr * (1 - step / (steps_per_epoch * epochs)) ** optim.power
     epoch = step // steps_per_epoch
     if optim.schedule == "cosine":
         span = max(epochs - optim.warmup_epochs, 1)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mixskd.config import difference, from_dict, to_dict
-from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
@@ -251,16 +250,7 @@ class Trainer:
         }
         if not self.world.first:
             return {}
-        save_model(
-            deployed,
-            self.folder.model,
-            backbone_name=self.experiment.backbone,
-            classes=data.classes,
-            image_size=data.image_size,
-            mean=data.mean,
-            std=data.std,
-            resize=data.preprocess.resize,
-        )
+        self.parts.save(self.folder.model)
         summary = summarise(self.parts, self.position, self.selection, row, scores)
         self.folder.write_summary(summary)
         drop_previous(self.folder.checkpoint)
@@ -268,7 +258,7 @@ class Trainer:
 
     def _named(self, split: str) -> set[str]:
         """What the task's scores on ``split`` are called in a row."""
-        return {f"{split}_{name}" for name in ("loss", *self.parts.task.metrics().keys())}
+        return {f"{split}_{name}" for name in self.parts.task.names}
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ COLOURS = {3: (220, 40, 40), 7: (40, 60, 220)}
 
 def tiny_backbone(widths: tuple[int, ...] = (8, 16, 24, 32)) -> StagedBackbone:
     """Four stages of strides 4, 8, 16 and 32, each a basic block of few channels, behind a stem of stride 4."""
-    stages, before = [], widths[0]
-    for k, width in enumerate(widths):
-        down = None
-        if k:
-            down = nn.Sequential(nn.Conv2d(before, width, 1, 2, bias=False), nn.BatchNorm2d(width))
-        stages.append(nn.Sequential(BasicBlock(before, width, 2 if k else 1, down)))
-        before = width
     stem = [nn.Conv2d(3, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    return StagedBackbone(
-        [nn.Sequential(*stem, *stages[0]), *stages[1:]], nn.Linear(widths[-1], 2), name="tiny"
-    )  # fmt: skip
+    stages: list[OrderedDict[str, nn.Module]] = []
+    before = widths[0]
+    for k, width in enumerate(widths, start=1):
+        down = nn.Sequential(nn.Conv2d(before, width, 1, 2, bias=False), nn.BatchNorm2d(width)) if k > 1 else None
+        stages.append(OrderedDict({f"layer{k}": nn.Sequential(BasicBlock(before, width, 2 if k > 1 else 1, down))}))
+        before = width
+    stages[0] = OrderedDict([("stem", nn.Sequential(*stem)), *stages[0].items()])
+    return StagedBackbone(map(nn.Sequential, stages), nn.Linear(before, 2), name="tiny")
 
 
 def content() -> dict[str, Any]:

@@ -76,6 +76,16 @@ class Detector(nn.Module):
         else:
             self.heads = faster_heads(config, classes)
 
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Those of the backbone."""
+        return self.backbone.body.stages
+
+    @property
+    def name(self) -> str:
+        """The backbone's."""
+        return self.backbone.body.name
+
     def losses(
         self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """The maps ``B x channels x H_k x W_k`` of ``images`` ``B x 3 x H x W``, named ``0`` to ``3`` and ``pool``."""
-        maps = self.body.feature_maps(images)
+        maps = map(spatial, self.body.feature_maps(images))
         return self.fpn(OrderedDict((str(k), one) for k, one in enumerate(maps)))
 
     def train(self, mode: bool = True) -> Pyramid:
@@ -58,8 +58,9 @@ def check_strides(backbone: StagedBackbone) -> None:
     backbone.require_stages("detection")
     if backbone.fixed:
         raise UserError(f"{backbone.name} takes images of one size alone; detection needs a backbone for any size")
+    backbone.require_stages("a detector or a segmentation network")
     probe = copy.deepcopy(backbone).to("meta").eval()
-    maps = probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta"))
+    maps = map(spatial, probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta")))
     strides = tuple(256 // spatial(one).shape[-1] for one in maps)
     if strides != STRIDES:
         raise UserError(

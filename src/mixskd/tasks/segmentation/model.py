@@ -11,6 +11,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from mixskd.backbones import StagedBackbone
+from mixskd.backbones.tokens import spatial
 from mixskd.tasks.segmentation.config import DeepLabConfig
 from mixskd.tasks.segmentation.data import IGNORE
 from mixskd.tasks.segmentation.dilation import dilate
@@ -52,12 +53,22 @@ class DeepLabV3(nn.Module):
             self.classifier = DeepLabHead(widths[-1], classes, rates)
         self.aux_classifier = FCNHead(widths[-2], classes) if config.aux > 0 else None
 
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Those of the backbone."""
+        return self.backbone.stages
+
+    @property
+    def name(self) -> str:
+        """The backbone's."""
+        return self.backbone.name
+
     def forward(self, images: Tensor) -> Tensor:
-        return self._enlarged(self.classifier(self.backbone.feature_maps(images)[-1]), images)
+        return self._enlarged(self.classifier(spatial(self.backbone.feature_maps(images)[-1])), images)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits of the head and of the auxiliary head, None if there is none."""
-        *_, third, last = self.backbone.feature_maps(images)
+        *_, third, last = map(spatial, self.backbone.feature_maps(images))
         aux = None if self.aux_classifier is None else self._enlarged(self.aux_classifier(third), images)
         return self._enlarged(self.classifier(last), images), aux
 

@@ -1,0 +1,209 @@
+"""Detectors and segmentation networks through the one trainer, the command line and the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from safetensors.torch import load_file
+
+from mixskd.api import build_experiment
+from mixskd.backbones import BACKBONES
+from mixskd.cli import main
+from mixskd.config import Experiment
+from mixskd.errors import UserError
+from mixskd.experiment import build_parts
+from mixskd.tasks.transfer import TransferConfig, scaled
+from mixskd.tasks.using import evaluate, predict, run_lengths
+from mixskd.training.run import train
+from tests.tasks.detection.support import content, tiny_backbone
+from tests.tasks.detection.support import write as write_boxes
+from tests.tasks.segmentation.support import write as write_masks
+
+SMALL = {
+    "cascade_rcnn": {"channels": 8, "hidden": 16, "rois": 8, "proposals": 20, "short": [32, 64], "long": 64},
+    "deeplabv3": {"head": "torchvision", "crop": 32, "output_stride": 16},
+}
+WRITERS: dict[str, Callable[[Path], Path]] = {"cascade_rcnn": write_boxes, "deeplabv3": write_masks}
+NAMES = [*SMALL]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "tiny", lambda classes: tiny_backbone())
+
+
+def experiment(name: str, root: Path, out: Path, **settings: Any) -> Experiment:
+    data = root / "data"
+    if not data.exists():
+        WRITERS[name](data)
+    values: dict[str, Any] = {
+        "backbone": "tiny", "method": {"name": name, **SMALL[name], **settings.pop("method", {})},
+        "data": {"source": str(data), "workers": 0}, "out": str(out),
+        "optim": {"lr": 0.08, "schedule": "poly", "warmup_epochs": 0, "nesterov": False},
+        "run": {"epochs": 2, "batch_size": 2, "progress": False, "precision": "fp32", **settings.pop("run", {})},
+    }  # fmt: skip
+    return build_experiment({**values, **settings})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_leaves_its_files_and_the_network_can_be_scored_and_used(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    summary = train(experiment(name, tmp_path, out))
+    monitor = {"cascade_rcnn": "ap", "deeplabv3": "miou"}[name]
+    assert summary["updates"] == 4
+    assert summary["deployed"]["selected_on"] == "val"
+    assert "the learning rate is 0.01, since optim.lr 0.08 is for batches of 16" in summary["notes"][0]
+    header = (out / "metrics.csv").read_text().splitlines()[0]
+    assert f"val_{monitor}" in header
+    assert "train_stage3_box" in header or "train_aux" in header
+
+    scores = evaluate(out)
+    assert scores["split"] == "val"
+    assert scores[monitor] == summary["scores"]["val"][monitor]
+    file = tmp_path / "7.png"
+    Image.new("RGB", (90, 50), (90, 140, 230)).save(file)
+    entries = predict(out, [file], tmp_path / "found", threshold=0.0)
+    assert json.loads((tmp_path / "found" / "predictions.json").read_text()) == entries
+    assert all(entry["image_id"] == 7 for entry in entries)
+    assert pixels(tmp_path / "found" / "7.png").shape == (50, 90, 3)
+    if name == "deeplabv3":
+        assert pixels(tmp_path / "found" / "7_mask.png").shape == (50, 90)
+        assert sum(sum(entry["segmentation"]["counts"][1::2]) for entry in entries) == 90 * 50
+    else:
+        assert {entry["category_id"] for entry in entries} <= {3, 7}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_has_the_same_bits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"method": {"iterations": 4}, "run": {"checkpoint_every_steps": 1}}
+    train(experiment(name, tmp_path, tmp_path / "whole", **settings))
+
+    from mixskd.training.trainer import Trainer
+
+    update = Trainer.update
+
+    def dies(self: Trainer, batch: Any, epoch: int) -> None:
+        if self.position.step == 3:
+            raise KeyboardInterrupt
+        update(self, batch, epoch)
+
+    monkeypatch.setattr(Trainer, "update", dies)
+    parted = experiment(name, tmp_path, tmp_path / "parted", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(parted)
+    monkeypatch.setattr(Trainer, "update", update)
+    train(parted, resume=True)
+    whole, again = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "parted"))
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    texts = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "parted")]
+    assert texts[0] == texts[1]
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def damaged(name: str, data: Path) -> None:
+    if name == "deeplabv3":
+        Image.new("L", (3, 3)).save(data / "masks" / "train" / "1.png")
+        return
+    values = content()
+    values["annotations"][0]["category_id"] = 99
+    (data / "train.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_annotations_end_the_command_with_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged(name, WRITERS[name](tmp_path / "data"))
+    verb = {"cascade_rcnn": "detect", "deeplabv3": "segment"}[name]
+    words = [verb, "train", "--data", str(tmp_path / "data"), "--backbone", "tiny", "--out", str(tmp_path / "run")]
+    words += [f"--method.{key.replace('_', '-')}={str(value).strip('[]')}" for key, value in SMALL[name].items()]
+    words += ["--method.iterations", "1", "--epochs", "1", "--batch-size", "2", "--data.workers", "0"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("10.png" if verb == "detect" else "1.png") in error
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--skip-bad-annotations"]) == 0
+    assert ("AP50" if verb == "detect" else "mIoU") in capsys.readouterr().out
+    notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
+    assert any(note.startswith("1 bad annotations of train") for note in notes)
+
+
+def test_the_other_tasks_networks_and_wrong_settings_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_masks(tmp_path / "data")
+    words = ["segment", "train", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    assert main([*words, "--method", "mixskd"]) == 2
+    assert "mixskd segment trains deeplabv3, not mixskd" in capsys.readouterr().err
+    assert main([*words, "--data.image-size", "64"]) == 2
+    assert "takes its image size from --method.crop" in capsys.readouterr().err
+    assert main([*words, "--method.iterations", "7", "--epochs", "2"]) == 2
+    assert "cannot be divided into run.epochs 2 equal parts" in capsys.readouterr().err
+    assert main([*words, "--data.augment", "cutout"]) == 2
+    assert "deeplabv3 does not take data.augment" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
+    chosen = experiment("deeplabv3", tmp_path, tmp_path / "run")
+    for kind in ("images", "masks"):
+        for file in (tmp_path / "data" / kind / "val").iterdir():
+            file.unlink()
+        (tmp_path / "data" / kind / "val").rmdir()
+    with pytest.raises(UserError, match="neither a val nor a test split"):
+        build_parts(chosen)
+
+
+@pytest.mark.parametrize(("batch", "literal", "lr"), [(16, False, 0.02), (8, False, 0.01), (8, True, 0.02)])
+def test_the_linear_scaling_rule_and_its_switch(batch: int, literal: bool, lr: float) -> None:
+    values = {"method": {"name": "cascade_rcnn"}, "optim": {"lr": 0.02}, "run": {"batch_size": batch}, "out": "x"}
+    changed, notes = scaled(build_experiment(values), TransferConfig(lr_literal=literal))
+    assert changed.optim.lr == lr
+    assert bool(notes) == (lr != 0.02)
+
+
+def test_a_networks_file_is_told_from_a_classifiers(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model at"):
+        evaluate(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="corrupt or truncated"):
+        evaluate(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools itself
+def test_masks_are_cocos_run_lengths() -> None:
+    generator = np.random.default_rng(0)
+    for mask in (generator.random((7, 5)) < 0.5, np.ones((3, 4), bool), np.zeros((3, 4), bool)):
+        decoded = coco_mask.decode(coco_mask.frPyObjects(run_lengths(mask), *mask.shape))
+        assert np.array_equal(decoded.astype(bool), mask)
+
+
+def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mixskd.deploy.model_file import save_model
+    from mixskd.tasks.transfer import make_backbone, normalisation_of
+
+    backbone = tiny_backbone()
+    file = tmp_path / "model.safetensors"
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    save_model(backbone, file, backbone_name="tiny", classes=("a", "b"), image_size=64, mean=mean, std=std)
+    assert normalisation_of("tiny", str(tmp_path)) == (mean, std)
+    made, notes = make_backbone("tiny", str(tmp_path))
+    assert notes == []
+    assert made.pretrained
+    assert torch.equal(*(next(net.stages.parameters()) for net in (made, backbone)))
+    assert main(["detect", "train", "--weights", str(tmp_path), "--out", str(tmp_path / "x"), "--print-config"]) == 0
+    assert "backbone: tiny" in capsys.readouterr().out
