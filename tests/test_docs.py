@@ -167,6 +167,7 @@ def test_the_table_of_methods_is_that_of_the_code() -> None:
         assert int(images[0]) == METHODS[name].about.images == forwards, name
         assert (f"{needs.views} views" in supplied) == (needs.views > 1), name
         assert (f"{needs.partners} partner" in supplied) == (needs.partners > 0), name
+        assert ("slots" in supplied) == needs.slots, name
         assert ("indices" in supplied) == needs.indices, name
 
 

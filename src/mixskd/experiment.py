@@ -176,6 +176,7 @@ def build_method(
     method_type = method_class(experiment.method.name)
     method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
     method.prepare(images, load)
+    method.prepare_batch(experiment.run.batch_size)
     return method, notes
 
 

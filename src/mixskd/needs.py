@@ -22,6 +22,9 @@ class DataNeeds:
         view_policy: an augmentation policy that makes the views after the first from the first one's crop and flip.
         partners: further images of the same class for each image, as ``partners`` (``B x partners x C x H x W``).
         distinct_partners: never the image itself, and none twice, where the class is large enough.
+        partners_from: ``class``; or ``previous``: the image at the same place of the batch before. The batch before the
+            first of an epoch is the last of the epoch before; the very first step of a run has its own images.
+        slots: each image's place in the whole batch, of all processes and parts together, as ``slots`` (``B``).
         indices: each image's place in the training set, as ``indices`` (``B``).
         progress: the share of the epochs that this one completes, from 1 / E to 1, as ``progress`` (a scalar).
     """
@@ -30,6 +33,8 @@ class DataNeeds:
     view_policy: str | None = None
     partners: int = 0
     distinct_partners: bool = False
+    partners_from: str = "class"
+    slots: bool = False
     indices: bool = False
     progress: bool = False
 

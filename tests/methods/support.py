@@ -21,6 +21,7 @@ def make(name: str, backbone: StagedBackbone, num_images: int = 8, **options: An
     """The method ``name``, prepared; the teacher of tfkd_self is a copy of ``backbone``."""
     method = METHODS[name](backbone, **OPTIONS.get(name, {}), **options).to(backbone.head.weight.dtype)
     method.prepare(num_images, lambda path: copy.deepcopy(backbone))
+    method.prepare_batch(num_images)
     return method
 
 
@@ -31,6 +32,8 @@ def extras(needs: DataNeeds, images: Tensor) -> dict[str, Tensor]:
         given["views"] = torch.randn(len(images), needs.views - 1, *images.shape[1:], dtype=images.dtype)
     if needs.partners:
         given["partners"] = torch.randn(len(images), needs.partners, *images.shape[1:], dtype=images.dtype)
+    if needs.slots:
+        given["slots"] = torch.arange(len(images))
     if needs.indices:
         given["indices"] = torch.randperm(len(images))
     if needs.progress:

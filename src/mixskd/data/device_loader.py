@@ -50,6 +50,7 @@ class DeviceLoader:
         self.images, self.labels = on_device(data.train, device)
         self.plan, self.device, self.flip = plan, device, data.flip
         self.pad = data.image_size // 8 if pad is None else pad
+        self.slots = torch.from_numpy(plan.slots).to(device)
         self.normalise = Normalise(data, device)
         self.policy = BATCH_POLICIES.get(policy)
         self.deferred = False
@@ -81,6 +82,8 @@ class DeviceLoader:
             extra["partners"] = self.load(partners, uniform).unflatten(0, (len(index), -1))
         if needs.indices:
             extra["indices"] = index
+        if needs.slots:
+            extra["slots"] = self.slots
         return Batch(views[0], self.labels[index], extra)
 
     def _defer(self, index: Tensor, partners: Tensor | None, augment: Augment) -> Batch:

@@ -40,14 +40,31 @@ class BatchPlan:
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """This process's anchors (``steps x b`` indices) and partners (``steps x b x partners``) of ``epoch``."""
-        generator = np.random.default_rng([self.seed, epoch])
-        order = self._balanced(generator) if self.balance > 0 else generator.permutation(len(self.labels))
-        anchors = order[: len(self) * self.batch_size]
-        draw = self._others if self.needs.distinct_partners else self._any
-        partners = draw(anchors, generator)
+        anchors, generator = self._anchors(epoch)
+        if self.needs.partners_from == "previous":
+            partners = self._before(anchors, epoch)
+        else:
+            draw = self._others if self.needs.distinct_partners else self._any
+            partners = draw(anchors, generator)
         part = self.world.part(self.batch_size)
         shape = (len(self), self.batch_size)
         return anchors.reshape(shape)[:, part], partners.reshape(*shape, self.needs.partners)[:, part]
+
+    @property
+    def slots(self) -> np.ndarray:
+        """The places in the whole batch that are this process's (``b``)."""
+        return np.arange(self.batch_size)[self.world.part(self.batch_size)]
+
+    def _anchors(self, epoch: int) -> tuple[np.ndarray, np.random.Generator]:
+        """The anchors of all batches of ``epoch`` one after the other, and the generator behind them."""
+        generator = np.random.default_rng([self.seed, epoch])
+        order = self._balanced(generator) if self.balance > 0 else generator.permutation(len(self.labels))
+        return order[: len(self) * self.batch_size], generator
+
+    def _before(self, anchors: np.ndarray, epoch: int) -> np.ndarray:
+        """For each of ``anchors`` the one a batch earlier (DLB's sampler)."""
+        first = self._anchors(epoch - 1)[0][-self.batch_size :] if epoch > 0 else anchors[: self.batch_size]
+        return np.concatenate([first, anchors[: -self.batch_size]])
 
     def seeds(self, epoch: int) -> np.ndarray:
         """A seed for all that is random about each of this process's anchors (``steps x b``)."""

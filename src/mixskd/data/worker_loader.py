@@ -131,6 +131,8 @@ class WorkerLoader:
                 }
             if self.plan.needs.indices:
                 samples["indices"] = indices[step]
+            if self.plan.needs.slots:
+                samples["slots"] = torch.from_numpy(self.plan.slots).to(self.device)
             yield Batch(images, labels, samples)
 
     def _erase(self, images: Tensor, augment: Augment) -> Tensor:

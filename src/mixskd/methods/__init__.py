@@ -15,6 +15,7 @@ from mixskd.methods.cutmix import CutMix
 from mixskd.methods.ddgsd import DDGSD
 from mixskd.methods.deep_supervision import DeepSupervision
 from mixskd.methods.dks import DKS
+from mixskd.methods.dlb import DLB
 from mixskd.methods.focal import Focal
 from mixskd.methods.frskd import FRSKD, FRSKDMixup
 from mixskd.methods.label_smoothing import LabelSmoothing
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "frskd": FRSKD,
     "pskd": PSKD,
     "bake": BAKE,
+    "dlb": DLB,
     "uskd": USKD,
     "zipf_ls": ZipfLS,
     # mixing

@@ -113,6 +113,9 @@ class Method(nn.Module):
         The trainer calls it once, before it makes the optimizer.
         """
 
+    def prepare_batch(self, batch_size: int) -> None:
+        """Create what depends on the images of an update, of all processes together. Called right after ``prepare``."""
+
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
         return None

@@ -67,10 +67,11 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
             "views": torch.randn(BATCH, max(needs.views - 1, 0), 3, size, size),
             "partners": torch.randn(BATCH, needs.partners, 3, size, size),
             "indices": torch.arange(BATCH),
+            "slots": torch.arange(BATCH),
             "progress": torch.ones(()),
         }
         wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
-                  "progress": needs.progress}  # fmt: skip
+                  "slots": needs.slots, "progress": needs.progress}  # fmt: skip
         extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
         with FlopCounterMode(display=False) as training:
             functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()

@@ -1,0 +1,75 @@
+"""DLB: self-distillation from the last mini-batch (Shen et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixskd.distributed import gather_batch
+from mixskd.errors import UserError
+from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.needs import DataNeeds, take
+
+
+@dataclass(frozen=True)
+class DLBConfig:
+    """The authors' code asks for both and gives no value.
+
+    Args:
+        temperature: T.
+        alpha: weight of the divergence.
+    """
+
+    temperature: float = 3.0
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(temperature=self.temperature)
+        check_not_negative(alpha=self.alpha)
+
+
+class DLB(Method):
+    """L = CE over f(x_t) and f(x'_{t-1}) + alpha KL_T(f_t(x'_{t-1}) <- f_{t-1}(x_{t-1})), x' augmented anew.
+
+    The logits and labels of the batch before are buffers with a row for each slot of the whole batch, the same on every
+    process. A row whose label is -1 has no past yet: the first step of a run is plain cross-entropy.
+    """
+
+    Config = DLBConfig
+    config: DLBConfig
+    about = About("Half of each step are the images of the step before, taught by what was predicted then.", 2, 2)
+    past: Tensor
+    past_labels: Tensor
+
+    @property
+    def needs(self) -> DataNeeds:
+        return DataNeeds(partners=1, partners_from="previous", slots=True)
+
+    def build(self) -> None:
+        self.register_buffer("past", torch.zeros(0, self.backbone.num_classes))
+        self.register_buffer("past_labels", torch.zeros(0, dtype=torch.long))
+
+    def prepare_batch(self, batch_size: int) -> None:
+        self.past = self.past.new_zeros(batch_size, self.backbone.num_classes)
+        self.past_labels = self.past_labels.new_full((batch_size,), -1)
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        if not len(self.past):
+            raise UserError("dlb has no room for the last batch yet: call prepare_batch(images in a batch) first")
+        previous, slots = take(extra, "partners")[:, 0], take(extra, "slots")
+        logits, again = self.backbone(images), self.backbone(previous)
+        past, past_labels = self.past[slots], self.past_labels[slots]
+        known = (past_labels >= 0).to(past.dtype).mean()  # 0 at the first step of a run, then 1
+        cls, cls_again = cross_entropy(logits, labels), cross_entropy(again, past_labels.clamp(min=0))
+        consistency = known * kl_divergence(again, past, self.config.temperature)
+        cls = (cls + known * cls_again) / (1 + known)
+        with torch.no_grad():
+            everywhere = gather_batch(slots)
+            self.past[everywhere] = gather_batch(logits.detach().to(self.past.dtype))
+            self.past_labels[everywhere] = gather_batch(labels)
+        loss = cls + self.config.alpha * consistency
+        return {"loss": loss, "output": logits, "cls": cls, "consistency": consistency}
