@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -374,3 +375,78 @@ def npz(folder: Path, **change: Any) -> Path:
     arrays |= change
     np.savez(folder / "a.npz", **{key: value for key, value in arrays.items() if value is not None})
     return folder / "a.npz"
+
+
+ARRAYS: list[tuple[str, dict[str, Any], str]] = [
+    ("an object array", {"train_labels": np.array([{}] * 6, dtype=object)}, "cannot read"),
+    ("objects as classes", {"classes": np.array([{"a": 1}, None], dtype=object)}, "cannot read"),
+    ("a label of 2 ** 40", {"train_labels": np.array([0, 1, 2, 0, 1, 2**40])}, "there are up to 1,000,000 classes"),
+    ("a label of 2 ** 63", {"train_labels": np.full(6, 2**63, np.uint64)}, "there are up to 1,000,000 classes"),
+    ("a label below 0", {"test_labels": np.array([0, -1, 2])}, "they must be 0 or above"),
+    ("labels as dates", {"train_labels": np.zeros(6, "datetime64[s]")}, "must be N integers"),
+    ("labels as text", {"train_labels": np.array(list("abcabc"))}, "must be N integers"),
+    ("labels as records", {"train_labels": np.zeros(6, [("a", "i4")])}, "must be N integers"),
+    ("a number as labels", {"train_labels": np.array(3)}, "must be N integers"),
+    ("a number as images", {"train_images": np.array(3, np.uint8)}, "must be N x H x W"),
+    ("images as floats", {"train_images": np.zeros((6, 4, 4, 3))}, "must be uint8"),
+    ("images of no pixel", {k: np.zeros((n, 0, 0, 3), np.uint8) for k, n in (("train_images", 6), ("test_images", 3))},
+     "images of 0 px cannot be used"),
+    ("oblong images", {k: np.zeros((n, 4, 5, 3), np.uint8) for k, n in (("train_images", 6), ("test_images", 3))},
+     "square ones are needed"),
+    ("images of two sizes", {"test_images": np.zeros((3, 5, 5, 3), np.uint8)}, "differ in size"),
+    ("a class without name", {"classes": np.array(["a", "", "c"])}, "classes[1] must have"),
+    ("a class of 5,000 characters", {"classes": np.array(["a", "b" * 5000, "c"])}, "classes[1] must have"),
+    ("no array of images", {"train_images": None}, "no train_images"),
+    ("no array of labels", {"train_labels": None}, "no train_labels"),
+]  # fmt: skip
+
+PATTERNS: list[tuple[str, str, str]] = [
+    ("of 10 ** 11 files", "train-{0..99999999999}.tar", "more than 100,000 shards"),
+    ("of 10 ** 5 files twice", "{0..99999}-{0..99999}.tar", "more than 100,000 shards"),
+    ("of 5,000 digits", f"train-{{0..{'9' * 5000}}}.tar"[:3000] + "}.tar", "more than 100,000 shards"),
+    ("of many parts", "::".join(["{0..99999}.tar"] * 3), "more than 100,000 shards"),
+]
+
+SHARDS: list[tuple[str, dict[str, bytes], str]] = [
+    ("without label", {"a.png": b"x"}, "has no label"),
+    ("with text as label", {"a.png": b"x", "a.cls": b"cat"}, "cannot read the shard"),
+    ("with a label below 0", {"a.png": b"x", "a.cls": b"-1"}, "a label must be a whole number from 0 to 999999"),
+    ("with a label of 2 ** 40", {"a.png": b"x", "a.cls": b"1099511627776"}, "a label must be a whole number"),
+    ("with a label of 5,000 digits", {"a.png": b"x", "a.cls": b"9" * 5000}, "cannot read the shard"),
+    ("with a label of 2 MB", {"a.png": b"x", "a.cls": b" " * 2_000_000 + b"1"}, "has 2,000,001 bytes"),
+    ("with no JSON", {"a.png": b"x", "a.json": b"{"}, "cannot read the shard"),
+    ("with deep JSON", {"a.png": b"x", "a.json": b"[" * 100_000}, "cannot read the shard"),
+    ("with JSON of a list", {"a.png": b"x", "a.json": b"[1]"}, "a .json file without label"),
+    ("with JSON of a number", {"a.png": b"x", "a.json": b"1"}, "a .json file without label"),
+    ("with JSON without label", {"a.png": b"x", "a.json": b"{}"}, "a .json file without label"),
+    ("with half a label", {"a.png": b"x", "a.json": b'{"label": 1.5}'}, "a label must be a whole number"),
+    ("with no label in it", {"a.png": b"x", "a.json": b'{"label": null}'}, "a label must be a whole number"),
+    ("with NaN as label", {"a.png": b"x", "a.json": b'{"label": NaN}'}, "a label must be a whole number"),
+    ("with truth as label", {"a.png": b"x", "a.json": b'{"label": true}'}, "a label must be a whole number"),
+    ("with a list as label", {"a.png": b"x", "a.json": b'{"label": [1]}'}, "a label must be a whole number"),
+    ("without image", {"a.cls": b"1"}, "there is no image"),
+]
+
+MANIFESTS: list[tuple[str, bytes, str]] = [
+    ("empty", b"", "has no column 'path'"),
+    ("without label", b"path\na.png\n", "has no column 'label'"),
+    ("not UTF-8", b"path,label\n\xff,1\n", "cannot read the manifest"),
+    ("that climbs", b"path,label\n../../etc/passwd,1\n", "is outside the folder"),
+    ("of an absolute path", b"path,label\n/etc/passwd,1\n", "is outside the folder"),
+    ("with a null", b"path,label\na\x00.png,1\n", "cannot"),
+    ("with a name of 300", b"path,label\n" + b"x" * 300 + b".png,1\n", "cannot"),
+    ("with a field too large", b"path,label\n" + b"x" * 200_000 + b",1\n", "cannot read the manifest"),
+    ("with a field too many", b"path\na.png,1,2\n", "has no column 'label'"),
+    ("of what is no image", b"path,label\nm.csv,1\n", "is no image file"),
+    ("of nothing", b"path,label\n,1\n", "is outside the folder"),
+]
+
+
+def shard(folder: Path, members: dict[str, bytes]) -> Path:
+    """A tar file of these members."""
+    with tarfile.open(folder / "train-0.tar", "w") as packed:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return folder / "train-0.tar"

@@ -9,6 +9,9 @@ import pytest
 from mixskd.cli import main
 from mixskd.comparison.grid import grid_from
 from mixskd.data.images import check_image, decode_image
+from mixskd.data.sources.arrays import load_npz
+from mixskd.data.sources.manifest import load_manifest
+from mixskd.data.sources.shards import expand, read_index
 from mixskd.deploy.model_file import load_model
 from mixskd.errors import exit_code
 from tests import bad_inputs as table
@@ -55,6 +58,21 @@ ROWS = [
     Row("image that is not there", lambda at: decode_image(at / "none.jpg"), "no image at"),
     Row("image of 300 characters", lambda at: decode_image(at / table.LONG), "cannot read the image"),
     Row("image with a null in its name", lambda at: decode_image("a\0.jpg"), "cannot read the image"),
+    *(
+        Row(f"npz {name}", lambda at, c=change: load_npz(table.npz(at, **c)).check(), says)
+        for name, change, says in table.ARRAYS
+    ),
+    *(Row(f"shards {name}", lambda at, p=pattern: expand(p), says) for name, pattern, says in table.PATTERNS),
+    *(
+        Row(f"shard {name}", lambda at, m=members: read_index([table.shard(at, m)]), says)
+        for name, members, says in table.SHARDS
+    ),
+    Row("shard as a pipe", lambda at: read_index([table.pipe(at)]), "a device or a pipe"),
+    Row("shard that is not there", lambda at: read_index([at / "none.tar"]), "there is no shard"),
+    *(
+        Row(f"manifest {name}", lambda at, t=text: load_manifest(table.put(at, "m.csv", t), 32).check(), says)
+        for name, text, says in table.MANIFESTS
+    ),
     *(Row(f"grid {name}", lambda at, values=values: grid_from(values), says) for name, values, says in table.GRIDS),
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ member is noted once, so that the images of shards are shuffled, divided and res
 from __future__ import annotations
 
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,10 @@ from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError
-from mixskd.schema import integer
+from mixskd.schema import integer, shown
 
 MOST_SHARDS = 100_000
+RANGE = r"\{(\d+)\.\.(\d+)\}"
 LARGEST_LABEL_FILE = 1_000_000  # bytes
 JSON_KEYS = ("label", "cls", "class", "target")
 
@@ -101,19 +103,31 @@ def load_shards(source: str, image_size: int) -> DataBundle:
 
 
 def expand(source: str) -> list[str]:
-    """``a-{00..02}.tar::b.tar`` as ``a-00.tar``, ``a-01.tar``, ``a-02.tar``, ``b.tar``."""
-    paths: list[str] = []
-    for pattern in source.split("::"):
-        found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-        if found is None:
-            paths.append(pattern)
-            continue
-        first, last = found.groups()
-        if len(last) > 9 or int(last) - int(first) >= MOST_SHARDS or len(paths) > MOST_SHARDS:
-            raise UserError(f"{source} names more than {MOST_SHARDS:,} shards; name fewer, or larger ones")
-        numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
-        paths += [name for i in numbers for name in expand(pattern[: found.start()] + i + pattern[found.end() :])]
-    return paths
+    """``a-{00..02}.tar::b.tar`` as ``a-00.tar``, ``a-01.tar``, ``a-02.tar``, ``b.tar``.
+
+    Raises UserError for more than 100,000 names.
+    """
+    patterns = source.split("::")
+    if sum(map(_names, patterns)) > MOST_SHARDS:
+        raise UserError(f"{shown(source)} names more than {MOST_SHARDS:,} shards; name fewer, or larger ones")
+    return [name for pattern in patterns for name in _expand(pattern)]
+
+
+def _names(pattern: str) -> int:
+    """How many names ``pattern`` stands for; any number beyond the bound for more than it."""
+    found = re.findall(RANGE, pattern)
+    if any(len(end) > 9 for ends in found for end in ends):
+        return MOST_SHARDS + 1
+    return math.prod(max(0, int(last) - int(first) + 1) for first, last in found)
+
+
+def _expand(pattern: str) -> list[str]:
+    found = re.search(RANGE, pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
+    return [name for i in numbers for name in _expand(pattern[: found.start()] + i + pattern[found.end() :])]
 
 
 def read_index(shards: Sequence[Path]) -> ImageSet:

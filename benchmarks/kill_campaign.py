@@ -1,0 +1,144 @@
+"""Kill runs with SIGKILL at random moments, go on until they end, and compare the bits with runs that were left alone.
+
+``python benchmarks/kill_campaign.py --kills 100 --out results/kill_campaign``. The kills are shared out over ``train``,
+``compare`` and ``train`` in two processes under ``torchrun``; the log has one line a kill and one a comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SETTINGS = [
+    "--data", "digits", "--data.per-class", "20", "--batch-size", "20", "--run.progress", "false",
+    "--run.checkpoint-every-steps", "2", "--run.device", "cpu", "--run.precision", "fp32",
+]  # fmt: skip
+TRAIN = [*SETTINGS, "--backbone", "wrn_10_1", "--method", "mixskd", "--epochs", "3"]
+COMPARE = [*SETTINGS, "--backbones", "wrn_10_1", "--methods", "baseline,mixup", "--seeds", "0", "--epochs", "2"]
+EQUAL = ("metrics.csv", "model.safetensors")
+
+
+def command(kind: str, out: Path, again: bool) -> list[str]:
+    """The command of ``kind`` in ``out``, the first time or ``again``."""
+    if kind == "compare":
+        return [sys.executable, "-m", "mixskd", "compare", *COMPARE, "--jobs", "1", "--out", str(out)]
+    train = ["-m", "mixskd", "train", *TRAIN, "--out", str(out), *(["--resume"] if again else [])]
+    if kind == "train":
+        return [sys.executable, *train]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *train]
+
+
+def start(kind: str, out: Path) -> subprocess.Popen[str]:
+    """Start it in a session of its own, so that all of its processes can be killed at once."""
+    again = (out / "checkpoint.pt").exists()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(kind, out, again), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def descendants(process: int) -> list[int]:
+    """``process`` and all that it started, by /proc."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [process]
+    for parent in found:
+        found += parents.get(parent, [])
+    return found
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to all processes of the run."""
+    for one in descendants(process.pid):
+        try:
+            os.kill(one, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+def digests(out: Path) -> dict[str, str]:
+    """What equal runs have equal, by path."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.name in EQUAL
+    }
+
+
+def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.Random, log: list[dict]) -> None:
+    """Run ``kind`` to its end, with so many kills at random moments within ``length`` seconds of a start."""
+    done = 0
+    while True:
+        process = start(kind, out)
+        moment = chance.uniform(0, length) if done < kills else None
+        try:
+            _, errors = process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            had = (out / "checkpoint.pt").exists()
+            kill(process)
+            done += 1
+            log.append({"kind": kind, "kill": done, "after": round(moment or 0, 2), "checkpoint": had})
+            continue
+        if process.returncode != 0:
+            raise SystemExit(f"{kind} ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
+        return
+
+
+def main() -> None:
+    """Carry out the campaign and write its log."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="in all, over the three kinds")
+    parser.add_argument("--each", type=int, default=4, help="kills a run")
+    parser.add_argument("--kinds", default="train,compare,torchrun")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/kill_campaign"))
+    arguments = parser.parse_args()
+    chance, kinds, log = random.Random(arguments.seed), arguments.kinds.split(","), []
+    with tempfile.TemporaryDirectory() as folder:
+        whole, lengths = {}, {}
+        for kind in kinds:
+            began = time.monotonic()
+            killed_run(kind, Path(folder) / f"{kind}-whole", 0, 0, chance, log)
+            lengths[kind], whole[kind] = time.monotonic() - began, digests(Path(folder) / f"{kind}-whole")
+        number = left = 0
+        while (left := arguments.kills - sum("kill" in entry for entry in log)) > 0:
+            kind, number = kinds[number % len(kinds)], number + 1
+            out = Path(folder) / f"{kind}-{number}"
+            before = len(log)
+            killed_run(kind, out, min(arguments.each, left), lengths[kind], chance, log)
+            same = digests(out) == whole[kind]
+            log.append({"kind": kind, "run": number, "kills": len(log) - before, "same bits": same})
+            print(log[-1], flush=True)
+    compared = [entry for entry in log if "same bits" in entry]
+    summary = {
+        "kills": sum("kill" in entry for entry in log),
+        "runs": len(compared),
+        "same bits": sum(entry["same bits"] for entry in compared),
+        "seconds of a run left alone": {kind: round(seconds, 1) for kind, seconds in lengths.items()},
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(entry) for entry in (summary, *log)]
+    (arguments.out / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(summary)
+    if summary["same bits"] != summary["runs"]:
+        raise SystemExit("a run came out to other bits")
+
+
+if __name__ == "__main__":
+    main()
