@@ -31,6 +31,8 @@ SHORT_FLAGS = {
     "out": "out",
 }
 
+EXPORTS = ("torchvision", "timm", "onnx", "safetensors", "mmdetection", "mmsegmentation", "detectron2")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are the user's, in one line."""
@@ -240,7 +242,7 @@ def build_parser() -> Parser:
 
     p = verb("export", export, "Write the classifier for use without mixskd.")
     p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("--to", required=True, choices=["torchvision", "timm", "onnx", "safetensors"])
+    p.add_argument("--to", required=True, choices=EXPORTS)
     p.add_argument("--out", help="the file to write; beside the model by default")
 
     p = verb("list", list_things, "List what there is to choose from.")

@@ -16,12 +16,14 @@ from torch import Tensor
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.deploy.model_file import Classifier, load_model
+from mixskd.deploy.older_frameworks import FRAMEWORKS, write_checkpoint
 from mixskd.errors import UserError, unknown
 from mixskd.files import replacing
 
 
 def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
-    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``.
+    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``; or its backbone
+    for ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
 
     ``torchvision`` and ``timm`` are state dicts in safetensors form for that library's own model, loaded into it
     strictly and compared on random images first. Returns the file written. Raises UserError where the architecture has
@@ -32,6 +34,7 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     model = load_model(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     names = {"onnx": "model.onnx", "safetensors": "exported.safetensors"}
+    names |= {name: f"backbone.{name}.pth" for name in FRAMEWORKS}
     target = Path(out) if out is not None else folder / names.get(to, f"model.{to}.safetensors")
     with replacing(target) as temporary:
         EXPORTERS[to](model, temporary, Path(path))
@@ -83,6 +86,10 @@ def _onnx(model: Classifier, target: Path, source: Path) -> None:
             _compare(torch.from_numpy(logits), model(batch), "onnxruntime")
 
 
+def _older(model: Classifier, target: Path, source: Path, *, framework: str) -> None:
+    write_checkpoint(model, target, framework)
+
+
 def _images(model: Classifier) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, model.in_channels, model.image_size, model.image_size, generator=generator)
@@ -106,4 +113,5 @@ EXPORTERS: dict[str, Callable[[Classifier, Path, Path], None]] = {
     "timm": _timm,
     "onnx": _onnx,
     "safetensors": _safetensors,
+    **{name: partial(_older, framework=name) for name in FRAMEWORKS},
 }
