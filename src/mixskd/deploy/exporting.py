@@ -22,8 +22,9 @@ from mixskd.files import replacing
 
 
 def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
-    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``; or its backbone
-    for ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
+    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``.
+
+    ``mmdetection``, ``mmsegmentation`` and ``detectron2`` take its backbone alone.
 
     ``torchvision`` and ``timm`` are state dicts in safetensors form for that library's own model, loaded into it
     strictly and compared on random images first. Returns the file written. Raises UserError where the architecture has
