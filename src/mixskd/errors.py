@@ -22,8 +22,15 @@ class UserError(Exception):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest of ``choices``, or the empty string if none is close."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    """``"; did you mean 'x'?"`` for the closest of ``choices``, or the empty string if none is close.
+
+    The last part of a dotted name says what it means, so a choice with that part comes first: ``optim.lr`` for ``lr``.
+    """
+    choices = list(choices)
+    by_meaning = {choice.lstrip("-").rpartition(".")[2]: choice for choice in reversed(choices)}
+    last = name.lstrip("-").rpartition(".")[2].replace("-", "_")
+    close = [by_meaning[part] for part in difflib.get_close_matches(last, by_meaning, n=1, cutoff=0.8)]
+    close = close or difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

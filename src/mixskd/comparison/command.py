@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from mixskd.comparison import grids
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import merge, nest, read_yaml
 from mixskd.errors import UserError
+from mixskd.text import visible
 
 SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
 
@@ -97,8 +99,24 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+# Columns that stand in the files only, and how many of the others a terminal shows.
+HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
+
+
+def _cell(row: dict[str, str], column: str) -> str:
+    """A cell of table.csv for a person: a mean with its deviation, numbers to two places, plain text."""
+    from rich.markup import escape
+
+    value, deviation = row[column], row.get(f"{column} std")
+    try:
+        shown = f"{float(value):,.2f}" if "." in value else value
+    except ValueError:
+        shown = value
+    return escape(visible(f"{shown} ± {float(deviation):.2f}" if deviation else shown))
+
+
 def _option(text: str) -> Any:
-    """An launcher's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
+    """A launcher's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
     try:
         return json.loads(text)
     except ValueError:
@@ -106,6 +124,16 @@ def _option(text: str) -> Any:
 
 
 def _show(folder: Path) -> int:
-    print((folder / "table.md").read_text(encoding="utf-8"))
+    """Print the main columns of the table, as wide as the terminal, and where the whole of it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
+    table = Table(*columns[:SHOWN], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
+    Console().print(table)
     print(f"written: {', '.join(str(folder / name) for name in ('table.md', 'table.csv', 'table.tex', 'runs.csv'))}")
     return 0

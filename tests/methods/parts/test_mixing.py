@@ -71,5 +71,7 @@ def test_a_derangement_has_no_fixed_point(batch: int) -> None:
 
 def test_per_sample_lambda() -> None:
     mix = sample_mix(torch.zeros(5, 1, 2, 2), 1.0, per_sample=True)
-    assert mix.lam.shape == (5,)
-    assert mix(torch.randn(5, 3)).shape == (5, 3)
+    assert len(set(mix.lam.tolist())) == 5
+    x = torch.randn(5, 3, dtype=torch.float64)
+    for i, (lam, j) in enumerate(zip(mix.lam.tolist(), mix.permutation.tolist(), strict=True)):
+        assert torch.allclose(mix(x)[i], lam * x[i] + (1 - lam) * x[j])
