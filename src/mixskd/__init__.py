@@ -6,7 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixskd.api import benchmark, compare, evaluate, export, load, predict, run_suites, save_model, train
+    from mixskd.api import (
+        benchmark,
+        compare,
+        evaluate,
+        export,
+        load,
+        predict,
+        report,
+        run_suites,
+        save_model,
+        show_data,
+        train,
+    )
     from mixskd.backbones import StagedBackbone, build_backbone
     from mixskd.errors import UserError
     from mixskd.methods import *  # noqa: F403
@@ -16,7 +28,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded on first use, so that the command line's help does not wait for torch.
-_VERBS = ("benchmark", "compare", "evaluate", "export", "load", "predict", "run_suites", "save_model", "train")
+_VERBS = (
+    "benchmark",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "predict",
+    "report",
+    "run_suites",
+    "save_model",
+    "show_data",
+    "train",
+)
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),
     "Listener": "mixskd.training.listeners",
@@ -38,8 +62,10 @@ __all__ = [
     "export",
     "load",
     "predict",
+    "report",
     "run_suites",
     "save_model",
+    "show_data",
     "train",
 ]
 

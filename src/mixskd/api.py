@@ -114,6 +114,36 @@ def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     return run(recipe, **arguments)
 
 
+@checked(runs=(*PATH, Sequence), out=PATH, figures=PATH)
+def report(
+    runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
+) -> Path:
+    """One HTML file that shows finished runs; see :func:`mixskd.report.html.write_report`."""
+    from mixskd.report.html import write_report as run
+
+    return run([runs] if isinstance(runs, str | Path) else runs, out, figures=figures)
+
+
+@checked(recipe=str, out=PATH, images=int)
+def show_data(
+    recipe: str | None = None,
+    *,
+    data: str | Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    out: str | Path = "data.png",
+    images: int = 8,
+    **settings: Any,
+) -> Path:
+    """A picture of what the network will see; see :func:`mixskd.report.show_data.show_data`. Arguments as for
+    :func:`train`.
+    """
+    from mixskd.report.show_data import show_data as run
+
+    experiment = build_experiment(_settings(recipe, data, backbone, method, None, settings))
+    return run(experiment, out, images=images)
+
+
 @checked(path=PATH)
 def load(path: str | Path) -> Classifier:
     """A trained classifier, in evaluation mode; see :func:`mixskd.deploy.model_file.load_model`."""

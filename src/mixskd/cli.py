@@ -16,6 +16,7 @@ from mixskd import config, recipes
 from mixskd.comparison import command as comparison
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
+from mixskd.report import command as reporting
 from mixskd.settings import help_text
 from mixskd.tasks import command as transfer
 from mixskd.text import safe, to_json
@@ -83,6 +84,14 @@ def benchmark(arguments: argparse.Namespace) -> None:
     show(report)
     if arguments.report:
         write_text(Path(arguments.report), to_json(report, indent=2) + "\n")
+
+
+def show_data(arguments: argparse.Namespace) -> None:
+    """Draw what the network will see and print the file."""
+    experiment = experiment_from(arguments)
+    from mixskd.report.show_data import show_data as run
+
+    print(safe(run(experiment, arguments.picture, images=arguments.images), "terminal"))
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -233,6 +242,15 @@ def build_parser() -> Parser:
 
     p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or look at it with suites.")
     evaluation.add_flags(p)
+
+    p = verb("report", reporting.report, "Show finished runs in one HTML file.")
+    reporting.add_report_flags(p)
+
+    p = verb("show-data", show_data, "Draw what the network will see, before anything is trained.")
+    experiment_flags(p)
+    p.set_defaults(resume=False)
+    p.add_argument("--images", type=int, default=8, help="rows of the picture")
+    p.add_argument("--out", dest="picture", default="data.png", metavar="FILE.png", help="data.png by default")
 
     p = verb("predict", predict, "Name the likeliest classes of images.")
     p.add_argument("run", help="a run's folder or a .safetensors file")

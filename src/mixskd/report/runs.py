@@ -104,19 +104,23 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 def read_results(folder: Path) -> list[Result]:
     """The finished runs in ``folder``, by name. Raises UserError if there is none."""
-    results = []
-    for path in sorted(folder.glob("*/summary.json")):
-        config = path.with_name("config.yaml")
-        if not config.exists():
-            continue
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{path} is no summary of a run; remove it") from None
-        results.append(Result(path.parent.name, from_dict(read_yaml(config)), summary, path.parent))
+    found = sorted(folder.glob("*/summary.json"))
+    results = [read_result(path.parent) for path in found if path.with_name("config.yaml").exists()]
     if not results:
         raise UserError(f"there is no finished run in {folder}")
     return results
+
+
+def read_result(folder: Path) -> Result:
+    """The finished run in ``folder``. Raises UserError for a damaged summary, or a missing configuration."""
+    path, config = folder / "summary.json", folder / "config.yaml"
+    if not config.exists():
+        raise UserError(f"{folder} has no config.yaml; it is no run of mixskd")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is no summary of a run; remove it") from None
+    return Result(folder.resolve().name, from_dict(read_yaml(config)), summary, folder)
 
 
 def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:

@@ -1,0 +1,66 @@
+"""Learning curves, and what a setting costs against what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixskd.files import slug
+from mixskd.report.evidence import Evidence, Run
+from mixskd.report.plots import Plot, axes, colour, label, legend, line_plot, styled
+from mixskd.report.runs import Repeated, mean_and_std
+
+MOST_LINES = 10  # of one figure; a reader cannot tell more colours
+MOST_TERMS = 30  # figures of loss terms
+SCORES = ("val_top1", "test_top1", "val_top5", "test_top5", "val_loss", "test_loss", "train_loss")
+
+
+def first_runs(evidence: Evidence) -> list[tuple[Repeated, Run]]:
+    """Each setting with the first of its runs."""
+    runs = {run.result.folder: run for run in evidence.runs}
+    return [(line, runs[line.results[0].folder]) for line in evidence.lines]
+
+
+def score_plots(evidence: Evidence) -> list[Plot]:
+    """A figure for each score and the whole loss over the epochs, a line for each setting's first run."""
+    plots: list[Plot] = []
+    for name in SCORES:
+        having = [(line, run.curves[name]) for line, run in first_runs(evidence) if len(run.curves.get(name, ())) > 1]
+        if not having:
+            continue
+        series = [(line.label, *map(list, zip(*curve, strict=True))) for line, curve in having[:MOST_LINES]]
+        caption = f"{name} over the epochs, the first run of each setting"
+        if len(having) > MOST_LINES:
+            caption += f"; the {MOST_LINES} settings with the highest top-1 of {len(having)}"
+        per_cent = " (%)" if "top" in name else ""
+        plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent))  # type: ignore[arg-type]
+    return plots
+
+
+def term_plots(evidence: Evidence) -> list[Plot]:
+    """For each setting the terms of its loss, and the learning rate, over the epochs of its first run."""
+    plots: list[Plot] = []
+    for line, run in first_runs(evidence)[:MOST_TERMS]:
+        terms = {k: v for k, v in run.curves.items() if (k.startswith("train_") or k == "lr") and len(v) > 1}
+        series = [(name, *map(list, zip(*curve, strict=True))) for name, curve in terms.items()]
+        if not series:
+            continue
+        positive = all(value > 0 for curve in terms.values() for _, value in curve)
+        name = f"terms_{len(plots):02d}_{slug(line.label)[:60]}"
+        caption = f"Loss terms and learning rate of {run.label}."
+        plots.append(line_plot(name, caption, series, "epoch", "value", log_y=positive))  # type: ignore[arg-type]
+    return plots
+
+
+def cost_plot(lines: Sequence[Repeated]) -> Plot:
+    """Top-1 against the operations of the training of one original image."""
+    with styled():
+        figure, ax = axes("MFLOPs an original in training", "top-1 (%)", height=3.8 + 0.1 * len(lines))
+        for index, line in enumerate(lines):
+            mean, std = mean_and_std([result.top1 for result in line.results])
+            ax.errorbar(
+                line.cost.training_flops / 1e6, mean, yerr=std, color=colour(index), capsize=2, linestyle="none",
+                marker="osD^v<>PX*"[index // 10 % 10], label=label(line.label),
+            )  # fmt: skip
+        legend(ax, len(lines))
+    caption = "What one original image costs in training against top-1; the bars are the deviation over the seeds."
+    return Plot("cost", caption, figure)

@@ -1,0 +1,161 @@
+"""The report: one file that shows finished runs to a person, and needs nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixskd.config import to_yaml
+from mixskd.errors import UserError
+from mixskd.files import check_writable, write_text
+from mixskd.report import pieces, tables
+from mixskd.report.curve_plots import cost_plot, score_plots, term_plots
+from mixskd.report.evidence import Evidence, read_evidence
+from mixskd.report.mistakes import EACH_RUN, Pictures
+from mixskd.report.plots import Plot
+from mixskd.report.runs import Repeated
+from mixskd.report.style import SCRIPT, STYLE
+from mixskd.report.suite_plots import suite_plots
+from mixskd.report.tables import Number, Table
+
+WORST = 10
+PAPER = '<p>Published values are those of <a href="https://arxiv.org/abs/2208.05768">MixSKD</a> (ECCV 2022)'
+TITLES = {
+    "calibration": "Reliability", "fgsm": "Robustness", "linearity": "Linearity",
+    "confidence": "Confidence on mistakes", "accuracy": "Confusion",
+}  # fmt: skip
+
+
+def write_report(
+    runs: Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
+) -> Path:
+    """Write the report of finished runs to ``out``, and its figures as SVG and PNG into the folder ``figures``.
+
+    ``runs`` are folders of runs, or folders of such. Raises UserError for a folder without a finished run.
+    """
+    out, folder = Path(out), None if figures is None else Path(figures)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file, such as {out / 'report.html'}")
+    evidence = read_evidence(runs)
+    check_writable(out)
+    sections, plots = compose(evidence)
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; name a folder for the figures")
+        folder.mkdir(parents=True, exist_ok=True)
+        for plot in plots:
+            plot.write(folder)
+    number = len(evidence.runs)
+    title = f"mixskd: {number} {'run' if number == 1 else 'runs'}"
+    write_text(out, pieces.page(title, sections, STYLE, SCRIPT))
+    return out
+
+
+def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
+    """The sections as HTML by heading, in order, and all figures in them."""
+    curves, terms, cost = score_plots(evidence), term_plots(evidence), cost_plot(evidence.lines)
+    suites = suite_plots(evidence)
+    sections = {
+        "What was trained": _trained(evidence),
+        "Results": _results(evidence),
+        "Learning curves": pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv."),
+        "Loss terms": "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in terms),
+        "Cost and accuracy": pieces.figure(cost) + pieces.table(tables.cost(evidence.lines)),
+    }
+    for name, plots in suites.items():
+        sections[TITLES[name]] = pieces.figures(plots)
+    sections["Worst classes"] = _worst(evidence)
+    sections["Most confident mistakes"] = _mistakes(evidence)
+    sections["Differences in configuration"] = _differences(evidence.lines)
+    sections["Configurations"] = "".join(
+        pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
+    )
+    plots = [*curves, *terms, cost, *(plot for some in suites.values() for plot in some)]
+    return {heading: inside for heading, inside in sections.items() if inside}, plots
+
+
+def _trained(evidence: Evidence) -> str:
+    rows: Table = []
+    for line in evidence.lines:
+        e, s = line.experiment, line.results[0].summary
+        few = "all" if e.data.per_class is None else f"{e.data.per_class} a class"
+        rows.append({
+            "setting": line.label, "method": e.method.name, "backbone": e.backbone, "weights": e.weights or "none",
+            "data": e.data.source, "images": few,
+            "image size": Number(s["image_size"]) if s.get("image_size") else None,
+            "policy": e.data.augment, "epochs": Number(e.run.epochs), "batch": Number(e.run.batch_size),
+            "optimizer": e.optim.name, "rate": Number(e.optim.lr, 4), "runs": Number(len(line.results)),
+            "device": str(s["device"]), "precision": str(s["precision"]), "mixskd": str(s.get("mixskd", "-")),
+            "torch": str(s.get("torch", "-")),
+        })  # fmt: skip
+    said = {str(note): run.label for run in reversed(evidence.runs) for note in run.result.summary.get("notes", ())}
+    remarks = "".join(f"<li>{pieces.text(note)} <i>({pieces.text(name)})</i></li>" for note, name in said.items())
+    hours = sum(run.result.summary["seconds"] for run in evidence.runs) / 3600
+    first = pieces.paragraph(
+        f"{len(evidence.runs)} runs of {len(evidence.lines)} settings, trained in {hours:.1f} hours together. "
+        "A setting is all that runs share but the seed."
+    )
+    return first + pieces.table(rows) + (pieces.folded("What the runs remarked", f"<ul>{remarks}</ul>") if said else "")
+
+
+def _results(evidence: Evidence) -> str:
+    notes = "".join(f'<p class="note">{pieces.text(note)}</p>' for note in tables.notes(evidence.lines))
+    single = pieces.folded("Each run", pieces.table(tables.single_runs(evidence.lines)))
+    accuracy = pieces.table(tables.accuracy(evidence.lines, suites=evidence.suites))
+    return f"{accuracy}{PAPER} and of its released code.</p>{notes}{single}"
+
+
+def _worst(evidence: Evidence) -> str:
+    parts = []
+    for run, result in evidence.with_suite("accuracy"):
+        present = [c for c in result["classes"] if c["images"]]
+        rows: Table = [
+            {"class": str(c["name"]), "recall (%)": Number(c["recall"], 1), "precision (%)": Number(c["precision"], 1),
+             "F1 (%)": Number(c["f1"], 1), "images": Number(c["images"])}
+            for c in sorted(present, key=lambda c: c["f1"])[:WORST]
+        ]  # fmt: skip
+        parts.append(pieces.folded(f"{run.label}: the {len(rows)} lowest F1 on {result['split']}", pieces.table(rows)))
+    return "".join(parts)
+
+
+def _mistakes(evidence: Evidence) -> str:
+    pictures, parts = Pictures(), []
+    for run, result in evidence.with_suite("errors"):
+        shown = "".join(
+            pieces.picture(
+                pictures.address(run, result["split"], m),
+                f"{m['label']} ({100 * m['label_probability']:.1f} %), called {m['predicted']} "
+                f"({100 * m['predicted_probability']:.1f} %); {m.get('path') or 'image ' + str(m['index'])}",
+            )
+            for m in result["mistakes"][:EACH_RUN]
+        )
+        pairs: Table = [
+            {"class": p["label"], "called": p["predicted"], "images": Number(p["images"]),
+             "% of the class": Number(p["share_of_label"], 1)}
+            for p in result["pairs"][:WORST]
+        ]  # fmt: skip
+        title = f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images"
+        parts.append(pieces.folded(title, f'<div class="pictures">{shown}</div>{pieces.table(pairs)}'))
+    return "".join(parts)
+
+
+def _differences(lines: Sequence[Repeated]) -> str:
+    """What each setting has that is not the value of most."""
+    settings = [line.results[0].setting() for line in lines]
+    keys = sorted({key for setting in settings for key in setting if not key.startswith("method.")})
+    usual = {key: Counter(str(setting.get(key)) for setting in settings).most_common(1)[0][0] for key in keys}
+    rows: Table = []
+    for line, setting in zip(lines, settings, strict=True):
+        own = {key: value for key, value in setting.items() if key.startswith("method.")}
+        other = {key: setting.get(key) for key in keys if str(setting.get(key)) != usual[key]}
+        rows.append({"setting": line.label, "method": _pairs(own), "differs from most settings in": _pairs(other)})
+    return pieces.table(rows)
+
+
+def _pairs(values: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "-"
+
+
+def _lines(block: str) -> str:
+    return "\n".join(map(pieces.text, block.splitlines()))

@@ -1,0 +1,110 @@
+"""Figures as SVG for a page and as files for a paper, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mixskd.text import safe, visible
+
+INK = "#010203"  # of text and axes; on the page it becomes the text's own colour
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "mixskd", "text.parse_math": False, "font.size": 9, "savefig.dpi": 200,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the name of its files, and a caption in plain text."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+    def svg(self) -> str:
+        """The ``<svg>`` element alone, in the colour of the text around it."""
+        text = io.StringIO()
+        # Names of their own: what a folded part of the page defines cannot be used outside it.
+        with styled(), matplotlib.rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        body = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+        body = re.sub(r"<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
+        body = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|legend|Quad)[\w.]*"', "", body)
+        return body.replace("<svg ", f'<svg role="img" aria-label="{safe(self.caption, "html")}" ', 1)
+
+    def write(self, folder: Path) -> None:
+        """NAME.svg and NAME.png in ``folder``."""
+        with styled():
+            self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
+            self.figure.savefig(folder / f"{self.name}.png")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Our style, and no warning of a letter that the font lacks: a browser has another font for it."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def axes(x: str, y: str, width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
+    """A figure (in inches) with one pair of axes, named ``x`` and ``y``; call it inside :func:`styled`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(alpha=0.25)
+    return figure, ax
+
+
+def colour(index: int) -> tuple[float, ...]:
+    """The colour of the line ``index``; they repeat after 10."""
+    return tuple(colormaps["tab10"](index % 10))
+
+
+def label(text: str, most: int = 48) -> str:
+    """``text`` of a user for a legend: in one line and not too long."""
+    text = visible(text)
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out
+
+
+def legend(ax: Axes, entries: int) -> None:
+    """A legend below the axes, where ``entries`` is how many there are."""
+    if entries:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2 if entries > 1 else 1, fontsize=8)
+
+
+def line_plot(
+    name: str, caption: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]], x: str, y: str, *,
+    log_x: bool = False, log_y: bool = False, diagonal: bool = False,
+) -> Plot:  # fmt: skip
+    """One line for each (label, x, y)."""
+    with styled():
+        figure, ax = axes(x, y, height=3.4 + 0.1 * len(series))
+        if diagonal:
+            ax.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+        marks = "o" if all(len(xs) <= 15 for _, xs, _ in series) else ""
+        for index, (text, xs, ys) in enumerate(series):
+            ax.plot(xs, ys, color=colour(index), marker=marks, markersize=3, label=label(text))
+        if log_x:
+            ax.set_xscale("log")
+        if log_y:
+            ax.set_yscale("log")
+        legend(ax, len(series))
+    return Plot(name, caption, figure)
