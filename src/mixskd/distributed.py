@@ -59,6 +59,7 @@ class World:
             dist.all_gather_object(values, value, group=self.control)
         return values
 
+    @torch.no_grad()
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite ``tensors`` by those of rank 0."""
         if self.size > 1:

@@ -154,7 +154,7 @@ def test_flops_at_inference_are_the_convolutions(backbone: str, size: int) -> No
     assert cost.training_parameters == cost.inference_parameters
 
 
-FORWARDED = {"mixskd": 2, "ddgsd": 2, "cskd": 2, "cskd_mixup": 2, "bake": 4, "augmix_jsd": 3}
+FORWARDED = {"mixskd": 2, "ddgsd": 2, "cskd": 2, "cskd_mixup": 2, "bake": 4, "augmix_jsd": 3, "regmixup": 2, "dlb": 2}
 
 
 @pytest.mark.parametrize("method", METHODS)

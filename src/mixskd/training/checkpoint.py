@@ -184,7 +184,8 @@ def check_optimizer(path: Path, saved: Mapping[str, Any], optimizer: torch.optim
         raise wrong
     shapes: dict[int, torch.Size] = {}
     for mine, theirs, group in zip(live, saved["param_groups"], optimizer.param_groups, strict=True):
-        if mine.keys() != theirs.keys() or mine["params"] != theirs["params"]:
+        # The scale of a group's rate is the configuration's, and earlier versions had none.
+        if mine.keys() - {"lr_scale"} != theirs.keys() - {"lr_scale"} or mine["params"] != theirs["params"]:
             raise wrong
         kinds = (bool, int, float, Tensor, type(None), list, tuple, str)
         for key, value in theirs.items():
