@@ -17,12 +17,16 @@ from safetensors.torch import load_file
 from mixskd.api import build_experiment
 from mixskd.backbones import BACKBONES
 from mixskd.cli import main
-from mixskd.config import Experiment
+from mixskd.config import Experiment, OptimConfig
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
+from mixskd.tasks.detection.model import Detector
+from mixskd.tasks.network_file import About, save_network
+from mixskd.tasks.segmentation.model import DeepLabV3
 from mixskd.tasks.transfer import TransferConfig, scaled
-from mixskd.tasks.using import evaluate, predict, run_lengths
+from mixskd.tasks.using import evaluate, export_onnx, predict, run_lengths
 from mixskd.training.run import train
+from mixskd.training.schedule import learning_rate
 from tests.tasks.detection.support import content, tiny_backbone
 from tests.tasks.detection.support import write as write_boxes
 from tests.tasks.segmentation.support import write as write_masks
@@ -207,3 +211,21 @@ def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
     assert torch.equal(*(next(net.stages.parameters()) for net in (made, backbone)))
     assert main(["detect", "train", "--weights", str(tmp_path), "--out", str(tmp_path / "x"), "--print-config"]) == 0
     assert "backbone: tiny" in capsys.readouterr().out
+
+
+def test_the_poly_schedule_falls_with_every_step() -> None:
+    optim = OptimConfig(lr=0.02, schedule="poly", warmup_epochs=0, nesterov=False)
+    rates = [learning_rate(optim, step, 10, 4) for step in (0, 1, 20, 39, 40)]
+    assert rates == pytest.approx([0.02 * (1 - step / 40) ** 0.9 for step in (0, 1, 20, 39, 40)])
+
+
+def test_a_segmentation_network_as_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options = build_experiment({"method": {"name": "deeplabv3", **SMALL["deeplabv3"], "aux": 0}, "out": "x"}).method
+    about = About("deeplabv3", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, options.options)
+    save_network(DeepLabV3(tiny_backbone(), 2, about.config), tmp_path / "model.safetensors", about)
+    assert export_onnx(tmp_path, size=64) == tmp_path / "model.onnx"
+    detector = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
+    save_network(Detector(tiny_backbone(), 2, detector.config), tmp_path / "model.safetensors", detector)
+    with pytest.raises(UserError, match="a detector has no ONNX export"):
+        export_onnx(tmp_path)
