@@ -18,7 +18,7 @@ from mixskd.data import ImageSet, load_data, make_test_loader
 from mixskd.distributed import FAILURE, World, _said_by_the_first, join
 from mixskd.errors import UserError, exit_code
 from mixskd.evaluation.scoring import score
-from mixskd.tasks import Classification
+from mixskd.tasks.classification import Classification
 from tests.conftest import make_toy
 from tests.methods.support import make
 

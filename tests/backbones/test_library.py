@@ -38,6 +38,7 @@ BRANCHED = (
 def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:
     method = METHODS[name](backbone, **({"teacher": "x"} if name == "tfkd_self" else {}))
     method.prepare(8, lambda _: copy.deepcopy(backbone))
+    method.prepare_batch(4)
     images = torch.randn(4, 3, size, size)
     out = method(images, torch.arange(4) % 5, **extras(method.needs, images))
     out["loss"].backward()

@@ -190,7 +190,7 @@ def test_finished_runs_are_skipped_and_failed_ones_tried_again(
     output = capsys.readouterr()
     assert "6 runs, 4 of them finished before" in output.err
     assert output.err.splitlines()[-1] == f"mixskd: bad-wrn_10_1-seed1 failed: {done.failures['bad-wrn_10_1-seed1']}"
-    assert "| tfkd_self | wrn_10_1 |" in output.out
+    assert "tfkd_self" in output.out
 
 
 @pytest.mark.usefixtures("quick")
