@@ -50,6 +50,8 @@ def make_batch(needs: DataNeeds, step: int, device: torch.device = CPU, size: in
         extra["partners"] = draw(count, needs.partners)
     if needs.indices:
         extra["indices"] = torch.randperm(IMAGES, generator=generator)[:count].to(device)
+    if needs.slots:
+        extra["slots"] = torch.arange(count, device=device)
     if needs.progress:
         extra["progress"] = torch.full((), (step + 1) / 10, device=device)
     return Batch(images.contiguous(memory_format=torch.channels_last), labels, extra)
