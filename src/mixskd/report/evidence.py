@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mixskd.errors import UserError
@@ -60,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a report, and the settings (``lines``) that they repeat, the highest top-1 first."""
+    """The runs of a report, and the settings (``lines``) that they repeat, the highest mean top-1 first."""
 
     lines: tuple[Repeated, ...]
     runs: tuple[Run, ...]
@@ -92,7 +93,7 @@ def read_evidence(paths: Sequence[str | Path]) -> Evidence:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{result.folder} has no top-1 in its summary; a report is of classifiers") from None
     lines = put_together(results.values())
-    lines.sort(key=lambda line: -max(result.top1 for result in line.results))
+    lines.sort(key=lambda line: -fmean(result.top1 for result in line.results))
     runs = [Run(_name(line, result), result) for line in lines for result in line.results]
     return Evidence(tuple(lines), tuple(runs))
 

@@ -21,7 +21,7 @@ th[aria-sort=ascending] button::after { content: " ▲" }
 th[aria-sort=descending] button::after { content: " ▼" }
 tbody tr:nth-child(even) { background: var(--shade) }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem }
-figure { margin: 0; min-width: 0 }
+figure { margin: 0; min-width: 0; max-width: 46rem }
 figure svg { width: 100%; height: auto; color: var(--ink) }
 figcaption, .note { color: var(--faint); font-size: .85rem }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem }
