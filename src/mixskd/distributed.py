@@ -134,6 +134,11 @@ def gather_batch(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def usable_cores() -> int:
+    """The cores that this process may use; all of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def restarts() -> int:
     """How often ``torchrun --max-restarts`` has started these processes again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -117,7 +117,7 @@ def build_parts(
         if experiment.method.name in NETWORKS:
             from mixskd.tasks.parts import transfer_parts
 
-            return transfer_parts(experiment, world, device, engine, resumed=resumed)
+            return transfer_parts(experiment, world, device, engine, notes)
     torch.manual_seed(run.seed)
     data = data or load_data(experiment.data)
     check_selection(experiment, data)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from mixskd import recipes
 from mixskd.config import DataConfig
-from mixskd.data import load_data
+from mixskd.data import load_data, make_test_loader
 from mixskd.data.division import divided_as, write_division
 from mixskd.data.plan import BatchPlan
 from mixskd.distributed import World
@@ -131,6 +133,50 @@ def test_a_file_in_two_splits_is_reported_refused_or_dropped(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"there is 1 training image .*--data\.duplicates drop"):
         load(root, duplicates="error")
     assert len(load(root, duplicates="drop").train) == 6
+
+
+def test_a_file_on_both_sides_of_a_drawn_hold_out_is_found_too(tmp_path: Path) -> None:
+    source = folder(tmp_path, ("photos",), images=6) / "photos"
+    held = load(source).test.images[0]
+    shutil.copy(held, held.with_name(f"zz_{held.name}"))
+    for seed in range(20):  # until the twins are apart
+        data = load(source, split_seed=seed)
+        sides = [
+            sum(held.parent == i.parent and held.name in i.name for i in split.images)
+            for split in (data.train, data.test)
+        ]
+        assert bool(data.notes) == (sides == [1, 1])
+        if data.notes:
+            break
+    assert data.notes
+    kept = load(source, split_seed=seed, duplicates="drop")
+    assert len(kept.train) == len(data.train) - 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, (32, 32)), (96, (96, 96))])
+def test_arrays_are_scored_as_the_preprocessing_says(size: int, expected: tuple[int, int], tmp_path: Path) -> None:
+    """Above 64 px that is the centre of a larger image, as for files and as ``predict`` does it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
+    labels = np.arange(6) % 2
+    np.savez(tmp_path / "a.npz", train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels)
+    data = load_data(DataConfig(source=str(tmp_path / "a.npz")))
+    images, _ = next(iter(make_test_loader(data, torch.device("cpu"), workers=0)))
+    assert images.shape[2:] == expected
+    transform = data.preprocess.transform()
+    for got, array in zip(images, pixels, strict=True):
+        torch.testing.assert_close(got, transform(Image.fromarray(array)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "recipe"),
+    [
+        (None, None, "digits"), (None, "runs/a", "digits"), ("a.npz", "runs/a", "small_images"),
+        ("photos", None, "photos"), ("photos", "pretrained", "finetune"), ("cub200", "pretrained", "finetune"),
+        ("cifar100", None, "cifar100"),
+    ],
+)  # fmt: skip
+def test_the_recipe_fits_the_data(source: str | None, weights: str | None, recipe: str) -> None:
+    assert recipes.fitting(source, weights) == recipe
 
 
 def manifest(tmp_path: Path, lines: list[str], header: str = "path,label,split") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,9 @@ from mixskd.config import Experiment, OptimConfig
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
 from mixskd.tasks.detection.model import Detector
-from mixskd.tasks.network_file import About, save_network
+from mixskd.tasks.network_file import About, load_network, save_network
 from mixskd.tasks.segmentation.model import DeepLabV3
-from mixskd.tasks.transfer import TransferConfig, scaled
+from mixskd.tasks.transfer import TransferConfig, description_of, scaled
 from mixskd.tasks.using import evaluate, export_onnx, predict, run_lengths
 from mixskd.training.run import train
 from mixskd.training.schedule import learning_rate
@@ -229,3 +230,36 @@ def test_a_segmentation_network_as_onnx(tmp_path: Path) -> None:
     save_network(Detector(tiny_backbone(), 2, detector.config), tmp_path / "model.safetensors", detector)
     with pytest.raises(UserError, match="a detector has no ONNX export"):
         export_onnx(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "timm/hf-hub:someone/model"}, "hf-hub"),
+        ({"backbone": "nowhere"}, "unknown backbone 'nowhere'"),
+        ({"mean": ("a", 0.5, 0.5)}, r"is damaged: mean\[0\] must be a finite number"),
+        ({"std": (0.0,) * 3}, "is damaged: std"),
+        ({"network": "yolo"}, "is damaged: network must be one of"),
+        ({"classes": ()}, "is damaged: classes must hold"),
+    ],
+)
+def test_a_network_file_from_a_stranger_is_examined(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
+    model = Detector(tiny_backbone(), 2, about.config)
+    path = tmp_path / "model.safetensors"
+    save_network(model, path, dataclasses.replace(about, **change))
+    with pytest.raises(UserError, match=message) as raised:
+        load_network(path)
+    assert "\n" not in str(raised.value)
+    if change.keys() <= {"backbone", "mean", "std"}:  # what a run that starts from its weights reads of it
+        with pytest.raises(UserError, match=message):
+            description_of(str(path))
+
+
+def test_a_network_of_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
+    model = Detector(tiny_backbone(), 2, about.config)
+    torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    save_network(model, tmp_path / "model.safetensors", about)
+    with pytest.raises(UserError, match="not finite"):
+        load_network(tmp_path)

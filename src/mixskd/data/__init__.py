@@ -23,9 +23,9 @@ from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.split import first_per_class, hold_out
-from mixskd.data.verify import verified
+from mixskd.data.verify import verified, without_twins
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
-from mixskd.distributed import World
+from mixskd.distributed import World, usable_cores
 from mixskd.errors import UserError, unknown
 from mixskd.needs import DataNeeds
 
@@ -56,6 +56,9 @@ def load_data(
     if verify and config.source not in UNVERIFIED:
         data = _verified(data, config, only)
     data = _divided(data, config) if divided else data
+    if "train" in data.splits:
+        train, notes = without_twins(data.splits, config.duplicates)
+        data = dataclasses.replace(data, splits={**data.splits, "train": train}, notes=(*data.notes, *notes))
     if config.flip is not None:
         data = dataclasses.replace(data, flip=config.flip)
     if config.per_class is not None and "train" in data.splits:
@@ -141,7 +144,7 @@ def _verified(data: DataBundle, config: DataConfig, only: Sequence[str]) -> Data
     }
     if not files:
         return data
-    seen, notes = verified(files, skip_bad=config.skip_bad_images, duplicates=config.duplicates)
+    seen, notes = verified(files, skip_bad=config.skip_bad_images)
     return dataclasses.replace(data, splits={**data.splits, **seen}, notes=(*data.notes, *notes))
 
 
@@ -164,8 +167,14 @@ def worker_count(wanted: int | None) -> int:
     """``wanted``, or what the cores allow for each process of this machine: at most 16."""
     if wanted is not None:
         return wanted
-    cores, processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(cores // processes, 1), 16)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(usable_cores() // processes, 1), 16)
+
+
+def shown_whole(images: ImageSet, preprocess: Preprocess) -> bool:
+    """Whether the images are arrays that ``preprocess`` neither resizes nor crops."""
+    size = preprocess.image_size
+    return images.in_memory and preprocess.resize == "stretch" and np.asarray(images.images).shape[1:3] == (size, size)
 
 
 def fits_device(images: ImageSet, device: torch.device) -> bool:
@@ -216,7 +225,7 @@ def make_test_loader(
     if name not in data.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(data.splits)}")
     images = data.splits[name]
-    if images.in_memory and fits_device(images, device):
+    if shown_whole(images, data.preprocess) and fits_device(images, device):
         return DeviceTestLoader(data, images, device, batch_size, world)
     return WorkerTestLoader(data, images, device, worker_count(workers), batch_size, world)
 

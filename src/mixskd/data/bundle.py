@@ -31,12 +31,14 @@ class ImageSet:
         labels: N class indices.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.
+        digests: of each file's bytes, N texts; or None where no file was read.
     """
 
     images: np.ndarray | Sequence[Any]
     labels: np.ndarray
     groups: np.ndarray | None = None
     order: np.ndarray | None = None
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +47,8 @@ class ImageSet:
         """The images of ``indices``, in that order."""
         images = [self.images[i] for i in indices] if isinstance(self.images, list) else self.images[indices]  # type: ignore[call-overload]
         groups = None if self.groups is None else self.groups[indices]
-        return ImageSet(images, self.labels[indices], groups, self.places[indices])
+        digests = None if self.digests is None else self.digests[indices]
+        return ImageSet(images, self.labels[indices], groups, self.places[indices], digests)
 
     @property
     def places(self) -> np.ndarray:

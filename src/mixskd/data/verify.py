@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,12 @@ from mixskd.data.bundle import ImageSet
 from mixskd.data.images import check_image
 from mixskd.errors import UserError
 
-DUPLICATES = ("error", "warn", "drop")
-
 
 class Look(NamedTuple):
     """What a file is: readable to its end, and a digest of its bytes."""
 
     readable: bool
-    digest: bytes
+    digest: str
 
 
 def look(path: Path) -> Look:
@@ -29,8 +28,8 @@ def look(path: Path) -> Look:
     try:
         content = path.read_bytes()
     except OSError:
-        return Look(False, b"")
-    digest = hashlib.blake2b(content, digest_size=16).digest()
+        return Look(False, "")
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
         check_image(path, content)
     except UserError:
@@ -38,15 +37,13 @@ def look(path: Path) -> Look:
     return Look(True, digest)
 
 
-def verified(
-    splits: Mapping[str, ImageSet], *, skip_bad: bool = False, duplicates: str = "warn"
-) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
-    """``splits`` (of files) without what must not be trained on, and notes.
+def verified(splits: Mapping[str, ImageSet], *, skip_bad: bool = False) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    """``splits`` (of files) without unreadable images, each with the digests of its files; and notes.
 
-    Raises UserError for an unreadable image without ``skip_bad``, and for a file in two splits if ``duplicates`` is
-    ``error``; ``drop`` leaves such a file out of the training images, ``warn`` notes it.
+    Raises UserError for an unreadable image without ``skip_bad``, and for a class that has no other.
     """
-    result, notes, bad, digests = dict(splits), [], [], {}
+    result: dict[str, ImageSet] = {}
+    bad: list[Path] = []
     with ThreadPoolExecutor() as pool:
         for name, images in splits.items():
             looks = list(pool.map(look, images.images))
@@ -59,35 +56,30 @@ def verified(
                 raise UserError(
                     f"the class folder {first.parent} holds no readable image; add some or remove the folder"
                 )
-            result[name] = images.subset(np.flatnonzero(fine)) if not fine.all() else images
-            digests[name] = [seen.digest for seen in looks if seen.readable]
-    if bad:
-        notes.append(f"left out {len(bad)} unreadable image{'s' * (len(bad) > 1)}, the first {bad[0]}")
-    if "train" in result:
-        result["train"], found = without_twins(result, digests, duplicates)
-        notes += found
-    return result, tuple(notes)
+            known = dataclasses.replace(images, digests=np.asarray([seen.digest for seen in looks]))
+            result[name] = known if fine.all() else known.subset(np.flatnonzero(fine))
+    if not bad:
+        return result, ()
+    return result, (f"left out {len(bad)} unreadable image{'s' * (len(bad) > 1)}, the first {bad[0]}",)
 
 
-def without_twins(
-    splits: Mapping[str, ImageSet], digests: Mapping[str, list[bytes]], duplicates: str
-) -> tuple[ImageSet, list[str]]:
-    """The training images, without those that are also in another split if ``duplicates`` says so; notes on them."""
+def without_twins(splits: Mapping[str, ImageSet], duplicates: str) -> tuple[ImageSet, tuple[str, ...]]:
+    """The training images, and notes on those whose file is also in another split; ``drop`` leaves them out.
+
+    Raises UserError for one if ``duplicates`` is ``error``.
+    """
     train = splits["train"]
-    elsewhere = {
-        digest: splits[name].images[i]
-        for name, found in digests.items()
-        if name != "train"
-        for i, digest in enumerate(found)
-    }
-    twins = [i for i, digest in enumerate(digests["train"]) if digest in elsewhere]
+    if train.digests is None:
+        return train, ()
+    others = [split for name, split in splits.items() if name != "train" and split.digests is not None]
+    elsewhere = {digest: split.images[i] for split in others for i, digest in enumerate(split.digests.tolist())}  # type: ignore[union-attr]
+    twins = [i for i, digest in enumerate(train.digests.tolist()) if digest in elsewhere]
     if not twins:
-        return train, []
-    example = f"{train.images[twins[0]]} and {elsewhere[digests['train'][twins[0]]]}"
+        return train, ()
+    example = f"{train.images[twins[0]]} and {elsewhere[train.digests[twins[0]]]}"
     found = f"{len(twins)} training image{'s' * (len(twins) > 1)} also in val or test, such as {example}"
     if duplicates == "error":
         raise UserError(f"there {'is' if len(twins) == 1 else 'are'} {found}; remove them, or --data.duplicates drop")
     if duplicates == "drop":
-        keep = np.setdiff1d(np.arange(len(train)), twins)
-        return train.subset(keep), [f"left out {found}"]
-    return train, [f"{found}: scores are too high; see --data.duplicates"]
+        return train.subset(np.setdiff1d(np.arange(len(train)), twins)), (f"left out {found}",)
+    return train, (f"{found}: scores are too high; see --data.duplicates",)

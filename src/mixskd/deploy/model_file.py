@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.data.preprocess import RESIZES, Preprocess
+from mixskd.deploy.described import check_weights_finite, read_described
 from mixskd.digest import digest_of
 from mixskd.errors import UserError
-from mixskd.files import check_readable, replacing
+from mixskd.files import replacing
 from mixskd.schema import Mismatch, choice, integer, items, number, record, string
 
 FORMAT = "mixskd-model-2"
@@ -93,17 +93,8 @@ def load_model(path: str | Path) -> Classifier:
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
     ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError):
-        raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
-    about = _examined(path, metadata, tensors)
+    path, said, tensors = read_described(path)
+    about = _examined(path, said, tensors)
     model = cast(Classifier, _fitted(path, about, tensors))
     model.pretrained = True
     model.classes = tuple(about["classes"])
@@ -112,12 +103,8 @@ def load_model(path: str | Path) -> Classifier:
     return model.eval()
 
 
-def _examined(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the file says of itself. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
-    try:
-        about = json.loads(metadata.get("mixskd", "{}"))
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: its metadata are no JSON; copy or train it again") from None
+def _examined(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """``about`` itself. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
     known = about.get("format") if isinstance(about, dict) else None
     if known not in (FORMAT, *OLDER):
         if isinstance(known, str) and known.startswith("mixskd-model-"):
@@ -129,9 +116,8 @@ def _examined(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Ten
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
-    if bad := next((key for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None):
-        raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
-    return about
+    check_weights_finite(path, tensors)
+    return dict(about)
 
 
 def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedBackbone:

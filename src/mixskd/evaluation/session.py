@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data, make_test_loader
@@ -78,34 +77,13 @@ class Run:
         """The training and test images of the data set ``source``, preprocessed as this model expects."""
         sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
         config = DataConfig(source=source, image_size=self.model.image_size if sized else None)
-        bundle = load_data(config)
-        own = bundle.image_size
-        bundle = dataclasses.replace(bundle, preprocess=self.model.preprocess)
+        bundle = dataclasses.replace(load_data(config), preprocess=self.model.preprocess)
         names = {"train": "train", "test": chosen_split(bundle, None)}
         return {
-            key: Resized(
-                make_test_loader(bundle, self.device, split=name, batch_size=self.batch_size),
-                None if own == self.model.image_size else self.model.image_size,
-            )
+            key: make_test_loader(bundle, self.device, split=name, batch_size=self.batch_size)
             for key, name in names.items()
             if name in bundle.splits
         }
-
-
-class Resized:
-    """Batches whose images are resized to ``size`` pixels, or left as they are if it is None."""
-
-    def __init__(self, batches: Any, size: int | None) -> None:
-        self.batches, self.size = batches, size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.batches:
-            if self.size is not None:
-                images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-            yield images, labels
 
 
 class Renormalised(nn.Module):

@@ -38,13 +38,16 @@ def _text(name: str) -> str:
 
 
 def fitting(source: str | None, weights: str | None) -> str:
-    """The recipe for the data set ``source`` (the digits if None), on a network that starts from ``weights`` or not."""
-    if weights is not None and "finetune" in names():
-        return "finetune"
+    """The recipe for the data set ``source`` (the digits if None), on a network that starts from ``weights`` or not.
+
+    ``finetune`` is for photographs: it makes images of 224 px, which arrays do not become.
+    """
     if source is None or source == "digits":
         return "digits"
     if source in ("cifar10", "cifar100"):
         return "cifar100"
     if source == "imagenet":
         return "imagenet"
-    return "small_images" if source.endswith(".npz") or source == "synthetic" else "photos"
+    if source.endswith(".npz") or source == "synthetic":
+        return "small_images"
+    return "photos" if weights is None else "finetune"

@@ -8,18 +8,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mixskd.backbones import build_backbone
+from mixskd.backbones import build_backbone, check_local
+from mixskd.data.bundle import MOST_CLASSES
+from mixskd.deploy.described import check_weights_finite, read_described
 from mixskd.errors import UserError
-from mixskd.files import check_readable, replacing
+from mixskd.files import replacing
 from mixskd.methods import make_config
+from mixskd.schema import Mismatch, anything, choice, integer, items, number, record, string, table
 from mixskd.tasks.networks import NETWORKS
 from mixskd.tasks.segmentation.model import DeepLabV3
 
 FORMAT = "mixskd-network-1"
+SCHEMA = record(
+    {
+        "format": string(),
+        "network": choice(*NETWORKS),
+        "backbone": string(200),
+        "classes": items(string(), 1, MOST_CLASSES),
+        "mean": items(number(), 3, 3),
+        "std": items(number(above=0), 3, 3),
+        "options": table(anything),
+        "category_ids": items(integer()),
+    },
+    closed=True,
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +61,7 @@ def save_network(model: nn.Module, path: Path, about: About) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     text = json.dumps({"format": FORMAT, **dataclasses.asdict(about)})
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"mixskd": text})
-        except SafetensorError as error:
-            raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
+        save_file(tensors, temporary, metadata={"mixskd": text})
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, About]:
@@ -57,21 +69,21 @@ def load_network(path: str | Path) -> tuple[nn.Module, About]:
 
     Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not a network of mixskd.
     """
-    path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
-    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
+    path, said, tensors = read_described(path)
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise UserError(
+            f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
+        )
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError):
-        raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
+        SCHEMA(said, "")
+    except Mismatch as error:
+        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
+    check_local(said["backbone"])
+    check_weights_finite(path, tensors)
     try:
-        values: dict[str, Any] = json.loads(metadata.get("mixskd", "{}"))
-        if values.pop("format", None) != FORMAT:
-            raise UserError(f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes "
-                            "classifiers")  # fmt: skip
-        values.update({key: tuple(value) for key, value in values.items() if isinstance(value, list)})
+        values: dict[str, Any] = {
+            key: tuple(x) if isinstance(x, list) else x for key, x in said.items() if key != "format"
+        }
         about = About(**values)
         backbone = build_backbone(about.backbone, 2)
         model = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from mixskd.training.sync_bn import with_sync_bn
 
 
 def transfer_parts(
-    experiment: Experiment, world: World, device: torch.device, engine: Engine, *, resumed: bool = False
+    experiment: Experiment, world: World, device: torch.device, engine: Engine, engine_notes: Sequence[str] = ()
 ) -> Parts:
     """The parts of ``experiment``, whose method is one of NETWORKS, as the trainer takes them.
 
@@ -91,7 +92,7 @@ def transfer_parts(
     return Parts(
         experiment, world, device, data, task_of(data, config), method.needs, step, loader, score_loaders,
         MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None,
-        [*data.notes, *notes, *weight_notes, *remarks(experiment.optim, run.epochs)],
+        [*data.notes, *engine_notes, *notes, *weight_notes, *remarks(experiment.optim, run.epochs)],
         writer=lambda model, path: save_network(model, path, about),
     )  # fmt: skip
 

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixskd.backbones import StagedBackbone, build_backbone, start_from
+from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment
+from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from mixskd.deploy.described import read_described
 from mixskd.errors import UserError, check_positive
+from mixskd.schema import Mismatch, items, number, record, string
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# What is taken from the description of any model file of mixskd.
+DESCRIPTION = record({"backbone": string(200), "mean": items(number(), 3, 3), "std": items(number(above=0), 3, 3)})
 
 
 @dataclass(frozen=True)
@@ -84,21 +88,23 @@ def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, .
         return tuple(about["mean"]), tuple(about["std"])
     if weights == PUBLISHED or (weights is not None and backbone.startswith((PREFIX, TORCHVISION))):
         return library_normalisation(backbone)
-    return IMAGENET
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def description_of(weights: str) -> dict[str, Any]:
-    """What a model file of mixskd says of itself, in a run's folder or a file; empty for other weights."""
-    import json
+    """What a model file of mixskd says of itself, in a run's folder or a file; empty for other weights.
 
-    from safetensors import SafetensorError, safe_open
-
+    Raises UserError if it names a backbone that is not of this installation, or values that a model file cannot hold.
+    """
     path = Path(weights) / "model.safetensors" if Path(weights).is_dir() else Path(weights)
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {}).get("mixskd", "{}"))
-    except (SafetensorError, OSError, ValueError):
+    path, about, _ = read_described(path)
+    if not about:
         return {}
-    return about
+    try:
+        DESCRIPTION(about, "")
+    except Mismatch as error:
+        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
+    check_local(about["backbone"])
+    return dict(about)

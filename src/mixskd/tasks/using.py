@@ -20,6 +20,7 @@ from mixskd.data.images import decode_image
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import evaluation_mode, on
 from mixskd.files import write_text
+from mixskd.precision import choose_device
 from mixskd.tasks.detection.config import DetectorConfig
 from mixskd.tasks.detection.evaluation import Detection, coco_results, in_file_pixels
 from mixskd.tasks.detection.loading import Sample, Sizes, padded
@@ -50,7 +51,7 @@ def evaluate(path: str | Path, data: str | None = None, *, split: str | None = N
     name = split or next(name for name in ("test", "val") if name in bundle.splits)
     if name not in bundle.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(bundle.splits)}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("auto")
     task = task_of(bundle, about.config)
     metrics = task.metrics().to(device)
     model.to(device)

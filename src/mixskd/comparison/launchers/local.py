@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from mixskd.comparison.worker import Worker
+from mixskd.distributed import usable_cores
 from mixskd.errors import UserError
 
 MOST_CPU_JOBS = 8  # by default: one run a core uses a processor best, until its memory ends
@@ -35,7 +36,7 @@ class Local:
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
         if options:
             raise UserError(f"the local launcher has no option {next(iter(options))!r}; see --jobs and --devices")
-        gpus, cores = visible_gpus(devices), len(os.sched_getaffinity(0))
+        gpus, cores = visible_gpus(devices), usable_cores()
         self.slots: int | None = (slots := jobs or len(gpus) or min(cores, MOST_CPU_JOBS))
         # The threads that a user has set stand.
         shared = {"OMP_NUM_THREADS": str(max(1, cores // slots)), **os.environ}
