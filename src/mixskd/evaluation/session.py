@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from mixskd.evaluation.run import chosen_split, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.files import write_text
 from mixskd.precision import choose_device, device_name
+from mixskd.text import to_json
 
 Progress = Callable[[str, str, float], None]
 """Is told the run, the suite, and the share of it that is done."""
@@ -148,7 +148,7 @@ def run_suites(
             if suite.name == "confidence":  # one result on all runs
                 shared[suite.name] = result
             progress(run.name, suite.name, 1.0)
-            write_text(run.folder / f"{suite.name}.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+            write_text(run.folder / f"{suite.name}.json", to_json(result, indent=2) + "\n")
             results[run.name][suite.name] = result
         context.known.clear()
     return results

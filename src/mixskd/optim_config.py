@@ -1,0 +1,90 @@
+"""The settings of the optimizer and its schedule. It imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mixskd.errors import UserError, check_not_negative, check_positive, nearest
+
+# The usual values of each optimizer, for what is not given; those of sgd are the paper's for CIFAR-100.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "decay_norms": True},
+    "adamw": {"lr": 1e-3, "weight_decay": 0.05, "nesterov": False, "decay_norms": False},
+}
+OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer and its schedule; what is not given has the optimizer's usual value.
+
+    Args:
+        name: ``sgd``, ``adamw``, or ``timm/NAME`` for an optimizer of timm.
+        lr: the learning rate after warm-up; 0.1 for ``sgd``, 1e-3 for others.
+        momentum: of SGD, and of those of timm that have one.
+        nesterov: of SGD; on for CIFAR in the released code, off for ImageNet.
+        betas: of AdamW.
+        weight_decay: 5e-4 for ``sgd`` on CIFAR (1e-4 for fine-grained sets and ImageNet), 0.05 for others.
+        decay_norms: whether norms, biases and embeddings decay too; yes for ``sgd``, as published, no for others.
+        layer_decay: the rate of each stage is that of the stage after it times this; 1 for the same rate everywhere.
+        fresh_lr_scale: the rate of what did not start from weights (the classifier, and what is there in training
+            only) is multiplied by this, where the network starts from weights.
+        freeze: the number of first stages that stay as they are, with their batch norms in evaluation mode.
+        schedule: ``step``, ``cosine`` or ``poly`` (which segmentation takes).
+        cosine_by: whether ``cosine`` falls by ``epoch``, as published, or by ``step``.
+        warmup_epochs: of linear warm-up, per iteration.
+        milestones: 0-based epochs from which ``step`` multiplies the rate by ``decay`` once more.
+        decay: that factor.
+        power: of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
+        clip_norm: the norm, over all parameters, to which a longer gradient is scaled down; 0 for never, as published.
+        ema: decay of a moving average of the weights, which is then evaluated and deployed; 0 for none.
+    """
+
+    name: str = "sgd"
+    lr: float = None  # type: ignore[assignment]
+    momentum: float = 0.9
+    nesterov: bool = None  # type: ignore[assignment]
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = None  # type: ignore[assignment]
+    decay_norms: bool = None  # type: ignore[assignment]
+    layer_decay: float = 1.0
+    fresh_lr_scale: float = 1.0
+    freeze: int = 0
+    schedule: str = "step"
+    cosine_by: str = "epoch"
+    warmup_epochs: float = 5
+    milestones: tuple[int, ...] = (105, 155)
+    decay: float = 0.1
+    power: float = 0.9
+    clip_norm: float = 0.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS and not self.name.startswith("timm/"):
+            raise UserError(
+                f"optim.name must be {', '.join(OPTIMIZERS)} or timm/NAME, not {self.name!r}"
+                f"{nearest(self.name, OPTIMIZERS)}"
+            )
+        for key, value in OPTIMIZERS.get(self.name, OPTIMIZERS["adamw"]).items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, value)
+        positive = ("lr", "decay", "power", "layer_decay", "fresh_lr_scale")
+        check_positive(**{f"optim.{name}": getattr(self, name) for name in positive})
+        not_negative = ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "freeze")
+        check_not_negative(**{f"optim.{name}": getattr(self, name) for name in not_negative})
+        for name, choices in (("schedule", ("step", "cosine", "poly")), ("cosine_by", ("epoch", "step"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"optim.{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema must be 0 or above and below 1, not {self.ema}")
+        if self.layer_decay > 1:
+            raise UserError(f"optim.layer_decay must be 1 or below, not {self.layer_decay}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas must be two numbers, 0 or above and below 1, not {list(self.betas)}")
+        if self.nesterov and self.momentum == 0:
+            raise UserError("optim.nesterov needs a momentum above 0; set --optim.nesterov false")
+
+    @property
+    def adam_betas(self) -> tuple[float, float]:
+        return self.betas[0], self.betas[1]
