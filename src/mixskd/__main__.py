@@ -1,8 +1,33 @@
-"""``python -m mixskd``."""
+"""``python -m mixskd``, and the command ``mixskd``."""
 
+import atexit
+import os
 import sys
+from typing import NoReturn
 
 from mixskd.cli import main
 
+
+def run() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    code = 1
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # torch's communication threads may outlive their process group. If one of them wants the interpreter while it
+        # is being taken down, the process aborts, and torchrun stops the others although the run is whole. Handlers
+        # are called in reverse: this one, registered first, leaves after everybody else's and before that.
+        atexit.register(lambda: _leave(code))
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -72,11 +72,6 @@ class World:
             dist.all_reduce(x)
         return x
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
-            dist.barrier(group=self.control)
-
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
