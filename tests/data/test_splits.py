@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mixskd
 from mixskd import recipes
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_test_loader
@@ -94,6 +95,25 @@ def test_a_division_is_written_and_met_again(tmp_path: Path, npz: Path) -> None:
     np.savez(npz, train_images=data.train.images, train_labels=data.train.labels)
     with pytest.raises(UserError, match=r"the image \d+ of .*splits\.csv is gone"):
         divided_as(load_data(config, divided=False), tmp_path / "splits.csv")
+
+
+def test_val_that_was_drawn_beside_a_test_split_is_met_again(tmp_path: Path, npz: Path) -> None:
+    for source in (folder(tmp_path / "photos", ("train", "test"), images=4), npz):
+        settings = {"val_holdout": 0.25}
+        run = tmp_path / f"run-{source.stem}"
+        summary = mixskd.train(
+            data={"source": str(source), "image_size": 8, **settings}, backbone="wrn_10_1", method="baseline", out=str(run),
+            run={"epochs": 1, "batch_size": 3, "progress": False, "precision": "fp32"},
+        )  # fmt: skip
+        data = load(source, **settings)
+        again = divided_as(load_data(DataConfig(source=str(source), image_size=8), divided=False), run / "splits.csv")
+        for split in data.splits:
+            assert list(map(str, again.splits[split].images)) == list(map(str, data.splits[split].images))
+            assert np.array_equal(again.splits[split].labels, data.splits[split].labels)
+        for split in ("val", "test"):
+            scores = mixskd.evaluate(run, split=split)
+            assert scores["images"] == len(data.splits[split])
+            assert scores["loss"] == pytest.approx(summary["scores"][split]["loss"], rel=1e-5)
 
 
 def test_groups_stay_on_one_side(tmp_path: Path) -> None:

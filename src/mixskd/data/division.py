@@ -32,9 +32,10 @@ def names_of(images: ImageSet, source: Path | None) -> list[str]:
 
 
 def divided_as(data: DataBundle, path: Path) -> DataBundle:
-    """``data`` with all its images in ``train``, divided as the file ``path`` says.
+    """``data``, undivided, with the images of each split that the file ``path`` names.
 
-    Raises UserError if the file cannot be read, or an image that it names is gone.
+    A split that mixskd drew has its images in ``train`` of ``data``; any other has them in its own. Raises UserError if
+    the file cannot be read, or an image that it names is gone.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -43,12 +44,14 @@ def divided_as(data: DataBundle, path: Path) -> DataBundle:
         raise UserError(
             f"cannot read {path}, which says which images were held out; give the images with --data"
         ) from None
-    place = {name: i for i, name in enumerate(names_of(data.train, data.source))}
-    if missing := [image for _, image in rows if image not in place]:
-        raise UserError(f"the image {missing[0]} of {path} is gone; put it back, or give other images with --data")
-    splits = {
-        split: data.train.subset(np.asarray([place[image] for name, image in rows if name == split], dtype=np.int64))
-        for split in SPLITS
-        if any(name == split for name, _ in rows)
-    }
+    splits = {}
+    for split in SPLITS:
+        if named := [image for name, image in rows if name == split]:
+            home = data.splits.get(split, data.train)
+            place = {name: i for i, name in enumerate(names_of(home, data.source))}
+            if missing := [image for image in named if image not in place]:
+                raise UserError(
+                    f"the image {missing[0]} of {path} is gone; put it back, or give other images with --data"
+                )
+            splits[split] = home.subset(np.asarray([place[image] for image in named], dtype=np.int64))
     return dataclasses.replace(data, splits=splits, divided=True)

@@ -49,10 +49,11 @@ def evaluation_data(
         config = dataclasses.replace(config, image_size=model.image_size)
     only = (split,) if split else tuple(name for name in SPLITS if name != "train")
     plain = data is not None and is_class_folder(config.source)
-    if division is not None:  # it names the images that are left of each class
-        config = dataclasses.replace(config, per_class=None)
-    whole = load_data(config, only=SPLITS if plain else only, divided=not plain and division is None)
-    bundle = divided_as(whole, division) if division is not None else whole
+    if division is not None:  # it names the readable images that are left of each class
+        whole = load_data(dataclasses.replace(config, per_class=None), verify=False, divided=False)
+        bundle = divided_as(whole, division)
+    else:
+        bundle = load_data(config, only=SPLITS if plain else only, divided=not plain)
     if bundle.classes != model.classes:
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
