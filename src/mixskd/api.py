@@ -98,12 +98,30 @@ def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> 
     return run(path, images, top=top)
 
 
-@checked(path=PATH, to=str, out=PATH)
-def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
-    """A trained classifier for use without mixskd; see :func:`mixskd.deploy.exporting.export`."""
-    from mixskd.deploy.exporting import export as run
+@checked(
+    path=PATH, to=str, out=PATH, data=PATH, overwrite=bool, force=bool, input=str, softmax=bool,
+    temperature=(float, int, str), dynamic_size=bool, dtype=str,
+)  # fmt: skip
+def export(
+    path: str | Path,
+    to: str | None = None,
+    out: str | Path | None = None,
+    *,
+    data: str | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Path:
+    """A trained classifier for use without mixskd, the file that was written; see
+    :func:`mixskd.deploy.exporting.export`.
 
-    return run(path, to, out)
+    ``options`` are the fields of :class:`mixskd.deploy.exports.formats.Options`, by name: ``input``, ``softmax``,
+    ``temperature``, ``dynamic_size``, ``dtype``.
+    """
+    from mixskd.deploy.exporting import export as run
+    from mixskd.deploy.exports.formats import Options
+
+    return run(path, to, out, options=Options(**options), data=data, overwrite=overwrite, force=force).file
 
 
 @checked(recipe=str)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import mixskd
 from mixskd import config, recipes
 from mixskd.comparison import command as comparison
+from mixskd.deploy.exports import command as exporting
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
 from mixskd.report import command as reporting
@@ -31,8 +32,6 @@ SHORT_FLAGS = {
     "seed": "run.seed",
     "out": "out",
 }
-
-EXPORTS = ("torchvision", "timm", "onnx", "safetensors", "mmdetection", "mmsegmentation", "detectron2")
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,13 +106,6 @@ def predict(arguments: argparse.Namespace) -> None:
             f"{safe(c['name'], 'terminal')} {100 * c['probability']:.1f} %" for c in prediction["classes"]
         )
         print(f"{safe(prediction['image'], 'terminal')}: {likeliest}")
-
-
-def export(arguments: argparse.Namespace) -> None:
-    """Write the classifier in a form that needs nothing of ours, and print where."""
-    from mixskd.api import export as run
-
-    print(safe(run(arguments.run, arguments.to, arguments.out), "terminal"))
 
 
 def list_things(arguments: argparse.Namespace) -> None:
@@ -258,10 +250,8 @@ def build_parser() -> Parser:
     p.add_argument("--top", type=int, default=5, help="classes an image")
     p.add_argument("--json", action="store_true")
 
-    p = verb("export", export, "Write the classifier for use without mixskd.")
-    p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("--to", required=True, choices=EXPORTS)
-    p.add_argument("--out", help="the file to write; beside the model by default")
+    p = verb("export", exporting.export, "Write the classifier for use without mixskd, and check the copy.")
+    exporting.add_flags(p)
 
     p = verb("list", list_things, "List what there is to choose from.")
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])

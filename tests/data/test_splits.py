@@ -102,8 +102,8 @@ def test_val_that_was_drawn_beside_a_test_split_is_met_again(tmp_path: Path, npz
         settings = {"val_holdout": 0.25}
         run = tmp_path / f"run-{source.stem}"
         summary = mixskd.train(
-            data={"source": str(source), "image_size": 8, **settings}, backbone="wrn_10_1", method="baseline", out=str(run),
-            run={"epochs": 1, "batch_size": 3, "progress": False, "precision": "fp32"},
+            data={"source": str(source), "image_size": 8, **settings}, backbone="wrn_10_1", method="baseline",
+            out=str(run), run={"epochs": 1, "batch_size": 3, "progress": False, "precision": "fp32"},
         )  # fmt: skip
         data = load(source, **settings)
         again = divided_as(load_data(DataConfig(source=str(source), image_size=8), divided=False), run / "splits.csv")

@@ -80,6 +80,11 @@ class LibraryBackbone(StagedBackbone):
         made = [(k, self.fresh()) for k in range(1, len(self.stages))]
         return [nn.Sequential(*parts.stages[k:]) for k, parts in made], [as_head(p.head) for _, p in made]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the library's model is made with beside its name and the number of classes, such as an image size."""
+        return dict(getattr(self.library.create, "keywords", {}))
+
     def library_model(self) -> nn.Module:
         """A new model of the library, into which :meth:`export_state_dict` loads."""
         return self.library.create(self.num_classes)

@@ -2,117 +2,115 @@
 
 from __future__ import annotations
 
-import importlib
-import shutil
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
-
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.resnet import LAYOUTS
+from mixskd.deploy.exports import state_dicts
+from mixskd.deploy.exports.formats import Options, beside, resolve
+from mixskd.deploy.exports.job import Job, Written
+from mixskd.deploy.exports.onnx_file import onnx
+from mixskd.deploy.exports.program import pt2
+from mixskd.deploy.exports.verification import Verification, check, sample_of, training_images, verify
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.deploy.older_frameworks import FRAMEWORKS, write_checkpoint
-from mixskd.errors import UserError, unknown
-from mixskd.files import replacing
+from mixskd.errors import UserError
+from mixskd.files import replacing, write_text
 
 
-def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
-    """Write the classifier at ``path`` as ``to``: ``torchvision``, ``timm``, ``onnx`` or ``safetensors``.
+@dataclass(frozen=True)
+class Exported:
+    """The ``file`` that was written, the JSON file ``beside`` it, and how the copy was ``verified``, where it was."""
 
-    ``mmdetection``, ``mmsegmentation`` and ``detectron2`` take its backbone alone.
+    file: Path
+    beside: Path | None
+    verified: Verification | None
 
-    ``torchvision`` and ``timm`` are state dicts in safetensors form for that library's own model, loaded into it
-    strictly and compared on random images first. Returns the file written. Raises UserError where the architecture has
-    no counterpart, a package is missing, or the copy does not give the same logits.
+
+def export(
+    path: str | Path,
+    to: str | None = None,
+    out: str | Path | None = None,
+    *,
+    options: Options | None = None,
+    data: str | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Write the classifier at ``path`` for use without mixskd.
+
+    Args:
+        path: a run's folder or a model file.
+        to: ``torchvision`` or ``timm`` (weights for that library's model, with its configuration), ``onnx``, ``pt2``
+            (a program of torch.export), ``safetensors`` or ``pth`` (weights under the architecture's own keys); or
+            ``mmdetection``, ``mmsegmentation``, ``detectron2``, for the backbone of a ResNet. If None, what the suffix
+            of ``out`` says.
+        out: the file to write; beside the model if None. Its suffix must fit the format.
+        options: what a graph holds beside the network.
+        data: the data set whose images compare the copy with the classifier; the run's if None.
+        overwrite: whether a file that is there may be replaced.
+        force: whether an fp16 or int8 copy may name other classes than the classifier.
+
+    Every copy but a bare backbone is used on up to 64 test images, or on random ones where they cannot be read. Raises
+    UserError where the architecture has no counterpart, a package is missing or broken, a file is there already, or
+    the copy does not give the same answers; nothing is written then.
     """
-    if to not in EXPORTERS:
-        raise unknown("export format", to, EXPORTERS)
+    path, options = Path(path), options or Options()
+    to, target = resolve(to, out, path if path.is_dir() else path.parent)
+    options.check(to)
+    side = beside(to, target)
+    check_free(path, [target, *([side] if side else [])], overwrite=overwrite)
     model = load_model(path)
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    names = {"onnx": "model.onnx", "safetensors": "exported.safetensors"}
-    names |= {name: f"backbone.{name}.pth" for name in FRAMEWORKS}
-    target = Path(out) if out is not None else folder / names.get(to, f"model.{to}.safetensors")
+    temperature = temperature_of(model, options)
     with replacing(target) as temporary:
-        EXPORTERS[to](model, temporary, Path(path))
-    return target
+        images = partial(training_images, path, model, data)
+        job = Job(model, path, temporary, target.suffix.lower(), options, temperature, images)
+        written = EXPORTERS[to](job)
+        found = None
+        if written.answer is not None:
+            sample = sample_of(path, model, data)
+            found = verify(model, written.answer, sample, options, temperature)
+            check(found, options, real=sample.real, force=force)
+        if side is not None and written.beside is not None:
+            write_text(side, json.dumps(written.beside, indent=2, ensure_ascii=False) + "\n")
+    return Exported(target, side, found)
 
 
-def _safetensors(model: Classifier, target: Path, source: Path) -> None:
-    shutil.copyfile(source / "model.safetensors" if source.is_dir() else source, target)
+def check_free(source: Path, files: list[Path], *, overwrite: bool) -> None:
+    """Raises UserError if one of ``files`` is there and not to be replaced, or is the model itself."""
+    model = source / "model.safetensors" if source.is_dir() else source
+    for file in files:
+        if not file.is_file():
+            continue
+        if model.is_file() and file.samefile(model):
+            raise UserError(f"{file} is the model that is exported; give another file with --out")
+        if not overwrite:
+            raise UserError(f"{file} is there already; --overwrite replaces it, or give another file with --out")
 
 
-def _torchvision(model: Classifier, target: Path, source: Path) -> None:
-    from torchvision.models import get_model
-
-    if model.name not in LAYOUTS:
-        raise UserError(f"torchvision has no {model.name}; export it --to onnx or --to safetensors")
-    _state_dict(model, target, "torchvision", partial(get_model, model.name))
-
-
-def _timm(model: Classifier, target: Path, source: Path) -> None:
-    if model.name not in LAYOUTS and not model.name.startswith(PREFIX):
-        raise UserError(f"timm has no {model.name}; export it --to onnx or --to safetensors")
-    create = _needed("timm", "timm").create_model
-    _state_dict(model, target, "timm", partial(create, model.name.removeprefix(PREFIX)))
+def temperature_of(model: Classifier, options: Options) -> float | None:
+    """The number that divides the logits. Raises UserError if it should be stored in the model file, and is not."""
+    if not isinstance(options.temperature, str):
+        return options.temperature
+    stored: float | None = getattr(model, "temperature", None)
+    if stored is None:
+        raise UserError("the model file holds no temperature; run mixskd calibrate first, or give a number")
+    return stored
 
 
-def _state_dict(model: Classifier, target: Path, library: str, create: Callable[..., torch.nn.Module]) -> None:
-    state = {key: value.contiguous() for key, value in model.export_state_dict().items()}
-    theirs = create(num_classes=model.num_classes)
-    theirs.load_state_dict(state, strict=True)
-    images = _images(model)
-    with torch.inference_mode():
-        _compare(theirs.eval()(images), model(images), library)
-    save_file(state, target, metadata={"format": "pt", "classes": "\n".join(model.classes)})
+def _older(job: Job, *, framework: str) -> Written:
+    write_checkpoint(job.model, job.target, framework)
+    return Written(None)
 
 
-def _onnx(model: Classifier, target: Path, source: Path) -> None:
-    _needed("onnx", "onnx")
-    _needed("onnxscript", "onnx")
-    runtime = _needed("onnxruntime", "onnx")
-    images = _images(model)
-    torch.onnx.export(
-        model, (images,), str(target), dynamo=True, external_data=False, verbose=False,
-        input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )  # fmt: skip
-    session = runtime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    for batch in (images, images[:1]):
-        (logits,) = session.run(None, {"images": batch.numpy()})
-        with torch.inference_mode():
-            _compare(torch.from_numpy(logits), model(batch), "onnxruntime")
-
-
-def _older(model: Classifier, target: Path, source: Path, *, framework: str) -> None:
-    write_checkpoint(model, target, framework)
-
-
-def _images(model: Classifier) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, model.in_channels, model.image_size, model.image_size, generator=generator)
-
-
-def _compare(theirs: Tensor, ours: Tensor, library: str) -> None:
-    if not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-3):
-        difference = (theirs - ours).abs().max().item()
-        raise UserError(f"the copy for {library} gives other logits (by {difference:.2g}); nothing was written")
-
-
-def _needed(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UserError(f"this export needs {module}: pip install 'mixskd[{extra}]'") from None
-
-
-EXPORTERS: dict[str, Callable[[Classifier, Path, Path], None]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "onnx": _onnx,
-    "safetensors": _safetensors,
+EXPORTERS: dict[str, Callable[[Job], Written]] = {
+    "torchvision": state_dicts.torchvision,
+    "timm": state_dicts.timm,
+    "onnx": onnx,
+    "pt2": pt2,
+    "safetensors": state_dicts.plain,
+    "pth": state_dicts.plain,
     **{name: partial(_older, framework=name) for name in FRAMEWORKS},
 }

@@ -38,11 +38,12 @@ def evaluate(
 
 
 def evaluation_data(
-    path: Path, model: Classifier, data: str | None, split: str | None = None
+    path: Path, model: Classifier, data: str | None, split: str | None = None, *, verify: bool = True
 ) -> tuple[DataBundle, DataConfig]:
     """The images on which the run at ``path``, whose classifier is ``model``, is scored, preprocessed as it expects.
 
-    Only the files of the wanted ``split`` are read. Raises UserError as :func:`evaluate` does.
+    Only the files of the wanted ``split`` are read, and none if ``verify`` is off. Raises UserError as
+    :func:`evaluate` does.
     """
     config, division = data_of(path, data)
     if Path(config.source).expanduser().is_dir() or config.image_size is not None:
@@ -53,7 +54,7 @@ def evaluation_data(
         whole = load_data(dataclasses.replace(config, per_class=None), verify=False, divided=False)
         bundle = divided_as(whole, division)
     else:
-        bundle = load_data(config, only=SPLITS if plain else only, divided=not plain)
+        bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
     if bundle.classes != model.classes:
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"

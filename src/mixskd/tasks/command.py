@@ -88,7 +88,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Write a segmentation network as ONNX, and print where."""
     from mixskd.tasks.using import export_onnx
 
-    print(export_onnx(arguments.run, arguments.out, size=arguments.size))
+    print(export_onnx(arguments.run, arguments.out, size=arguments.size, overwrite=arguments.overwrite))
 
 
 def said(scores: dict[str, Any], verb: str) -> str:
@@ -133,7 +133,8 @@ def add_flags(
     else:
         p = action("export", export, "Write a trained network as ONNX.")
         p.add_argument("run", help="a run's folder or a .safetensors file")
-        p.add_argument("--out", help="the file to write; beside the model by default")
+        p.add_argument("--out", help="the .onnx file to write; beside the model by default")
+        p.add_argument("--overwrite", action="store_true", help="replace a file that is there")
         p.add_argument("--size", type=int, help="height and width of its images; those of the crops by default")
     for added in actions.choices.values():
         added.set_defaults(usage=added.format_usage())

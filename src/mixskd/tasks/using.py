@@ -17,9 +17,14 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from mixskd.config import DataConfig, Experiment, MethodChoice, from_dict, read_yaml
 from mixskd.data import worker_count
 from mixskd.data.images import decode_image
+from mixskd.deploy.exporting import check_free
+from mixskd.deploy.exports.formats import resolve
+from mixskd.deploy.exports.onnx_file import check_packages, run_by_onnxruntime, traced
+from mixskd.deploy.exports.verification import TOLERANCE
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import evaluation_mode, on
-from mixskd.files import write_text
+from mixskd.files import replacing, write_text
+from mixskd.optional import needed
 from mixskd.precision import choose_device
 from mixskd.tasks.detection.config import DetectorConfig
 from mixskd.tasks.detection.evaluation import Detection, coco_results, in_file_pixels
@@ -159,32 +164,30 @@ def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
     return {"size": list(mask.shape), "counts": counts.tolist()}
 
 
-def export_onnx(path: str | Path, out: str | Path | None = None, *, size: int | None = None) -> Path:
+def export_onnx(
+    path: str | Path, out: str | Path | None = None, *, size: int | None = None, overwrite: bool = False
+) -> Path:
     """Write the segmentation network at ``path`` as ONNX, checked with onnxruntime; the file.
 
     It maps ``images`` ``B x 3 x size x size`` (normalised; ``method.crop`` pixels if not given) to ``logits``
-    ``B x N x size x size``. Raises UserError for a detector, for missing packages, and if the copy gives other logits.
+    ``B x N x size x size``. Raises UserError for a detector, for missing or broken packages, for a file that
+    is there unless ``overwrite`` is set, and if the copy gives other logits.
     """
-    from mixskd.deploy.exporting import _compare, _needed
-    from mixskd.files import replacing
-
-    for package in ("onnx", "onnxscript"):
-        _needed(package, "onnx")
-    runtime = _needed("onnxruntime", "onnx")
+    check_packages()
     model, about = load_network(path)
     if isinstance(about.config, DetectorConfig):
         raise UserError("a detector has no ONNX export; use it with mixskd detect predict")
     side = size or about.config.crop
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    target = Path(out) if out is not None else folder / "model.onnx"
+    target = resolve("onnx", out, folder)[1]
+    check_free(Path(path), [target], overwrite=overwrite)
+    graph = traced(model, images, {0: torch.export.Dim("batch")}, "logits")
     with replacing(target) as temporary:
-        torch.onnx.export(
-            model, (images,), str(temporary), dynamo=True, external_data=False, verbose=False,
-            input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )  # fmt: skip
-        session = runtime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        (logits,) = session.run(None, {"images": images.numpy()})
+        needed("onnx", "onnx").save(graph, temporary)
         with torch.inference_mode():
-            _compare(torch.from_numpy(logits), model(images), "onnxruntime")
+            expected, given = model(images), run_by_onnxruntime(temporary)(images)
+        if not torch.allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            difference = (given - expected).abs().max().item()
+            raise UserError(f"the copy gives other logits (by {difference:.2g}); nothing was written")
     return target

@@ -1,0 +1,104 @@
+"""What a user of an export must know: classes, size, normalisation and resize rule, as plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import mixskd
+from mixskd.data.preprocess import Preprocess
+from mixskd.deploy.exports.formats import Options
+from mixskd.deploy.model_file import Classifier
+
+KEY = "description"
+"""Of the text in the metadata of safetensors and ONNX files; ``description.json`` in a .pt2 file."""
+
+
+def describe(model: Classifier, options: Options | None = None, temperature: float | None = None) -> dict[str, Any]:
+    """``model`` in plain values; for a graph also its input and output.
+
+    ``resize`` says how a photograph comes to ``image_size``: ``stretch`` resizes it whole to height and width,
+    ``centre`` resizes the short side to ``short_side`` pixels and crops the centre; ``crop_share`` is
+    ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1].
+    """
+    about = {
+        "made_by": f"mixskd {mixskd.__version__}",
+        "backbone": model.name,
+        "classes": list(model.classes),
+        "image_size": model.image_size,
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "resize": resize_rule(model.preprocess),
+    }
+    if options is None:
+        return about
+    kinds = {
+        "float": "RGB in [0, 1], minus mean, divided by std",
+        "unit": "RGB in [0, 1]",
+        "uint8": "RGB from 0 to 255",
+    }
+    size = ["height", "width"] if options.dynamic_size else [model.image_size] * 2
+    about["input"] = {
+        "name": "images",
+        "dtype": "uint8" if options.input == "uint8" else "float32",
+        "shape": ["batch", 3, *size],
+        "values": kinds[options.input],
+    }
+    about["output"] = {
+        "name": output_name(options),
+        "dtype": "float32",
+        "shape": ["batch", len(model.classes)],
+        **({"temperature": temperature or 1.0} if options.softmax else {}),
+    }
+    return {**about, "dtype": options.dtype}
+
+
+def output_name(options: Options) -> str:
+    """``probabilities`` with a softmax, else ``logits``."""
+    return "probabilities" if options.softmax else "logits"
+
+
+def resize_rule(preprocess: Preprocess) -> dict[str, Any]:
+    """``preprocess.resize`` in numbers."""
+    if preprocess.resize == "stretch":
+        rule: dict[str, Any] = {"rule": "stretch", "crop_share": 1.0}
+    else:
+        share = preprocess.image_size / preprocess.resized
+        rule = {"rule": "centre", "short_side": preprocess.resized, "crop_share": share}
+    return {**rule, "interpolation": "bilinear", "antialias": True}
+
+
+def as_text(about: dict[str, Any]) -> str:
+    """``about`` as JSON."""
+    return json.dumps(about, ensure_ascii=False)
+
+
+def torchvision_transform(preprocess: Preprocess) -> dict[str, Any] | None:
+    """The arguments of torchvision's ``ImageClassification`` preset; None for ``stretch``, which it cannot express."""
+    if preprocess.resize == "stretch":
+        return None
+    return {
+        "crop_size": preprocess.image_size,
+        "resize_size": preprocess.resized,
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "interpolation": "bilinear",
+        "antialias": True,
+    }
+
+
+def timm_data_config(preprocess: Preprocess) -> dict[str, Any]:
+    """``preprocess`` under timm's names, as ``timm.data.create_transform`` takes them."""
+    size = preprocess.image_size
+    share = size / preprocess.resized
+    if math.floor(size / share) != preprocess.resized:  # timm rounds down, so that the last bit of a share counts
+        share = size / (preprocess.resized + 0.5)
+    return {
+        "input_size": [3, size, size],
+        "interpolation": "bilinear",
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "crop_pct": share,
+        "crop_mode": "squash" if preprocess.resize == "stretch" else "center",
+    }

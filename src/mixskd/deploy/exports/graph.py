@@ -1,0 +1,79 @@
+"""The classifier as a graph takes it away: with normalisation before it and softmax behind it, where asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.deploy.exports.formats import Options
+from mixskd.deploy.exports.job import Job
+from mixskd.deploy.model_file import Classifier
+from mixskd.errors import UserError
+
+
+class Deployed(nn.Module):
+    """``model`` for images as ``options.input`` says, with logits or probabilities as output.
+
+    Args:
+        model: maps normalised images ``B x 3 x H x W`` to logits ``B x N``.
+        options: what is inside the graph.
+        temperature: divides the logits before the softmax.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Classifier, options: Options, temperature: float | None = None) -> None:
+        super().__init__()
+        self.model, self.options, self.temperature = model, options, temperature
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(model, name)).reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        if self.options.input == "uint8":
+            x = x.to(torch.float32) / 255
+        if self.options.input != "float":
+            x = (x - self.mean) / self.std
+        logits = self.model(x)
+        if not self.options.softmax:
+            return logits
+        return (logits if self.temperature is None else logits / self.temperature).softmax(1)
+
+
+def as_input(pixels: Tensor, model: Classifier, options: Options) -> Tensor:
+    """uint8 images ``B x 3 x H x W`` as ``options.input`` asks for them."""
+    if options.input == "uint8":
+        return pixels
+    x = pixels.to(torch.float32) / 255
+    if options.input == "unit":
+        return x
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
+    return (x - mean) / std
+
+
+def example(job: Job) -> Tensor:
+    """Two images, as the graph takes them."""
+    size = job.model.image_size
+    return as_input(torch.zeros(2, 3, size, size, dtype=torch.uint8), job.model, job.options)
+
+
+def free_sizes(job: Job) -> dict[int, Any]:
+    """The axes of the images that a graph leaves open. Raises UserError if the network has one size of images."""
+    free = {0: torch.export.Dim("batch")}
+    if job.options.dynamic_size:
+        if job.model.fixed:
+            raise UserError(
+                f"{job.model.name} takes images of {job.model.image_size} px alone; leave --dynamic-size out"
+            )
+        free |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    return free
+
+
+def no_graph(job: Job, error: Exception) -> UserError:
+    """The error for a network that torch cannot make a graph of."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    hint = "leave --dynamic-size out" if job.options.dynamic_size else "export it --to safetensors"
+    return UserError(f"torch cannot make a graph of {job.model.name} ({said[:200]}); {hint}")

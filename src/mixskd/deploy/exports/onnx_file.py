@@ -1,0 +1,82 @@
+"""``.onnx``: the graph for ONNX Runtime and its like."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.deploy.exports.description import KEY, as_text, describe, output_name
+from mixskd.deploy.exports.graph import Deployed, example, free_sizes, no_graph
+from mixskd.deploy.exports.job import Answer, Job, Written
+from mixskd.optional import needed
+
+
+def onnx(job: Job) -> Written:
+    """The graph, from ``images`` to ``logits`` or ``probabilities``, with the description in its metadata."""
+    check_packages()
+    module = Deployed(job.model, job.options, job.temperature).eval()
+    free = free_sizes(job)
+    try:
+        graph = traced(module, example(job), free, output_name(job.options))
+    except Exception as error:  # torch has many for what it cannot trace
+        raise no_graph(job, error) from None
+    if job.options.dtype != "fp32":
+        from mixskd.deploy.exports.onnx_types import CONVERTERS
+
+        graph = CONVERTERS[job.options.dtype](graph, job)
+    about = describe(job.model, job.options, job.temperature)
+    package = needed("onnx", "onnx")
+    package.helper.set_model_props(graph, {KEY: as_text(about)})
+    package.save(graph, job.target)
+    return Written(run_by_onnxruntime(job.target))
+
+
+def check_packages() -> None:
+    """Raises UserError if a package is missing or broken that writes or checks ONNX files."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        needed(package, "onnx")
+
+
+def traced(module: nn.Module, images: Tensor, free: dict[int, Any], output: str) -> Any:
+    """``module`` as an ONNX ``ModelProto`` from ``images`` to ``output``; the axes in ``free`` are open."""
+    with quiet():
+        program = torch.onnx.export(
+            module, (images,), dynamo=True, verbose=False, input_names=["images"], output_names=[output],
+            dynamic_shapes=(free,),
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+def run_by_onnxruntime(file: Path) -> Answer:
+    """The graph in ``file`` on the processor, from images to its first output."""
+    runtime = needed("onnxruntime", "onnx")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 3  # errors alone
+    session = runtime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def answer(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
+
+    return answer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and log lines of the exporters, which concern their authors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,24 @@
+"""``.pt2``: the program of torch.export, which PyTorch loads without the code of the network."""
+
+from __future__ import annotations
+
+import torch
+
+from mixskd.deploy.exports.description import KEY, as_text, describe
+from mixskd.deploy.exports.graph import Deployed, example, free_sizes, no_graph
+from mixskd.deploy.exports.job import Job, Written
+
+
+def pt2(job: Job) -> Written:
+    """The program, with the description as its extra file ``description.json``."""
+    module = Deployed(job.model, job.options, job.temperature).eval()
+    free = free_sizes(job)
+    try:
+        program = torch.export.export(module, (example(job),), dynamic_shapes=(free,))
+    except Exception as error:  # torch has many for what it cannot trace
+        raise no_graph(job, error) from None
+    about = as_text(describe(job.model, job.options, job.temperature))
+    with job.target.open("wb") as file:
+        torch.export.save(program, file, extra_files={f"{KEY}.json": about})
+    with job.target.open("rb") as file:
+        return Written(torch.export.load(file).module())

@@ -1,0 +1,116 @@
+"""Weights as state dicts, in safetensors form or as ``torch.save`` writes them, under the keys of a library's model."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mixskd.backbones import build_backbone
+from mixskd.backbones.from_timm import PREFIX
+from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.library import LibraryBackbone
+from mixskd.backbones.resnet import LAYOUTS
+from mixskd.deploy.described import read_described
+from mixskd.deploy.exports.description import KEY, as_text, describe, timm_data_config, torchvision_transform
+from mixskd.deploy.exports.job import Answer, Job, Written
+from mixskd.errors import UserError
+from mixskd.files import load_tensors
+from mixskd.optional import needed
+
+
+def plain(job: Job) -> Written:
+    """The weights under the architecture's customary keys. A safetensors file stays one that mixskd reads."""
+    about = describe(job.model)
+    if job.suffix == ".safetensors":
+        _, said, tensors = read_described(job.source)
+        save_file(tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(said), KEY: as_text(about)})
+    else:
+        torch.save(state_of(job), job.target)
+    theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size)
+    theirs.load_export_state_dict(read(job))
+    return Written(theirs.eval(), about)
+
+
+def torchvision(job: Job) -> Written:
+    """The weights for torchvision's model; beside it how to make that model, and its transform."""
+    from torchvision.models import get_model
+
+    name = library_name(job, TORCHVISION, "torchvision")
+    arguments = {"num_classes": job.model.num_classes, **own_options(job, TORCHVISION)}
+    theirs = {"model": name, "arguments": arguments, "transform": torchvision_transform(job.model.preprocess)}
+    about = {**describe(job.model), "torchvision": theirs}
+    write(job, about)
+    return Written(loaded(get_model(name, **arguments), job), about)
+
+
+def timm(job: Job) -> Written:
+    """The weights for timm's model, and its ``config.json``, which ``timm.create_model("local-dir:...")`` reads."""
+    name = library_name(job, PREFIX, "timm")
+    options = own_options(job, PREFIX)
+    model = needed("timm", "timm").create_model(name, num_classes=job.model.num_classes, **options)
+    write(job, describe(job.model))
+    return Written(loaded(model, job), timm_config(job, model, options))
+
+
+def timm_config(job: Job, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """timm's description of ``model`` as timm writes it, with our classes, image size and preprocessing."""
+    hub = needed("timm.models._hub", "timm")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        hub.save_config_for_hf(model, file, {"label_names": list(job.model.classes)}, model_args=options or None)
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    own = config["pretrained_cfg"]
+    for key in [key for key in own if key.startswith("test_")] + ["label_offset", "label_names", "pool_size"]:
+        own.pop(key, None)
+    for key in ("tag", "license", "origin_url", "paper_name", "paper_ids"):  # of the weights that timm publishes
+        own.pop(key, None)
+    own |= {**timm_data_config(job.model.preprocess), "num_classes": job.model.num_classes, "custom_load": False}
+    return config
+
+
+def library_name(job: Job, prefix: str, library: str) -> str:
+    """What ``library`` calls the architecture. Raises UserError if it has none of that name."""
+    name = job.model.name
+    if name.startswith(prefix):
+        return name.removeprefix(prefix)
+    short = name.removeprefix(PREFIX).removeprefix(TORCHVISION)
+    if short not in LAYOUTS:  # these are the same nets in both libraries
+        raise UserError(f"{library} has no {name}; export it --to onnx, --to pt2 or --to safetensors")
+    return short
+
+
+def own_options(job: Job, prefix: str) -> dict[str, Any]:
+    """What the library's model is made with beside the number of classes, such as the one size of its images."""
+    model = job.model
+    return model.options if isinstance(model, LibraryBackbone) and model.name.startswith(prefix) else {}
+
+
+def state_of(job: Job) -> dict[str, Tensor]:
+    """The weights under the architecture's customary keys."""
+    return {key: value.contiguous() for key, value in job.model.export_state_dict().items()}
+
+
+def write(job: Job, about: dict[str, Any]) -> None:
+    """The state dict in the form that the suffix asks for."""
+    if job.suffix == ".safetensors":
+        save_file(state_of(job), job.target, metadata={"format": "pt", KEY: as_text(about)})
+    else:
+        torch.save(state_of(job), job.target)
+
+
+def read(job: Job) -> dict[str, Tensor]:
+    """The state dict that was written."""
+    state: dict[str, Tensor] = load_file(job.target) if job.suffix == ".safetensors" else load_tensors(job.target)
+    return state
+
+
+def loaded(model: torch.nn.Module, job: Job) -> Answer:
+    """The library's ``model`` with the written weights, in evaluation mode."""
+    model.load_state_dict(read(job), strict=True)
+    return model.eval()

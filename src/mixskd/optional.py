@@ -1,0 +1,27 @@
+"""Packages that only some verbs need: missing or broken, each is one line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mixskd.errors import UserError
+
+
+def needed(module: str, extra: str) -> Any:
+    """The package or module ``module``, which ``pip install 'mixskd[EXTRA]'`` brings.
+
+    Raises UserError if it is not installed, or if it fails while it is imported, whatever its error: a library of
+    another processor or release ends with an OSError, an AttributeError or one of its own.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        package = module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise UserError(f"this needs {package}: pip install 'mixskd[{extra}]'") from None
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{module} is installed, but fails when it is imported ({type(error).__name__}: {said}); "
+            f"install it anew: pip install --force-reinstall {package}"
+        ) from None
