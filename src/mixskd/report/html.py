@@ -14,16 +14,20 @@ from mixskd.report.curve_plots import cost_plot, score_plots, term_plots
 from mixskd.report.evidence import Evidence, read_evidence
 from mixskd.report.mistakes import EACH_RUN, Pictures
 from mixskd.report.plots import Plot
+from mixskd.report.readable import Readable
 from mixskd.report.runs import Repeated
+from mixskd.report.seen import seen_section
 from mixskd.report.style import SCRIPT, STYLE
 from mixskd.report.suite_plots import suite_plots
+from mixskd.report.suite_tables import suite_tables
 from mixskd.report.tables import Number, Table
 
 WORST = 10
 PAPER = '<p>Published values are those of <a href="https://arxiv.org/abs/2208.05768">MixSKD</a> (ECCV 2022)'
 TITLES = {
-    "calibration": "Reliability", "fgsm": "Robustness", "linearity": "Linearity",
-    "confidence": "Confidence on mistakes", "accuracy": "Confusion",
+    "calibration": "Reliability", "fgsm": "Robustness", "pgd": "Robustness", "corruption": "Common corruptions",
+    "linearity": "Linearity", "confidence": "Confidence on mistakes", "features": "Frozen features",
+    "ood": "Images of another data set", "accuracy": "Confusion",
 }  # fmt: skip
 
 
@@ -55,18 +59,21 @@ def write_report(
 def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     """The sections as HTML by heading, in order, and all figures in them."""
     curves, terms, cost = score_plots(evidence), term_plots(evidence), cost_plot(evidence.lines)
-    suites = suite_plots(evidence)
+    suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),
+        "What the network sees": seen_section(evidence, readable),
         "Results": _results(evidence),
         "Learning curves": pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv."),
         "Loss terms": "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in terms),
         "Cost and accuracy": pieces.figure(cost) + pieces.table(tables.cost(evidence.lines)),
     }
-    for name, plots in suites.items():
-        sections[TITLES[name]] = pieces.figures(plots)
+    for heading in dict.fromkeys(TITLES.values()):
+        names = [name for name, title in TITLES.items() if title == heading]
+        drawn = pieces.figures([plot for name in names for plot in suites.get(name, ())])
+        sections[heading] = drawn + "".join(pieces.table(measured.get(name, [])) for name in names)
     sections["Worst classes"] = _worst(evidence)
-    sections["Most confident mistakes"] = _mistakes(evidence)
+    sections["Most confident mistakes"] = _mistakes(evidence, readable)
     sections["Differences in configuration"] = _differences(evidence.lines)
     sections["Configurations"] = "".join(
         pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
@@ -100,7 +107,7 @@ def _trained(evidence: Evidence) -> str:
 
 
 def _results(evidence: Evidence) -> str:
-    notes = "".join(f'<p class="note">{pieces.text(note)}</p>' for note in tables.notes(evidence.lines))
+    notes = "".join(map(pieces.note, tables.notes(evidence.lines)))
     single = pieces.folded("Each run", pieces.table(tables.single_runs(evidence.lines)))
     accuracy = pieces.table(tables.accuracy(evidence.lines, suites=evidence.suites))
     return f"{accuracy}{PAPER} and of its released code.</p>{notes}{single}"
@@ -119,8 +126,8 @@ def _worst(evidence: Evidence) -> str:
     return "".join(parts)
 
 
-def _mistakes(evidence: Evidence) -> str:
-    pictures, parts = Pictures(), []
+def _mistakes(evidence: Evidence, readable: Readable) -> str:
+    pictures, parts = Pictures(readable), []
     for run, result in evidence.with_suite("errors"):
         shown = "".join(
             pieces.picture(

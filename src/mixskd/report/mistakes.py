@@ -12,21 +12,20 @@ import numpy as np
 from PIL import Image
 
 from mixskd.config import DataConfig
-from mixskd.data import load_data
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
 from mixskd.report.evidence import Run
+from mixskd.report.readable import Readable
 
 EACH_RUN = 12
 SIDE = 112  # pixels of a picture
 
 
 class Pictures:
-    """Reads the images that the suites name; arrays are read once for all runs."""
+    """Reads the images that the suites name, at most ``most`` of them; arrays are read once for all runs."""
 
-    def __init__(self, most: int = 240) -> None:
-        self.left = most
-        self.arrays: dict[DataConfig, Mapping[str, Any]] = {}
+    def __init__(self, readable: Readable, most: int = 240) -> None:
+        self.left, self.readable = most, readable
 
     def address(self, run: Run, split: str, entry: Mapping[str, Any]) -> str | None:
         """A ``data:`` address of the picture of an ``entry`` of the suite ``errors``; None if it cannot be read."""
@@ -48,10 +47,8 @@ class Pictures:
             return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=SIDE)
         if data.source != "digits" and not data.source.endswith(".npz"):
             return None
-        if data not in self.arrays:
-            self.arrays[data] = {}  # a failure is not tried again
-            self.arrays[data] = load_data(data, verify=False).splits
-        return Image.fromarray(np.asarray(self.arrays[data][split].images[int(entry["index"])]))
+        bundle = self.readable.bundle(data)
+        return None if bundle is None else Image.fromarray(np.asarray(bundle.splits[split].images[int(entry["index"])]))
 
 
 def data_address(image: Image.Image) -> str:

@@ -18,6 +18,11 @@ def paragraph(value: object) -> str:
     return f"<p>{text(value)}</p>"
 
 
+def note(value: object) -> str:
+    """A remark in faint letters."""
+    return f'<p class="note">{text(value)}</p>'
+
+
 def table(rows: Table) -> str:
     """A table that sorts by a click on the head of a column; empty for no rows."""
     if not rows:

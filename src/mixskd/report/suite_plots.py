@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from mixskd.files import slug
@@ -16,7 +17,9 @@ def suite_plots(evidence: Evidence) -> dict[str, list[Plot]]:
     """The figures by suite, of those that have a result."""
     made = {
         "calibration": _reliability(evidence),
-        "fgsm": _fgsm(evidence),
+        "fgsm": _attack(evidence, "fgsm", "the fast gradient sign method"),
+        "pgd": _attack(evidence, "pgd", "projected gradient descent"),
+        "corruption": _corruption(evidence),
         "linearity": _linearity(evidence),
         "confidence": _confidence(evidence),
         "accuracy": _confusion(evidence),
@@ -34,13 +37,23 @@ def _reliability(evidence: Evidence) -> list[Plot]:
     return [line_plot("reliability", caption, series, "confidence", "accuracy", diagonal=True)] if series else []
 
 
-def _fgsm(evidence: Evidence) -> list[Plot]:
+def _attack(evidence: Evidence, suite: str, method: str) -> list[Plot]:
     series = [
         (f"{run.label} (clean {r['clean_top1']:.1f} %)", *_columns(r["attacks"], "epsilon", "top1"))
-        for run, r in evidence.with_suite("fgsm")[:MOST_LINES]
+        for run, r in evidence.with_suite(suite)[:MOST_LINES]
     ]
-    caption = f"Top-1 under the fast gradient sign method.{_limit('runs')}"
-    return [line_plot("fgsm", caption, series, "epsilon", "top-1 (%)", log_x=True)] if series else []
+    caption = f"Top-1 under {method}.{_limit('runs')}"
+    return [line_plot(suite, caption, series, "epsilon", "top-1 (%)", log_x=True)] if series else []
+
+
+def _corruption(evidence: Evidence) -> list[Plot]:
+    series = []
+    for run, result in evidence.with_suite("corruption")[:MOST_LINES]:
+        each = zip(*(c["by_severity"] for c in result["corruptions"].values()), strict=True)
+        text = f"{run.label} (clean {result['clean_error']:.1f} %)"
+        series.append((text, result["protocol"]["severities"], [fmean(errors) for errors in each]))
+    caption = f"Mean error over the corruptions, by severity.{_limit('runs')}"
+    return [line_plot("corruption", caption, series, "severity", "error (%)")] if series else []
 
 
 def _linearity(evidence: Evidence) -> list[Plot]:

@@ -1,0 +1,28 @@
+"""Data sets of finished runs that can still be read from here, without a download."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from pathlib import Path
+
+from mixskd.config import DataConfig
+from mixskd.data import DataBundle, load_data
+from mixskd.errors import UserError
+
+
+class Readable:
+    """Reads each data set once, however many runs have it."""
+
+    def __init__(self) -> None:
+        self.known: dict[DataConfig, DataBundle | None] = {}
+
+    def bundle(self, config: DataConfig) -> DataBundle | None:
+        """The data of ``config``; None if they have been moved, or are known by name only and would be downloaded."""
+        key = dataclasses.replace(config, augment="none", workers=None, color_jitter=())
+        if key not in self.known:
+            self.known[key] = None
+            if config.source == "digits" or Path(config.source).expanduser().exists():
+                with suppress(UserError, OSError, ValueError):
+                    self.known[key] = load_data(key, verify=False)
+        return self.known[key]

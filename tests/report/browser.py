@@ -1,0 +1,44 @@
+"""Headless Chromium, for the tests that open the report in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WHY = "there is no Chromium here: apt-get install chromium"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
+
+
+def opened(page: Path, folder: Path, script: str = "") -> str:
+    """The document after ``page`` was opened and ``script`` ran; fails if the console has an error.
+
+    A request to the outside is an error of the console too, since the page's policy refuses it.
+    """
+    text = page.read_text(encoding="utf-8").replace("</script></body>", f"{script}</script></body>")
+    changed = folder / "changed.html"
+    changed.write_text(text, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+               f"--user-data-dir={folder / 'profile'}", "--dump-dom", changed.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
+
+
+def seconds_to_open(page: Path, folder: Path, times: int = 3) -> float:
+    """From the start of the navigation until ``page`` is read and laid out, the shortest of some ``times``."""
+    measure = (
+        'addEventListener("load", () => { const height = document.body.offsetHeight;'
+        "document.documentElement.dataset.opened = `${performance.now()} ${height}`; });"
+    )
+    taken = []
+    for _ in range(times):
+        found = re.search(r'data-opened="([\d.]+) (\d+)"', opened(page, folder, measure))
+        assert found is not None
+        assert int(found[2]) > 1000
+        taken.append(float(found[1]) / 1000)
+    return min(taken)
