@@ -23,6 +23,7 @@ from mixskd.report.suite_tables import suite_tables
 from mixskd.report.tables import Number, Table
 
 WORST = 10
+MOST_ROWS = 12  # of a suite's table that is open from the start
 PAPER = '<p>Published values are those of <a href="https://arxiv.org/abs/2208.05768">MixSKD</a> (ECCV 2022)'
 TITLES = {
     "calibration": "Reliability", "fgsm": "Robustness", "pgd": "Robustness", "corruption": "Common corruptions",
@@ -62,7 +63,6 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),
-        "What the network sees": seen_section(evidence, readable),
         "Results": _results(evidence),
         "Learning curves": pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv."),
         "Loss terms": "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in terms),
@@ -71,15 +71,22 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     for heading in dict.fromkeys(TITLES.values()):
         names = [name for name, title in TITLES.items() if title == heading]
         drawn = pieces.figures([plot for name in names for plot in suites.get(name, ())])
-        sections[heading] = drawn + "".join(pieces.table(measured.get(name, [])) for name in names)
+        sections[heading] = drawn + "".join(_long(measured.get(name, [])) for name in names)
     sections["Worst classes"] = _worst(evidence)
     sections["Most confident mistakes"] = _mistakes(evidence, readable)
+    sections["What the network sees"] = seen_section(evidence, readable)
     sections["Differences in configuration"] = _differences(evidence.lines)
     sections["Configurations"] = "".join(
         pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
     )
     plots = [*curves, *terms, cost, *(plot for some in suites.values() for plot in some)]
     return {heading: inside for heading, inside in sections.items() if inside}, plots
+
+
+def _long(rows: Table) -> str:
+    """A table; one of many rows folds."""
+    inside = pieces.table(rows)
+    return inside if len(rows) <= MOST_ROWS else pieces.folded(f"The numbers of all {len(rows)} runs", inside)
 
 
 def _trained(evidence: Evidence) -> str:

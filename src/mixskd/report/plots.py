@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from mixskd.text import safe, visible
 
@@ -102,9 +103,12 @@ def line_plot(
         marks = "o" if all(len(xs) <= 15 for _, xs, _ in series) else ""
         for index, (text, xs, ys) in enumerate(series):
             ax.plot(xs, ys, color=colour(index), marker=marks, markersize=3, label=label(text))
-        if log_x:
-            ax.set_xscale("log")
-        if log_y:
-            ax.set_yscale("log")
+        for logarithmic, axis in ((log_x, ax.xaxis), (log_y, ax.yaxis)):
+            if logarithmic:
+                (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # powers need parsed text
+                axis.set_minor_formatter(NullFormatter())
+        if all(float(x).is_integer() for _, xs, _ in series for x in xs):
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(ax, len(series))
     return Plot(name, caption, figure)

@@ -14,6 +14,7 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .5rem 0; border-
 .wide { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+th { vertical-align: bottom } .sorts td:first-child { min-width: 8rem }
 td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th button { all: unset; cursor: pointer; font-weight: 600 }
 th button:focus-visible { outline: 2px solid var(--link) }
@@ -27,6 +28,8 @@ figcaption, .note { color: var(--faint); font-size: .85rem }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem }
 .pictures img { width: 7rem; image-rendering: auto } .pictures .none { width: 7rem; padding: 2rem 0;
   text-align: center; color: var(--faint); background: var(--shade); font-size: .8rem }
+.seen td, .seen th { font-size: .75rem; line-height: 1.3; min-width: 6.5rem } .seen img { width: 6rem; height: auto }
+.seen tbody tr:nth-child(even) { background: none } .wide { margin-block: .6rem }
 summary { cursor: pointer; padding: .3rem 0 }
 pre { overflow-x: auto; background: var(--shade); padding: .6rem; font-size: .8rem }
 @media print {
