@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mixskd.backbones import build_backbone
+from mixskd.cli import main
 from mixskd.deploy.model_file import content_digest, save_model
 
 
@@ -199,6 +200,14 @@ ABOUT: list[tuple[str, dict[str, Any], str]] = [
     ("std 0", {"std": [0, 0.5, 0.5]}, "std[0] must be above 0"),
     ("std below 0", {"std": [0.5, -1, 0.5]}, "std[1] must be above 0"),
     ("std NaN", {"std": [0.5, 0.5, float("nan")]}, "std[2] must be a finite number"),
+    ("temperature 0", {"temperature": 0}, "temperature must be above 0"),
+    ("temperature NaN", {"temperature": float("nan")}, "temperature must be a finite number"),
+    ("temperature infinite", {"temperature": float("inf")}, "temperature must be a finite number"),
+    ("temperature as null", {"temperature": None}, "temperature must be a finite number"),
+    ("temperature as text", {"temperature": "1"}, "temperature must be a finite number"),
+    ("threshold below 0", {"threshold": -0.1}, "threshold must be 0 or above"),
+    ("threshold above 1", {"threshold": 1.1}, "threshold must be 1 or below"),
+    ("threshold as truth", {"threshold": True}, "threshold must be a finite number"),
     ("no class", {"classes": []}, "classes must hold"),
     ("classes as one text", {"classes": "abc"}, "classes must be a list"),
     ("a class as a number", {"classes": ["a", 1, "c"]}, "classes[1] must be text"),
@@ -351,6 +360,48 @@ GRIDS: list[tuple[str, dict[str, Any], str]] = [
     ("settings as a list", {"run": [1]}, "run"),
     ("data as a number", {"data": 3}, "data must be text or hold keys"),
 ]
+
+
+# What stands in a command line of ``mixskd predict MODEL`` or another verb of a model file, in an empty folder with an
+# image a.png, a table a.csv and a folder of nothing.
+USES: list[tuple[str, list[str], str]] = [
+    ("no image", ["predict", "M", "none.png"], "no image at none.png"),
+    ("an empty folder", ["predict", "M", "nothing"], "the folder nothing holds no image"),
+    ("a pattern that fits nothing", ["predict", "M", "*.webp"], "no image fits the pattern *.webp"),
+    ("a table as an image", ["predict", "M", "a.csv"], "cannot read the image a.csv"),
+    ("a table that is there", ["predict", "M", "a.png", "--out", "a.csv"], "a.csv is there already"),
+    ("a folder as a table", ["predict", "M", "a.png", "--out", "d.csv", "--overwrite"], "it is a folder"),
+    ("a table of no known kind", ["predict", "M", "a.png", "--out", "a.xlsx"], "ends in .csv or .jsonl"),
+    ("a table without suffix", ["predict", "M", "a.png", "--out", "table"], "ends in .csv or .jsonl"),
+    ("a threshold above 1", ["predict", "M", "a.png", "--threshold", "50"], "a probability from 0 to 1"),
+    ("a threshold of NaN", ["predict", "M", "a.png", "--threshold", "nan"], "a probability from 0 to 1"),
+    ("a threshold as text", ["predict", "M", "a.png", "--threshold", "high"], "invalid float value"),
+    ("a temperature of 0", ["predict", "M", "a.png", "--temperature", "0"], "temperature must be above 0"),
+    ("an infinite temperature", ["predict", "M", "a.png", "--temperature", "inf"], "temperature must be above 0"),
+    ("half a batch", ["predict", "M", "a.png", "--batch-size", "0.5"], "invalid int value"),
+    ("a batch of none", ["predict", "M", "a.png", "--batch-size", "0"], "batch_size must be above 0"),
+    ("workers below 0", ["predict", "M", "a.png", "--workers", "-1"], "workers must be from 0"),
+    ("many workers", ["predict", "M", "a.png", "--workers", HUGE], "workers must be from 0"),
+    ("a device that is none", ["predict", "M", "a.png", "--device", "tpu:9"], "device"),
+    ("calibration without data", ["calibrate", "M"], "name some with --data"),
+    ("calibration on nothing", ["calibrate", "M", "--data", "no/where"], "there is no data at"),
+    ("a target as a share", ["calibrate", "M", "--target-accuracy", "0.95"], "is in per cent"),
+    ("a coverage above all", ["calibrate", "M", "--coverage", "120"], "is in per cent"),
+    ("two goals", ["calibrate", "M", "--coverage", "90", "--target-accuracy", "90"], "not allowed with"),
+    ("a push to nowhere", ["push", "M"], "say where to"),
+    ("a push to a path", ["push", "M", "../../x"], "is no name of a repository"),
+    ("a push of nothing", ["push", "none", "--to-folder", "d"], "no model at"),
+]
+
+
+def use(folder: Path, argv: list[str]) -> int:
+    """The exit code of ``argv`` in ``folder``, where M is a model file."""
+    model(folder)
+    put(folder, "a.png", picture())
+    put(folder, "a.csv", b"image,class\n")
+    (folder / "nothing").mkdir()
+    (folder / "d.csv").mkdir()
+    return main(["model.safetensors" if word == "M" else word for word in argv])
 
 
 def put(folder: Path, name: str, content: bytes) -> Path:

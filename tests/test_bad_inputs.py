@@ -73,6 +73,7 @@ ROWS = [
         Row(f"manifest {name}", lambda at, t=text: load_manifest(table.put(at, "m.csv", t), 32).check(), says)
         for name, text, says in table.MANIFESTS
     ),
+    *(Row(f"use {name}", lambda at, argv=argv: table.use(at, argv), says) for name, argv, says in table.USES),
     *(Row(f"grid {name}", lambda at, values=values: grid_from(values), says) for name, values, says in table.GRIDS),
 ]  # fmt: skip
 

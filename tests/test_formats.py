@@ -11,8 +11,10 @@ import torch
 import mixskd
 from mixskd.deploy.model_file import FORMAT as MODEL
 from mixskd.deploy.model_file import OLDER as OLDER_MODELS
+from mixskd.deploy.model_file import store_calibration
 from mixskd.training.checkpoint import FORMAT as CHECKPOINT
 from mixskd.training.checkpoint import OLDER as OLDER_CHECKPOINTS
+from tests.bad_inputs import described
 
 STORED = Path(__file__).parent / "formats"
 SETS = sorted(STORED.glob("run-*.tar.xz"))
@@ -40,6 +42,16 @@ def test_a_model_file_is_read(stored: Path) -> None:
     weight = model.export_state_dict()["fc.weight"]
     assert torch.allclose(weight, torch.arange(weight.numel()).reshape(weight.shape).remainder(7) / 64)
     assert mixskd.evaluate("finished")["images"] == 6
+
+
+def test_a_model_file_is_calibrated(stored: Path) -> None:
+    before = mixskd.load("finished")
+    store_calibration("finished", 1.5, 0.5)
+    after = mixskd.load("finished")
+    assert (before.temperature, before.threshold, after.temperature, after.threshold) == (None, None, 1.5, 0.5)
+    assert described(Path("finished/model.safetensors"))["format"] == MODEL
+    for key, value in before.export_state_dict().items():
+        assert torch.equal(after.export_state_dict()[key], value)
 
 
 def test_a_run_goes_on(stored: Path) -> None:

@@ -36,7 +36,7 @@ SOME = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 
 ABOUT = {
     "format": "mixskd-model-2", "backbone": "wrn_10_1", "classes": ["a", "b"], "image_size": 8,
-    "mean": [0.5] * 3, "std": [0.5] * 3,
+    "mean": [0.5] * 3, "std": [0.5] * 3, "temperature": 1.5, "threshold": 0.5,
 }  # fmt: skip
 
 
@@ -176,6 +176,7 @@ def read_npz(path: Path) -> object:
         (integer(), 1.0, "x must be a whole number"),
         (number(0), -0.5, "x must be 0 or above, not -0.5"),
         (number(above=0), 0, "x must be above 0, not 0"),
+        (number(0, 1), 1.5, "x must be 1 or below, not 1.5"),
         (number(), float("nan"), "x must be a finite number, not nan"),
         (number(), 10**400, "x must be a finite number"),
         (string(3), "long text", "x must have 1 to 3 characters, not 9"),

@@ -90,12 +90,64 @@ def run_suites(
     return run(runs, suites, **arguments)
 
 
-@checked(path=PATH, images=Sequence, top=int)
-def predict(path: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[dict[str, Any]]:
-    """The likeliest classes of each image file; see :func:`mixskd.deploy.using.predict`."""
+@checked(path=PATH, images=Sequence, out=PATH, overwrite=bool, top=int, batch_size=int, device=str, workers=int)
+def predict(
+    path: str | Path,
+    images: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    top: int = 5,
+    batch_size: int = 64,
+    device: str = "auto",
+    workers: int | None = None,
+    skip_bad_images: bool = False,
+    temperature: float | None = None,
+    threshold: float | None = None,
+) -> Any:
+    """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.using.predict`.
+
+    ``temperature`` and ``threshold`` are those of the model file (:func:`calibrate`) if None, or 1 and 0.
+    """
     from mixskd.deploy.using import predict as run
 
-    return run(path, images, top=top)
+    return run(
+        path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
+        skip_bad_images=skip_bad_images, temperature=temperature, threshold=threshold,
+    )  # fmt: skip
+
+
+@checked(path=PATH, data=PATH, target_accuracy=(int, float), coverage=(int, float), batch_size=int, device=str)
+def calibrate(
+    path: str | Path,
+    data: str | None = None,
+    *,
+    target_accuracy: float | None = None,
+    coverage: float | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """A temperature and a threshold for :func:`predict`; see :func:`mixskd.deploy.calibrating.calibrate`."""
+    from mixskd.deploy.calibrating import calibrate as run
+
+    return run(
+        path, data, target_accuracy=target_accuracy, coverage=coverage, batch_size=batch_size, device=device
+    )  # fmt: skip
+
+
+@checked(path=PATH, repository=str, to_folder=PATH, public=bool, overwrite=bool)
+def push(
+    path: str | Path,
+    repository: str | None = None,
+    *,
+    to_folder: str | Path | None = None,
+    public: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """A trained classifier with its model card on the Hugging Face Hub; see :func:`mixskd.deploy.hub.push`."""
+    from mixskd.deploy.hub import push as run
+
+    return run(path, repository, to_folder=to_folder, public=public, overwrite=overwrite)
 
 
 @checked(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import mixskd
 from mixskd import config, recipes
 from mixskd.comparison import command as comparison
+from mixskd.deploy import command as deploying
 from mixskd.deploy.exports import command as exporting
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
@@ -91,21 +92,6 @@ def show_data(arguments: argparse.Namespace) -> None:
     from mixskd.report.show_data import show_data as run
 
     print(safe(run(experiment, arguments.picture, images=arguments.images), "terminal"))
-
-
-def predict(arguments: argparse.Namespace) -> None:
-    """Print the likeliest classes of each image."""
-    from mixskd.api import predict as run
-
-    predictions = run(arguments.run, arguments.images, top=arguments.top)
-    if arguments.json:
-        print(to_json(predictions))
-        return
-    for prediction in predictions:
-        likeliest = "  ".join(
-            f"{safe(c['name'], 'terminal')} {100 * c['probability']:.1f} %" for c in prediction["classes"]
-        )
-        print(f"{safe(prediction['image'], 'terminal')}: {likeliest}")
 
 
 def list_things(arguments: argparse.Namespace) -> None:
@@ -244,14 +230,17 @@ def build_parser() -> Parser:
     p.add_argument("--images", type=int, default=8, help="rows of the picture")
     p.add_argument("--out", dest="picture", default="data.png", metavar="FILE.png", help="data.png by default")
 
-    p = verb("predict", predict, "Name the likeliest classes of images.")
-    p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("images", nargs="+", metavar="IMAGE")
-    p.add_argument("--top", type=int, default=5, help="classes an image")
-    p.add_argument("--json", action="store_true")
+    p = verb("predict", deploying.predict, "Name the likeliest classes of images.")
+    deploying.add_predict_flags(p)
+
+    p = verb("calibrate", deploying.calibrate, "Fit a temperature and a threshold for predict on the validation split.")
+    deploying.add_calibrate_flags(p)
 
     p = verb("export", exporting.export, "Write the classifier for use without mixskd, and check the copy.")
     exporting.add_flags(p)
+
+    p = verb("push", deploying.push, "Publish a classifier with a model card on the Hugging Face Hub, or in a folder.")
+    deploying.add_push_flags(p)
 
     p = verb("list", list_things, "List what there is to choose from.")
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])

@@ -29,14 +29,16 @@ def integer(low: int = -(2**63), high: int = 2**63 - 1) -> Check:
     return check
 
 
-def number(low: float = -math.inf, *, above: float = -math.inf, finite: bool = True) -> Check:
-    """A number of at least ``low`` and more than ``above``; no NaN and no infinity if ``finite``."""
+def number(low: float = -math.inf, high: float = math.inf, *, above: float = -math.inf, finite: bool = True) -> Check:
+    """A number from ``low`` to ``high`` and more than ``above``; no NaN and no infinity if ``finite``."""
 
     def check(value: Any, where: str) -> None:
         if type(value) not in (int, float) or (finite and not _is_finite(value)):
             raise Mismatch(f"{where} must be a {'finite ' * finite}number, not {shown(value)}")
         if value < low or value < above or (value == above and above > -math.inf):
             raise Mismatch(f"{where} must be {f'above {above:g}' if above > low else f'{low:g} or above'}, not {value}")
+        if value > high:
+            raise Mismatch(f"{where} must be {high:g} or below, not {value}")
 
     return check
 

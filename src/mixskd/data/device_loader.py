@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
+from mixskd.data.preprocess import Preprocess
 from mixskd.distributed import World
 from mixskd.needs import Batch
 
@@ -51,7 +52,7 @@ class DeviceLoader:
         self.plan, self.device, self.flip = plan, device, data.flip
         self.pad = data.image_size // 8 if pad is None else pad
         self.slots = torch.from_numpy(plan.slots).to(device)
-        self.normalise = Normalise(data, device)
+        self.normalise = Normalise(data.preprocess, device)
         self.policy = BATCH_POLICIES.get(policy)
         self.deferred = False
         self.draws: list[tuple[int, int]] = []  # numbers and images of each draw of a batch
@@ -136,7 +137,7 @@ class DeviceTestLoader:
         world = world or World()
         self.images, self.labels = (x[world.rank :: world.size] for x in on_device(split, device))
         self.batch_size = batch_size
-        self.normalise = Normalise(data, device)
+        self.normalise = Normalise(data.preprocess, device)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -155,8 +156,9 @@ def on_device(split: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
 class Normalise:
     """uint8 ``B x 3 x H x W`` to (x / 255 - mean) / std in fp32, channels last."""
 
-    def __init__(self, data: DataBundle, device: torch.device) -> None:
-        self.mean, std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in (data.mean, data.std))
+    def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
+        mean_and_std = (preprocess.mean, preprocess.std)
+        self.mean, std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in mean_and_std)
         self.scale, self.shift = 1 / (255 * std), -self.mean / std
 
     def __call__(self, images: Tensor) -> Tensor:

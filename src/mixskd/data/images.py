@@ -21,6 +21,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 MOST_PIXELS = 178_956_970  # Pillow's own bound
 LONGEST_SIDE = 100  # times the shorter one, which a resize keeps
+ADVICE = "; repair or remove it, or --skip-bad-images"
 
 
 def decode_image(path: str | Path, content: bytes | None = None, enough: int | None = None) -> Image.Image:
@@ -59,7 +60,7 @@ def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iter
         raise
     except Exception as error:  # damaged bytes end the decoders in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the image {path} ({reason}); repair or remove it, or --skip-bad-images") from None
+        raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
 
 
 def _check_size(width: int, height: int) -> None:

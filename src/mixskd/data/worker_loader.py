@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from mixskd.data.images import decode_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
+from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.shards import Member
 from mixskd.distributed import World
 from mixskd.errors import UserError
@@ -103,7 +104,7 @@ class WorkerLoader:
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
         images = Images(data.train, augmentation(data, config), data.preprocess.enough, views, view_policy)
         self.plan, self.device = plan, device
-        self.batches = WorkerBatches(images, data, device, workers)
+        self.batches = WorkerBatches(images, data.preprocess, device, workers)
         self.policy = BATCH_POLICIES.get(config.augment)
 
     def __len__(self) -> int:
@@ -151,7 +152,7 @@ class WorkerTestLoader:
         world = world or World()
         items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
         self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-        self.batches = WorkerBatches(images, data, device, workers)
+        self.batches = WorkerBatches(images, data.preprocess, device, workers)
         size = data.image_size
         self.none = torch.empty(0, 3, size, size, device=device), torch.empty(0, dtype=torch.long, device=device)
 
@@ -167,19 +168,25 @@ class WorkerTestLoader:
 
 
 class WorkerBatches:
-    """Batches of :class:`Images` on the device, normalised there; the workers stay between epochs."""
+    """Batches of a data set of uint8 images on the device, normalised there; the workers stay between epochs.
 
-    def __init__(self, images: Images, data: DataBundle, device: torch.device, workers: int) -> None:
-        self.items: list[list[Item]] = []
-        self.device, self.normalise = device, Normalise(data, device)
+    Each sample holds ``labels``, and images under other names.
+    """
+
+    def __init__(self, images: Dataset[Any], preprocess: Preprocess, device: torch.device, workers: int) -> None:
+        self.asked = Asked()
+        self.device, self.normalise = device, Normalise(preprocess, device)
         self.loader = DataLoader(
-            images, batch_sampler=self.items, num_workers=workers, pin_memory=device.type == "cuda",
+            images, batch_sampler=self.asked, num_workers=workers, pin_memory=device.type == "cuda",
             persistent_workers=workers > 0, worker_init_fn=_one_thread,
         )  # fmt: skip
 
-    def load(self, items: list[list[Item]]) -> Iterator[dict[str, Tensor]]:
-        """The samples of each of ``items``, in order; fp32 ``images``, and ``views`` and ``partners`` if there are."""
-        self.items[:] = items
+    def load(self, items: Iterable[list[Any]]) -> Iterator[dict[str, Tensor]]:
+        """The samples of each of ``items``, in order; fp32 ``images``, and ``views`` and ``partners`` if there are.
+
+        Of ``items`` only the next few are taken ahead of their samples.
+        """
+        self.asked.items = items
         try:
             for samples in ahead(self.loader, self.device):
                 labels = samples.pop("labels")
@@ -189,6 +196,16 @@ class WorkerBatches:
 
     def _normalised(self, x: Tensor) -> Tensor:
         return self.normalise(x) if x.ndim == 4 else self.normalise(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Asked:
+    """What a loader is asked for next: it can be set anew for each epoch."""
+
+    def __init__(self) -> None:
+        self.items: Iterable[list[Any]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self.items)
 
 
 def _one_thread(_worker: int) -> None:

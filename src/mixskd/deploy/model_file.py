@@ -32,18 +32,29 @@ SCHEMA = record(
         "mean": items(number(), 3, 3),
         "std": items(number(above=0), 3, 3),
     },
-    {"digest": string(64), "resize": choice("", *RESIZES)},
+    {
+        "digest": string(64),
+        "resize": choice("", *RESIZES),
+        "temperature": number(above=0),
+        "threshold": number(0, 1),
+    },
 )
 
 
 class Classifier(StagedBackbone):
-    """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor."""
+    """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor.
+
+    ``temperature`` and ``threshold`` are those that :func:`mixskd.calibrate` stored, or None. They are not part of the
+    network: its logits are the same with and without them.
+    """
 
     classes: tuple[str, ...]
     preprocess: Preprocess
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: float | None
+    threshold: float | None
 
 
 def save_model(
@@ -76,10 +87,27 @@ def save_model(
     except Mismatch as error:
         raise UserError(f"cannot save the classifier: {error}") from None
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
-    description["digest"] = content_digest(description, tensors)
+    _write(path, description, tensors)
+
+
+def store_calibration(path: str | Path, temperature: float, threshold: float) -> Path:
+    """Put ``temperature`` (above 0) and ``threshold`` (0 to 1) into the model file at ``path``; the file's own path.
+
+    All else in it stays as it is; a file of an older format becomes one of the present format. Raises UserError as
+    :func:`load_model` does, and on a full disk, which leaves the file as it was.
+    """
+    path, said, tensors = read_described(path)
+    about = {**_examined(path, said, tensors), "format": FORMAT, "temperature": temperature, "threshold": threshold}
+    SCHEMA(about, "")
+    _write(path, about, tensors)
+    return path
+
+
+def _write(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    description = {**about, "digest": content_digest(about, tensors)}
     with replacing(path) as temporary:
         # One key: safetensors writes several in random order, and equal runs are to give equal files.
-        save_file(tensors, temporary, metadata={"mixskd": json.dumps(description)})
+        save_file(dict(tensors), temporary, metadata={"mixskd": json.dumps(description)})
 
 
 def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -100,6 +128,7 @@ def load_model(path: str | Path) -> Classifier:
     model.classes = tuple(about["classes"])
     model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
     model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
+    model.temperature, model.threshold = about.get("temperature"), about.get("threshold")
     return model.eval()
 
 

@@ -1,0 +1,67 @@
+"""Image files without labels, in order, as batches on the device; of a file that cannot be read the batch says so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from mixskd.data.images import decode_image
+from mixskd.data.preprocess import Preprocess
+from mixskd.data.worker_loader import WorkerBatches
+from mixskd.errors import UserError
+
+FEW = 16  # images that are decoded sooner than worker processes have started
+
+
+class Files(Dataset[dict[str, Tensor]]):
+    """The files by their paths, as the network sees them but for the normalisation: uint8 ``images``.
+
+    ``labels`` is 1 for a file that can be read, and 0 for another, whose image is black.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.size, self.crop, self.enough = preprocess.image_size, preprocess.crop(), preprocess.enough
+
+    def __getitem__(self, path: str) -> dict[str, Tensor]:
+        try:
+            image = pil_to_tensor(self.crop(decode_image(path, enough=self.enough)))
+        except UserError:  # why is asked again where it is told
+            image = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+            return {"images": image, "labels": torch.tensor(0)}
+        return {"images": image, "labels": torch.tensor(1)}
+
+
+class FileLoader:
+    """Batches of ``files``: their paths, images ``B x 3 x H x W`` (fp32, normalised, on ``device``), and which of them
+    can be read (``B`` truth values).
+
+    ``files`` is read a few batches ahead only, so that memory does not grow with their number. ``workers`` processes
+    decode; this process does it alone if that is 0, or where only a few files come and ``few_alone`` is set.
+    """
+
+    def __init__(
+        self, files: Iterable[str], preprocess: Preprocess, device: torch.device, *, batch_size: int, workers: int,
+        few_alone: bool = False,
+    ) -> None:  # fmt: skip
+        rest = iter(files)
+        first = list(islice(rest, FEW))
+        if few_alone and len(first) < FEW:
+            workers = 0
+        self.files, self.batch_size = chain(first, rest), batch_size
+        self.batches = WorkerBatches(Files(preprocess), preprocess, device, workers)
+        self.waiting: deque[list[str]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[list[str], Tensor, list[bool]]]:
+        for samples in self.batches.load(self._asked()):
+            yield self.waiting.popleft(), samples["images"], samples["labels"].bool().tolist()
+
+    def _asked(self) -> Iterator[list[str]]:
+        while batch := list(islice(self.files, self.batch_size)):
+            self.waiting.append(batch)
+            yield batch

@@ -1,0 +1,83 @@
+"""Predictions as a table (CSV) or as JSON lines, written as they come and kept only when all are there."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mixskd.errors import UserError
+from mixskd.files import replacing
+from mixskd.text import safe, to_json
+
+Prediction = Mapping[str, Any]
+Write = Callable[[Prediction], object]
+
+
+@dataclass
+class Counts:
+    """Of predictions: all ``images``, those ``unknown`` and those ``skipped``."""
+
+    images: int = 0
+    unknown: int = 0
+    skipped: int = 0
+
+    def over(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """``predictions``, counted as they pass."""
+        for prediction in predictions:
+            self.images += 1
+            self.skipped += "error" in prediction
+            self.unknown += "error" not in prediction and is_unknown(prediction)
+            yield prediction
+
+
+def is_unknown(prediction: Prediction) -> bool:
+    """Whether no class was named, since the likeliest is below the threshold."""
+    return bool(prediction["class"] != prediction["classes"][0]["name"])
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raises UserError if ``path`` is no ``.csv`` or ``.jsonl`` file, or is there without ``overwrite``."""
+    if path.suffix.lower() not in WRITERS:
+        raise UserError(f"cannot write predictions as {path.name!r}; name a file that ends in {' or '.join(WRITERS)}")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; name another file, or --overwrite")
+
+
+def write_predictions(predictions: Iterable[Prediction], path: Path, *, top: int, errors: bool) -> dict[str, Any]:
+    """Write ``predictions`` of ``top`` classes each to ``path``, by its suffix; ``{"out", "images", "unknown",
+    "skipped"}``.
+
+    ``errors`` gives a CSV a last column for images that could not be read. If anything fails, ``path`` stays as it was.
+    """
+    counts = Counts()
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write = WRITERS[path.suffix.lower()](file, top, errors)
+        for prediction in counts.over(predictions):
+            write(prediction)
+    return {"out": str(path), **asdict(counts)}
+
+
+def _csv(file: TextIO, top: int, errors: bool) -> Write:
+    ranks = range(1, top + 1)
+    columns = ["image", "class", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*columns, "error"] if errors else columns)
+
+    def write(prediction: Prediction) -> None:
+        cells: list[Any] = [safe(prediction["image"], "csv"), safe(prediction.get("class", ""), "csv")]
+        for likely in prediction.get("classes", ()):
+            cells += [safe(likely["name"], "csv"), likely["probability"]]
+        cells += [""] * (len(columns) - len(cells))
+        writer.writerow([*cells, safe(prediction.get("error", ""), "csv")] if errors else cells)
+
+    return write
+
+
+def _jsonl(file: TextIO, top: int, errors: bool) -> Write:
+    return lambda prediction: file.write(to_json(prediction) + "\n")
+
+
+WRITERS: dict[str, Callable[[TextIO, int, bool], Write]] = {".csv": _csv, ".jsonl": _jsonl}
