@@ -128,7 +128,8 @@ class RunConfig:
         patience: stop after so many evaluations on ``val`` without a better score; 0 for never.
         log_every: steps between two readings of the losses, to show them and to stop a run that has diverged.
         progress: show the bar and a line an epoch.
-        tensorboard: write losses and scores for TensorBoard too.
+        curve: show the loss and the score of the last so many epochs as a curve on the screen; 0 for none.
+        tensorboard: write losses, scores and a few mixes with their predictions for TensorBoard too.
         wandb: send losses and scores to Weights & Biases too (``WANDB_MODE=offline`` keeps them here).
         mlflow: send losses and scores to MLflow too (``MLFLOW_TRACKING_URI`` says where).
         sync_bn: batch norm over the images of all processes (GPUs only).
@@ -153,6 +154,7 @@ class RunConfig:
     patience: int = 0
     log_every: int = 20
     progress: bool = True
+    curve: int = 0
     tensorboard: bool = False
     wandb: bool = False
     mlflow: bool = False
@@ -166,7 +168,7 @@ class RunConfig:
         for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every_epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
-        not_negative = ("seed", "checkpoint_every_steps", "patience")
+        not_negative = ("seed", "checkpoint_every_steps", "patience", "curve")
         check_not_negative(**{f"run.{name}": getattr(self, name) for name in not_negative})
         if self.keep not in ("auto", "best", "last"):
             raise UserError(f"run.keep must be auto, best or last, not {self.keep!r}")
@@ -209,7 +211,7 @@ class Experiment:
 
 # None changes what is computed (the last two may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
-    "out", "run.progress", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
+    "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
 )  # fmt: skip
 

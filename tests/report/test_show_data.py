@@ -12,7 +12,8 @@ from mixskd import UserError, api
 from mixskd.api import build_experiment
 from mixskd.cli import main
 from mixskd.data import load_data
-from mixskd.report.show_data import STEPS, Cell, seen
+from mixskd.report.picture import Cell
+from mixskd.report.show_data import STEPS, seen
 
 
 def columns(method: str) -> dict[str, list[Cell]]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 import mixskd
 from mixskd.errors import UserError
 from mixskd.training.listeners import ProgressBar, RunInfo, StepInfo
+from mixskd.training.listeners.sparkline import sparkline
 from mixskd.training.listeners.tensorboard import TensorBoard
 
 
@@ -87,6 +92,56 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(npz: Path, tmp_path: Pat
     assert [event.step for event in events.Scalars("step/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4]
     assert events.Scalars("final/test.top1")
+    pictures = events.Images("mixes")
+    assert [picture.step for picture in pictures] == [2, 4]
+    with Image.open(io.BytesIO(pictures[0].encoded_image_string)) as image:
+        assert np.asarray(image).std() > 10
+
+
+def test_looking_at_examples_changes_nothing_of_a_run(npz: Path, tmp_path: Path) -> None:
+    class Looking(mixskd.Listener):
+        seen: ClassVar[list[Any]] = []
+
+        def start(self, info: RunInfo) -> None:
+            self.look = info.examples
+
+        def epoch(self, row: Any) -> None:
+            assert self.look is not None
+            self.seen.append(self.look())
+
+    runs = [
+        mixskd.train(data=str(npz), out=str(tmp_path / str(i)), listeners=listeners, **settings(precision="fp32"))
+        for i, listeners in enumerate(([], [Looking()]))
+    ]
+    assert runs[0]["scores"] == runs[1]["scores"]
+    rows = [(tmp_path / str(i) / "metrics.csv").read_bytes() for i in range(2)]
+    assert rows[0] == rows[1]
+    first, last = Looking.seen
+    assert list(first.columns) == ["image", "mix 1", "mix 2"]
+    images, texts = first.columns["image"]
+    mixed, said = first.columns["mix 1"]
+    (own, a), (other, b) = (line.split() for line in said[0].splitlines()[:2])
+    names = [text.splitlines()[0] for text in texts]
+    assert (a, names[0]) == (names[0], "a")
+    candidates = [float(own) * images[0] + float(other) * x for x, name in zip(images, names, strict=True) if name == b]
+    assert min((mixed[0] - x).abs().max() for x in candidates) < 0.05  # shares have two digits
+    assert torch.equal(mixed, last.columns["mix 1"][0])
+    assert all("-> " in text and " % " in text for text in said)
+
+
+def test_a_curve_is_drawn_on_request(npz: Path, tmp_path: Path) -> None:
+    assert sparkline([0, 3.5, 7, float("nan")]) == "▁▅█?"
+    assert sparkline([2.0, 2.0], plain=True) == "__"
+    for curve, wanted in ((0, 0), (3, 2)):
+        text = io.StringIO()
+        bar = ProgressBar(Console(file=text, width=80))
+        out = str(tmp_path / str(curve))
+        mixskd.train(data=str(npz), out=out, listeners=[bar], **settings(epochs=4, curve=curve))
+        lines = [line for line in text.getvalue().splitlines() if " to " in line and "▁" in line]
+        assert len(lines) == wanted
+    assert len(lines[0].split()[2]) == 3
+    rows = list(csv.DictReader((tmp_path / "3" / "metrics.csv").read_text(encoding="utf-8").splitlines()))
+    assert lines[0].endswith(f"{float(rows[1]['train_loss']):.4g} to {float(rows[3]['train_loss']):.4g}")
 
 
 def test_wandb_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from mixskd.errors import UserError
 from mixskd.report import pieces
 from mixskd.report.evidence import Evidence
 from mixskd.report.mistakes import data_address
+from mixskd.report.picture import Cell
 from mixskd.report.readable import Readable
 from mixskd.report.runs import Repeated
-from mixskd.report.show_data import Cell, seen
+from mixskd.report.show_data import seen
 
 IMAGES = 3  # rows of a setting's picture
 MOST_SEEN = 12  # settings with a picture

@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixskd.config import Experiment
@@ -20,14 +17,13 @@ from mixskd.errors import UserError
 from mixskd.experiment import build_method, expected_normalisation
 from mixskd.files import check_writable, replacing
 from mixskd.methods.base import Method
-from mixskd.methods.manifold_mixup import ManifoldMixup
+from mixskd.methods.drawn import image_mixes, mixed_names
 from mixskd.methods.parts.mixing import Mix
 from mixskd.needs import Batch
+from mixskd.report.picture import Cell, cells, picture
 from mixskd.report.plots import label, styled
 
 STEPS = 3  # whose mixes are drawn; the share of one alone may be near 0 or 1
-Cell = tuple[np.ndarray, str]
-"""An image ``H x W x 3`` with values 0 to 1, and what is written above it."""
 
 
 def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: int = 8) -> Path:
@@ -45,7 +41,9 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
     check_writable(out)
     data = load_data(experiment.data)
     columns = seen(experiment, data, min(images, len(data.train)))
-    draw(columns, out)
+    figure = picture(columns)
+    with styled(), replacing(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
     return out
 
 
@@ -72,7 +70,7 @@ def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, lis
         for k in range(batch.extra[title].shape[1] if title in batch.extra else 0):
             columns[f"{title} {k + 1}"] = _cells(batch.extra[title][:, k], names, data)
     for k, mix in enumerate(_mixes(method, batch, experiment.run.seed), start=1):
-        columns[f"mix {k}"] = _cells(mix(batch.images), _mixed_names(mix, names), data)
+        columns[f"mix {k}"] = _cells(mix(batch.images), mixed_names(mix, names), data)
     return columns
 
 
@@ -84,30 +82,11 @@ def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
     """The mixes of images among the random numbers of some steps."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
-        draws = method.draw(batch.images, generator)
-        if isinstance(method, ManifoldMixup) and int(draws[1]) != 0:
-            continue  # this one mixes feature maps
-        yield from _found(draws)
-
-
-def _found(draws: Any) -> Iterator[Mix]:
-    if isinstance(draws, Mix):
-        yield draws
-    elif isinstance(draws, list | tuple):
-        for part in draws:
-            yield from _found(part)
-
-
-def _mixed_names(mix: Mix, names: list[str]) -> list[str]:
-    weights = mix.lam.expand(len(names)).tolist()
-    others = [names[i] for i in mix.permutation.tolist()]
-    return [f"{w:.2f} {a}\n{1 - w:.2f} {b}" for w, a, b in zip(weights, names, others, strict=True)]
+        yield from image_mixes(method, method.draw(batch.images, generator))
 
 
 def _cells(images: Tensor, names: list[str], data: DataBundle) -> list[Cell]:
-    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (data.mean, data.std))
-    pixels = (images.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    return list(zip(pixels, names, strict=True))
+    return cells(images, names, data.mean, data.std)
 
 
 def _stored(data: DataBundle, index: int) -> np.ndarray | None:
@@ -116,20 +95,3 @@ def _stored(data: DataBundle, index: int) -> np.ndarray | None:
     if data.train.in_memory:
         return np.asarray(image)
     return np.asarray(decode_image(image, enough=data.image_size)) if isinstance(image, Path) else None
-
-
-def draw(columns: dict[str, list[Cell]], out: Path) -> None:
-    """Write ``columns`` as a PNG; a row of the picture is one image of the batch."""
-    rows = len(next(iter(columns.values())))
-    with styled():
-        figure = Figure(figsize=(1.7 * len(columns), 1.9 * rows + 0.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, len(columns), squeeze=False)
-        for column, (title, cells) in enumerate(columns.items()):
-            for row, (image, text) in enumerate(cells):
-                ax = grid[row, column]
-                ax.imshow(image, interpolation="nearest")
-                ax.set_axis_off()
-                ax.set_title(f"{title}\n{text}" if row == 0 else text, fontsize=7)
-        with replacing(out) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)

@@ -15,6 +15,7 @@ from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
 from mixskd.needs import Batch
+from mixskd.tasks.classification import Classification
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -24,6 +25,7 @@ from mixskd.training.checkpoint import (
     save_checkpoint,
 )
 from mixskd.training.description import describe
+from mixskd.training.examples import ShowExamples
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
 from mixskd.training.position import Position
@@ -81,9 +83,10 @@ class Trainer:
                 listener.close()
 
     def _info(self) -> RunInfo:
+        examples = ShowExamples(self.parts) if isinstance(self.parts.task, Classification) else None
         return RunInfo(
             self.experiment, self.folder.path, len(self.parts.loader), self.position.step, tuple(self.position.rows),
-            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes),
+            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes), examples,
         )  # fmt: skip
 
     @property

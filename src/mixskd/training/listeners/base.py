@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mixskd.config import Experiment
+
+if TYPE_CHECKING:
+    from mixskd.training.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class RunInfo:
         monitor: the score that selects weights, as it is called in a row: ``val_top1``.
         description: lines for a person: data, backbone, method, device, steps.
         notes: what a person should know.
+        examples: computes a few images and mixes with their predictions, between two epochs only; None for tasks
+            without classes.
     """
 
     experiment: Experiment
@@ -35,6 +40,7 @@ class RunInfo:
     monitor: str
     description: Sequence[str] = ()
     notes: Sequence[str] = ()
+    examples: Callable[[], Examples] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
+from mixskd.training.listeners.sparkline import sparkline
 
 WIDE = 100  # columns from which on every loss term is shown
 
 
+class Bars(Progress):
+    """A bar with the run's curves below it."""
+
+    curves = Text("")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.curves:
+            yield self.curves
+
+
 class ProgressBar(Listener):
-    """A bar on a terminal; on a file or a pipe only the lines."""
+    """A bar on a terminal; on a file or a pipe only the lines.
+
+    With ``run.curve`` the last epochs' loss and score are drawn as curves: below the bar, and at the end as lines.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.bar: Progress | None = None
+        self.bar: Bars | None = None
         self.score = ""
 
     def start(self, info: RunInfo) -> None:
@@ -35,9 +52,11 @@ class ProgressBar(Listener):
             TextColumn("{task.fields[status]}"),
         )  # fmt: skip
         interactive = self.console.is_terminal and sys.stderr.isatty()
-        self.bar = Progress(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
+        self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
         self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
         self.started, self.first_images = time.perf_counter(), -1
+        self.rows = list(info.rows)
+        self._draw_curves()
         self.bar.start()
 
     def step(self, info: StepInfo) -> None:
@@ -65,6 +84,27 @@ class ProgressBar(Listener):
             f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}",
             highlight=False,
         )
+        self.rows.append(row)
+        self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        assert self.bar is not None
+        length = self.info.experiment.run.curve
+        plain = not self.console.encoding.lower().startswith("utf")
+        lines = []
+        for name in ("train_loss", self.info.monitor):
+            values = [row[name] for row in self.rows if name in row][-length:] if length else []
+            if len(values) > 1:
+                shown = values[-max(self.console.width - 45, 10) :]
+                ends = f"{shown[0]:.4g} to {shown[-1]:.4g}"
+                lines.append(f"{name.replace('_', ' '):14.14} {sparkline(shown, plain=plain)} {ends}")
+        self.bar.curves = Text("\n".join(lines))
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """The curves as lines that stay."""
+        if self.bar is not None and self.bar.curves:
+            self.bar.stop()
+            self.console.print(self.bar.curves)
 
     def _score(self, row: Mapping[str, float]) -> str:
         split, _, name = self.info.monitor.partition("_")

@@ -1,0 +1,74 @@
+"""A few mixes of the images that are scored, with what the deployed classifier says of them during a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixskd.data import make_test_loader
+from mixskd.evaluation.scoring import evaluation_mode
+from mixskd.experiment import Parts
+from mixskd.methods.drawn import image_mixes, mixed_names
+
+IMAGES = 6
+MIXES = 2
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images by column, each column ``B x 3 x H x W`` and normalised, with the true classes and the predicted ones.
+
+    Args:
+        columns: by their titles, images and a text for each.
+        mean: of the normalisation.
+        std: of the normalisation.
+    """
+
+    columns: dict[str, tuple[Tensor, list[str]]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ShowExamples:
+    """Gives :class:`Examples` of a classifier that is being trained: the same images and mixes at every call.
+
+    It is called between epochs, and leaves the run's random numbers and weights as they are.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.batch: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self) -> Examples:
+        parts, data = self.parts, self.parts.data
+        if self.batch is None:
+            split = data.splits[data.scored]
+            # Spread over the split, since files are often in the order of their classes.
+            few = split.subset(np.linspace(0, len(split) - 1, min(IMAGES, len(split))).round().astype(int))
+            some = dataclasses.replace(data, splits={data.scored: few})
+            self.batch = next(iter(make_test_loader(some, parts.device, workers=0, batch_size=IMAGES)))
+        images, labels = self.batch
+        names = [str(data.classes[i]) for i in labels.tolist()]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(parts.experiment.run.seed)
+            generator = torch.Generator(parts.device).manual_seed(parts.experiment.run.seed)
+            drawn = [parts.step.method.draw(images, generator) for _ in range(MIXES)]
+        mixes = [mix for draws in drawn for mix in image_mixes(parts.step.method, draws)]
+        columns = {"image": (images, names)}
+        columns |= {f"mix {k}": (mix(images), mixed_names(mix, names)) for k, mix in enumerate(mixes, start=1)}
+        said = {title: (x, self._with_predictions(x, texts)) for title, (x, texts) in columns.items()}
+        return Examples(said, data.mean, data.std)
+
+    def _with_predictions(self, images: Tensor, texts: list[str]) -> list[str]:
+        deployed, classes = self.parts.deployed, self.parts.data.classes
+        with torch.inference_mode(), evaluation_mode(deployed):
+            p, best = self.parts.task.predict(deployed, images).softmax(1).topk(min(2, len(classes)))
+        said = [
+            "\n".join(f"-> {100 * q:.0f} % {classes[i]}" for q, i in zip(*row, strict=True))
+            for row in zip(p.tolist(), best.tolist(), strict=True)
+        ]
+        return [f"{text}\n{guess}" for text, guess in zip(texts, said, strict=True)]
