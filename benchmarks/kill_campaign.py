@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 SETTINGS = [
     "--data", "digits", "--data.per-class", "20", "--batch-size", "20", "--run.progress", "false",
@@ -81,10 +82,32 @@ def digests(out: Path) -> dict[str, str]:
     }
 
 
-def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.Random, log: list[dict]) -> None:
-    """Run ``kind`` to its end, with so many kills at random moments within ``length`` seconds of a start."""
+class Log:
+    """One JSON line an event, written at once, so that nothing is lost if the campaign itself is stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.entries = path, []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+
+    def add(self, **entry: Any) -> None:
+        """Keep ``entry`` and write it."""
+        self.entries.append(entry)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def having(self, key: str) -> list[dict[str, Any]]:
+        """The entries with ``key``."""
+        return [entry for entry in self.entries if key in entry]
+
+
+def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.Random, log: Log) -> None:
+    """Run ``kind`` to its end, with so many kills at random moments within ``length`` seconds of a start.
+
+    An end that nobody asked for with another exit code than 0 is written down and the command is given again.
+    """
     done = 0
-    while True:
+    for _ in range(kills + 4):
         process = start(kind, out)
         moment = chance.uniform(0, length) if done < kills else None
         try:
@@ -93,51 +116,52 @@ def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.R
             had = (out / "checkpoint.pt").exists()
             kill(process)
             done += 1
-            log.append({"kind": kind, "kill": done, "after": round(moment or 0, 2), "checkpoint": had})
+            log.add(kind=kind, kill=done, after=round(moment or 0, 2), checkpoint=had)
             continue
-        if process.returncode != 0:
-            raise SystemExit(f"{kind} ended with {process.returncode}: {errors.strip().splitlines()[-1:]}")
-        return
+        if process.returncode == 0:
+            return
+        log.add(kind=kind, ended=process.returncode, says=errors.strip().splitlines()[-12:])
+    raise SystemExit(f"{kind} does not end with exit code 0; see {log.path}")
 
 
 def main() -> None:
     """Carry out the campaign and write its log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="in all, over the three kinds")
+    parser.add_argument("--kills", type=int, default=100, help="in all, over the kinds")
     parser.add_argument("--each", type=int, default=4, help="kills a run")
     parser.add_argument("--kinds", default="train,compare,torchrun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/kill_campaign"))
     arguments = parser.parse_args()
-    chance, kinds, log = random.Random(arguments.seed), arguments.kinds.split(","), []
+    chance, kinds, log = random.Random(arguments.seed), arguments.kinds.split(","), Log(arguments.out / "log.jsonl")
     with tempfile.TemporaryDirectory() as folder:
         whole, lengths = {}, {}
         for kind in kinds:
             began = time.monotonic()
             killed_run(kind, Path(folder) / f"{kind}-whole", 0, 0, chance, log)
             lengths[kind], whole[kind] = time.monotonic() - began, digests(Path(folder) / f"{kind}-whole")
+            print(kind, "takes", round(lengths[kind], 1), "seconds", flush=True)
         number = left = 0
-        while (left := arguments.kills - sum("kill" in entry for entry in log)) > 0:
+        while (left := arguments.kills - len(log.having("kill"))) > 0:
             kind, number = kinds[number % len(kinds)], number + 1
-            out = Path(folder) / f"{kind}-{number}"
-            before = len(log)
+            out, before = Path(folder) / f"{kind}-{number}", len(log.having("kill"))
             killed_run(kind, out, min(arguments.each, left), lengths[kind], chance, log)
-            same = digests(out) == whole[kind]
-            log.append({"kind": kind, "run": number, "kills": len(log) - before, "same bits": same})
-            print(log[-1], flush=True)
-    compared = [entry for entry in log if "same bits" in entry]
+            found = digests(out)
+            log.add(kind=kind, run=number, kills=len(log.having("kill")) - before, same_bits=found == whole[kind])
+            print(log.entries[-1], flush=True)
+    compared = log.having("run")
     summary = {
-        "kills": sum("kill" in entry for entry in log),
+        "kills": len(log.having("kill")),
+        "kills of a run with a checkpoint": sum(entry["checkpoint"] for entry in log.having("kill")),
         "runs": len(compared),
-        "same bits": sum(entry["same bits"] for entry in compared),
+        "runs with the same bits": sum(entry["same_bits"] for entry in compared),
+        "other ends": len(log.having("ended")),
         "seconds of a run left alone": {kind: round(seconds, 1) for kind, seconds in lengths.items()},
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(entry) for entry in (summary, *log)]
-    (arguments.out / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(summary)
-    if summary["same bits"] != summary["runs"]:
-        raise SystemExit("a run came out to other bits")
+    if summary["runs with the same bits"] != summary["runs"] or summary["other ends"]:
+        raise SystemExit("a run came out to other bits, or ended as nobody asked for")
 
 
 if __name__ == "__main__":

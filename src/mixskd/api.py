@@ -43,7 +43,7 @@ def benchmark(
     )
 
 
-@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, listeners=Sequence)
+@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, dry_run=bool, listeners=Sequence)
 def train(
     recipe: str | None = None,
     *,
@@ -53,6 +53,7 @@ def train(
     out: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
     listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> dict[str, Any]:
@@ -61,13 +62,19 @@ def train(
     ``data`` is a source, or settings of the group (``{"source": "photos", "image_size": 128}``); ``method`` likewise.
     ``settings`` are any others, by group (``run={"epochs": 3}``). They override those of ``recipe``: a name, ``auto``
     for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
-    whose settings need not be given again; ``overwrite`` removes it and begins anew. ``listeners`` are told of steps
-    and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError for anything that cannot work.
+    whose settings need not be given again; ``overwrite`` removes it and begins anew. ``dry_run`` tries everything up
+    to the first step and writes nothing; the dictionary then holds ``out`` and, as ``plan``, what the run would do in
+    lines. ``listeners`` are told of steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
+    for anything that cannot work.
     """
+    from mixskd.training.run import rehearse
     from mixskd.training.run import train as run
 
     values = _settings(recipe, data, backbone, method, out, settings)
     experiment = build_experiment(values, resume=resume)
+    if dry_run:
+        plan = rehearse(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
+        return {"out": experiment.out, "plan": plan}
     return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
 
 

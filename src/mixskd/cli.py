@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import mixskd
-from mixskd import config, recipes
+from mixskd import config, dry_run, recipes
 from mixskd.comparison import command as comparison
 from mixskd.deploy import command as deploying
 from mixskd.deploy.exports import command as exporting
@@ -48,9 +48,12 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.print_config:
         print(config.to_yaml(experiment), end="")
         return
+    remarks = [arguments.chosen] if arguments.chosen else []
+    if arguments.dry_run:
+        dry_run.rehearse(experiment, arguments, remarks)
+        return
     from mixskd.training.run import train as run
 
-    remarks = [arguments.chosen] if arguments.chosen else []
     summary = run(experiment, resume=arguments.resume, overwrite=arguments.overwrite, remarks=remarks)
     if "scores" not in summary:  # one of several processes, but the first speaks for them
         return
@@ -202,6 +205,7 @@ def build_parser() -> Parser:
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
     p.add_argument("--overwrite", action="store_true", help="remove the run in --out and begin anew")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
+    dry_run.add_flag(p)
 
     p = verb("benchmark", benchmark, "Time the training step on this machine, each optimisation on and off.")
     experiment_flags(p)

@@ -69,7 +69,7 @@ def test_the_product_with_its_settings(tmp_path: Path) -> None:
 
 def test_the_file_of_a_run_is_a_grid_of_one(tmp_path: Path) -> None:
     (run,) = runs_of(tmp_path, methods="mixup[alpha=0.3]", seeds="4").values()
-    run.files.claim(run.experiment, resume=False)
+    run.files.begin(run.experiment)
     (again,) = plan(grid_from({**read_yaml(run.files.config), "seeds": [4]}), tmp_path / "other")
     assert not difference(run.experiment, again.experiment)
 
@@ -147,7 +147,7 @@ def test_a_mistake_in_the_grid(values: dict[str, Any], message: str, tmp_path: P
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = runs_of(tmp_path, methods="mixup", seeds="0").values()
-    run.files.claim(run.experiment, resume=False)
+    run.files.begin(run.experiment)
     assert runs_of(tmp_path, methods="mixup", seeds="0")
     with pytest.raises(UserError, match=r"optim\.lr 0\.1 -> 0\.2"):
         runs_of(tmp_path, methods="mixup", seeds="0", optim={"lr": 0.2})
@@ -165,7 +165,7 @@ def test_weights_of_all_runs_and_of_one_arm(tmp_path: Path) -> None:
 def test_a_teacher_is_the_same_wherever_the_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for run in runs_of(Path("grid"), methods="tfkd_self", seeds="0").values():
-        run.files.claim(run.experiment, resume=False)
+        run.files.begin(run.experiment)
     assert len(runs_of(tmp_path / "grid", methods="tfkd_self", seeds="0")) == 2
     (tmp_path / "grid").rename(tmp_path / "moved")
     runs = runs_of(tmp_path / "moved", methods="tfkd_self", seeds="0")

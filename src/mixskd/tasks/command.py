@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mixskd import dry_run
 from mixskd.config import Experiment, to_yaml
 
 Flags = Callable[[argparse.ArgumentParser], None]
@@ -24,6 +25,9 @@ def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
     experiment = prepared(arguments, experiment_of)
     if arguments.print_config:
         print(to_yaml(experiment), end="")
+        return
+    if arguments.dry_run:
+        dry_run.rehearse(experiment, arguments)
         return
     from mixskd.training.run import train as run
 
@@ -116,6 +120,7 @@ def add_flags(
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
     p.add_argument("--overwrite", action="store_true", help="remove the run in --out and begin anew")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
+    dry_run.add_flag(p)
     p.add_argument("--skip-bad-annotations", action="store_true", help="leave bad annotations out and count them")
 
     p = action("evaluate", evaluate, "Score a trained network on a split of its data, or of others.")

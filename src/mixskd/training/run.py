@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mixskd.data.division import write_division
 from mixskd.distributed import World, join, restarts
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
+from mixskd.training.description import describe
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
@@ -29,8 +30,62 @@ def train(
     """Run ``experiment``, in all processes that ``torchrun`` started, and return its summary; ``out`` is the folder.
 
     ``listeners`` are told of it beside those that ``run`` names. ``overwrite`` removes a run that is in the folder.
-    ``remarks`` are shown to a person with what the run is about to do.
-    Raises UserError for anything in the experiment, its data or its folder that cannot work.
+    ``remarks`` are shown to a person with what the run is about to do. A run that fails before its first checkpoint, or
+    before the end of its first epoch, leaves nothing behind. Raises UserError for anything in the experiment, its data
+    or its folder that cannot work.
+    """
+    with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, going_on):
+        folder, world = trainer.folder, trainer.world
+
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            folder.begin(trainer.experiment)
+            begun = True
+            if trainer.parts.data.divided:
+                write_division(trainer.parts.data, folder.division)
+
+        try:
+            if not going_on:
+                agreed(world, begin)
+            return {"out": str(folder.path), **trainer.run()}
+        except BaseException:
+            if begun and not (trainer.position.rows or folder.checkpoint.exists()):
+                folder.remove_run()
+            raise
+
+
+def rehearse(
+    experiment: Experiment,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    listeners: Sequence[Listener] = (),
+    remarks: Sequence[str] = (),
+) -> list[str]:
+    """Do all that :func:`train` does up to its first step, that step included, and leave nothing behind.
+
+    What it is about to do, in lines for a person. The ``listeners`` are not told of it, so that no service gets a run.
+    Raises UserError for whatever :func:`train` would refuse until then.
+    """
+    with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, going_on):
+        step = trainer.position.step
+        trainer.rehearse()
+        notes = [f"note: {note}" for note in trainer.parts.notes]
+        how = f"goes on from step {step:,}" if going_on else "begins anew"
+        if overwrite and trainer.folder.config.exists():
+            how += ", and the run that is there is removed"
+        return [*remarks, *describe(trainer.parts), *notes, f"out: {trainer.folder.path}; the run {how}"]
+
+
+@contextmanager
+def made_ready(
+    experiment: Experiment, resume: bool, overwrite: bool, listeners: Sequence[Listener], remarks: Sequence[str]
+) -> Iterator[tuple[Trainer, bool]]:
+    """The trainer of ``experiment``, at its first step or its checkpoint, and whether it goes on from one.
+
+    Its folder is locked, and nothing in it is changed. Raises UserError for anything that cannot work.
     """
     with join(experiment.run.device) as world, ExitStack() as stack:
         experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
@@ -40,30 +95,21 @@ def train(
 
         def claim() -> bool:
             stack.enter_context(run_lock(folder.path))
-            return folder.claim(experiment, resume=again, overwrite=overwrite and restarts() == 0)
+            return folder.check(experiment, resume=again, overwrite=overwrite and restarts() == 0)
 
         going_on = agreed(world, claim)
-        try:
-            parts = build_parts(experiment, world, resumed=going_on)
-            trainer = Trainer(parts, folder, told, remarks)
-            if going_on:
-                trainer.restore()
-            elif world.first and parts.data.divided:
-                write_division(parts.data, folder.division)
-        except BaseException:
-            if not going_on and world.first:  # leave nothing behind of a run that never began
-                folder.config.unlink(missing_ok=True)
-                folder.division.unlink(missing_ok=True)
-            raise
-        return {"out": str(folder.path), **trainer.run()}
+        trainer = Trainer(build_parts(experiment, world, resumed=going_on), folder, told, remarks)
+        if going_on:
+            trainer.restore()
+        yield trainer, going_on
 
 
-def agreed(world: World, act: Callable[[], bool]) -> bool:
+def agreed(world: World, act: Callable[[], bool | None]) -> bool:
     """What ``act`` gives on the first process, or its UserError, on all of them."""
     result: bool | str = False
     if world.first:
         try:
-            result = act()
+            result = bool(act())
         except UserError as error:
             result = str(error)
     result = world.same(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,18 @@ class RunFolder:
     def division(self) -> Path:
         return self.path / "splits.csv"
 
-    def claim(self, experiment: Experiment, *, resume: bool, overwrite: bool = False) -> bool:
-        """Make the folder this experiment's; whether there is a checkpoint to go on from.
+    def check(self, experiment: Experiment, *, resume: bool, overwrite: bool = False) -> bool:
+        """Whether there is a checkpoint of this experiment to go on from, in a folder that it may have.
 
-        A run that never came to a checkpoint is begun anew. Raises UserError, and changes nothing, if there is a run
-        of another configuration, or a run and neither ``resume`` nor ``overwrite`` is set.
+        A run that never came to a checkpoint is begun anew. Nothing is changed. Raises UserError if there is a run of
+        another configuration, or a run and neither ``resume`` nor ``overwrite`` is set, or what is no run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder")
         if resume and overwrite:
             raise UserError("--resume goes on with a run and --overwrite removes it; leave one of them out")
-        if overwrite and self.config.exists():
-            self.remove_run()
-        if self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
+        replaced = overwrite and self.config.exists()
+        if not replaced and self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
             changed = difference(from_dict(read_yaml(self.config)), experiment)
             if changed:
                 raise UserError(f"{self.path} holds a run of another configuration: {'; '.join(changed)}; choose "
@@ -71,9 +71,15 @@ class RunFolder:
         known = {path.name for path in self.files}
         if self.path.is_dir() and any(e.name not in known and not e.name.startswith(".") for e in self.path.iterdir()):
             raise UserError(f"--out {self.path} holds files that are no run; choose an empty or a new folder")
-        self.remove_run()
-        write_text(self.config, to_yaml(experiment))
         return False
+
+    def begin(self, experiment: Experiment) -> None:
+        """Make the folder this experiment's: config.yaml is written, and all else of a run that is there removed.
+
+        Raises UserError, and changes nothing, if it cannot be written.
+        """
+        write_text(self.config, to_yaml(experiment))
+        self._remove(path for path in self.files if path != self.config)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -84,7 +90,10 @@ class RunFolder:
 
     def remove_run(self) -> None:
         """Remove the files of the run that is there, if any, and nothing else."""
-        for path in self.files:
+        self._remove(self.files)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

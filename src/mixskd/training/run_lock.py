@@ -16,28 +16,34 @@ _held: set[Path] = set()  # by this process, whom its own locks do not keep out
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the run in ``folder``, which is made if it is not there, and removed again if it stays empty.
+    """Hold the run in ``folder``, which is made if it is not there, and removed again, with its parents that were made
+    for it, if it stays empty.
 
     The lock ends with the process, also if it is killed, whatever its children do. Raises UserError if another process
     holds it.
     """
-    if folder.exists() and not folder.is_dir():  # RunFolder.claim says so
+    if folder.exists() and not folder.is_dir():  # RunFolder.check says so
         yield
         return
-    new = not folder.exists()
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = _acquire(folder.resolve() / NAME)
     except OSError as error:
+        _remove_empty(new)
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"cannot write in {folder}: {reason}; choose another --out") from None
     try:
         yield
     finally:
         _release(folder.resolve() / NAME, held)
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(new)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # the first that holds something, and so all around it
+        for folder in folders:
+            folder.rmdir()
 
 
 def _acquire(path: Path) -> int | None:

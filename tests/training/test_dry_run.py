@@ -1,0 +1,148 @@
+"""``--dry-run`` refuses what a run refuses, with the same line; and neither leaves anything behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mixskd
+from mixskd.backbones import BACKBONES
+from mixskd.cli import main
+from mixskd.errors import UserError
+from mixskd.training.listeners import Listener, RunInfo
+from mixskd.training.run_lock import run_lock
+from tests.conftest import write_npz
+from tests.training.starts import PHOTOS, SPLIT, STARTS, USUAL, Start, broken, odd, photos
+
+SETTINGS: dict[str, Any] = {
+    "backbone": "wrn_10_1", "method": "baseline", "run": {"epochs": 1, "batch_size": 4, "progress": False},
+}  # fmt: skip
+
+
+def command(flags: dict[str, str | None], *more: str) -> list[str]:
+    words = [word for name, value in {**USUAL, **flags}.items() for word in (f"--{name}", value) if word is not None]
+    return ["train", *words, "--run.progress", "false", *more]
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All files under ``folder`` with what they hold, and all folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the toy data, where the commands are given."""
+    write_npz(tmp_path / "toy.npz")
+    for make in (odd, broken):
+        monkeypatch.setitem(BACKBONES, make.__name__, make)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv) == 2, capsys.readouterr()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize("start", STARTS, ids=[start.name for start in STARTS])
+def test_both_refuse_it_and_leave_everything_as_it_was(
+    start: Start, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start.make(place)
+    before = content(place)
+    for more in (("--dry-run",), ()):
+        said = refusal(command(start.flags, *more), capsys)
+        assert start.says in said
+        assert content(place) == before
+        if more:
+            first = said
+    assert said == first
+
+
+def test_the_table_has_each_row_once() -> None:
+    assert len({start.name for start in STARTS}) == len(STARTS)
+
+
+@pytest.mark.parametrize("flags", [{}, PHOTOS, {"method": "mixskd"}, {"method": "dlb"}], ids=str)
+def test_a_run_that_can_begin_is_described(
+    flags: dict[str, str | None], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(place, SPLIT, 32)
+    before = content(place)
+    assert main(command({**flags, "out": "runs/new/run"}, "--dry-run")) == 0
+    said = capsys.readouterr().out
+    assert "network: wrn_10_1" in said
+    assert "out: runs/new/run; the run begins anew" in said
+    assert content(place) == before
+
+
+def test_a_run_that_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = {**SETTINGS["run"], "epochs": 2}
+    mixskd.train(data="toy.npz", out="run", **{**SETTINGS, "run": run})
+    before = content(place)
+    plan = mixskd.train(out="run", resume=True, dry_run=True)["plan"]
+    assert plan[-1] == "out: run; the run goes on from step 6"
+    plan = mixskd.train(data="toy.npz", out="run", overwrite=True, dry_run=True, **SETTINGS)["plan"]
+    assert plan[-1].endswith("the run begins anew, and the run that is there is removed")
+    assert content(place) == before
+    (place / "run" / "checkpoint.pt").write_bytes(b"damaged")
+    lines = [refusal(["train", "--resume", "--out", "run", *more], capsys) for more in (["--dry-run"], [])]
+    assert lines[0] == lines[1]
+    assert "run/checkpoint.pt is corrupt" in lines[0]
+
+
+def test_other_images_than_before(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixskd.train(data="toy.npz", out="run", **SETTINGS)
+    with np.load("toy.npz") as file:
+        arrays = {**file, "train_labels": (file["train_labels"] + 1) % 3}
+    np.savez("toy.npz", **arrays)
+    lines = [refusal(["train", "--resume", "--out", "run", *more], capsys) for more in (["--dry-run"], [])]
+    assert lines[0] == lines[1]
+
+
+def test_a_run_that_is_under_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with run_lock(place / "run"):
+        lines = [refusal(command({}, *more), capsys) for more in (("--dry-run",), ())]
+    assert lines[0] == lines[1]
+    assert "another process is at the run" in lines[0]
+    assert not (place / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "run").mkdir(mode=0o500)
+    lines = [refusal(command({}, *more), capsys) for more in (("--dry-run",), ())]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("service", ["tensorboard", "wandb", "mlflow"])
+def test_a_service_that_is_not_installed(
+    service: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines = [refusal(command({f"run.{service}": "true"}, *more), capsys) for more in (("--dry-run",), ())]
+    assert lines[0] == lines[1]
+    assert f"run.{service} needs {service}" in lines[0]
+    assert content(place).keys() == {"toy.npz"}
+
+
+class Refuses(Listener):
+    """One that cannot start, as a service without a login."""
+
+    def start(self, info: RunInfo) -> None:
+        raise UserError("log in first")
+
+
+def test_a_listener_that_cannot_start_is_not_asked_by_a_rehearsal(place: Path) -> None:
+    before = content(place)
+    assert mixskd.train(data="toy.npz", out="run", dry_run=True, listeners=[Refuses()], **SETTINGS)["out"] == "run"
+    with pytest.raises(UserError, match="log in first"):
+        mixskd.train(data="toy.npz", out="run", listeners=[Refuses()], **SETTINGS)
+    assert content(place) == before
