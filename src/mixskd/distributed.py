@@ -137,3 +137,8 @@ def usable_cores() -> int:
 def restarts() -> int:
     """How often ``torchrun --max-restarts`` has started these processes again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def may_restart() -> bool:
+    """Whether ``torchrun --max-restarts`` would still start these processes again after a failure."""
+    return restarts() < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mixskd.backbones import StagedBackbone
+from mixskd.cli import main
 from mixskd.config import from_dict
 from mixskd.training.run_folder import RunFolder
 from tests.conftest import write_npz
@@ -92,6 +93,13 @@ def run_of(at: Path, *, finished: bool = True, **settings: object) -> None:
         folder.summary.write_text("{}")
 
 
+def finished(at: Path) -> None:
+    """``run`` as the USUAL command leaves it, without its checkpoint."""
+    argv = [word for name, value in USUAL.items() for word in (f"--{name}", value)]
+    assert main(["train", *argv, "--run.progress", "false"]) == 0
+    RunFolder(at / "run").checkpoint.unlink()
+
+
 def named(at: Path, name: str, content: bytes = b"") -> None:
     """A file in the run's folder."""
     (at / "run").mkdir(exist_ok=True)
@@ -106,6 +114,8 @@ STARTS = [
     Start("out holds a finished run", {}, "holds a run of another configuration", run_of),
     Start("nothing to resume", {"resume": None}, "nothing to resume in run"),
     Start("resume of another run", {"resume": None}, "another configuration", lambda at: run_of(at, finished=False)),
+    Start("resume of a run without its checkpoint", {"resume": None}, "its checkpoint is gone",
+          finished),
     Start("resume and overwrite", {"resume": None, "overwrite": None}, "leave one of them out", run_of),
     Start("a config.yaml that is none", {}, "cannot read", lambda at: (
         named(at, "config.yaml", b"[1"), named(at, "summary.json", b"{}"))),

@@ -56,6 +56,7 @@ def test_both_refuse_it_and_leave_everything_as_it_was(
     start: Start, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start.make(place)
+    capsys.readouterr()
     before = content(place)
     for more in (("--dry-run",), ()):
         said = refusal(command(start.flags, *more), capsys)

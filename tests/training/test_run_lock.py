@@ -121,3 +121,19 @@ def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(tmp_path: Pa
     with pytest.raises(UserError, match=r"belongs to another run: run\.seed 1 -> 0"):
         mixskd.train(data=str(npz), out=str(tmp_path / "0"), resume=True, **SETTINGS)
     assert {file.name: file.read_bytes() for file in (tmp_path / "0").iterdir()} == before
+
+
+def test_a_restart_of_a_run_that_overwrites_does_not_go_on_with_the_one_before(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixskd.train(data=str(npz), out=str(tmp_path / "run"), **SETTINGS)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "build_parts", lambda *_, **__: os.kill(os.getpid(), 9))
+        child = os.fork()
+        if child == 0:
+            mixskd.train(data=str(npz), out=str(tmp_path / "run"), overwrite=True, **SETTINGS)
+        assert os.waitpid(child, 0)[1] == 9
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    others = {**SETTINGS, "run": {**SETTINGS["run"], "epochs": 2}}
+    assert mixskd.train(data=str(npz), out=str(tmp_path / "run"), overwrite=True, **others)["updates"] == 6

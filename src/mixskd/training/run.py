@@ -9,7 +9,7 @@ from typing import Any
 
 from mixskd.config import Experiment
 from mixskd.data.division import write_division
-from mixskd.distributed import World, join, restarts
+from mixskd.distributed import World, join, may_restart, restarts
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
 from mixskd.training.description import describe
@@ -69,7 +69,7 @@ def rehearse(
     What it is about to do, in lines for a person. The ``listeners`` are not told of it, so that no service gets a run.
     Raises UserError for whatever :func:`train` would refuse until then.
     """
-    with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, going_on):
+    with made_ready(experiment, resume, overwrite, listeners, remarks, rehearsal=True) as (trainer, going_on):
         step = trainer.position.step
         trainer.rehearse()
         notes = [f"note: {note}" for note in trainer.parts.notes]
@@ -81,11 +81,18 @@ def rehearse(
 
 @contextmanager
 def made_ready(
-    experiment: Experiment, resume: bool, overwrite: bool, listeners: Sequence[Listener], remarks: Sequence[str]
+    experiment: Experiment,
+    resume: bool,
+    overwrite: bool,
+    listeners: Sequence[Listener],
+    remarks: Sequence[str],
+    *,
+    rehearsal: bool = False,
 ) -> Iterator[tuple[Trainer, bool]]:
     """The trainer of ``experiment``, at its first step or its checkpoint, and whether it goes on from one.
 
-    Its folder is locked, and nothing in it is changed. Raises UserError for anything that cannot work.
+    Its folder is locked, and nothing in it is changed, but that ``overwrite`` removes the run there at once where
+    ``torchrun`` may restart this one, unless this is a ``rehearsal``. Raises UserError for anything that cannot work.
     """
     with join(experiment.run.device) as world, ExitStack() as stack:
         experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
@@ -95,7 +102,10 @@ def made_ready(
 
         def claim() -> bool:
             stack.enter_context(run_lock(folder.path))
-            return folder.check(experiment, resume=again, overwrite=overwrite and restarts() == 0)
+            going_on = folder.check(experiment, resume=again, overwrite=overwrite and restarts() == 0)
+            if overwrite and may_restart() and not rehearsal:  # or a restart would go on with the run before
+                folder.remove_run()
+            return going_on
 
         going_on = agreed(world, claim)
         trainer = Trainer(build_parts(experiment, world, resumed=going_on), folder, told, remarks)

@@ -64,6 +64,9 @@ class RunFolder:
             if not resume:
                 raise UserError(f"{self.path} already holds this run; add --resume to go on, --overwrite to begin "
                                 "anew, or choose another --out")  # fmt: skip
+            if self.summary.exists() and not self.checkpoint.exists():
+                raise UserError(f"the run in {self.path} is finished and its checkpoint is gone: there is nothing to "
+                                "resume; --overwrite it to begin anew, or choose another --out")  # fmt: skip
             return self.checkpoint.exists()
         if resume:
             raise UserError(f"nothing to resume in {self.path}; leave --resume out to start a run there")
