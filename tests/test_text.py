@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixskd.report.tables import comma_separated, latex, markdown
+from mixskd.report.cells import comma_separated, latex, markdown
 from mixskd.text import MEDIA, safe, to_json, visible
 
 

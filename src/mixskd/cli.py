@@ -21,6 +21,7 @@ from mixskd.evaluation import command as evaluation
 from mixskd.report import command as reporting
 from mixskd.settings import help_text
 from mixskd.tasks import command as transfer
+from mixskd.tasks.kinds import BY_VERB, kind_of
 from mixskd.text import safe, to_json
 
 SHORT_FLAGS = {
@@ -62,11 +63,14 @@ def train(arguments: argparse.Namespace) -> None:
 
 def said(summary: dict[str, Any]) -> str:
     """The scores of a finished run in one line."""
+    best, deployed, kind = summary["best"], summary["deployed"], kind_of(summary["experiment"]["method"])
+    which = f"the weights of epoch {deployed['epoch']:.0f}"
+    if kind is not None:
+        scores = "  ".join(f"{split} {kind.line(values)}" for split, values in summary["scores"].items())
+        return f"{scores}  by {which}, in {summary['seconds']:.0f} s"
     scores = "  ".join(
         f"{split} top-1 {values['top1']:.2f} %" for split, values in sorted(summary["scores"].items(), reverse=True)
     )
-    best, deployed = summary["best"], summary["deployed"]
-    which = f"the weights of epoch {deployed['epoch']:.0f}"
     if deployed["selected_on"]:
         which += ", the best on val"
     elif best["epoch"] != deployed["epoch"]:
@@ -251,7 +255,7 @@ def build_parser() -> Parser:
     p.add_argument("pattern", nargs="?", help="of models of a library, as 'timm/convnext*' or 'torchvision/*'")
     p.add_argument("--json", action="store_true")
     for name, added in verbs.choices.items():
-        if name not in transfer.DEFAULTS:  # their actions have their own
+        if name not in BY_VERB:  # their actions have their own
             added.set_defaults(usage=added.format_usage())
     return parser
 

@@ -18,9 +18,9 @@ from mixskd.comparison.run import tabulate
 from mixskd.config import nest, to_yaml
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
+from mixskd.report.cells import Number, Spread, comma_separated, escape, latex, markdown
 from mixskd.report.cost import classes_from, count_cost, images_forwarded
 from mixskd.report.published import _rows, published
-from mixskd.report.tables import Number, Spread, comma_separated, escape, latex, markdown
 
 
 def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: Any) -> None:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mixskd.comparison import grids
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import merge, nest, read_yaml
 from mixskd.errors import UserError
+from mixskd.tasks.kinds import KINDS
 from mixskd.text import visible
 
 SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
@@ -24,7 +26,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.epilog = (
         "A method may have options and a label: mixskd[mix=cutmix], short=mixskd[run.epochs=10]. Any setting of all "
         "runs has a flag by its dotted name, such as --optim.lr 0.05; so has an option of the launcher: "
-        "--launcher.num_gpus 1."
+        "--launcher.num_gpus 1. --transfer.SETTING is one of the detectors or segmentation networks that the backbones "
+        "are carried into: --transfer.recipe detect_coco --transfer.data.source cells --transfer.scratch true."
     )
     p.add_argument("recipe", nargs="?", help=f"settings of all runs to start from: {', '.join(recipes.names())}")
     p.add_argument("--grid", metavar="NAME", help=f"a named ablation: {', '.join(grids.names())}")
@@ -92,6 +95,8 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.config:
         settings = merge(nest(read_yaml(Path(arguments.config))), settings)
     named = grids.load(arguments.grid) if arguments.grid else {}
+    if isinstance(given := settings.get("transfer"), Mapping):  # it refines that of the named grid
+        settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), nest(given))
     return (
         {**named, **settings, **axes}
         if arguments.recipe or arguments.config
@@ -124,16 +129,22 @@ def _option(text: str) -> Any:
 
 
 def _show(folder: Path) -> int:
-    """Print the main columns of the table, as wide as the terminal, and where the whole of it is."""
+    """Print the main columns of the tables, as wide as the terminal, and where the whole of them is."""
     from rich.console import Console
     from rich.table import Table
 
-    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
-    table = Table(*columns[:SHOWN], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
-    Console().print(table)
-    print(f"written: {', '.join(str(folder / name) for name in ('table.md', 'table.csv', 'table.tex', 'runs.csv'))}")
+    written = [folder / "table.md", folder / "table.tex"]
+    for name in ("table", *(kind.name for kind in KINDS)):
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            continue
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
+        table = Table(*columns[:SHOWN], box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
+        Console().print(table)
+        written += [path, folder / ("runs.csv" if name == "table" else f"{name}_runs.csv")]
+    print(f"written: {', '.join(map(str, written))}")
     return 0

@@ -12,6 +12,7 @@ from rich.progress import Progress as RichProgress
 
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.report.runs import deployed_scores
+from mixskd.tasks.kinds import kind_of
 
 
 class RunsDisplay:
@@ -51,7 +52,9 @@ class RunsDisplay:
         """A line for a run that has ended well."""
         summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
         split, scores = deployed_scores(summary)
-        self._line(run, f"{split} top-1 {scores['top1']:.2f} % in {summary['seconds']:.0f} s")
+        kind = kind_of(run.experiment.method.name)
+        text = f"top-1 {scores['top1']:.2f} %" if kind is None else kind.line(scores)
+        self._line(run, f"{split} {text} in {summary['seconds']:.0f} s")
 
     def failed(self, run: Run, reason: str) -> None:
         """A line for a run that has not."""

@@ -12,13 +12,14 @@ from typing import Any
 import yaml
 
 from mixskd import recipes
+from mixskd.comparison.chain import Transfer, transfer_from
 from mixskd.config import Experiment, convert, merge, nest
 from mixskd.errors import UserError, nearest, unknown
 from mixskd.evaluation.command import NAMES
 
 GRID_KEYS = (
     "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
-    "suites",
+    "suites", "transfer",
 )  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
@@ -47,6 +48,7 @@ class Grid:
             divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
         paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
         suites: evaluation suites whose headline is a column each.
+        transfer: the detector or segmentation network that the backbone of every run is carried into, if any.
     """
 
     arms: tuple[Arm, ...]
@@ -58,6 +60,7 @@ class Grid:
     images_per_update: int | None = None
     paper_table: str | None = None
     suites: tuple[str, ...] = ()
+    transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
         check_columns(self.suites)
@@ -128,6 +131,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
         images_per_update=None if images is None else convert(images, int, "images_per_update"),
         paper_table=values.get("paper_table"),
         suites=words(values.get("suites") or (), "suites"),
+        transfer=None if values.get("transfer") is None else transfer_from(values["transfer"]),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixskd.api import build_experiment
+from mixskd.comparison.chain import SCRATCH, Transfer, label_of
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.config import DataConfig, Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
 from mixskd.data import load_data
@@ -49,6 +50,8 @@ class Run:
 def plan(grid: Grid, folder: Path) -> list[Run]:
     """The runs of ``grid`` in ``folder``, each after those it needs; all arms of a seed before the next seed.
 
+    What a backbone is carried into follows the backbones of its seed.
+
     Raises UserError for a name or a setting that does not exist, and if a run lies there with other settings.
     """
     runs: dict[str, Run] = {}
@@ -61,6 +64,12 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                 # Teachers first: an arm that trains one's very experiment is that teacher.
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
+                if grid.transfer is not None:
+                    for label, experiment in experiments.items():
+                        _carry_on(runs, folder, grid.transfer, label, experiment)
+            if grid.transfer is not None and grid.transfer.scratch:
+                for one in grid.transfer.seeds or (seed,):
+                    _add_transfer(runs, folder, SCRATCH, grid.transfer.experiment(backbone, one, None))
     for run in runs.values():
         if changed := run.other_settings():
             raise UserError(f"{run.files.path} holds a run of another configuration: {changed}; "
@@ -124,16 +133,38 @@ def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment)
     return name
 
 
+def _carry_on(runs: dict[str, Run], folder: Path, transfer: Transfer, label: str, trained: Experiment) -> None:
+    """Add the runs that start from the backbone of the run of ``trained``."""
+    name, augment = run_name(label, trained), trained.data.augment
+    origin = label if augment == "none" else f"{label}-{augment}"
+    for seed in transfer.seeds or (trained.run.seed,):
+        experiment = transfer.experiment(trained.backbone, seed, str(folder / name))
+        _add_transfer(runs, folder, origin, experiment, trained.run.seed if transfer.seeds else None, (name,))
+
+
+def _add_transfer(
+    runs: dict[str, Run], folder: Path, origin: str, experiment: Experiment, of_seed: int | None = None,
+    after: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Add one run of a chain; ``of_seed`` is its backbone's seed, where it is another than its own."""
+    label = label_of(origin, experiment)
+    name = run_name(label, experiment, of_seed)
+    if name not in runs:
+        placed = dataclasses.replace(experiment, out=str(folder / name))
+        runs[name] = Run(folder, name, label, placed, after)
+
+
 def _taught_by(experiment: Experiment) -> str | None:
     """The method of the teacher that has yet to be trained for this experiment."""
     taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 
 
-def run_name(label: str, experiment: Experiment) -> str:
-    """``LABEL-BACKBONE[-AUGMENT]-seedN``, in letters that a file system takes."""
+def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
+    """``LABEL-BACKBONE[-AUGMENT][-fromM]-seedN``, in letters that a file system takes; M is ``of_seed``."""
     augment = experiment.data.augment
-    parts = [label, experiment.backbone, *([augment] if augment != "none" else []), f"seed{experiment.run.seed}"]
+    parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
+    parts += [*([] if of_seed is None else [f"from{of_seed}"]), f"seed{experiment.run.seed}"]
     name = "-".join(map(slug, parts))
     if len(name.encode()) > 200:  # file systems end at 255, and what lies beside it has longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")

@@ -15,7 +15,7 @@ from mixskd.comparison.grid import Grid, check_columns, default_values, grid_fro
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
-from mixskd.config import nest, read_yaml
+from mixskd.config import merge, nest, read_yaml
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
 from mixskd.report.runs import Result, put_together, read_results
@@ -28,7 +28,8 @@ class Comparison:
 
     Args:
         folder: where runs and tables lie.
-        rows: those of table.csv: one for each arm, backbone and policy.
+        rows: those of table.csv, one for each arm, backbone and policy, then those of detection.csv and
+            segmentation.csv, where there are such runs.
         failures: by the run's name, why it failed, in one line.
     """
 
@@ -49,6 +50,7 @@ def compare(
     equal_updates: str | None = None,
     images_per_update: int | None = None,
     suites: Sequence[str] | None = None,
+    transfer: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     devices: str = "auto",
     launcher: str = "local",
@@ -62,6 +64,8 @@ def compare(
     to options does as well. ``grid`` names an ablation (:mod:`mixskd.comparison.grids`) whose methods are taken.
     ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of ``recipe``; without a recipe
     they override the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a column.
+    With ``transfer`` each backbone is carried into a detector or a segmentation network
+    (:class:`mixskd.comparison.chain.Transfer`).
     ``jobs`` runs go on at a time, on ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is
     ``local``, ``slurm`` or ``ray``. A run that fails stops no other. Raises UserError for a mistake in the grid, before
     anything is run.
@@ -73,6 +77,8 @@ def compare(
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
     named = grids.load(grid) if grid is not None else {}
+    if transfer is not None:  # it refines that of the named grid
+        given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
     whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
@@ -128,7 +134,7 @@ def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
     suites = suites or grid.get("suites", ())
     check_columns(suites)
     results = read_results(folder)
-    for result in results:
+    for result in (one for one in results if one.kind is None):  # the suites are of classifiers
         if missing := [name for name in suites if not is_measured(result, name)]:
             from mixskd.evaluation.session import run_suites
 
@@ -158,6 +164,7 @@ def to_yaml(grid: Grid) -> str:
         "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
         "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
         "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
+        "transfer": None if grid.transfer is None else grid.transfer.to_dict(),
     }  # fmt: skip
     given = {key: value for key, value in values.items() if value is not None}
     return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

@@ -5,33 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mixskd.files import slug
-from mixskd.report.evidence import Evidence, Run
+from mixskd.report.evidence import Evidence
 from mixskd.report.plots import Plot, axes, colour, label, legend, line_plot, styled
 from mixskd.report.runs import Repeated, mean_and_std
 
 MOST_LINES = 10  # of one figure; a reader cannot tell more colours
 MOST_TERMS = 30  # figures of loss terms
-SCORES = ("val_top1", "test_top1", "val_top5", "test_top5", "val_loss", "test_loss", "train_loss")
-
-
-def first_runs(evidence: Evidence) -> list[tuple[Repeated, Run]]:
-    """Each setting with the first of its runs."""
-    runs = {run.result.folder: run for run in evidence.runs}
-    return [(line, runs[line.results[0].folder]) for line in evidence.lines]
+SCORES = (
+    "val_top1", "test_top1", "val_top5", "test_top5", "val_ap", "test_ap", "val_ap50", "test_ap50", "val_miou",
+    "test_miou", "val_loss", "test_loss", "train_loss",
+)  # fmt: skip
 
 
 def score_plots(evidence: Evidence) -> list[Plot]:
     """A figure for each score and the whole loss over the epochs, a line for each setting's first run."""
     plots: list[Plot] = []
     for name in SCORES:
-        having = [(line, run.curves[name]) for line, run in first_runs(evidence) if len(run.curves.get(name, ())) > 1]
+        having = [(line, run.curves[name]) for line, run in evidence.first_runs() if len(run.curves.get(name, ())) > 1]
         if not having:
             continue
         series = [(line.label, *map(list, zip(*curve, strict=True))) for line, curve in having[:MOST_LINES]]
         caption = f"{name} over the epochs, the first run of each setting"
         if len(having) > MOST_LINES:
-            caption += f"; the {MOST_LINES} settings with the highest top-1 of {len(having)}"
-        per_cent = " (%)" if "top" in name else ""
+            caption += f"; the {MOST_LINES} settings with the highest score of {len(having)}"
+        per_cent = "" if "loss" in name else " (%)"
         plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent))  # type: ignore[arg-type]
     return plots
 
@@ -39,7 +36,7 @@ def score_plots(evidence: Evidence) -> list[Plot]:
 def term_plots(evidence: Evidence) -> list[Plot]:
     """For each setting the terms of its loss, and the learning rate, over the epochs of its first run."""
     plots: list[Plot] = []
-    for line, run in first_runs(evidence)[:MOST_TERMS]:
+    for line, run in evidence.first_runs()[:MOST_TERMS]:
         terms = {k: v for k, v in run.curves.items() if (k.startswith("train_") or k == "lr") and len(v) > 1}
         series = [(name, *map(list, zip(*curve, strict=True))) for name, curve in terms.items()]
         if not series:

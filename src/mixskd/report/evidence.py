@@ -15,6 +15,7 @@ from typing import Any
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES
 from mixskd.report.runs import Repeated, Result, put_together, read_result, read_results
+from mixskd.tasks.kinds import KINDS, Kind
 
 MOST_POINTS = 200
 NOT_CURVES = ("epoch", "step")
@@ -61,10 +62,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a report, and the settings (``lines``) that they repeat, the highest mean top-1 first."""
+    """The runs of a report, and the settings (``lines``) that they repeat.
+
+    Classifiers come first, then detectors, then segmentation networks; of each kind the highest mean score first.
+    """
 
     lines: tuple[Repeated, ...]
     runs: tuple[Run, ...]
+
+    def of_kind(self, kind: Kind | None) -> list[Repeated]:
+        """The settings of this kind of task; None for classifiers."""
+        return [line for line in self.lines if line.kind is kind]
+
+    def first_runs(self) -> list[tuple[Repeated, Run]]:
+        """Each setting with the first of its runs."""
+        runs = {run.result.folder: run for run in self.runs}
+        return [(line, runs[line.results[0].folder]) for line in self.lines]
 
     def with_suite(self, name: str) -> list[tuple[Run, dict[str, Any]]]:
         """The runs that have a result of the suite ``name``, with it."""
@@ -79,7 +92,7 @@ class Evidence:
 def read_evidence(paths: Sequence[str | Path]) -> Evidence:
     """The finished runs in ``paths``, each the folder of a run or a folder of such.
 
-    Raises UserError for a path that is no folder, one without a finished run, or a run that is no classifier's.
+    Raises UserError for a path that is no folder, one without a finished run, or a run without a score.
     """
     results: dict[Path, Result] = {}
     for path in map(Path, paths):
@@ -89,13 +102,22 @@ def read_evidence(paths: Sequence[str | Path]) -> Evidence:
         results |= {result.folder.resolve(): result for result in found}
     for result in results.values():
         try:
-            float(result.top1), float(result.best["top1"])
+            if result.kind is None:
+                float(result.top1), float(result.best["top1"])
+            else:
+                float(result.score)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{result.folder} has no top-1 in its summary; a report is of classifiers") from None
+            named = "top-1" if result.kind is None else result.kind.scores[result.kind.monitor]
+            raise UserError(f"{result.folder} has no {named} in its summary; leave this run out") from None
     lines = put_together(results.values())
-    lines.sort(key=lambda line: -fmean(result.top1 for result in line.results))
+    lines.sort(key=_place)
     runs = [Run(_name(line, result), result) for line in lines for result in line.results]
     return Evidence(tuple(lines), tuple(runs))
+
+
+def _place(line: Repeated) -> tuple[int, float]:
+    order = (None, *KINDS)
+    return order.index(line.kind), -fmean(result.score or 0.0 for result in line.results)
 
 
 def _name(line: Repeated, result: Result) -> str:

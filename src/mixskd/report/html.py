@@ -10,17 +10,21 @@ from mixskd.config import to_yaml
 from mixskd.errors import UserError
 from mixskd.files import check_writable, write_text
 from mixskd.report import pieces, tables
+from mixskd.report.cells import Number, Table
 from mixskd.report.curve_plots import cost_plot, score_plots, term_plots
 from mixskd.report.evidence import Evidence, read_evidence
 from mixskd.report.mistakes import EACH_RUN, Pictures
 from mixskd.report.plots import Plot
+from mixskd.report.published_transfer import TABLE
 from mixskd.report.readable import Readable
 from mixskd.report.runs import Repeated
 from mixskd.report.seen import seen_section
 from mixskd.report.style import SCRIPT, STYLE
 from mixskd.report.suite_plots import suite_plots
 from mixskd.report.suite_tables import suite_tables
-from mixskd.report.tables import Number, Table
+from mixskd.report.transfer_examples import example_section
+from mixskd.report.transfer_tables import single_transfers, transfer, transfer_notes
+from mixskd.tasks.kinds import KINDS, Kind
 
 WORST = 10
 MOST_ROWS = 12  # of a suite's table that is open from the start
@@ -59,14 +63,17 @@ def write_report(
 
 def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     """The sections as HTML by heading, in order, and all figures in them."""
-    curves, terms, cost = score_plots(evidence), term_plots(evidence), cost_plot(evidence.lines)
+    classifiers = evidence.of_kind(None)
+    curves, terms, cost = score_plots(evidence), term_plots(evidence), [cost_plot(classifiers)] if classifiers else []
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),
-        "Results": _results(evidence),
+        "Results": _results(evidence, classifiers) if classifiers else "",
+        **{kind.name.capitalize(): _transfer(evidence, kind) for kind in KINDS if evidence.of_kind(kind)},
+        "What the networks find": example_section(evidence),
         "Learning curves": pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv."),
         "Loss terms": "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in terms),
-        "Cost and accuracy": pieces.figure(cost) + pieces.table(tables.cost(evidence.lines)),
+        "Cost and accuracy": "".join(map(pieces.figure, cost)) + pieces.table(tables.cost(classifiers)),
     }
     for heading in dict.fromkeys(TITLES.values()):
         names = [name for name, title in TITLES.items() if title == heading]
@@ -79,7 +86,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     sections["Configurations"] = "".join(
         pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
     )
-    plots = [*curves, *terms, cost, *(plot for some in suites.values() for plot in some)]
+    plots = [*curves, *terms, *cost, *(plot for some in suites.values() for plot in some)]
     return {heading: inside for heading, inside in sections.items() if inside}, plots
 
 
@@ -113,11 +120,17 @@ def _trained(evidence: Evidence) -> str:
     return first + pieces.table(rows) + (pieces.folded("What the runs remarked", f"<ul>{remarks}</ul>") if said else "")
 
 
-def _results(evidence: Evidence) -> str:
-    notes = "".join(map(pieces.note, tables.notes(evidence.lines)))
-    single = pieces.folded("Each run", pieces.table(tables.single_runs(evidence.lines)))
-    accuracy = pieces.table(tables.accuracy(evidence.lines, suites=evidence.suites))
+def _results(evidence: Evidence, lines: Sequence[Repeated]) -> str:
+    notes = "".join(map(pieces.note, tables.notes(lines)))
+    single = pieces.folded("Each run", pieces.table(tables.single_runs(lines)))
+    accuracy = pieces.table(tables.accuracy(lines, suites=evidence.suites))
     return f"{accuracy}{PAPER} and of its released code.</p>{notes}{single}"
+
+
+def _transfer(evidence: Evidence, kind: Kind) -> str:
+    notes = "".join(map(pieces.note, transfer_notes(evidence.lines)))
+    single = pieces.folded("Each run", pieces.table(single_transfers(evidence.lines, kind)))
+    return f"{pieces.table(transfer(evidence.lines, kind, TABLE))}{PAPER}.</p>{notes}{single}"
 
 
 def _worst(evidence: Evidence) -> str:

@@ -51,10 +51,10 @@ class Pictures:
         return None if bundle is None else Image.fromarray(np.asarray(bundle.splits[split].images[int(entry["index"])]))
 
 
-def data_address(image: Image.Image) -> str:
-    """``image``, at most ``SIDE`` px wide and high, as JPEG in a ``data:`` address."""
+def data_address(image: Image.Image, side: int = SIDE) -> str:
+    """``image``, at most ``side`` px wide and high, as JPEG in a ``data:`` address."""
     image = image.convert("RGB")
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     content = io.BytesIO()
     image.save(content, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mixskd.report.cells import Cell, Number, Spread, Table
 from mixskd.report.plots import Plot
-from mixskd.report.tables import Cell, Number, Spread, Table
 from mixskd.text import safe
 
 

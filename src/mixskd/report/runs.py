@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yam
 from mixskd.errors import UserError
 from mixskd.files import slug
 from mixskd.report.cost import Cost, classes_from, count_cost
+from mixskd.tasks.kinds import Kind, kind_of
 
 # A run's own, whatever the setting that it repeats.
 OF_A_RUN = (*NOT_COMPARED, "run.seed", "method.teacher")
@@ -31,10 +33,22 @@ class Result:
     @property
     def label(self) -> str:
         """The run's name without backbone, augmentation policy and seed."""
-        e, label = self.experiment, self.name
-        for part in (f"seed{e.run.seed}", e.data.augment, slug(e.backbone)):
+        e, label = self.experiment, self.name.removesuffix(f"-seed{self.experiment.run.seed}")
+        if self.kind is not None:
+            label = re.sub(r"-from\d+$", "", label)  # the seed of its backbone
+        for part in (e.data.augment, slug(e.backbone)):
             label = label.removesuffix(f"-{part}")
         return label
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it is trained for, if that is not classification."""
+        return kind_of(self.experiment.method.name)
+
+    @property
+    def score(self) -> float | None:
+        """The main score of what is deployed, in per cent: top-1, AP or mIoU; None if its data cannot give one."""
+        return deployed_scores(self.summary)[1].get("top1" if self.kind is None else self.kind.monitor)
 
     @property
     def split(self) -> str:
@@ -54,7 +68,10 @@ class Result:
     def setting(self) -> dict[str, Any]:
         """What the run shares with its repetitions, by dotted name."""
         flat = flatten(to_dict(self.experiment))
-        return {key: value for key, value in flat.items() if key not in OF_A_RUN}
+        setting = {key: value for key, value in flat.items() if key not in OF_A_RUN}
+        if self.experiment.weights is not None:  # backbones of several seeds are repetitions too
+            setting["weights"] = re.sub(r"-seed\d+/?$", "", self.experiment.weights)
+        return setting
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,14 @@ class Repeated:
     def experiment(self) -> Experiment:
         return self.results[0].experiment
 
+    @property
+    def kind(self) -> Kind | None:
+        """What the runs are trained for, if that is not classification."""
+        return self.results[0].kind
+
     @cached_property
     def cost(self) -> Cost:
-        """What the method costs at these images and classes."""
+        """What the method costs at these images and classes; of a classifier."""
         first = self.results[0].summary
         classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
         size = first.get("image_size") or self.experiment.data.image_size

@@ -26,7 +26,7 @@ def seen_section(evidence: Evidence, readable: Readable) -> str:
     parts: list[str] = []
     shown: set[str] = set()
     without: list[str] = []
-    for line in evidence.lines:
+    for line in evidence.of_kind(None):
         key = _what_is_seen(line)
         if key in shown or len(parts) == MOST_SEEN:
             continue

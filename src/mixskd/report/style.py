@@ -30,6 +30,7 @@ figcaption, .note { color: var(--faint); font-size: .85rem }
   text-align: center; color: var(--faint); background: var(--shade); font-size: .8rem }
 .seen td, .seen th { font-size: .75rem; line-height: 1.3; min-width: 6.5rem } .seen img { width: 6rem; height: auto }
 .seen tbody tr:nth-child(even) { background: none } .wide { margin-block: .6rem }
+.pairs { display: grid; grid-template-columns: repeat(2, minmax(0, 18rem)); gap: .6rem } .pairs img { width: 100% }
 summary { cursor: pointer; padding: .3rem 0 }
 pre { overflow-x: auto; background: var(--shade); padding: .6rem; font-size: .8rem }
 @media print {

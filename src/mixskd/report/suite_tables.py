@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mixskd.report.cells import Number, Table
 from mixskd.report.evidence import Evidence
-from mixskd.report.tables import Number, Table
 
 
 def suite_tables(evidence: Evidence) -> dict[str, Table]:

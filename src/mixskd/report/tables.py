@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mixskd.config import Experiment
 from mixskd.files import write_text
+from mixskd.report.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.report.published import Published, place_of, published, published_in
 from mixskd.report.runs import Repeated, mean_and_std
-from mixskd.text import safe, visible
-
-
-class Spread(NamedTuple):
-    """A mean with its standard deviation, if there is one."""
-
-    mean: float
-    std: float | None
-
-
-class Number(NamedTuple):
-    """A number that is shown with so many ``digits`` behind the point."""
-
-    value: float
-    digits: int = 0
-
-
-Cell = str | Number | Spread | None
-Table = list[dict[str, Cell]]
+from mixskd.report.transfer_tables import of_kind, single_transfers, transfer, transfer_notes
+from mixskd.tasks.kinds import KINDS, Kind
+from mixskd.text import visible
 
 
 def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
@@ -151,84 +134,52 @@ def _place(line: Repeated) -> dict[str, Cell]:
     return {"method": line.label, "backbone": line.experiment.backbone, "policy": line.experiment.data.augment}
 
 
-def markdown(table: Table) -> str:
-    """A table in GitHub's Markdown; numbers to the right."""
-    columns = list(table[0])
-    sides = ["---" if isinstance(table[0][c], str) else "---:" for c in columns]
-    rows = [[_markdown_cell(row[column]) for column in columns] for row in table]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, sides, *rows])
-
-
-def _markdown_cell(cell: Cell) -> str:
-    return safe(cell, "markdown") if isinstance(cell, str) else _text(cell, "{:,.{}f}", "{:.2f} ± {:.2f}")
-
-
-def latex(table: Table) -> str:
-    """A ``tabular`` that needs no package."""
-    columns = list(table[0])
-    sides = "".join("l" if isinstance(table[0][c], str) else "r" for c in columns)
-    lines = [f"\\begin{{tabular}}{{{sides}}}", "\\hline", " & ".join(map(escape, columns)) + r" \\", "\\hline"]
-    lines += [" & ".join(_latex_cell(row[column]) for column in columns) + r" \\" for row in table]
-    return "\n".join([*lines, "\\hline", "\\end{tabular}", ""])
-
-
-def _latex_cell(cell: Cell) -> str:
-    return escape(cell) if isinstance(cell, str) else _text(cell, "{:.{}f}", r"${:.2f} \pm {:.2f}$")
-
-
-def _text(cell: Cell, number: str, spread: str) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, Number):
-        return number.format(*cell)
-    return f"{cell.mean:.2f}" if cell.std is None else spread.format(*cell)
-
-
-def escape(text: str) -> str:
-    """``text`` for LaTeX."""
-    return safe(text, "latex")
-
-
-def plain_rows(table: Table) -> list[dict[str, Any]]:
-    """The table as plain values; a spread gives a mean and a deviation (``COLUMN std``)."""
-    rows = []
-    for row in table:
-        values: dict[str, Any] = {}
-        for column, cell in row.items():
-            if isinstance(cell, Spread) or (cell is None and column == "published (%)"):
-                values[column], values[f"{column} std"] = cell or (None, None)
-            else:
-                values[column] = cell.value if isinstance(cell, Number) else cell
-        rows.append(values)
-    return rows
-
-
-def comma_separated(table: Table) -> str:
-    """CSV of :func:`plain_rows`, in full precision."""
-    rows, text = plain_rows(table), io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: safe(cell, "csv") if isinstance(cell, str) else cell for key, cell in row.items()} for row in rows
-    )
-    return text.getvalue()
-
-
 def write_tables(
     lines: Sequence[Repeated], folder: Path, paper_table: str | None = None, suites: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Write table.md, table.csv, table.tex and runs.csv into ``folder``; the rows of table.csv.
+    """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
-    With ``paper_table``, the values that it prints for the same methods stand beside ours; with ``suites``, the
-    headline of each, from the runs' folders.
+    Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
+    networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
+    ``suites``, the headline of each, from the runs' folders.
     """
-    tables = accuracy(lines, paper_table, suites), cost(lines)
-    whole = [left | right for left, right in zip(*tables, strict=True)]
-    said = notes(lines)
-    write_text(folder / "table.md", "\n".join([*map(markdown, tables), *(f"{visible(note)}\n" for note in said)]))
-    write_text(folder / "table.csv", comma_separated(whole))
-    write_text(folder / "table.tex", "\n".join([*map(latex, tables), *(f"% {visible(note)}" for note in said), ""]))
-    write_text(folder / "runs.csv", comma_separated(single_runs(lines)))
-    return plain_rows(whole)
+    parts, rows = [], list[dict[str, Any]]()
+    classifiers = of_kind(lines, None)
+    kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
+    for kind in [*([None] if classifiers else []), *kinds]:
+        if kind is None:
+            shown = [accuracy(classifiers, paper_table, suites), cost(classifiers)]
+            single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
+        else:
+            shown = [transfer(lines, kind, paper_table)]
+            single, said = single_transfers(lines, kind), transfer_notes(lines)
+            names = (kind.name, f"{kind.name}_runs")
+        whole = [{key: cell for row in together for key, cell in row.items()} for together in zip(*shown, strict=True)]
+        parts.append(("Classification" if kind is None else kind.name.capitalize(), shown, said))
+        rows += plain_rows(whole)
+        write_text(folder / f"{names[0]}.csv", comma_separated(whole))
+        write_text(folder / f"{names[1]}.csv", comma_separated(single))
+    write_text(folder / "table.md", as_markdown(parts))
+    write_text(folder / "table.tex", as_latex(parts))
+    return rows
+
+
+Part = tuple[str, list[Table], list[str]]
+"""A heading, tables, and the notes under them."""
+
+
+def as_markdown(parts: Sequence[Part]) -> str:
+    """The ``parts`` of table.md; a part alone has no heading."""
+    texts = []
+    for heading, shown, said in parts:
+        title = [f"## {heading}\n"] if len(parts) > 1 else []
+        texts.append("\n".join([*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in said)]))
+    return "\n".join(texts)
+
+
+def as_latex(parts: Sequence[Part]) -> str:
+    """The same as LaTeX."""
+    return "\n".join(
+        "\n".join([f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in said), ""])
+        for heading, shown, said in parts
+    )

@@ -6,18 +6,13 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mixskd import dry_run
 from mixskd.config import Experiment, to_yaml
+from mixskd.tasks.kinds import BY_VERB
 
 Flags = Callable[[argparse.ArgumentParser], None]
 ExperimentOf = Callable[[argparse.Namespace], Experiment]
-# Verb -> its usual method, its recipe, its first scores with their names for a person.
-DEFAULTS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "detect": ("cascade_rcnn", "detect_coco", {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}),
-    "segment": ("deeplabv3", "segment_voc", {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}),
-}
 
 
 def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
@@ -35,7 +30,7 @@ def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
     if "scores" not in summary:
         return
     for split, scores in summary["scores"].items():
-        print(f"{split} {said(scores, arguments.verb)}")
+        print(f"{split} {BY_VERB[arguments.verb].line(scores)}")
     print(f"weights of epoch {summary['deployed']['epoch']:.0f}, in {summary['seconds']:.0f} s")
     print(f"model: {Path(summary['out']) / 'model.safetensors'}")
 
@@ -46,12 +41,11 @@ def prepared(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> Expe
     The weights of a run of mixskd name their backbone, so that it need not be given.
     """
     from mixskd.errors import UserError
-    from mixskd.tasks.networks import DETECTORS, SEGMENTERS
 
-    known = DETECTORS if arguments.verb == "detect" else SEGMENTERS
+    known = BY_VERB[arguments.verb].networks
     going_on = arguments.resume and arguments.out and (Path(arguments.out) / "config.yaml").is_file()
     if not (arguments.recipe or arguments.config or going_on):
-        arguments.recipe = DEFAULTS[arguments.verb][1]
+        arguments.recipe = BY_VERB[arguments.verb].recipe
     if arguments.weights and not arguments.backbone:
         from mixskd.tasks.transfer import description_of
 
@@ -74,7 +68,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(scores))
         return
-    print(f"{scores['split']} {said(scores, arguments.verb)}  on {scores['images']} images")
+    print(f"{scores['split']} {BY_VERB[arguments.verb].line(scores)}  on {scores['images']} images")
     for name, value in scores["per_class"].items():
         print(f"  {name}: {'absent' if value is None else f'{value:.2f} %'}")
 
@@ -93,12 +87,6 @@ def export(arguments: argparse.Namespace) -> None:
     from mixskd.tasks.using import export_onnx
 
     print(export_onnx(arguments.run, arguments.out, size=arguments.size, overwrite=arguments.overwrite))
-
-
-def said(scores: dict[str, Any], verb: str) -> str:
-    """The first scores in one line."""
-    names = DEFAULTS[verb][2]
-    return "  ".join(f"{text} {scores[name]:.2f} %" for name, text in names.items() if scores.get(name) is not None)
 
 
 def add_flags(

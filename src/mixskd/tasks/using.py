@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from mixskd.evaluation.scoring import evaluation_mode, on
 from mixskd.files import replacing, write_text
 from mixskd.optional import needed
 from mixskd.precision import choose_device
+from mixskd.tasks.annotated import AnnotatedBundle
 from mixskd.tasks.detection.config import DetectorConfig
 from mixskd.tasks.detection.evaluation import Detection, coco_results, in_file_pixels
 from mixskd.tasks.detection.loading import Sample, Sizes, padded
@@ -44,15 +46,7 @@ def evaluate(path: str | Path, data: str | None = None, *, split: str | None = N
     classes, or no such split.
     """
     model, about = load_network(path)
-    config_file = Path(path) / "config.yaml"
-    if data is None and not config_file.is_file():
-        raise UserError(f"{path} does not say which data it was trained on; name some with --data")
-    source = data or from_dict(read_yaml(config_file)).data.source
-    experiment = Experiment(about.backbone, None, MethodChoice(about.network), DataConfig(source=source))
-    load: Any = detection_data if isinstance(about.config, DetectorConfig) else segmentation_data
-    bundle = load(experiment, about.config, about.mean, about.std)
-    if bundle.classes != about.classes:
-        raise UserError(f"{source} has other classes ({len(bundle.classes)}) than the network ({len(about.classes)})")
+    bundle = data_of(path, about, data)
     name = split or next(name for name in ("test", "val") if name in bundle.splits)
     if name not in bundle.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(bundle.splits)}")
@@ -70,6 +64,23 @@ def evaluate(path: str | Path, data: str | None = None, *, split: str | None = N
     assert isinstance(task, Segmentation)
     details = task.details(values)
     return {**scores, "per_class": details["per_class"], "absent": details["absent"]}
+
+
+def data_of(path: str | Path, about: About, data: str | None = None, **settings: Any) -> AnnotatedBundle:
+    """The images of ``data``, or of the run at ``path``; ``settings`` override those with which it was trained.
+
+    Raises UserError if there are none, or they have other classes than the network.
+    """
+    config_file = Path(path) / "config.yaml"
+    if data is None and not config_file.is_file():
+        raise UserError(f"{path} does not say which data it was trained on; name some with --data")
+    source = data or from_dict(read_yaml(config_file)).data.source
+    experiment = Experiment(about.backbone, None, MethodChoice(about.network), DataConfig(source=source))
+    load: Any = detection_data if isinstance(about.config, DetectorConfig) else segmentation_data
+    bundle: AnnotatedBundle = load(experiment, dataclasses.replace(about.config, **settings), about.mean, about.std)
+    if bundle.classes != about.classes:
+        raise UserError(f"{source} has other classes ({len(bundle.classes)}) than the network ({len(about.classes)})")
+    return bundle
 
 
 @torch.inference_mode()
@@ -123,15 +134,21 @@ def segment(model: nn.Module, about: About, image: Image.Image) -> Tensor:
 
 def draw_boxes(image: Image.Image, detection: dict[str, Tensor], classes: Sequence[str], threshold: float) -> Tensor:
     """``image`` as a uint8 tensor with the boxes whose score is at least ``threshold``."""
-    picture = F.pil_to_tensor(image)
     shown = detection["scores"] >= threshold
-    boxes, labels = detection["boxes"][shown], detection["labels"][shown].tolist()
+    labels, scores = detection["labels"][shown].tolist(), detection["scores"][shown].tolist()
+    texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    return draw_labelled(image, detection["boxes"][shown], labels, texts, len(classes))
+
+
+def draw_labelled(
+    image: Image.Image, boxes: Tensor, labels: Sequence[int], texts: Sequence[str] | None, classes: int
+) -> Tensor:
+    """``image`` as a uint8 tensor with ``boxes`` (``n x 4``) in the colours of their ``labels``, from 1 on."""
+    picture = F.pil_to_tensor(image)
     if not len(boxes):
         return picture
-    scores = detection["scores"][shown].tolist()
-    texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    colours = [palette(len(classes))[label - 1] for label in labels]
-    return draw_bounding_boxes(picture, boxes, texts, colors=colours, width=2)
+    colours = [palette(classes)[label - 1] for label in labels]
+    return draw_bounding_boxes(picture, boxes, None if texts is None else list(texts), colors=colours, width=2)
 
 
 def draw_classes(image: Image.Image, classes: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from mixskd.backbones import StagedBackbone
 COLOURS = {3: (220, 40, 40), 7: (40, 60, 220)}
 
 
-def tiny_backbone(widths: tuple[int, ...] = (8, 16, 24, 32)) -> StagedBackbone:
+def tiny_backbone(widths: tuple[int, ...] = (8, 16, 24, 32), classes: int = 2) -> StagedBackbone:
     """Four stages of strides 4, 8, 16 and 32, each a basic block of few channels, behind a stem of stride 4."""
     stem = [nn.Conv2d(3, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     stages: list[OrderedDict[str, nn.Module]] = []
@@ -27,7 +27,7 @@ def tiny_backbone(widths: tuple[int, ...] = (8, 16, 24, 32)) -> StagedBackbone:
         stages.append(OrderedDict({f"layer{k}": nn.Sequential(BasicBlock(before, width, 2 if k > 1 else 1, down))}))
         before = width
     stages[0] = OrderedDict([("stem", nn.Sequential(*stem)), *stages[0].items()])
-    return StagedBackbone(map(nn.Sequential, stages), nn.Linear(before, 2), name="tiny")
+    return StagedBackbone(map(nn.Sequential, stages), nn.Linear(before, classes), name="tiny")
 
 
 def content() -> dict[str, Any]:
