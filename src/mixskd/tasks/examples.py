@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def examples(path: str | Path, split: str, count: int, *, threshold: float = 0.5
     """
     model, about = load_network(path)
     detector = isinstance(about.config, DetectorConfig)
-    settings = {"skip_bad_annotations": True} if detector else {"check": False}
+    settings: dict[str, Any] = {"skip_bad_annotations": True} if detector else {"check": False}
     images = data_of(path, about, **settings).annotated[split]
     places = sorted({round(i * (len(images) - 1) / max(count - 1, 1)) for i in range(min(count, len(images)))})
     made = []
