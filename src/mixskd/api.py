@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mixskd import recipes
 from mixskd.arguments import PATH, checked
 from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
+from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ def _settings(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     groups = {"data": data, "backbone": backbone, "method": method, "out": out}
+    remember_typed(backbone)
     given = nest({**settings, **{key: value for key, value in groups.items() if value is not None}})
     if recipe == "auto":
         recipe = recipes.fitting(given.get("data", {}).get("source"), given.get("weights"))

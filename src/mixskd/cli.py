@@ -16,6 +16,7 @@ from mixskd import config, dry_run, recipes
 from mixskd.comparison import command as comparison
 from mixskd.deploy import command as deploying
 from mixskd.deploy.exports import command as exporting
+from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
 from mixskd.report import command as reporting
@@ -138,6 +139,7 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     from mixskd.api import build_experiment
 
     settings = config.nest(given | arguments.dotted)
+    remember_typed(settings.get("backbone"))
     if arguments.config:
         settings = config.merge(config.nest(config.read_yaml(Path(arguments.config))), settings)
     return build_experiment(config.merge(_recipe(arguments, settings), settings), resume=arguments.resume)

@@ -20,6 +20,7 @@ from mixskd.data import DataBundle, load_data, make_test_loader, make_train_load
 from mixskd.data.device_loader import DeviceLoader
 from mixskd.deploy.model_file import load_model, save_model
 from mixskd.distributed import World
+from mixskd.elsewhere import check_typed, is_elsewhere
 from mixskd.errors import UserError
 from mixskd.methods import METHODS, make_config, method_class
 from mixskd.methods.base import Method
@@ -74,7 +75,7 @@ class Parts:
         save_model(
             self.deployed,
             path,
-            backbone_name=self.experiment.backbone,
+            backbone_name=self.deployed.name if is_elsewhere(self.experiment.backbone) else self.experiment.backbone,
             classes=self.data.classes,
             image_size=self.data.image_size,
             mean=self.data.mean,
@@ -166,6 +167,7 @@ def build_method(
     ``load`` reads a trained classifier that the method names. Raises UserError for images that are too small, and for
     weights that do not fit.
     """
+    check_typed(experiment.backbone)
     backbone = build_backbone(experiment.backbone, classes, image_size)
     if image_size is not None and image_size < backbone.min_size:
         raise UserError(

@@ -6,6 +6,7 @@ import re
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.chains import STAGES, grouped, nested, units
@@ -21,6 +22,7 @@ from mixskd.backbones.library import (
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
+from mixskd.elsewhere import announce, is_elsewhere
 from mixskd.errors import UserError
 
 PREFIX = "timm/"
@@ -35,14 +37,26 @@ def timm_backbone(name: str, num_classes: int, image_size: int | None = None) ->
     chain of stages, pooling and head is used as a whole. Raises UserError if timm is missing, has no such model, or
     the model cannot take images of that size.
     """
+    announce(name)
     config = pretrained_config(name)
     usual = config.input_size[-1] if config else 224
     fixed = bool(config and config.fixed_input_size)
     if not fixed:
-        return assemble(name, num_classes, Library(partial(create, name), cut, usual))
+        backbone = assemble(name, num_classes, Library(partial(create, name), cut, usual))
+        backbone.name = local_name(name)
+        return backbone
     size = image_size or usual
     options = {} if size == usual else {"img_size": size}
     return assemble(name, num_classes, Library(partial(create, name, **options), cut, size, fixed=True))
+
+
+def local_name(name: str) -> str:
+    """``name``, or that of the architecture in timm's own lists that a model from elsewhere has, for a model file."""
+    if not is_elsewhere(name):
+        return name
+    with torch.device("meta"):
+        architecture = create(name, 1).pretrained_cfg.get("architecture")
+    return f"{PREFIX}{architecture}" if architecture else name
 
 
 def pretrained_config(name: str) -> Any:

@@ -14,6 +14,7 @@ from mixskd import recipes
 from mixskd.comparison import grids
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import merge, nest, read_yaml
+from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
 from mixskd.tasks.kinds import KINDS
 from mixskd.text import visible
@@ -92,6 +93,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
         option = f"{key.removeprefix('method.')}={dotted[key]}"
         raise UserError(f"--{key} names none of the methods; write --methods 'NAME[{option}]'")
     settings = nest(flags | dotted)
+    remember_typed(axes.get("backbones"), settings.get("backbone"))
     if arguments.config:
         settings = merge(nest(read_yaml(Path(arguments.config))), settings)
     named = grids.load(arguments.grid) if arguments.grid else {}

@@ -16,6 +16,7 @@ from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.config import merge, nest, read_yaml
+from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
 from mixskd.report.runs import Result, put_together, read_results
@@ -76,6 +77,7 @@ def compare(
         "suites": suites,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
+    remember_typed(backbones, settings.get("backbone"))
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), nest(transfer))

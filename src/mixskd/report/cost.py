@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment
+from mixskd.elsewhere import check_typed
 from mixskd.experiment import build_method
 
 BATCH = 8  # the counts are per original image; batch norm wants more than one
@@ -90,6 +91,7 @@ def images_forwarded(experiment: Experiment) -> int:
 
 def classes_from(parameters: int, experiment: Experiment) -> int:
     """The number of classes of a classifier with so many ``parameters``, which grow linearly with it."""
+    check_typed(experiment.backbone)
     with torch.device("meta"):
         two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))
     return 2 + round((parameters - two) / (three - two))

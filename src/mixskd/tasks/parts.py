@@ -12,6 +12,7 @@ import torch
 from mixskd.config import Experiment
 from mixskd.data import Preprocess, worker_count
 from mixskd.distributed import World
+from mixskd.elsewhere import check_typed
 from mixskd.errors import UserError
 from mixskd.experiment import Parts, check_selection
 from mixskd.methods import make_config
@@ -60,6 +61,7 @@ def transfer_parts(
         data = segmentation_data(experiment, config, mean, std)
     check_selection(experiment, data)
     torch.manual_seed(run.seed)
+    check_typed(experiment.backbone)
     backbone, weight_notes = make_backbone(experiment.backbone, experiment.weights)
     method: Any = kind(backbone, len(data.classes), config)
     if run.sync_bn:
