@@ -5,14 +5,12 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "mixskd"  # the same file from the same runs
-matplotlib.rcParams["svg.fonttype"] = "none"
 import matplotlib.pyplot as plt
 
 from mixskd.methods import METHODS
+
+plt.switch_backend("svg")
+plt.rcParams |= {"svg.hashsalt": "mixskd", "svg.fonttype": "none"}  # the same file from the same runs
 
 HERE = Path(__file__).parent
 RUNS = HERE.parents[1] / "results/finetune_flowers17_10"
