@@ -117,20 +117,38 @@ def pixels(file: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def damaged(name: str, data: Path) -> None:
-    if name == "deeplabv3":
-        Image.new("L", (3, 3)).save(data / "masks" / "train" / "1.png")
-        return
-    values = content()
-    values["annotations"][0]["category_id"] = 99
-    (data / "train.json").write_text(json.dumps(values))
+def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def damage(data: Path) -> None:
+        values = content()
+        change(values)
+        (data / "train.json").write_text(json.dumps(values))
+
+    return damage
 
 
-@pytest.mark.parametrize("name", NAMES)
+def unknown_label(data: Path) -> None:
+    Image.fromarray(np.full((32, 40), 7, dtype=np.uint8)).save(data / "masks" / "train" / "1.png")
+
+
+# The network, what is wrong with its training data, and the file that the line names.
+BAD: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "category": ("cascade_rcnn", edited(lambda v: v["annotations"][0].update(category_id=99)), "10.png"),
+    "outside": ("cascade_rcnn", edited(lambda v: v["annotations"][2].update(bbox=[90, 90, 40, 40])), "20.png"),
+    "no area": ("cascade_rcnn", edited(lambda v: v["annotations"][3].update(bbox=[9, 9, 12, 0])), "30.png"),
+    "no image": ("cascade_rcnn", lambda data: (data / "train" / "20.png").unlink(), "20.png"),
+    "size": ("deeplabv3", lambda data: Image.new("L", (3, 3)).save(data / "masks" / "train" / "1.png"), "1.png"),
+    "label": ("deeplabv3", unknown_label, "1.png"),
+    "no mask": ("deeplabv3", lambda data: (data / "masks" / "train" / "2.png").unlink(), "2.png"),
+    "no image of a mask": ("deeplabv3", lambda data: (data / "images" / "train" / "3.png").unlink(), "3.png"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
 def test_bad_annotations_end_the_command_with_one_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damaged(name, WRITERS[name](tmp_path / "data"))
+    name, damage, file = BAD[case]
+    damage(WRITERS[name](tmp_path / "data"))
     verb = {"cascade_rcnn": "detect", "deeplabv3": "segment"}[name]
     words = [verb, "train", "--data", str(tmp_path / "data"), "--backbone", "tiny", "--out", str(tmp_path / "run")]
     words += [f"--method.{key.replace('_', '-')}={str(value).strip('[]')}" for key, value in SMALL[name].items()]
@@ -138,8 +156,11 @@ def test_bad_annotations_end_the_command_with_one_line(
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert ("10.png" if verb == "detect" else "1.png") in error
+    assert f"{file} " in error or f"{file}:" in error or f"/{file}" in error
+    assert "--skip-bad-annotations" in error
     assert not (tmp_path / "run").exists()
+    if case not in ("category", "size"):  # what is skipped is told by tests of the data
+        return
     assert main([*words, "--skip-bad-annotations"]) == 0
     assert ("AP50" if verb == "detect" else "mIoU") in capsys.readouterr().out
     notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
@@ -157,6 +178,8 @@ def test_the_other_tasks_networks_and_wrong_settings_are_refused(
     assert "takes its image size from --method.crop" in capsys.readouterr().err
     assert main([*words, "--method.iterations", "7", "--epochs", "2"]) == 2
     assert "cannot be divided into run.epochs 2 equal parts" in capsys.readouterr().err
+    assert main([*words, "--backbone", "tiny", "--batch-size", "1"]) == 2
+    assert "deeplabv3 needs two or more images in each step of a process" in capsys.readouterr().err
     assert main([*words, "--data.augment", "cutout"]) == 2
     assert "deeplabv3 does not take data.augment" in capsys.readouterr().err
 

@@ -78,6 +78,11 @@ def transfer_parts(
         raise UserError(
             f"run.accumulate {run.accumulate} does not divide the {run.batch_size // world.size} images of each process"
         )
+    if isinstance(config, DeepLabConfig) and run.batch_size // world.size // run.accumulate < 2 and not run.sync_bn:
+        raise UserError(
+            "deeplabv3 needs two or more images in each step of a process, for the batch norm on its pooled image; "
+            "raise run.batch_size"
+        )
     # Shapes change from batch to batch, and torchvision's matching and suppression wait for the device.
     engine = dataclasses.replace(engine, compile=False, cuda_graphs=False, small_maps=False)
     started = experiment.weights is not None

@@ -44,6 +44,10 @@ def no_mask(root: Path) -> None:
     (root / "masks" / "train" / "1.png").unlink()
 
 
+def no_image(root: Path) -> None:
+    (root / "images" / "train" / "1.png").unlink()
+
+
 def broken_mask(root: Path) -> None:
     (root / "masks" / "train" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
 
@@ -60,6 +64,7 @@ BAD: dict[Callable[[Path], None], str] = {
     other_size: r"the mask .*1.png has 40 x 31 pixels, but its image has 40 x 32",
     unknown_label: r"the mask .*1.png holds the label 5, which is none of the 3 classes",
     no_mask: r"the mask .*1.png of the image 1.png is missing",
+    no_image: r"the image .*images/train/1.png is missing",
     broken_mask: r"cannot read the mask .*1.png",
     broken_image: r"cannot read the image .*1.png",
     coloured_mask: r"the mask .*1.png has colours \(RGB\)",

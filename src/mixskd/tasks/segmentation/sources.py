@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mixskd.data.images import EXTENSIONS
@@ -172,7 +173,7 @@ def folders(root: Path) -> Splits:
         raise UserError(f"{root} names {len(names)} class; segmentation needs two or more")
     table = label_table(len(names), ignored={ignore, IGNORE})
     return {
-        split: _folder(root / "images" / split, root / "masks" / split, names, table)
+        split: _with_lone_masks(_folder(root / "images" / split, root / "masks" / split, names, table), root, split)
         for split in ("train", "val", "test")
         if (root / "images" / split).is_dir()
     }
@@ -184,6 +185,15 @@ def _folder(
     """The images in one folder, each with the mask of the same stem in the other."""
     files = tuple(sorted(path for path in images.iterdir() if path.suffix.lower() in EXTENSIONS))
     return SegmentationSet(files, tuple(masks / f"{file.stem}.png" for file in files), tuple(names), table, released)
+
+
+def _with_lone_masks(found: SegmentationSet, root: Path, split: str) -> SegmentationSet:
+    """``found`` with the masks that have no image, so that the check names the image that is missing."""
+    folder, masks = root / "images" / split, root / "masks" / split
+    ending = found.images[0].suffix if found.images else ".png"
+    lone = sorted(set(masks.glob("*.png")) - set(found.masks))
+    images = tuple(folder / f"{mask.stem}{ending}" for mask in lone)
+    return replace(found, images=found.images + images, masks=found.masks + tuple(lone))
 
 
 def _names(listing: Path, default: Sequence[str], used: Sequence[int]) -> tuple[str, ...]:

@@ -1,0 +1,61 @@
+"""Two gloo processes against one, for a detector and a segmentation network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixskd.backbones import BACKBONES
+from mixskd.tasks.using import evaluate
+from tests.tasks.detection.support import tiny_backbone
+from tests.tasks.detection.support import write as write_boxes
+from tests.tasks.segmentation.support import write as write_masks
+from tests.tasks.two_processes import SMALL
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(Path(__file__).with_name("two_processes.py"))
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the script leaves, run by one process and by two."""
+    root = tmp_path_factory.mktemp("two")
+    write_boxes(root / "cascade_rcnn")
+    write_masks(root / "deeplabv3", (32, 32))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    for command in ([], TORCHRUN):
+        done = subprocess.run(
+            [sys.executable, *command, SCRIPT, str(root)], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_two_processes_take_the_steps_of_one(name: str, root: Path) -> None:
+    (before, one), (_, two) = (torch.load(root / f"states{n}.pt", weights_only=True)[name] for n in (1, 2))
+    assert one.keys() == two.keys()
+    moved = {key: (weights - before[key]).abs().max() for key, weights in one.items() if weights.is_floating_point()}
+    assert max(moved.values()) > 0.01
+    for key, weights in one.items():  # networks of fp32; a mean over the wrong images differs by far more
+        assert torch.allclose(weights, two[key], rtol=0, atol=2e-5), key
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_two_processes_score_every_image_once(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "tiny", lambda classes: tiny_backbone())
+    summary = json.loads((root / f"run_{name}" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["updates"] == 2
+    scores = summary["scores"]["val"]
+    alone = evaluate(root / f"run_{name}")
+    assert {key: alone[key] for key in scores} == pytest.approx(scores, abs=1e-4)
+    if name == "deeplabv3":
+        assert scores["miou"] > 0
