@@ -28,11 +28,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixskd.api import build_experiment
+from mixskd.benchmarking.bench import benchmark_data
 from mixskd.benchmarking.process import remotes
 from mixskd.benchmarking.variants import variants_of
-from mixskd.distributed import World
+from mixskd.experiment import engine_of
 from mixskd.precision import choose_device
-from mixskd.training.engine import choose_engine
 
 FUNCTIONS = ("mixup_data", "mixup_criterion", "train")
 
@@ -109,7 +109,7 @@ def main() -> None:
         }
     )  # fmt: skip
     device = choose_device("auto")
-    known = variants_of(choose_engine(experiment.run, device, World())[0], device.type)
+    known = variants_of(engine_of(experiment, benchmark_data(experiment))[0], device.type)
     chosen = {name: known[name] for name in arguments.variants.split(",")}
     peak = 0
     with remotes(experiment, chosen, torch.get_num_threads()) as ours:

@@ -116,7 +116,10 @@ class RunConfig:
         epochs: passes over the training images.
         batch_size: original images an update; MixSKD forwards as many mixes beside them.
         seed: of weights, order, augmentation and mixing.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs that multiply it, and what is
+            faster for the network on CPUs that do (see ``measure``), else fp32.
+        measure: on a CPU that multiplies bf16, time once what is faster there; the figures are kept in
+            ``~/.cache/mixskd`` for the next start, and a run is resumed with what it began with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
         checkpoint_every_steps: save within epochs too; 0 for at their end only.
@@ -136,6 +139,8 @@ class RunConfig:
         compile: forward and backward by ``torch.compile``: ``auto`` (on GPUs, if the compiler works there), ``always``
             or ``never``.
         cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on GPUs), ``always`` or ``never``.
+        branch_streams: on GPUs, the branches of a method side by side within the CUDA graph of a step that is not
+            compiled (``--run.compile never``); not yet measured.
         deterministic: on GPUs, convolutions and sums that give the same bits in every run, at some cost in speed.
         all_heads: score the classifiers that are used only in training too; the released code reports the maximum
             over them and over epochs, chosen on the test set.
@@ -145,6 +150,7 @@ class RunConfig:
     batch_size: int = 64
     seed: int = 0
     precision: str = "auto"
+    measure: bool = True
     device: str = "auto"
     accumulate: int = 1
     checkpoint_every_steps: int = 0
@@ -161,6 +167,7 @@ class RunConfig:
     sync_bn: bool = False
     compile: str = "auto"
     cuda_graphs: str = "auto"
+    branch_streams: bool = False
     deterministic: bool = False
     all_heads: bool = False
 
@@ -209,10 +216,11 @@ class Experiment:
     out: str = "runs/mixskd"
 
 
-# None changes what is computed (the last two may change the rounding), so a run may go on with other values.
+# None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
+    "run.measure", "run.branch_streams",
 )  # fmt: skip
 
 

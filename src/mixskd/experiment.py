@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.from_timm import PREFIX
@@ -28,6 +28,7 @@ from mixskd.needs import DataNeeds
 from mixskd.precision import choose_device
 from mixskd.tasks.base import Task
 from mixskd.tasks.classification import Classification
+from mixskd.training.arithmetic import measured, pays
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
@@ -109,6 +110,7 @@ def build_parts(
     if keep_memory or device.type != "cpu":
         configure_process(device, deterministic=run.deterministic)
     notes: list[str] = []
+    given = engine is not None or resumed  # a resumed run goes on with what it chose
     if engine is None:
         engine, notes = choose_engine(run, device, world)
     engine = for_optimizer(engine, experiment.optim)
@@ -118,7 +120,7 @@ def build_parts(
         if experiment.method.name in NETWORKS:
             from mixskd.tasks.parts import transfer_parts
 
-            return transfer_parts(experiment, world, device, engine, notes)
+            return transfer_parts(experiment, world, device, engine, notes, given=given)
     torch.manual_seed(run.seed)
     data = data or load_data(experiment.data)
     check_selection(experiment, data)
@@ -145,11 +147,30 @@ def build_parts(
         raise UserError(
             f"run.accumulate {run.accumulate} does not divide the {run.batch_size // world.size} images of each process"
         )
+    if not given:
+        copies = method.about.images if method.about is not None else 1
+        shape = (copies * run.batch_size // world.size // run.accumulate, 3, data.image_size, data.image_size)
+        name = f"{experiment.backbone} with {experiment.method.name}"
+        engine = measured(engine, run, device, world, name, method, all_heads, shape)
     started = experiment.weights is not None
     step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=started)
     ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
     return Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
+
+
+def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:
+    """How ``train`` would carry out the step of ``experiment``, measured where ``train`` measures, and notes on it."""
+    device = choose_device(experiment.run.device)
+    engine, notes = choose_engine(experiment.run, device, World())
+    if pays(engine, experiment.run, device):
+        engine = build_parts(experiment, data=data, keep_memory=False).step.engine
+    return engine, notes
+
+
+def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
+    """The logits of every classifier that ``method`` trains: its whole network on ``images``."""
+    return method.heads(images).values()
 
 
 def build_method(

@@ -70,12 +70,25 @@ def device_name(device: torch.device) -> str:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the hardware multiplies it, else fp32. Raises UserError for fp16 on a CPU."""
+    """``auto`` is bf16 where the hardware multiplies it, else fp32. Raises UserError for fp16 on a CPU.
+
+    For dense convolutions alone bf16 pays on a CPU; :mod:`mixskd.training.arithmetic` measures what a network gains.
+    """
     if name == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if name == "fp16" and device.type == "cpu":
         raise UserError("fp16 with loss scaling needs a GPU; use --run.precision bf16 or fp32 on the CPU")
     return name
+
+
+def why_precision(name: str, device: torch.device) -> str:
+    """Why :func:`choose_precision` chooses so for the setting ``name``, for a line that begins with its choice."""
+    if name != "auto":
+        return "as asked for"
+    kind = "GPU" if device.type == "cuda" else "CPU"
+    if has_bf16(device):
+        return f"which this {kind} multiplies in hardware"
+    return f"as this {kind} does not multiply bf16 in hardware"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mixskd.training import convolution
-from mixskd.training.convolution import SmallMapConvolutions, weight_gradient
+from mixskd.training.convolution import Limits, SmallMapConvolutions, weight_gradient
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_against_the_sum_over_positions(size: tuple, kernel: tuple, stride: tupl
 
 def gradients(net: nn.Module, images: torch.Tensor, *, fast: bool) -> list[torch.Tensor]:
     net.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16), SmallMapConvolutions() if fast else contextlib.nullcontext():
+    with torch.autocast("cpu", torch.bfloat16), SmallMapConvolutions(Limits()) if fast else contextlib.nullcontext():
         loss = net(images).float().square().mean()
     loss.backward()
     return [p.grad.clone() for p in net.parameters() if p.grad is not None]
@@ -65,3 +65,14 @@ def test_in_a_network_it_changes_nothing_but_rounding(monkeypatch: pytest.Monkey
     for one, other, truth in zip(library, ours, exact, strict=True):
         assert (other - truth).norm() <= 5e-2 * truth.norm()
         assert (other - truth).abs().max() <= 2 * (one - truth).abs().max() + 1e-6
+
+
+def test_limits_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(convolution, "weight_gradient", lambda *a: calls.append(a) or weight_gradient(*a))
+    net, images = nn.Conv2d(8, 8, 3, 1, 1, bias=False), torch.randn(2, 8, 4, 4)
+    for limits, expected in ((Limits(16, 0, 0), 1), (Limits(15, 256, 1), 1), (Limits(64, 0, 0), 2)):
+        with torch.autocast("cpu", torch.bfloat16), SmallMapConvolutions(limits):
+            loss = net(images).float().square().mean()
+        loss.backward()
+        assert len(calls) == expected

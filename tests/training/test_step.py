@@ -19,6 +19,7 @@ from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.needs import Batch, DataNeeds
+from mixskd.training.convolution import Limits
 from mixskd.training.engine import Engine, choose_engine
 from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
@@ -179,11 +180,13 @@ def test_the_tally_names_the_first_bad_step() -> None:
 def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": hardware})
     assert choose_engine(RunConfig(), CPU, World()) == (
-        Engine("bf16" if hardware else "fp32", channels_last=True, fused=True, small_maps=hardware),
+        Engine(
+            "bf16" if hardware else "fp32", channels_last=True, fused=True, small_maps=Limits() if hardware else None
+        ),
         [],
     )
     engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
-    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=True)
+    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=Limits())
     assert [note.partition(":")[0] for note in notes] == ([] if hardware else ["bf16 is emulated"])
     with pytest.raises(UserError, match=r"run\.cuda_graphs needs GPUs"):
         choose_engine(RunConfig(cuda_graphs="always"), CPU, World())
@@ -209,6 +212,7 @@ WAYS = {
     "compiled": Engine("bf16", channels_last=True, fused=True, compile=True),
     "graphs": Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True),
     "eager graphs": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True),
+    "streams": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True, branch_streams=True),
 }
 
 
@@ -229,12 +233,13 @@ def test_cuda_agrees_however_it_is_carried_out(name: str) -> None:
 def test_graphs_take_the_same_updates() -> None:
     """Batch statistics and weights, to the rounding of a GPU's sums; test_graphs has the bits, on a stub."""
     states = {}
-    for way in ("eager", "eager graphs"):
+    for way in ("eager", "eager graphs", "streams"):
         method = make_method("mixskd")
         losses(method, WAYS[way], 7, torch.device("cuda"))
         states[way] = method.state_dict()
     for name, value in states["eager"].items():
-        assert torch.allclose(value.float(), states["eager graphs"][name].float(), rtol=1e-4, atol=1e-5), name
+        for way in ("eager graphs", "streams"):
+            assert torch.allclose(value.float(), states[way][name].float(), rtol=1e-4, atol=1e-5), (way, name)
         if name.endswith("num_batches_tracked"):
             assert value.item() == 7
 

@@ -66,7 +66,10 @@ def as_head(module: nn.Module) -> Head | DeepHead:
 def average(feature_map: FeatureMap) -> Tensor:
     """The mean over the positions of a map, ``B x C``, in at least fp32."""
     x = spatial(feature_map)
-    return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.is_contiguous(memory_format=torch.channels_last):  # so that the gradient has the layout of the map
+        return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)
+    return x.mean((2, 3), dtype=dtype)
 
 
 class StagedBackbone(nn.Module):

@@ -41,6 +41,15 @@ def each(function: Callable[[Tensor], Tensor], feature_map: FeatureMap) -> Featu
     return function(feature_map)
 
 
+def halves(feature_map: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+    """The maps of the first half of a batch, and of the second; their gradients are put together in one go."""
+    if isinstance(feature_map, TokenMap):
+        first, second = (TokenMap(*both) for both in zip(*(x.chunk(2) for x in feature_map), strict=True))
+        return first, second
+    one, other = feature_map.chunk(2)
+    return one, other
+
+
 def to_tokens(feature_map: FeatureMap) -> Tensor:
     """A map as a sequence ``B x N x C``, the tokens without a position first."""
     return positions(feature_map).flatten(2).transpose(1, 2)

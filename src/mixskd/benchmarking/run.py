@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mixskd.benchmarking.bench import benchmark_data
 from mixskd.benchmarking.process import Remote, remotes
 from mixskd.benchmarking.startup import startup_seconds
 from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.config import Experiment, to_dict
-from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.experiment import engine_of
 from mixskd.precision import choose_device, device_name
-from mixskd.training.engine import choose_engine
 from mixskd.training.summary import provenance
 
 # Steps until the momentum is there and the memory is kept; on a GPU also code, convolutions and a graph.
@@ -40,7 +40,7 @@ def benchmark(
     if rounds < 1:
         raise UserError(f"--rounds must be 1 or more, not {rounds}")
     device = choose_device(experiment.run.device)
-    default, notes = choose_engine(experiment.run, device, World())
+    default, notes = engine_of(experiment, benchmark_data(experiment))
     known = variants_of(default, device.type)
     chosen, threads = choose(known, variants), torch.get_num_threads()
     # Hooks see into an eager step only, which on a CPU is the default one.
@@ -59,6 +59,8 @@ def benchmark(
         "command": " ".join(["mixskd", *sys.argv[1:]]),
         "experiment": to_dict(experiment),
         "machine": {"device": device_name(device), "cpus": os.cpu_count(), "threads": threads},
+        "precision": default.precision,
+        "precision_reason": default.reason,
         "notes": notes,
         "rounds": rounds,
         "flops_per_step": flops,

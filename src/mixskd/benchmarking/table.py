@@ -19,6 +19,9 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         f"{machine['device']}, {machine['threads']} threads",
         highlight=False,
     )
+    console.print(
+        f"precision of default: {report['precision']}, {report['precision_reason']}", highlight=False, markup=False
+    )
     for note in report["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
     precisions = list(report["ceiling_flops"])

@@ -39,7 +39,7 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
         ),
     }
     if default.precision != "fp32":
-        variants["without_low_precision"] = but("default in fp32", precision="fp32", small_maps=False)
+        variants["without_low_precision"] = but("default in fp32", precision="fp32", small_maps=None)
     if default.channels_last:
         variants["without_channels_last"] = but("default in contiguous layout", channels_last=False)
     if default.fused:
@@ -47,24 +47,26 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
             "default with the unfused optimizer, which no CUDA graph can hold", fused=False, cuda_graphs=False
         )
     if default.small_maps:
-        variants["without_small_maps"] = but("default with the library's weight gradient", small_maps=False)
+        variants["without_small_maps"] = but("default with the library's weight gradient", small_maps=None)
     if default.compile:
         variants["without_compile"] = but("default, eager within the graph", compile=False)
     if default.cuda_graphs:
         variants["without_graphs"] = but("default, launched from the host", cuda_graphs=False)
+        side_by_side = but("without_compile, the branches side by side", compile=False, branch_streams=True)
+        variants["with_branch_streams"] = side_by_side
         variants["eager"] = but("default, neither compiled nor a graph", compile=False, cuda_graphs=False)
     if cpu:
         given_back = but("default, freed memory given back to the system")
         variants["without_kept_memory"] = dataclasses.replace(given_back, keep_memory=False)
         if not default.compile:
-            variants["with_compile"] = but("default, compiled", compile=True, small_maps=False)
+            variants["with_compile"] = but("default, compiled", compile=True, small_maps=None)
         two = but("default, two processes with half of the batch and of the threads each")
         variants["two_processes"] = dataclasses.replace(two, processes=2)
     return variants
 
 
-# Timed on request only: a minute of compilation on a CPU, and more processes than the others.
-ON_REQUEST = ("with_compile", "two_processes")
+# Timed on request only: a minute of compilation on a CPU, more processes than the others, or not the default's basis.
+ON_REQUEST = ("with_compile", "two_processes", "with_branch_streams")
 
 
 def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant]:

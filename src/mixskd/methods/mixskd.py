@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mixskd.backbones.tokens import FeatureMap, each
+from mixskd.backbones.tokens import FeatureMap, each, halves
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
@@ -224,9 +224,8 @@ class MixSKD(Method):
         if self.config.separate_bn:
             originals, mixed = (self._maps(x) for x in (images, mixes))
             return originals, mixed
-        maps = self._maps(torch.cat([images, mixes]))
-        half = len(images)
-        return [each(lambda x: x[:half], f) for f in maps], [each(lambda x: x[half:], f) for f in maps]
+        pairs = [halves(f) for f in self._maps(torch.cat([images, mixes]))]
+        return [originals for originals, _ in pairs], [mixed for _, mixed in pairs]
 
     def _mutual(self, student: Tensor, teacher: Tensor, other_student: Tensor, other_teacher: Tensor) -> Tensor:
         T, scale = self.config.temperature, self.config.scale_kl

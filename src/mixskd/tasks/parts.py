@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mixskd.backbones import StagedBackbone
+from mixskd.backbones.tokens import spatial
 from mixskd.config import Experiment
 from mixskd.data import Preprocess, worker_count
 from mixskd.distributed import World
@@ -34,6 +37,7 @@ from mixskd.tasks.segmentation.loading import train_batch as segmentation_batch
 from mixskd.tasks.segmentation.sources import load_segmentation
 from mixskd.tasks.streaming import InOrder, Stream
 from mixskd.tasks.transfer import TransferConfig, make_backbone, normalisation_of, scaled
+from mixskd.training.arithmetic import measured
 from mixskd.training.engine import Engine
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
@@ -42,11 +46,18 @@ from mixskd.training.sync_bn import with_sync_bn
 
 
 def transfer_parts(
-    experiment: Experiment, world: World, device: torch.device, engine: Engine, engine_notes: Sequence[str] = ()
+    experiment: Experiment,
+    world: World,
+    device: torch.device,
+    engine: Engine,
+    engine_notes: Sequence[str] = (),
+    *,
+    given: bool = True,
 ) -> Parts:
     """The parts of ``experiment``, whose method is one of NETWORKS, as the trainer takes them.
 
-    Raises UserError for anything in the experiment or its data that cannot work.
+    Unless the ``engine`` is ``given``, its precision is measured where that is of use. Raises UserError for anything in
+    the experiment or its data that cannot work.
     """
     run = experiment.run
     kind = NETWORKS[experiment.method.name]
@@ -84,7 +95,10 @@ def transfer_parts(
             "raise run.batch_size"
         )
     # Shapes change from batch to batch, and torchvision's matching and suppression wait for the device.
-    engine = dataclasses.replace(engine, compile=False, cuda_graphs=False, small_maps=False)
+    engine = dataclasses.replace(engine, compile=False, cuda_graphs=False, small_maps=None)
+    if not given:
+        shape = (run.batch_size // world.size // run.accumulate, 3, MEASURED_AT, MEASURED_AT)
+        engine = measured(engine, run, device, world, experiment.backbone, backbone, feature_grids, shape)
     started = experiment.weights is not None
     step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=started)
     score_loaders = {
@@ -102,6 +116,15 @@ def transfer_parts(
         [*data.notes, *engine_notes, *notes, *weight_notes, *remarks(experiment.optim, run.epochs)],
         writer=lambda model, path: save_network(model, path, about),
     )  # fmt: skip
+
+
+# Pixels of the images for which the precision is measured; those of a run are larger and of many sizes.
+MEASURED_AT = 224
+
+
+def feature_grids(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
+    """What a network is put on: the last map of ``backbone``, the result of all its stages."""
+    return [spatial(backbone.feature_maps(images)[-1])]
 
 
 def check_supported(experiment: Experiment) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from mixskd.digest import digest_of
 from mixskd.errors import UserError
 from mixskd.files import check_readable, load_tensors, replacing
-from mixskd.schema import Mismatch, anything, integer, items, number, optional, record, string, table
+from mixskd.precision import TYPES
+from mixskd.schema import Mismatch, anything, choice, integer, items, number, optional, record, string, table
 
 FORMAT = "mixskd-checkpoint-2"
 OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment
@@ -53,6 +54,9 @@ SCHEMA = record(
         "data": record({"classes": items(string()), "digest": string()}),
         "ema": optional(table(tensor, string(10_000))),
         "experiment": table(anything),
+        "arithmetic": record(
+            {"precision": choice(*TYPES), "reason": string(1000), "small_maps": optional(items(integer(0), 3, 3))}
+        ),
         "best": optional(
             record({"epoch": integer(1), "score": number(finite=False), "weights": table(tensor, string(10_000))})
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# Where one matrix product beats the library. On maps of 4 x 4 and fewer: AVX512-BF16 1.1x, AMX 4x. With a stride, up to
-# 16 x 16 and from 128 channels on: AVX512-BF16 1.8x; thinner ones lose within a step (benchmarks/README.md).
-SMALL_MAP, STRIDED_MAP, STRIDED_CHANNELS = 16, 256, 128
+
+@dataclass(frozen=True)
+class Limits:
+    """Where one matrix product beats the library; the defaults are those of the processors where it was tried.
+
+    Args:
+        small_map: positions of the output (height times width) up to which any convolution takes it. On maps of 4 x 4
+            and fewer it is 1.1 times faster with AVX512-BF16, 4 times with AMX.
+        strided_map: the same for a convolution with a stride. AVX512-BF16: 1.8 times faster up to 16 x 16.
+        strided_channels: the channels of the input from which on; thinner ones lose within a step.
+    """
+
+    small_map: int = 16
+    strided_map: int = 256
+    strided_channels: int = 128
 
 
 class SmallMapConvolutions(TorchFunctionMode):
@@ -21,28 +34,34 @@ class SmallMapConvolutions(TorchFunctionMode):
     The modules and their results stay the same, to the precision of the type.
     """
 
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is F.conv2d and not kwargs and len(args) == 7:
             images, weight, bias, stride, padding, dilation, groups = args
-            if _applies(images, weight, bias, stride, padding, dilation, groups):
+            if self._applies(images, weight, bias, stride, padding, dilation, groups):
                 with torch.autocast("cpu", enabled=False):
                     return _Convolution.apply(images.bfloat16(), weight.bfloat16(), stride, padding)
         return func(*args, **(kwargs or {}))
 
-
-def _applies(images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    if not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16):
-        return False
-    if bias is not None or groups != 1 or tuple(dilation) != (1, 1) or isinstance(padding, str):
-        return False
-    if images.device.type != "cpu" or not torch.is_grad_enabled():
-        return False
-    positions, strided = 1, max(stride) > 1 and weight[0, 0].numel() > 1 and weight.shape[1] >= STRIDED_CHANNELS
-    for size, kernel, step, pad in zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True):
-        positions *= (size + 2 * pad - kernel) // step + 1
-    return positions <= (STRIDED_MAP if strided else SMALL_MAP)
+    def _applies(
+        self, images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    ) -> bool:
+        if not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16):
+            return False
+        if bias is not None or groups != 1 or tuple(dilation) != (1, 1) or isinstance(padding, str):
+            return False
+        if images.device.type != "cpu" or not torch.is_grad_enabled():
+            return False
+        positions, limits = 1, self.limits
+        strided = max(stride) > 1 and weight[0, 0].numel() > 1 and weight.shape[1] >= limits.strided_channels
+        for size, kernel, step, pad in zip(images.shape[2:], weight.shape[2:], stride, padding, strict=True):
+            positions *= (size + 2 * pad - kernel) // step + 1
+        return positions <= (limits.strided_map if strided else limits.small_map)
 
 
 class _Convolution(torch.autograd.Function):

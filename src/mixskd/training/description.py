@@ -25,6 +25,7 @@ def describe(parts: Parts) -> list[str]:
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {run.epochs} epochs x {steps:,} = {run.epochs * steps:,}, "
         f"of {run.batch_size} images each",
-        f"device: {device_name(parts.device)}, {engine.precision}{', compiled' if engine.compile else ''}"
+        f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {parts.world.size} process(es)",
+        f"precision: {engine.precision}, {engine.reason}",
     ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from mixskd.config import OptimConfig, RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, has_bf16, why_not_use
+from mixskd.precision import choose_precision, has_bf16, why_not_use, why_precision
+from mixskd.training.convolution import Limits
 from mixskd.training.memory import keep_freed_memory
 
 
@@ -23,17 +24,21 @@ class Engine:
         precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: the layout of weights and maps.
         fused: the optimizer in one kernel.
-        small_maps: the weight gradient of :mod:`mixskd.training.convolution` (CPU, bf16).
+        small_maps: where the weight gradient of :mod:`mixskd.training.convolution` is taken (CPU, bf16); None: nowhere.
         compile: the method's forward and backward by ``torch.compile``.
         cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
+        branch_streams: the branches side by side in a CUDA graph that is not compiled.
+        reason: why this precision, in words.
     """
 
     precision: str = "fp32"
     channels_last: bool = False
     fused: bool = False
-    small_maps: bool = False
+    small_maps: Limits | None = None
     compile: bool = False
     cuda_graphs: bool = False
+    branch_streams: bool = False
+    reason: str = field(default="", compare=False)
 
 
 def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[Engine, list[str]]:
@@ -58,15 +63,22 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
     if compiled:
         notes.append("the first step compiles the method, which takes a minute or two")
     graphs = cuda and not run.sync_bn
+    recorded = graphs and run.cuda_graphs != "never"
+    if run.branch_streams and (compiled or not recorded):
+        notes.append(
+            "run.branch_streams changes nothing: it is for steps that are recorded as CUDA graphs and not compiled"
+        )
     if run.cuda_graphs == "always" and not graphs:
         raise UserError("run.cuda_graphs needs GPUs, and batch norm without run.sync_bn; leave it at auto")
     return Engine(
         precision=precision,
         channels_last=True,
         fused=True,
-        small_maps=not cuda and precision == "bf16" and not compiled,
+        small_maps=Limits() if not cuda and precision == "bf16" and not compiled else None,
         compile=compiled,
-        cuda_graphs=graphs and run.cuda_graphs != "never",
+        cuda_graphs=recorded,
+        branch_streams=run.branch_streams and recorded and not compiled,
+        reason=why_precision(run.precision, device),
     ), notes
 
 
@@ -78,7 +90,7 @@ def for_optimizer(engine: Engine, optim: OptimConfig) -> Engine:
     """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
     if not optim.name.startswith("timm/"):
         return engine
-    return dataclasses.replace(engine, fused=False, cuda_graphs=False)
+    return dataclasses.replace(engine, fused=False, cuda_graphs=False, branch_streams=False)
 
 
 def configure_process(device: torch.device, *, deterministic: bool) -> None:

@@ -17,6 +17,7 @@ from mixskd.config import OptimConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
+from mixskd.methods.parts.streams import side_by_side
 from mixskd.needs import Batch
 from mixskd.precision import autocast
 from mixskd.training.averaging import average_gradients
@@ -50,7 +51,8 @@ class TrainStep:
         clip_norm: float = 0.0,
     ) -> None:
         self.method = method
-        self.device, self.engine, self.accumulate = device, engine, accumulate
+        self.device, self.accumulate = device, accumulate
+        self.use(engine)
         self.world = world or World()
         self.notes: list[str] = []
         # A compiler that fails in the middle of the first step may have left new statistics of the batch norms.
@@ -72,9 +74,14 @@ class TrainStep:
         on_device = engine.cuda_graphs and engine.fused
         self.base_rates = torch.tensor(self.scales, device=device) if on_device else None
         self.rates = torch.zeros_like(self.base_rates) if self.base_rates is not None else None
-        self.convolutions = SmallMapConvolutions() if engine.small_maps else contextlib.nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
         self._choose_update()
+
+    def use(self, engine: Engine) -> None:
+        """Go on with the precision and the weight gradients of ``engine``, which differs in nothing else."""
+        self.engine = engine
+        limits = engine.small_maps
+        self.convolutions = contextlib.nullcontext() if limits is None else SmallMapConvolutions(limits)
 
     def _choose_update(self) -> None:
         self.update: Callable[[Batch], dict[str, Tensor]] = self._update
@@ -121,7 +128,8 @@ class TrainStep:
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
     def _backward(self, batch: Batch, draws: Any) -> dict[str, Tensor]:
-        with autocast(self.device, self.engine.precision), self.convolutions:
+        streams = side_by_side(self.engine.branch_streams)
+        with autocast(self.device, self.engine.precision), self.convolutions, streams:
             terms = self.forward(batch.images, batch.labels, draws, **batch.extra)
         self.scaler.scale(terms["loss"] / self.accumulate).backward()
         return {name: term.detach().float() for name, term in terms.items() if name != "output"}

@@ -51,6 +51,7 @@ def summarise(
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
         "processes": parts.world.size,
         "precision": parts.step.engine.precision,
+        "precision_reason": parts.step.engine.reason,
         "device": device_name(parts.device),
         "classes": len(parts.data.classes),
         "image_size": parts.data.image_size,

@@ -16,6 +16,7 @@ from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
 from mixskd.needs import Batch
 from mixskd.tasks.classification import Classification
+from mixskd.training.arithmetic import stored, to_store
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -190,6 +191,7 @@ class Trainer:
         state = {
             "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
+            "arithmetic": to_store(self.step.engine),
             **self.step.state_dict(),
             "ema": ema.state_dict() if ema is not None else None,
             "best": self.selection.state,
@@ -207,6 +209,8 @@ class Trainer:
         state, notes = load_newest(self.folder.checkpoint, self.parts.device)
         self.check(state)
         self.parts.notes += notes
+        if "arithmetic" in state:  # older runs take what their hardware multiplies
+            self.step.use(stored(self.step.engine, state["arithmetic"], self.parts.device))
         self.step.load_state_dict(state)
         if self.parts.ema is not None:
             self.parts.ema.load_state_dict(state["ema"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.methods.parts.losses import full_precision
+from mixskd.methods.parts.streams import run_all
 
 
 class AuxiliaryBranches(nn.Module):
@@ -36,8 +37,7 @@ class AuxiliaryBranches(nn.Module):
 
     def forward(self, stage_maps: Sequence[FeatureMap]) -> list[FeatureMap]:
         """The K aligned maps F_1 .. F_K, each of the last stage's shape ``B x C x H x W``, from the K stage maps."""
-        aligned = [align(x) for align, x in zip(self.alignments, stage_maps[:-1], strict=True)]
-        return [*aligned, stage_maps[-1]]
+        return [*run_all(list(self.alignments), stage_maps[:-1]), stage_maps[-1]]
 
 
 class SelfTeacher(nn.Module):

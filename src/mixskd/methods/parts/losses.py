@@ -45,7 +45,7 @@ def feature_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
 
     A class token beside a grid counts as one more position.
     """
-    return F.mse_loss(full_precision(positions(a)), full_precision(positions(b)))
+    return mean_square(full_precision(positions(a)) - full_precision(positions(b)))
 
 
 def relative_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
@@ -54,8 +54,13 @@ def relative_distance(a: FeatureMap, b: FeatureMap) -> Tensor:
     The denominator gets gradients too. As a constant it would leave the pull to smaller maps as it was.
     """
     x, y = full_precision(positions(a)), full_precision(positions(b))
-    energy = (x.square().mean() + y.square().mean()) / 2
-    return F.mse_loss(x, y) / energy.clamp(min=1e-12)
+    energy = (mean_square(x) + mean_square(y)) / 2
+    return mean_square(x - y) / energy.clamp(min=1e-12)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """The mean of x^2. Torch's own ``mse_loss`` fills and computes a gradient for each of its two sides."""
+    return x.square().sum() / x.numel()
 
 
 def discriminator_loss(interpolated: Tensor, mixed: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Mix(NamedTuple):
         else:
             weight = self.lam.reshape(-1, *[1] * (x.ndim - 1)) if self.lam.ndim else self.lam
         x = x.to(dtype)
-        return torch.lerp(x[self.permutation], x, weight.to(dtype))
+        return torch.lerp(_permuted(x, self.permutation), x, weight.to(dtype))
 
     def coverage(self, height: int, width: int) -> Tensor:
         """The share of each cell of a ``height x width`` grid that the box covers (area resampling; mean = 1 - lam)."""
@@ -65,6 +65,13 @@ class Mix(NamedTuple):
         second = log_p.gather(1, labels[self.permutation][:, None]).squeeze(1)
         mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
         return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
+
+
+def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
+    """``x[permutation]``, whose gradient has the layout of ``x`` too; torch's own is always contiguous."""
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1)[permutation].permute(0, 3, 1, 2)
+    return x[permutation]
 
 
 def sample_mix(

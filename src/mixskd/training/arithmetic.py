@@ -1,0 +1,111 @@
+"""What a CPU that multiplies bf16 does faster, measured once: the precision of a network, and its weight gradients."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.config import RunConfig
+from mixskd.distributed import World
+from mixskd.precision import autocast, has_bf16
+from mixskd.training.convolution import Limits, SmallMapConvolutions
+from mixskd.training.convolution_limits import limits_here
+from mixskd.training.engine import Engine
+from mixskd.training.measurements import race, remembered
+
+CPU, SECONDS = torch.device("cpu"), 2.5
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def pays(engine: Engine, run: RunConfig, device: torch.device) -> bool:
+    """Whether there is anything to measure: on a CPU that multiplies bf16, unless ``run`` forbids it."""
+    return run.measure and device.type == "cpu" and engine.precision == "bf16" and has_bf16(device)
+
+
+def measured(
+    engine: Engine,
+    run: RunConfig,
+    device: torch.device,
+    world: World,
+    name: str,
+    network: Net,
+    outputs: Callable[[Net, Tensor], Iterable[Tensor]],
+    shape: tuple[int, int, int, int],
+) -> Engine:
+    """``engine`` with what is faster here for ``network``: its ``outputs`` from images of ``shape``, and back.
+
+    ``name`` says which network it is, for the next start. The first process decides for all.
+    """
+    if world.first and pays(engine, run, device):
+        if engine.small_maps is not None:
+            engine = dataclasses.replace(engine, small_maps=limits_here())
+        if run.precision == "auto":
+            engine = _faster(engine, name, network, outputs, shape)
+    return stored(engine, world.same(to_store(engine)), device) if world.size > 1 else engine
+
+
+def _faster(engine: Engine, name: str, network: Net, outputs: Any, shape: tuple[int, int, int, int]) -> Engine:
+    """``engine`` in the precision that takes more images a second forward and backward."""
+    what = f"images/s of {name}, {sum(p.numel() for p in network.parameters())} parameters, {'x'.join(map(str, shape))}"
+    try:
+        rates = remembered(what, lambda: images_per_second(engine, network, outputs, shape))
+    except Exception as error:  # whatever the network does not allow; training it will say so
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return dataclasses.replace(engine, reason=f"{engine.reason}; it cannot be measured: {first}")
+    if rates is None or rates.keys() != {"fp32", "bf16"}:
+        return dataclasses.replace(engine, reason=f"{engine.reason}; not measured, as the cache cannot be written")
+    best, other = sorted(rates, key=lambda kind: (rates[kind], kind == "bf16"), reverse=True)
+    reason = f"measured faster than {other} here: {rates[best]:.1f} against {rates[other]:.1f} images/s"
+    small_maps = engine.small_maps if best == "bf16" else None
+    return dataclasses.replace(engine, precision=best, small_maps=small_maps, reason=reason)
+
+
+def images_per_second(
+    engine: Engine,
+    network: Net,
+    outputs: Callable[[Net, Tensor], Iterable[Tensor]],
+    shape: tuple[int, int, int, int],
+    seconds: float = SECONDS,
+) -> dict[str, float]:
+    """Images a second in fp32 and bf16, forward and backward, within some ``seconds``; ``network`` stays as it is.
+
+    Of a batch for which the time is too short, a part is taken. Random numbers that follow are those without this.
+    """
+    network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def step(images: Tensor, precision: str) -> None:
+        fast = engine.small_maps is not None and precision == "bf16"
+        with autocast(CPU, precision), SmallMapConvolutions(engine.small_maps or Limits()) if fast else nullcontext():
+            maps = list(outputs(network, images))
+        torch.stack([x.float().square().mean() for x in maps]).sum().backward()
+        network.zero_grad(set_to_none=True)
+
+    with torch.random.fork_rng(devices=[]):
+        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        few, start = images[:2], time.perf_counter()
+        step(few, "fp32")  # the slower one, and its warm-up
+        took = max(time.perf_counter() - start, 1e-9)
+        images = images[: max(int(len(few) * seconds / (8 * took)), 2)]  # two kinds, each once before and three times
+        kinds = {kind: (lambda kind=kind: step(images, kind)) for kind in ("fp32", "bf16")}
+        return {kind: len(images) / took for kind, took in race(kinds, seconds / 2).items()}
+
+
+def to_store(engine: Engine) -> dict[str, Any]:
+    """What a checkpoint keeps of ``engine``, so that the run goes on with it wherever it is resumed."""
+    limits = None if engine.small_maps is None else list(dataclasses.astuple(engine.small_maps))
+    return {"precision": engine.precision, "reason": engine.reason, "small_maps": limits}
+
+
+def stored(engine: Engine, kept: Mapping[str, Any], device: torch.device) -> Engine:
+    """``engine`` with the arithmetic that :func:`to_store` gave, as far as the device can do it."""
+    small_maps = None if kept["small_maps"] is None else Limits(*kept["small_maps"])
+    if engine.compile or device.type != "cpu":  # the run began on another machine
+        small_maps = None
+    return dataclasses.replace(engine, precision=kept["precision"], reason=kept["reason"], small_maps=small_maps)

@@ -1,0 +1,87 @@
+"""Times taken once on a processor, and kept for the next start in the user's cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixskd.errors import UserError
+from mixskd.files import locked, write_text
+from mixskd.precision import device_name
+
+
+def cache_file() -> Path:
+    """The file that ``MIXSKD_MEASURED`` names, or ``measured.json`` in the user's cache folder."""
+    if named := os.environ.get("MIXSKD_MEASURED"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "measured.json"
+
+
+def processor() -> str:
+    """What a time on the CPU depends on beside the work: the processor, the threads and torch."""
+    return f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float] | None:
+    """What ``measure`` gives (positive numbers by name) for ``what`` on this processor, or gave at an earlier call.
+
+    None, and nothing is measured, where the cache cannot be written: each start might then choose otherwise. Processes
+    that ask at the same time wait for the first of them.
+    """
+    path, key = cache_file(), f"{what}; {processor()}"
+    try:
+        with locked(path.with_suffix(".lock")):
+            known = _read(path)
+            if (found := _numbers(known.get(key))) is None:
+                found = dict(measure())
+                write_text(path, json.dumps({**known, key: found}, indent=1) + "\n")
+            return found
+    except (OSError, UserError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing if it is missing or damaged."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _numbers(value: Any) -> dict[str, float] | None:
+    if not isinstance(value, dict) or not value:
+        return None
+    right = all(
+        isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < float("inf") for x in value.values()
+    )
+    return value if right else None
+
+
+def race(acts: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5) -> dict[str, float]:
+    """The seconds of one call of each of ``acts``, which take turns: the fastest of up to ``rounds`` calls.
+
+    Each is called once before, and no round begins after ``seconds``. Other work on the machine makes a call slower,
+    never faster.
+    """
+    start = time.perf_counter()
+    found = {name: _time(act) for name, act in acts.items()}
+    for i in range(rounds):
+        if time.perf_counter() - start >= seconds:
+            break
+        for name, act in acts.items():
+            took = _time(act)
+            found[name] = took if i == 0 else min(found[name], took)
+    return found
+
+
+def _time(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start

@@ -1,0 +1,84 @@
+"""Gradients keep the layout of the maps, and each map gets its own in one piece; else a step is full of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixskd.backbones.staged import average
+from mixskd.backbones.tokens import TokenMap, halves
+from mixskd.methods.parts.losses import feature_distance, mean_square, relative_distance
+from mixskd.methods.parts.mixing import Mix
+from tests.conftest import make_toy
+from tests.methods.support import make
+
+PERMUTATION = torch.tensor([2, 0, 3, 1])
+MIX = Mix(torch.tensor(0.3), PERMUTATION)
+BOX = Mix(torch.tensor(0.75), PERMUTATION, torch.tensor([0.0, 2.0, 0.0, 3.0]), (4, 6))
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    seen: list[Tensor] = []
+    y = leaf * 1
+    y.register_hook(seen.append)
+    function(y).square().sum().backward()
+    return seen[0]
+
+
+OPERATIONS = {
+    "average": average,
+    "mixup": MIX,
+    "cutmix": BOX,
+    "halves": lambda x: torch.add(*halves(x)),
+    "distance": lambda x: feature_distance(MIX(x), x),
+    "relative distance": lambda x: relative_distance(MIX(x), x),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_gradient_has_the_layout_and_values_of_the_map(name: str) -> None:
+    contiguous = torch.randn(4, 5, 4, 6, dtype=torch.float64)
+    last = contiguous.to(memory_format=torch.channels_last)
+    expected, got = (gradient(OPERATIONS[name], x) for x in (contiguous, last))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert expected.is_contiguous()
+    assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(OPERATIONS[name](last), OPERATIONS[name](contiguous), rtol=1e-12, atol=1e-12)
+
+
+def test_halves_of_a_grid_with_a_class_token() -> None:
+    tokens = TokenMap(torch.arange(24.0).reshape(4, 2, 3, 1), torch.arange(8.0).reshape(4, 2, 1))
+    first, second = halves(tokens)
+    assert isinstance(first, TokenMap)
+    assert torch.equal(torch.cat([first.grid, second.grid]), tokens.grid)
+    assert torch.equal(torch.cat([first.prefix, second.prefix]), tokens.prefix)
+
+
+def test_the_mean_square_and_its_gradient() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    value = mean_square(x)
+    value.backward()
+    assert value.item() == pytest.approx(sum(float(v) ** 2 for v in x.detach().flatten()) / 12, rel=1e-12)
+    assert torch.allclose(x.grad, x.detach() * 2 / 12, rtol=1e-12)
+
+
+def test_the_maps_of_a_step_get_gradients_in_their_layout() -> None:
+    method = make("mixskd", make_toy().float()).to(memory_format=torch.channels_last)
+    seen: list[Tensor] = []
+    maps = method._maps
+
+    def watched(images: Tensor) -> list[Tensor]:
+        found = [f * 1 for f in maps(images)]
+        for f in found:
+            f.register_hook(seen.append)
+        return found
+
+    method._maps = watched  # type: ignore[method-assign]
+    images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    method(images, torch.arange(4))["loss"].backward()
+    assert len(seen) == 3
+    assert all(g.is_contiguous(memory_format=torch.channels_last) for g in seen)

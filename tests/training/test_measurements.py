@@ -1,0 +1,286 @@
+"""What is measured on a processor, kept, and chosen by it: on stubs of the clock and of the hardware."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import mixskd
+from mixskd.api import build_experiment
+from mixskd.config import RunConfig
+from mixskd.distributed import World
+from mixskd.errors import UserError
+from mixskd.experiment import engine_of
+from mixskd.training import arithmetic, convolution_limits, measurements
+from mixskd.training.arithmetic import images_per_second, measured, pays, stored, to_store
+from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.convolution import Limits
+from mixskd.training.convolution_limits import Shape, limits_here, measure_limits
+from mixskd.training.engine import Engine, choose_engine
+from mixskd.training.measurements import cache_file, race, remembered
+from tests.conftest import make_toy
+
+CPU = torch.device("cpu")
+MEASURED = Limits(64, 256, 64)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIXSKD_MEASURED")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that multiplies bf16, whose weight gradients were measured."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    monkeypatch.setattr(arithmetic, "limits_here", lambda: MEASURED)
+
+
+class Rates:
+    """A stub of the measurement of a network, which notes the shapes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float) -> None:
+        self.rates, self.shapes = {"fp32": fp32, "bf16": bf16}, []
+        monkeypatch.setattr(arithmetic, "images_per_second", self)
+
+    def __call__(self, engine: Engine, network: Any, outputs: Any, shape: tuple[int, ...]) -> dict[str, float]:
+        assert engine.small_maps == MEASURED, "bf16 is measured with the weight gradients that it would have"
+        self.shapes.append(shape)
+        return self.rates
+
+
+def by_gains(gains: dict[tuple[int, int, int], float], asked: list[tuple[int, int, int]]) -> Callable[..., float]:
+    def gain(shape: Shape, _seconds: float) -> float:
+        asked.append((shape.channels, shape.side, shape.stride))
+        return gains.get(asked[-1], 0.5)
+
+    return gain
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ({}, Limits(0, 0, 128)),
+        ({(256, 4, 1): 1.1}, Limits(16, 16, 128)),
+        ({(256, 4, 1): 4, (256, 8, 1): 1.04, (256, 8, 2): 1.8, (128, 8, 2): 1.8, (64, 8, 2): 1.4}, Limits(16, 64, 128)),
+        ({(256, 4, 1): 4, (256, 8, 1): 2, (256, 8, 2): 3, (256, 16, 2): 1.6}, Limits(64, 256, 256)),
+        ({(256, 8, 2): 3, (128, 8, 2): 3, (64, 8, 2): 3, (64, 16, 2): 3}, Limits(0, 256, 64)),
+    ],
+)
+def test_limits_by_the_gains_of_few_shapes(gains: dict[Any, float], expected: Limits) -> None:
+    asked: list[tuple[int, int, int]] = []
+    assert measure_limits(by_gains(gains, asked)) == expected
+    assert len(asked) == len(set(asked)) <= 6
+
+
+def test_a_slow_processor_keeps_the_usual_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(convolution_limits, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    asked: list[tuple[int, int, int]] = []
+    found = measure_limits(by_gains({(256, 4, 1): 0.5}, asked), seconds=1.5)
+    assert found == Limits(small_map=0), "one shape in the time; the strided ones as elsewhere"
+    assert len(asked) == 1
+
+
+def test_both_ways_of_a_weight_gradient_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_call_each(acts: dict[str, Callable[[], None]], _seconds: float) -> dict[str, float]:
+        for act in acts.values():
+            act()
+        return {"library": 3.0, "product": 2.0}
+
+    monkeypatch.setattr(convolution_limits, "race", one_call_each)
+    assert convolution_limits.gain_of(Shape(2, 4, 8, 4, 2), 0.1) == 1.5
+
+
+def test_a_race_takes_turns_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, called = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(measurements, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    costs = {"a": iter([9.0, 1.0, 3.0, 3.0, 3.0]), "b": iter([9.0, 4.0, 2.0, 4.0, 4.0])}
+
+    def act(name: str) -> None:
+        called.append(name)
+        clock.now += next(costs[name])
+
+    assert race({"a": lambda: act("a"), "b": lambda: act("b")}, 28) == {"a": 1, "b": 2}
+    assert called == ["a", "b"] * 3
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXSKD_MEASURED", str(tmp_path / "elsewhere.json"))
+    calls: list[Limits] = []
+    monkeypatch.setattr(convolution_limits, "measure_limits", lambda: calls.append(MEASURED) or MEASURED)
+    assert limits_here() == limits_here() == MEASURED
+    assert len(calls) == 1
+    assert cache_file() == tmp_path / "elsewhere.json"
+    (key,) = json.loads(cache_file().read_text())
+    assert f"{torch.get_num_threads()} threads, torch {torch.__version__}" in key
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert limits_here() == MEASURED
+    assert len(calls) == 2, "other threads, other times"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', '{"KEY": {"x": "1"}}', '{"KEY": {}}', '{"KEY": [1]}'])
+def test_a_damaged_cache_is_replaced(content: str) -> None:
+    cache_file().parent.mkdir(parents=True)
+    cache_file().write_text(content.replace("KEY", f"what; {measurements.processor()}"))
+    assert remembered("what", lambda: {"x": 2.0}) == {"x": 2.0}
+    assert remembered("what", lambda: {"x": 3.0}) == {"x": 2.0}
+
+
+@pytest.mark.usefixtures("bf16")
+def test_without_a_cache_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert limits_here() == Limits()
+    rates = Rates(monkeypatch, 2, 1)
+    engine = choose(RunConfig())
+    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
+    assert engine.reason == "which this CPU multiplies in hardware; not measured, as the cache cannot be written"
+    assert rates.shapes == []
+
+
+def choose(run: RunConfig, world: World | None = None) -> Engine:
+    engine, _ = choose_engine(run, CPU, World())
+    net = make_toy().float()
+    return measured(engine, run, CPU, world or World(), "toy", net, lambda net, x: [net(x)], (4, 3, 8, 8))
+
+
+@pytest.mark.usefixtures("bf16")
+def test_auto_takes_what_is_faster_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(monkeypatch, 14.94, 12.6)
+    for _start in range(2):
+        engine = choose(RunConfig())
+        assert engine == Engine("fp32", channels_last=True, fused=True)
+        assert engine.reason == "measured faster than bf16 here: 14.9 against 12.6 images/s"
+    assert rates.shapes == [(4, 3, 8, 8)]
+    cache_file().unlink()
+    Rates(monkeypatch, 14.9, 34.7)
+    assert choose(RunConfig()) == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
+
+
+@pytest.mark.usefixtures("bf16")
+def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(monkeypatch, 2, 1)
+    assert choose(RunConfig(precision="bf16")) == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
+    assert choose(RunConfig(precision="fp32")) == Engine("fp32", channels_last=True, fused=True)
+    off = choose(RunConfig(measure=False))
+    assert off == Engine("bf16", channels_last=True, fused=True, small_maps=Limits())
+    assert off.reason == "which this CPU multiplies in hardware"
+    assert not pays(off, RunConfig(), torch.device("cuda"))
+    assert rates.shapes == []
+
+
+def test_a_cpu_without_bf16_takes_fp32_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    Rates(monkeypatch, 1, 2)
+    assert choose(RunConfig()).reason == "as this CPU does not multiply bf16 in hardware"
+    assert choose(RunConfig(precision="bf16")).reason == "as asked for"
+    assert not cache_file().exists()
+
+
+@pytest.mark.usefixtures("bf16")
+def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    rates = Rates(monkeypatch, 2, 1)
+    monkeypatch.setattr(World, "same", lambda self, value: said.append(value) or said[0])
+    first = choose(RunConfig(), World(0, 2))
+    rates.rates = {"fp32": 1, "bf16": 2}
+    cache_file().unlink()
+    second = choose(RunConfig(), World(1, 2))
+    assert (first, first.reason) == (second, second.reason)
+    assert first.precision == "fp32"
+    assert len(rates.shapes) == 1, "the second process does not measure"
+
+
+def test_a_measurement_leaves_the_network_and_the_random_numbers_alone() -> None:
+    net, engine = make_toy().float(), Engine("bf16", small_maps=Limits())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.randn(4)
+    torch.manual_seed(3)
+    rates = images_per_second(engine, net, lambda net, x: [net(x)], (4, 3, 8, 8), seconds=0.02)
+    assert torch.equal(torch.randn(4), expected)
+    assert rates.keys() == {"fp32", "bf16"}
+    assert min(rates.values()) > 0
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_network_that_cannot_be_measured_is_trained_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no heads\nmore")
+
+    monkeypatch.setattr(arithmetic, "images_per_second", fails)
+    engine = choose(RunConfig())
+    assert engine.precision == "bf16"
+    assert engine.reason == "which this CPU multiplies in hardware; it cannot be measured: no heads"
+
+
+def test_a_stored_choice_is_taken_as_far_as_the_device_can() -> None:
+    engine = Engine("fp32", small_maps=None, reason="because")
+    kept = to_store(engine)
+    other = Engine("bf16", channels_last=True, small_maps=Limits())
+    assert stored(other, kept, CPU) == Engine("fp32", channels_last=True)
+    assert stored(other, kept, CPU).reason == "because"
+    kept = to_store(Engine("bf16", small_maps=MEASURED))
+    assert stored(engine, kept, CPU).small_maps == MEASURED
+    assert stored(engine, kept, torch.device("cuda")) == Engine("bf16")
+
+
+SETTINGS: dict[str, Any] = {
+    "backbone": "wrn_10_1", "method": "mixskd", "data": {"source": "npz", "image_size": 8},
+    "run": {"epochs": 2, "batch_size": 6, "progress": False, "device": "cpu"},
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_resumed_run_goes_on_with_its_choice(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(mixskd.Listener):
+        def epoch(self, row: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+    class Told(mixskd.Listener):
+        def start(self, info: Any) -> None:
+            self.lines = info.description
+
+    rates = Rates(monkeypatch, 3, 1)
+    words = {**SETTINGS, "data": {"source": str(npz), "image_size": 8}}
+    words["run"] = {**words["run"], "checkpoint_every_steps": 1}
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        mixskd.train(out=str(out), listeners=[Stop()], **words)
+    assert rates.shapes == [(12, 3, 8, 8)], "originals and mixes"
+    rates.rates = {"fp32": 1, "bf16": 3}
+    cache_file().unlink()
+    told = Told()
+    summary = mixskd.train(out=str(out), resume=True, listeners=[told], **words)
+    assert len(rates.shapes) == 1
+    assert summary["precision"] == "fp32"
+    assert summary["precision_reason"] == "measured faster than bf16 here: 3.0 against 1.0 images/s"
+    assert "precision: fp32, measured faster than bf16 here: 3.0 against 1.0 images/s" in told.lines
+
+
+def test_a_damaged_choice_is_one_line(tmp_path: Path, npz: Path) -> None:
+    words = {**SETTINGS, "data": {"source": str(npz), "image_size": 8}, "method": "baseline"}
+    out = tmp_path / "run"
+    mixskd.train(out=str(out), **words)
+    state = load_checkpoint(out / "checkpoint.pt")
+    assert state["arithmetic"]["precision"] in ("fp32", "bf16")
+    save_checkpoint(out / "checkpoint.pt", {**state, "arithmetic": {**state["arithmetic"], "precision": "int3"}})
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: arithmetic\.precision must be"):
+        mixskd.train(out=str(out), resume=True, **words)
+
+
+@pytest.mark.usefixtures("bf16")
+def test_a_benchmark_has_the_engine_of_a_run(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(monkeypatch, 3, 1)
+    engine, _ = engine_of(build_experiment({**SETTINGS, "data": {"source": str(npz), "image_size": 8}}))
+    assert (engine.precision, rates.shapes) == ("fp32", [(12, 3, 8, 8)])
