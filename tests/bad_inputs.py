@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -491,6 +494,84 @@ MANIFESTS: list[tuple[str, bytes, str]] = [
     ("of what is no image", b"path,label\nm.csv,1\n", "is no image file"),
     ("of nothing", b"path,label\n,1\n", "is outside the folder"),
 ]
+
+
+# What stands in a command line of ``mixskd export MODEL``, in a folder that holds ``there.pth``.
+EXPORTS: list[tuple[list[str], str]] = [
+    ([], "name a format with --to, or a file with --out"),
+    (["--out", "w.bin"], "w.bin does not say what to write; end it in .pth, .pt, .safetensors, .onnx, .pt2"),
+    (["--out", "w"], "w does not say what to write"),
+    (["--out", "w\x1b[2J"], "does not say what to write"),
+    (["--to", "onnx", "--out", "w.pth"], "--to onnx writes .onnx, not w.pth"),
+    (["--to", "torchvision", "--out", "w.onnx"], "--to torchvision writes .safetensors or .pth or .pt, not w.onnx"),
+    (["--to", "safetensors", "--out", "w.pth"], "--to safetensors writes .safetensors, not w.pth"),
+    (["--to", "detectron2", "--out", "w.pkl"], "--to detectron2 writes .pth, not w.pkl"),
+    (["--to", "tflite"], "invalid choice"),
+    (["--out", "there.pth"], "there.pth is there already; --overwrite replaces it"),
+    (["--out", "model.safetensors", "--overwrite"], "model.safetensors is the model that is exported"),
+    (["--out", "there.pth/w.onnx"], "cannot write there.pth/w.onnx"),
+    (["--to", "torchvision"], "torchvision has no wrn_10_1"),
+    (["--to", "timm"], "timm has no wrn_10_1"),
+    (["--out", "w.pth", "--softmax"], "--softmax is for graphs"),
+    (["--out", "w.pth", "--dynamic-size"], "--dynamic-size is for graphs"),
+    (["--to", "timm", "--input", "uint8"], "--input is for graphs"),
+    (["--out", "w.pt2", "--dtype", "int8"], "--dtype int8 is for --to onnx"),
+    (["--out", "w.onnx", "--dtype", "int4"], "invalid choice"),
+    (["--out", "w.onnx", "--dtype", "int8"], "int8 needs training images for the ranges of its numbers"),
+    (["--out", "w.onnx", "--temperature", "2"], "add --softmax"),
+    *(
+        (["--out", "w.onnx", "--softmax", "--temperature", value], "temperature must be")
+        for value in ("hot", "", "0", "-1", "nan", "inf")
+    ),
+    (["--out", "w.onnx", "--softmax", "--temperature", "stored"], "the model file holds no temperature"),
+    (["--out", "w.pth", "--data", "no/where"], "there is no data at no/where"),
+]
+
+
+def exportable(folder: Path, backbone: str = "wrn_10_1") -> str:
+    """A model file beside a file that is there already."""
+    put(folder, "there.pth", b"mine")
+    if backbone == "wrn_10_1":
+        return str(model(folder).relative_to(folder))
+    path = folder / "model.safetensors"
+    save_model(
+        build_backbone(backbone, 3, 32), path, backbone_name=backbone, classes=["a", "b", "c"], image_size=32,
+        mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    return path.name
+
+
+# How a package that is installed may fail when it is imported.
+BROKEN: list[tuple[str, str]] = [
+    ("ImportError", "DLL load failed"),
+    ("OSError", "libonnxruntime.so: cannot open shared object file"),
+    ("AttributeError", "module 'numpy' has no attribute 'float'"),
+    ("RuntimeError", "module compiled against API version 0x10"),
+    ("SystemError", "initialization failed"),
+]
+
+
+@contextlib.contextmanager
+def broken(package: str, folder: Path, error: str, message: str) -> Iterator[None]:
+    """Where ``package`` fails with ``error`` when it is imported."""
+    put(folder, f"{package}.py", f"raise {error}({message!r})".encode())
+    loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == package}
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop(package, None)
+        sys.modules.update(loaded)
+
+
+def export_where_broken(folder: Path, package: str, error: str, message: str) -> int:
+    """``mixskd export`` to ONNX there."""
+    from mixskd.cli import main
+
+    with broken(package, folder, error, message):
+        return main(["export", exportable(folder), "--to", "onnx"])
 
 
 def shard(folder: Path, members: dict[str, bytes]) -> Path:

@@ -74,6 +74,26 @@ ROWS = [
         for name, text, says in table.MANIFESTS
     ),
     *(Row(f"use {name}", lambda at, argv=argv: table.use(at, argv), says) for name, argv, says in table.USES),
+    *(
+        Row(f"export {' '.join(argv)!r}", lambda at, argv=argv: main(["export", table.exportable(at), *argv]), says)
+        for argv, says in table.EXPORTS
+    ),
+    Row(
+        "export of a free size of a net of one size",
+        lambda at: main(["export", table.exportable(at, "timm/test_vit"), "--out", "w.onnx", "--dynamic-size"]),
+        "timm/test_vit takes images of 32 px alone; leave --dynamic-size out",
+    ),
+    *(
+        Row(
+            f"export where {package} has {error}",
+            lambda at, package=package, error=error, message=message: table.export_where_broken(
+                at, package, error, message
+            ),
+            f"{package} is installed, but fails when it is imported ({error}: {message}",
+        )
+        for package in ("onnx", "onnxscript", "onnxruntime")
+        for error, message in table.BROKEN
+    ),
     *(Row(f"grid {name}", lambda at, values=values: grid_from(values), says) for name, values, says in table.GRIDS),
 ]  # fmt: skip
 

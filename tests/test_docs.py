@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
@@ -23,6 +25,7 @@ from mixskd.data.policies import POLICIES
 from mixskd.evaluation.session import choose_suites
 from mixskd.methods import METHODS, Method
 from tests.conftest import make_toy
+from tests.deploy.photo_run import make_run, photos
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -88,14 +91,33 @@ def write_files(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.delitem(sys.modules, Path(file.title).stem, raising=False)
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a photograph, a run, and what the commands of the page on exports make of it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("exports")
+    run = make_run(folder, "resnet18")
+    shutil.copy(photos(folder / "photos")[0], folder / "new.jpg")  # a PNG by its content, as Pillow sees
+    page = (DOCS / "deploy.md").read_text(encoding="utf-8")
+    programs = " ".join(code for language, _, code in FENCE.findall(page) if language == "python")
+    with contextlib.chdir(folder):
+        for line in re.findall(r"^mixskd export .*$", page, flags=re.MULTILINE):
+            words = shlex.split(line.replace("runs/photos", str(run)))[1:]
+            if words[words.index("--out") + 1] in programs:
+                assert main(words) == 0
+    return folder
+
+
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("program", [as_parameter(i, program) for i, program in enumerate(PROGRAMS)])
-def test_program(program: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program(
+    program: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     for package in NOT_OURS:
         if imports(program, package):
             pytest.importorskip(package)
     write_files(program.page, tmp_path, monkeypatch)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(request.getfixturevalue("exports") if program.page.name == "deploy.md" else tmp_path)
     exec(compile(program.code, str(program.page), "exec"), {"__name__": "__main__"})
 
 

@@ -116,6 +116,13 @@ def test_val_that_was_drawn_beside_a_test_split_is_met_again(tmp_path: Path, npz
             assert scores["loss"] == pytest.approx(summary["scores"][split]["loss"], rel=1e-5)
 
 
+def test_a_folder_with_a_test_split_gives_all_of_train_alone(tmp_path: Path) -> None:
+    config = DataConfig(source=str(folder(tmp_path / "photos", ("train", "test"), images=4)), image_size=8)
+    whole, alone = load_data(config), load_data(config, only=("train",))
+    assert list(alone.splits) == ["train"]
+    assert alone.train.images == whole.train.images
+
+
 def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     source = folder(tmp_path, ("photos",), images=8) / "photos"
     data = load(source, group=r"(p\d+)_", holdout=0.25)

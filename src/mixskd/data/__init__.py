@@ -18,7 +18,7 @@ from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.arrays import load_digits, load_npz
-from mixskd.data.sources.folder import load_folder
+from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
@@ -55,7 +55,7 @@ def load_data(
     data = dataclasses.replace(data, splits=_grouped(data, config))
     if verify and config.source not in UNVERIFIED:
         data = _verified(data, config, only)
-    data = _divided(data, config) if divided else data
+    data = _divided(data, config, _unread(data, config)) if divided else data
     if "train" in data.splits:
         train, notes = without_twins(data.splits, config.duplicates)
         data = dataclasses.replace(data, splits={**data.splits, "train": train}, notes=(*data.notes, *notes))
@@ -148,15 +148,21 @@ def _verified(data: DataBundle, config: DataConfig, only: Sequence[str]) -> Data
     return dataclasses.replace(data, splits={**data.splits, **seen}, notes=(*data.notes, *notes))
 
 
-def _divided(data: DataBundle, config: DataConfig) -> DataBundle:
-    """``data`` with the hold-outs that it lacks, drawn by ``config.split_seed``."""
+def _unread(data: DataBundle, config: DataConfig) -> set[str]:
+    """The splits that the source has of its own, and that were not asked for."""
+    path = Path(config.source).expanduser()
+    return set(split_folders(path)) - set(data.splits) if path.is_dir() and not is_shards(config.source) else set()
+
+
+def _divided(data: DataBundle, config: DataConfig, unread: set[str]) -> DataBundle:
+    """``data`` with the hold-outs that it lacks, drawn by ``config.split_seed``; those in ``unread`` it has."""
     splits, drawn = dict(data.splits), False
     if "train" not in splits:
         return data
-    if "val" not in splits and "test" not in splits:
+    if not {"val", "test"} & (set(splits) | unread):
         splits["train"], splits["test"] = hold_out(splits["train"], config.holdout, config.split_seed)
         drawn = True
-    if "val" not in splits and config.val_holdout > 0:
+    if "val" not in set(splits) | unread and config.val_holdout > 0:
         splits["train"], splits["val"] = hold_out(splits["train"], config.val_holdout, config.split_seed)
         drawn = True
     ordered = {name: splits[name] for name in SPLITS if name in splits}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixskd.errors import UserError, check_choice, check_positive, unknown
+from mixskd.errors import UserError, check_choice, unknown
 
 STATE_DICT = (".safetensors", ".pth", ".pt")
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -80,8 +81,8 @@ class Options:
         if isinstance(self.temperature, str):
             if self.temperature != "stored":
                 raise UserError(f"--temperature must be a number above 0, or stored, not {self.temperature!r}")
-        else:
-            check_positive(temperature=self.temperature)
+        elif not 0 < self.temperature < math.inf:
+            raise UserError(f"--temperature must be a finite number above 0, or stored, not {self.temperature}")
 
 
 def resolve(to: str | None, out: str | Path | None, folder: Path) -> tuple[str, Path]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.deploy.exports.description import KEY, as_text, describe, output_name
-from mixskd.deploy.exports.graph import Deployed, example, free_sizes, no_graph
+from mixskd.deploy.exports.graph import Deployed, as_input, example, free_sizes, no_graph
 from mixskd.deploy.exports.job import Answer, Job, Written
 from mixskd.optional import needed
 
@@ -23,6 +23,7 @@ def onnx(job: Job) -> Written:
     check_packages()
     module = Deployed(job.model, job.options, job.temperature).eval()
     free = free_sizes(job)
+    ranges = job.training_images() if job.options.dtype == "int8" else None  # before a minute of work
     try:
         graph = traced(module, example(job), free, output_name(job.options))
     except Exception as error:  # torch has many for what it cannot trace
@@ -30,7 +31,8 @@ def onnx(job: Job) -> Written:
     if job.options.dtype != "fp32":
         from mixskd.deploy.exports.onnx_types import CONVERTERS
 
-        graph = CONVERTERS[job.options.dtype](graph, job)
+        given = None if ranges is None else as_input(ranges, job.model, job.options)
+        graph = CONVERTERS[job.options.dtype](graph, given)
     about = describe(job.model, job.options, job.temperature)
     package = needed("onnx", "onnx")
     package.helper.set_model_props(graph, {KEY: as_text(about)})

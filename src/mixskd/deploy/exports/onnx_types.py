@@ -10,34 +10,30 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mixskd.deploy.exports.graph import as_input
-from mixskd.deploy.exports.job import Job
 from mixskd.deploy.exports.onnx_file import quiet
 from mixskd.optional import needed
 
 BATCH = 16
 
 
-def fp16(graph: Any, job: Job) -> Any:
+def fp16(graph: Any, images: Tensor | None = None) -> Any:
     """``graph`` (fp32) with weights and arithmetic in fp16; what goes in and out keeps its type."""
     converter = needed("onnxruntime.transformers.float16", "onnx")
     with quiet():
         return converter.convert_float_to_float16(graph, keep_io_types=True)
 
 
-def int8(graph: Any, job: Job) -> Any:
-    """``graph`` (fp32) with 8-bit weights and maps, whose ranges are those of training images.
+def int8(graph: Any, images: Tensor | None) -> Any:
+    """``graph`` (fp32) with 8-bit weights and maps, whose ranges are those of ``images``, as the graph takes them.
 
     Static quantisation, since convolutions gain by it alone: the dynamic kind finds the range of every map anew at each
     call, and has fast kernels for matrix products only. Weights have a scale a channel and 7 bits of range, without
     which processors without VNNI overflow in a sum; maps are unsigned.
-
-    Raises UserError if there are no training images.
     """
+    assert images is not None
     quantisation = needed("onnxruntime.quantization", "onnx")
     prepare = needed("onnxruntime.quantization.shape_inference", "onnx").quant_pre_process
     package = needed("onnx", "onnx")
-    images = as_input(job.training_images(), job.model, job.options)
     with tempfile.TemporaryDirectory() as folder, quiet():
         given, prepared, out = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "out"))
         package.save(graph, given)
@@ -64,4 +60,4 @@ def reader(images: Tensor) -> Any:
     return Images()
 
 
-CONVERTERS: dict[str, Callable[[Any, Job], Any]] = {"fp16": fp16, "int8": int8}
+CONVERTERS: dict[str, Callable[[Any, Tensor | None], Any]] = {"fp16": fp16, "int8": int8}
