@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm  # noqa: F401
 
+import mixskd.deploy.exporting  # noqa: F401 (imported here, for a row has few seconds)
 from mixskd.cli import main
 from mixskd.comparison.grid import grid_from
 from mixskd.data.images import check_image, decode_image

@@ -13,7 +13,7 @@ from mixskd.deploy.exports.formats import Options, beside, resolve
 from mixskd.deploy.exports.job import Job, Written
 from mixskd.deploy.exports.onnx_file import onnx
 from mixskd.deploy.exports.program import pt2
-from mixskd.deploy.exports.verification import Verification, check, sample_of, training_images, verify
+from mixskd.deploy.exports.verification import Verification, check, check_other_size, sample_of, training_images, verify
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.deploy.older_frameworks import FRAMEWORKS, write_checkpoint
 from mixskd.errors import UserError
@@ -73,6 +73,8 @@ def export(
             sample = sample_of(path, model, data)
             found = verify(model, written.answer, sample, options, temperature)
             check(found, options, real=sample.real, force=force)
+            if options.dynamic_size:
+                check_other_size(model, written.answer, options, temperature)
         if side is not None and written.beside is not None:
             write_text(side, json.dumps(written.beside, indent=2, ensure_ascii=False) + "\n")
     return Exported(target, side, found)

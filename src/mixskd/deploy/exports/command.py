@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from mixskd.deploy.exports.formats import DTYPES, INPUTS, SUFFIXES, Options
+from mixskd.deploy.exports.formats import DTYPES, INPUTS, SUFFIXES, Options, resolve
 from mixskd.errors import UserError
 from mixskd.text import safe
 
@@ -36,6 +37,7 @@ def export(arguments: argparse.Namespace) -> None:
     options = Options(
         arguments.input, arguments.softmax, temperature(arguments.temperature), arguments.dynamic_size, arguments.dtype
     )
+    options.check(resolve(arguments.to, arguments.out, Path(arguments.run))[0])  # before torch is imported
     from mixskd.deploy.exporting import export as run
 
     done = run(

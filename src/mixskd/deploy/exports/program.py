@@ -14,7 +14,10 @@ def pt2(job: Job) -> Written:
     module = Deployed(job.model, job.options, job.temperature).eval()
     free = free_sizes(job)
     try:
-        program = torch.export.export(module, (example(job),), dynamic_shapes=(free,))
+        program = torch.export.export(
+            module, (example(job),), dynamic_shapes=(free,),
+            prefer_deferred_runtime_asserts_over_guards=True,  # else a free height must be proven for every value
+        )  # fmt: skip
     except Exception as error:  # torch has many for what it cannot trace
         raise no_graph(job, error) from None
     about = as_text(describe(job.model, job.options, job.temperature))

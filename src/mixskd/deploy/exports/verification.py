@@ -131,6 +131,22 @@ def verify(
     return Verification(len(expected), sample.source, agreement, difference, output_name(options), equal)
 
 
+@torch.inference_mode()
+def check_other_size(model: Classifier, answer: Answer, options: Options, temperature: float | None) -> None:
+    """Raises UserError if a graph of free height and width fails on oblong images of another size than its own."""
+    size, generator = model.image_size, torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 3, size + 32, size + 64), generator=generator, dtype=torch.uint8)
+    try:
+        found = verify(model, answer, Sample(pixels, "", False), options, temperature)
+        check(found, options, real=False, force=False)
+    except Exception as error:  # of torch or onnxruntime: each has its own
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px ({said}); "
+            "leave --dynamic-size out"
+        ) from None
+
+
 def check(found: Verification, options: Options, *, real: bool, force: bool) -> None:
     """Raises UserError if the copy is not good enough to be kept.
 
