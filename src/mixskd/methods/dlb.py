@@ -41,7 +41,7 @@ class DLB(Method):
 
     Config = DLBConfig
     config: DLBConfig
-    about = About("Half of each step are the images of the step before, taught by what was predicted then.", 2, 2)
+    about = About("Half of each step's images come from the step before. Their earlier predictions teach them.", 2, 2)
     past: Tensor
     past_labels: Tensor
 

@@ -48,9 +48,7 @@ class ZipfLS(Method):
 
     Config = ZipfLSConfig
     config: ZipfLSConfig
-    about = About(
-        "The classes that are not the image's own get soft labels by rank, as Zipf's law has it.", 1, 1, "nothing"
-    )
+    about = About("The classes other than the label get soft labels by rank, after Zipf's law.", 1, 1, "nothing")
 
     def build(self) -> None:
         if self.config.dense or self.config.depth > 1:
