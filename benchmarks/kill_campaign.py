@@ -113,7 +113,7 @@ def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.R
         try:
             _, errors = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
-            had = (out / "checkpoint.pt").exists()
+            had = any(out.rglob("checkpoint.pt"))
             kill(process)
             done += 1
             log.add(kind=kind, kill=done, after=round(moment or 0, 2), checkpoint=had)

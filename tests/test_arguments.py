@@ -2,43 +2,133 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mixskd
+from mixskd import api
+from mixskd.arguments import PATH, Many, checked
+from mixskd.comparison.run import compare
 from mixskd.errors import UserError
+from mixskd.evaluation.session import run_suites
+from tests.conftest import make_toy, write_npz
 
-WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",)]
+WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text"]
+# The types that each argument may have. No call may come so far that the missing data of ``none/none`` matter.
+RIGHT: dict[str, tuple[type, ...]] = {
+    "listeners": (), "images": (tuple,), "runs": (tuple, str), "classes": (tuple,), "mean": (), "std": (),
+    "methods": (tuple, str, dict), "backbones": (tuple, str), "augments": (tuple, str), "seeds": (tuple, str, list),
+    "suites": (tuple, str), "options": (dict,), "transfer": (dict,), "launcher_options": (dict,), "progress": (bool,),
+    **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
+    "dynamic_size": (bool,),
+    **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
+    "images_per_update": (int,),
+    **dict.fromkeys(("target_accuracy", "coverage", "threshold"), (int, float)),
+    "temperature": (int, float, str), "data": (str, dict), "method": (str, dict),
+}  # fmt: skip
+# Beside these, which are text or paths: settings whose types the Experiment examines.
+MORE = {"run_suites": run_suites, "compare": compare}
+OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
+NEEDED: dict[str, dict[str, Any]] = {
+    "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
+    "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
+    "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},
+    "compare": {"data": "none/none"}, "report": {"runs": "run"}, "run_suites": {"runs": ["run"], "suites": "accuracy"},
+    "save_model": {"path": "m", "classes": list("abcde"), "image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
+def arguments(function: str) -> list[str]:
+    """The names of all that ``function`` takes, those of the function behind its ``**`` too."""
+    found = {**inspect.signature(getattr(api, function)).parameters}
+    if function in MORE:
+        found |= inspect.signature(MORE[function]).parameters
+    names = [name for name, parameter in found.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    return [*names, *OPTIONS.get(function, ())]
+
+
+ROWS = [(function, name) for function in NEEDED for name in arguments(function)]
+SETTINGS = [(function, name) for function in ("train", "benchmark", "show_data", "compare")
+            for name in ("data", "backbone", "method", "run", "optim", "weights")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run."""
+    folder = tmp_path_factory.mktemp("place")
+    mixskd.train(
+        data=str(write_npz(folder / "toy.npz")), backbone="wrn_10_1", method="baseline", out=str(folder / "run"),
+        run={"epochs": 1, "batch_size": 4, "progress": False},
+    )  # fmt: skip
+    return folder
+
+
+def test_every_public_function_is_in_the_table() -> None:
+    assert {
+        name for name in mixskd.__all__ if hasattr(api, name) and name not in ("StagedBackbone", "UserError")
+    } == set(NEEDED)
+
+
+def test_a_report_can_be_asked_for_after_another_verb_imported_its_package() -> None:
+    import mixskd.report.runs
+
+    with pytest.raises(UserError, match="there is no folder none"):
+        mixskd.report("none")
+    with pytest.raises(TypeError, match=r"report\(\) needs out as"):
+        mixskd.report("none", out=3)
+
+
+@pytest.mark.parametrize("row", dict.fromkeys(ROWS + SETTINGS), ids=" ".join)
+def test_a_wrong_type_is_named_at_the_call(row: tuple[str, str], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, name = row
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    for value in WRONG:
+        right = (int,) if row == ("show_data", "images") else RIGHT.get(name, (str,))
+        if isinstance(value, right) and (bool in right or not isinstance(value, bool)):
+            continue
+        if name == "backbone" and function == "save_model" and isinstance(value, str):
+            value = 7
+        given = {**NEEDED[function], name: value}
+        if function == "save_model":
+            given.setdefault("backbone", make_toy())
+        with pytest.raises((UserError, TypeError)) as caught:
+            getattr(api, function)(**given)
+        said = str(caught.value)
+        assert len(said.splitlines()) == 1
+        if isinstance(caught.value, TypeError):
+            assert f"{function}() needs {name} as " in said
+        else:
+            assert "none/none" not in said, value
+    assert sorted(place.rglob("*")) == before
+
+
+@checked(names=Many(*PATH), count=int, more=(str, Many(int, float)))
+def act(names: Any, count: Any = None, **options: Any) -> str:
+    return "done"
+
+
+def test_what_is_right_passes() -> None:
+    assert act(["a", Path("b")], 3, more=[1, 2.5]) == act((), None, more="a", other=object()) == act([], more=None)
+
+
 @pytest.mark.parametrize(
-    ("function", "name", "fine"),
+    ("given", "says"),
     [
-        ("train", "recipe", ()), ("train", "out", ()), ("train", "resume", (bool,)), ("train", "overwrite", (bool,)),
-        ("train", "listeners", (list, tuple)), ("train", "data", ()), ("train", "backbone", ()),
-        ("train", "method", ()), ("train", "run", ()), ("train", "optim", ()), ("train", "weights", ()),
-        ("benchmark", "variants", ()), ("benchmark", "rounds", (int,)), ("evaluate", "path", ()),
-        ("evaluate", "data", ()), ("evaluate", "split", ()), ("evaluate", "batch_size", (int,)),
-        ("predict", "path", ()), ("predict", "images", (list, tuple)), ("predict", "top", (int,)),
-        ("export", "path", ()), ("export", "to", ()), ("export", "out", ()), ("load", "path", ()),
-        ("compare", "recipe", ()), ("compare", "methods", ()), ("compare", "seeds", ()),
+        ({"names": "ab"}, "act() needs names as a list of str or PathLike, not str"),
+        ({"names": ["a", 3]}, "act() needs names as a list of str or PathLike; one of its values is of int"),
+        ({"names": [], "count": True}, "act() needs count as int, not bool"),
+        (
+            {"names": [], "more": [True]},
+            "act() needs more as str or a list of int or float; one of its values is of bool",
+        ),
+        ({"names": None}, "act() needs names as a list of str or PathLike, not NoneType"),
     ],
 )  # fmt: skip
-def test_a_wrong_type_is_named_at_the_call(
-    function: str, name: str, fine: tuple, value: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if type(value) in fine:
-        pytest.skip("not wrong")
-    monkeypatch.chdir(tmp_path)
-    needed: dict[str, dict[str, Any]] = {
-        "evaluate": {"path": "none"}, "predict": {"path": "none", "images": []}, "load": {},
-        "export": {"path": "none", "to": "onnx"}, "train": {"data": "none/none"}, "benchmark": {"data": "none/none"},
-        "compare": {"data": "none/none", "launcher": "none"},
-    }  # fmt: skip
-    arguments = {**needed[function], name: value}
-    with pytest.raises((UserError, TypeError)) as caught:
-        getattr(mixskd, function)(**arguments)
-    if isinstance(caught.value, TypeError):
-        assert f"{function}() needs {name} as " in str(caught.value)
+def test_what_is_said(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        act(**given)
+    assert str(caught.value) == says

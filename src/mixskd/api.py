@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
-from mixskd.arguments import PATH, checked
+from mixskd.arguments import NUMBER, PATH, Many, checked
 from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
+
+EXPERIMENT: dict[str, Any] = {"data": (str, Mapping), "backbone": str, "method": (str, Mapping), "weights": str}
 
 if TYPE_CHECKING:
     from mixskd.backbones import StagedBackbone
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from mixskd.training.listeners import Listener
 
 
-@checked(recipe=str, variants=str, rounds=int)
+@checked(recipe=str, variants=str, rounds=int, **EXPERIMENT)
 def benchmark(
     recipe: str | None = None,
     *,
@@ -44,7 +46,7 @@ def benchmark(
     )
 
 
-@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, dry_run=bool, listeners=Sequence)
+@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, dry_run=bool, listeners=Many(object), **EXPERIMENT)
 def train(
     recipe: str | None = None,
     *,
@@ -68,9 +70,12 @@ def train(
     lines. ``listeners`` are told of steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
     for anything that cannot work.
     """
+    from mixskd.training.listeners import Listener
     from mixskd.training.run import rehearse
     from mixskd.training.run import train as run
 
+    if strange := [listener for listener in listeners if not isinstance(listener, Listener)]:
+        raise TypeError(f"train() needs listeners as a list of Listener; one is of {type(strange[0]).__name__}")
     values = _settings(recipe, data, backbone, method, out, settings)
     experiment = build_experiment(values, resume=resume)
     if dry_run:
@@ -89,6 +94,10 @@ def evaluate(
     return run(path, data, split=split, batch_size=batch_size)
 
 
+@checked(
+    runs=Many(*PATH), suites=(str, Many(str)), options=Mapping, data=PATH, split=str, batch_size=int, seed=int,
+    device=str, progress=Callable,
+)  # fmt: skip
 def run_suites(
     runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -98,7 +107,10 @@ def run_suites(
     return run(runs, suites, **arguments)
 
 
-@checked(path=PATH, images=Sequence, out=PATH, overwrite=bool, top=int, batch_size=int, device=str, workers=int)
+@checked(
+    path=PATH, images=Many(*PATH), out=PATH, overwrite=bool, top=int, batch_size=int, device=str, workers=int,
+    skip_bad_images=bool, temperature=NUMBER, threshold=NUMBER,
+)  # fmt: skip
 def predict(
     path: str | Path,
     images: Sequence[str | Path],
@@ -125,7 +137,7 @@ def predict(
     )  # fmt: skip
 
 
-@checked(path=PATH, data=PATH, target_accuracy=(int, float), coverage=(int, float), batch_size=int, device=str)
+@checked(path=PATH, data=PATH, target_accuracy=NUMBER, coverage=NUMBER, batch_size=int, device=str)
 def calibrate(
     path: str | Path,
     data: str | None = None,
@@ -184,7 +196,11 @@ def export(
     return run(path, to, out, options=Options(**options), data=data, overwrite=overwrite, force=force).file
 
 
-@checked(recipe=str)
+@checked(
+    recipe=str, grid=str, methods=(str, Many(str), Mapping), backbones=(str, Many(str)), augments=(str, Many(str)),
+    seeds=(str, Many(int, str)), out=PATH, equal_updates=str, images_per_update=int, suites=(str, Many(str)),
+    transfer=Mapping, jobs=int, devices=str, launcher=str, launcher_options=Mapping, progress=bool, **EXPERIMENT,
+)  # fmt: skip
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     """A grid of runs and its tables; see :func:`mixskd.comparison.run.compare`."""
     from mixskd.comparison.run import compare as run
@@ -192,7 +208,7 @@ def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     return run(recipe, **arguments)
 
 
-@checked(runs=(*PATH, Sequence), out=PATH, figures=PATH)
+@checked(runs=(*PATH, Many(*PATH)), out=PATH, figures=PATH)
 def report(
     runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
 ) -> Path:
@@ -202,7 +218,7 @@ def report(
     return run([runs] if isinstance(runs, str | Path) else runs, out, figures=figures)
 
 
-@checked(recipe=str, out=PATH, images=int)
+@checked(recipe=str, out=PATH, images=int, **EXPERIMENT)
 def show_data(
     recipe: str | None = None,
     *,
@@ -230,7 +246,7 @@ def load(path: str | Path) -> Classifier:
     return load_model(path)
 
 
-@checked(path=PATH, classes=Sequence, image_size=int, mean=Sequence, std=Sequence, resize=str)
+@checked(path=PATH, classes=Many(str), image_size=int, mean=Many(*NUMBER), std=Many(*NUMBER), resize=str)
 def save_model(
     backbone: StagedBackbone,
     path: str | Path,
@@ -248,8 +264,11 @@ def save_model(
     training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
     as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
+    from mixskd.backbones import StagedBackbone
     from mixskd.deploy.model_file import save_model as save
 
+    if not isinstance(backbone, StagedBackbone):
+        raise TypeError(f"save_model() needs backbone as StagedBackbone, not {type(backbone).__name__}")
     if len(classes) != backbone.num_classes:
         raise UserError(f"the classifier has {backbone.num_classes} outputs, but {len(classes)} classes are named")
     target = Path(path)
