@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
-from mixskd.arguments import NUMBER, PATH, Many, checked
+from mixskd.arguments import FUNCTION, NUMBER, PATH, Many, checked
 from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
@@ -96,7 +96,7 @@ def evaluate(
 
 @checked(
     runs=Many(*PATH), suites=(str, Many(str)), options=Mapping, data=PATH, split=str, batch_size=int, seed=int,
-    device=str, progress=Callable,
+    device=str, progress=FUNCTION,
 )  # fmt: skip
 def run_suites(
     runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any

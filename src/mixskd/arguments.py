@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 PATH: tuple[type, ...] = (str, os.PathLike)
 NUMBER: tuple[type, ...] = (int, float)
+FUNCTION: Any = Callable
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
