@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from mixskd.api import build_experiment
 from mixskd.backbones import BACKBONES
 from mixskd.cli import main
-from mixskd.config import Experiment, OptimConfig
+from mixskd.config import Experiment, OptimConfig, read_yaml
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
 from mixskd.tasks.detection.model import Detector
@@ -66,6 +66,7 @@ def test_a_run_leaves_its_files_and_the_network_can_be_scored_and_used(name: str
     assert summary["updates"] == 4
     assert summary["deployed"]["selected_on"] == "val"
     assert "the learning rate is 0.01, since optim.lr 0.08 is for batches of 16" in summary["notes"][0]
+    assert read_yaml(out / "config.yaml")["optim"]["lr"] == 0.08  # as asked for, so that the file gives the same run
     header = (out / "metrics.csv").read_text().splitlines()[0]
     assert f"val_{monitor}" in header
     assert "train_stage3_box" in header or "train_aux" in header

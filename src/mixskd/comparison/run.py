@@ -126,7 +126,7 @@ def run_grid(
 
 
 def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of table.csv.
+    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of all tables.
 
     Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
     gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.

@@ -34,14 +34,14 @@ def train(
     before the end of its first epoch, leaves nothing behind. Raises UserError for anything in the experiment, its data
     or its folder that cannot work.
     """
-    with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, going_on):
+    with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, experiment, going_on):
         folder, world = trainer.folder, trainer.world
 
         begun = False
 
         def begin() -> None:
             nonlocal begun
-            folder.begin(trainer.experiment)
+            folder.begin(experiment)  # as it was asked for; the trainer's may have a rate that fits the batch
             begun = True
             if trainer.parts.data.divided:
                 write_division(trainer.parts.data, folder.division)
@@ -69,7 +69,7 @@ def rehearse(
     What it is about to do, in lines for a person. The ``listeners`` are not told of it, so that no service gets a run.
     Raises UserError for whatever :func:`train` would refuse until then.
     """
-    with made_ready(experiment, resume, overwrite, listeners, remarks, rehearsal=True) as (trainer, going_on):
+    with made_ready(experiment, resume, overwrite, listeners, remarks, rehearsal=True) as (trainer, _, going_on):
         step = trainer.position.step
         trainer.rehearse()
         notes = [f"note: {note}" for note in trainer.parts.notes]
@@ -88,8 +88,9 @@ def made_ready(
     remarks: Sequence[str],
     *,
     rehearsal: bool = False,
-) -> Iterator[tuple[Trainer, bool]]:
-    """The trainer of ``experiment``, at its first step or its checkpoint, and whether it goes on from one.
+) -> Iterator[tuple[Trainer, Experiment, bool]]:
+    """The trainer of ``experiment``, at its first step or its checkpoint, that experiment as all processes have it, and
+    whether it goes on from a checkpoint.
 
     Its folder is locked, and nothing in it is changed, but that ``overwrite`` removes the run there at once where
     ``torchrun`` may restart this one, unless this is a ``rehearsal``. Raises UserError for anything that cannot work.
@@ -111,7 +112,7 @@ def made_ready(
         trainer = Trainer(build_parts(experiment, world, resumed=going_on), folder, told, remarks)
         if going_on:
             trainer.restore()
-        yield trainer, going_on
+        yield trainer, experiment, going_on
 
 
 def agreed(world: World, act: Callable[[], bool | None]) -> bool:
