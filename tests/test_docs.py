@@ -53,13 +53,14 @@ def examples(language: str) -> list[Example]:
     ]
 
 
-PROGRAMS = [e for e in examples("python") if not e.title]
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))  # run from top to bottom, in one folder
+PROGRAMS = [e for e in examples("python") if not e.title and e.page not in TUTORIALS]
 FILES = [e for e in examples("python") if e.title]
 COMMANDS = [
     pytest.param(line.split("#")[0].strip(), id=f"{e.page.stem}-{i}")
     for e in examples("bash")
     for i, line in enumerate(e.code.splitlines())
-    if line.startswith("mixskd ")
+    if line.startswith("mixskd ") and e.page not in TUTORIALS
 ]
 
 
@@ -134,6 +135,20 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             choose_suites(arguments.suite, nest(dotted), len(arguments.runs))
         else:
             assert not dotted or words[0] == "benchmark"
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in TUTORIALS])
+def test_tutorial(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = FENCE.findall(page.read_text(encoding="utf-8"))
+    assert len(cells) >= 3
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    for language, _, code in cells:
+        if language == "python":
+            exec(compile(code, str(page), "exec"), variables)
+        for line in code.splitlines() if language == "bash" else ():
+            assert main(shlex.split(line)[1:]) == 0, line
 
 
 def test_the_example_of_a_new_method_teaches_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 import mixskd.evaluation.linearity as linearity
 from mixskd.errors import UserError
 from mixskd.evaluation.corruption import Corruption
-from mixskd.evaluation.corruptions import CORRUPTIONS, corrupt
+from mixskd.evaluation.corruptions import CORRUPTIONS, corrupt, glass_blur
 from mixskd.evaluation.features import Features, extract
+from mixskd.evaluation.kernels import Draws
 from mixskd.evaluation.linearity import Linearity, gather, partners
 from mixskd.evaluation.suites import SUITES, build_suite
+from mixskd.evaluation.weather import frozen_pane
 from tests.evaluation.support import Toy, batches, context, pixels, whole
 
 
@@ -129,6 +132,54 @@ def test_corruption_suite() -> None:
     assert result["images"] == 10
     with pytest.raises(UserError, match="unknown corruption 'fogg'; did you mean 'fog'"):
         Corruption(names=("fogg",))
+
+
+def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
+    noise, blurs = (
+        {"gaussian_noise", "shot_noise", "impulse_noise"},
+        {f"{k}_blur" for k in ("defocus", "glass", "motion", "zoom")},
+    )
+    weather, digital = (
+        {"snow", "frost", "fog", "brightness"},
+        {"contrast", "elastic_transform", "pixelate", "jpeg_compression"},
+    )
+    assert set(CORRUPTIONS) == noise | blurs | weather | digital
+
+
+def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
+    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(1, 3, 8, 8) / 64
+    shuffled = glass_blur(x, (1e-3, 1, 1), Draws(0, [3], (1, 1)))
+    moved = (shuffled - x).mul(64).round().long()
+    assert set(moved.unique().tolist()) <= {0, -1, -8, -9}  # a step of -1 or 0 in each direction
+    assert (moved != 0).any()
+    pane = frozen_pane(32, 32, Draws(0, [1, 2], (1, 1)))
+    assert pane.shape == (2, 1, 32, 32)
+    assert 0.1 < pane.mean() < 0.9
+    assert (pane.std((1, 2, 3)) > 0.05).all()
+    assert not torch.allclose(pane[0], pane[1])
+
+
+def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
+    options = {"names": ("gaussian_noise", "contrast"), "severities": (1, 5), "images": 10}
+    with pytest.raises(UserError, match=r"corruption\.json; evaluate the reference with --suite corruption first"):
+        Corruption(**options, reference=str(tmp_path))(Toy(), batches(), context())
+    other = Corruption(**options)(Toy(seed=3), batches(), context())
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "corruption.json").write_text(json.dumps(other))
+    result = Corruption(**options, reference=str(tmp_path))(Toy(), batches(), context())
+    ratios = [result["corruptions"][n]["error"] / other["corruptions"][n]["error"] for n in options["names"]]
+    assert result["mce"] == pytest.approx(100 * sum(ratios) / 2)
+    with pytest.raises(UserError, match="other severities, images, split or seed"):
+        Corruption(**{**options, "images": 9}, reference=str(tmp_path))(Toy(), batches(), context())
+
+
+def test_features_come_from_the_shared_pass_if_it_keeps_them() -> None:
+    model, data, train = Toy(), batches(seed=3), batches(60, seed=2)
+    shared = context(train=train, keep_features=True)
+    result = Features(neighbours=3)(model, data, shared)
+    plain = Features(neighbours=3)(model, data, context(train=train))
+    assert result == plain
+    assert torch.equal(shared.outputs(model, data).features, torch.from_numpy(extract(model, data, context(), 1)[0]))
 
 
 def test_suites_are_built_from_text() -> None:

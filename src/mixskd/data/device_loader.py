@@ -142,6 +142,11 @@ class DeviceTestLoader:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
+    @property
+    def number(self) -> int:
+        """Images."""
+        return len(self.labels)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
             yield self.normalise(images), labels

@@ -159,6 +159,11 @@ class WorkerTestLoader:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def number(self) -> int:
+        """Images."""
+        return sum(map(len, self.items))
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.items:
             yield self.none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -35,6 +36,7 @@ class Context:
         name: how the evaluated classifier is called beside them.
         other_data: the splits of another data set, normalised as the model expects.
         other_name: how that data set is called.
+        keep_features: :meth:`outputs` also keeps what the model's head is given, for a suite that wants it.
     """
 
     device: torch.device
@@ -51,6 +53,7 @@ class Context:
     name: str = "model"
     other_data: Mapping[str, Batches] = field(default_factory=dict)
     other_name: str = ""
+    keep_features: bool = False
     known: dict[tuple[int, int], Outputs] = field(default_factory=dict, repr=False, compare=False)
 
     def batches(self, data: Batches, part: int = 0, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,15 +69,21 @@ class Context:
         """The logits of ``model`` for ``data``, computed once for all suites that share this context."""
         key = (id(model), id(data))
         if key not in self.known:
-            logits, labels = [], []
-            with torch.inference_mode():
+            logits, labels, features = [], [], []
+            watched: AbstractContextManager[list[Tensor]] = nullcontext([])
+            if self.keep_features and hasattr(model, "head"):
+                watched = head_inputs(model)
+            with watched as seen, torch.inference_mode():
                 for images, targets in self.batches(data, part, parts):
                     logits.append(model(images).float().cpu())
                     labels.append(targets.cpu())
+                    features += [x.float().flatten(1).cpu() for x in seen]
+                    seen.clear()
             if not labels:
                 raise UserError(f"the split {self.split!r} holds no image; there is nothing to evaluate")
             # The model and the data are kept as well, so that no later object can have their ids.
-            self.known[key] = Outputs(torch.cat(logits), torch.cat(labels), (model, data))
+            kept = torch.cat(features) if features else None
+            self.known[key] = Outputs(torch.cat(logits), torch.cat(labels), (model, data), kept)
             check_labels(self.known[key])
         return self.known[key]
 
@@ -89,11 +98,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits ``N x C`` in fp32 and labels ``N``, both on the CPU."""
+    """Logits ``N x C`` in fp32 and labels ``N``, both on the CPU; if they are kept, features ``N x D`` as well."""
 
     logits: Tensor
     labels: Tensor
     source: tuple[Any, ...] = ()
+    features: Tensor | None = None
 
     @property
     def predictions(self) -> Tensor:
@@ -103,6 +113,24 @@ class Outputs:
     def probabilities(self) -> Tensor:
         """Softmax in float64, ``N x C``."""
         return self.logits.double().softmax(1)
+
+
+@contextmanager
+def head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that gets what ``model.head`` is given at each forward pass within the context."""
+    seen: list[Tensor] = []
+    head: nn.Module = model.head  # type: ignore[assignment]
+    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def images_in(data: Batches) -> int:
+    """How many images ``data`` holds; they are read only if it does not say."""
+    number: int | None = getattr(data, "number", None)
+    return sum(len(targets) for _, targets in data) if number is None else number
 
 
 class Evaluator(Protocol):

@@ -32,7 +32,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
     p.add_argument("--split", help="train, val or test; test by default, else val")
     p.add_argument("--seed", type=int, default=0, help="of every draw of a suite")
-    p.add_argument("--batch-size", type=int, default=256)
+    p.add_argument("--batch-size", type=int, help="images at a time; what suits the device by default")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
     p.add_argument("--json", action="store_true")
 
@@ -70,7 +70,8 @@ def _scores(arguments: argparse.Namespace) -> None:
 
     found: dict[str, Any] = {}
     for path in arguments.runs:
-        scores = found[path] = run(path, arguments.data, split=arguments.split, batch_size=arguments.batch_size)
+        size = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
+        scores = found[path] = run(path, arguments.data, split=arguments.split, **size)
         if not arguments.json:
             name = f"{path}: " if len(arguments.runs) > 1 else ""
             print(

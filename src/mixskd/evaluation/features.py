@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixskd.errors import UserError, check_positive
-from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, report
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Features:
         if train is None:
             raise UserError("the suite features fits on training images, and there are none; give the run's data")
         x, y = extract(model, train, context, 0, keep=self.max_train)
-        x_test, y_test = extract(model, data, context, 1)
+        x_test, y_test = extract(model, data, context, 1) if context.other_data else shared(model, data, context)
         if len(np.unique(y)) < 2:
             raise UserError("the suite features needs training images of two or more classes")
         knn = KNeighborsClassifier(min(self.neighbours, len(y)), metric="cosine", weights="distance")
@@ -79,16 +77,13 @@ class Features:
         )  # fmt: skip
 
 
-@contextmanager
-def head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that gets what ``model.head`` is given at each forward pass within the context."""
-    seen: list[Tensor] = []
-    head: nn.Module = model.head  # type: ignore[assignment]
-    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
+def shared(model: nn.Module, data: Batches, context: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels as :func:`extract` gives them, from the pass that all suites share if it kept them."""
+    if not context.keep_features:
+        return extract(model, data, context, 1)
+    outputs = context.outputs(model, data, 1, 2)
+    assert outputs.features is not None
+    return outputs.features.numpy(), outputs.labels.numpy()
 
 
 def extract(
@@ -98,7 +93,7 @@ def extract(
     features, labels, counted = [], [], 0
     chosen: set[int] | None = None
     if keep:
-        total = sum(len(targets) for _, targets in data)
+        total = images_in(data)
         if total > keep:
             chosen = set(torch.randperm(total, generator=context.generator())[:keep].tolist())
     with head_inputs(model) as seen, torch.inference_mode():

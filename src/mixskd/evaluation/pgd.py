@@ -46,19 +46,18 @@ class Pgd:
         """``clean_top1`` of the attacked images, and for each epsilon ``top1``, in per cent."""
         space = Space.of(self.space, context)
         generator = context.generator()
-        chosen = self._chosen(model, data, context)
-        count, clean, seen = 0, 0, 0
+        outputs = context.outputs(model, data, 0, 2)
+        chosen = self._chosen(len(outputs.labels), context)
+        clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
+        count, seen = 0, 0
         hits = [0] * len(self.epsilons)
         for images, labels in context.batches(data, 1, 2):
-            if chosen is not None:
-                keep = chosen[seen : seen + len(labels)].to(context.device)
-                seen += len(labels)
-                images, labels = images[keep], labels[keep]
+            keep = chosen[seen : seen + len(labels)].to(context.device)
+            seen += len(labels)
+            images, labels = images[keep], labels[keep]
             if not len(labels):
                 continue
             noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
-            with torch.inference_mode():
-                clean += int((model(images).argmax(1) == labels).sum())
             for index, epsilon in enumerate(self.epsilons):
                 attacked = self.attack(model, images, labels, epsilon, space, noise if self.random_start else None)
                 with torch.inference_mode():
@@ -69,16 +68,13 @@ class Pgd:
         return report(
             self, context, images=count, headline=(f"top1 at {last['epsilon']:g}", last["top1"]),
             protocol="L-infinity projected gradient descent on the cross-entropy, evaluation mode, true label",
-            clean_top1=percent(clean / count), attacks=attacks,
+            clean_top1=percent(clean), attacks=attacks,
         )  # fmt: skip
 
-    def _chosen(self, model: nn.Module, data: Batches, context: Context) -> Tensor | None:
-        """Which images are attacked, a mask over the split; None for all."""
-        if not self.images:
-            return None
-        total = len(context.outputs(model, data, 0, 2).labels)
+    def _chosen(self, total: int, context: Context) -> Tensor:
+        """Which images are attacked, a mask over the split."""
         mask = torch.zeros(total, dtype=torch.bool)
-        mask[torch.randperm(total, generator=context.generator())[: self.images]] = True
+        mask[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
         return mask
 
     def attack(

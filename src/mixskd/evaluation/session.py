@@ -52,11 +52,15 @@ class Run:
         """The name of the split that is evaluated."""
         return chosen_split(self.bundle[0], self.split)
 
-    def loader(self, split: str) -> Batches:
-        """The images of ``split``, without augmentation."""
+    def loader(self, split: str, most: int = 0, seed: int = 0) -> Batches:
+        """The images of ``split``, without augmentation; a seeded choice of ``most`` of them if that is not 0."""
         bundle, config = self.bundle
         if split not in bundle.splits:
             bundle, config = evaluation_data(self.path, self.model, self.data, split)
+        total = len(bundle.splits[split])
+        if 0 < most < total:  # the others need not be decoded
+            few = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+            bundle = dataclasses.replace(bundle, splits={split: bundle.splits[split].subset(few.numpy())})
         return make_test_loader(bundle, self.device, split=split, workers=config.workers, batch_size=self.batch_size)
 
     @cached_property
@@ -111,7 +115,7 @@ def run_suites(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     data: str | None = None,
     split: str | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress = lambda run, suite, share: None,
@@ -125,19 +129,22 @@ def run_suites(
         options: of each suite, by its name, typed or as text.
         data: another data set with the same classes; that of each run if None.
         split: ``train``, ``val`` or ``test``; ``test`` where there is one if None, else ``val``.
-        batch_size: images at a time.
+        batch_size: images at a time; 64 on a CPU, whose caches hold no more, and 256 elsewhere if None.
         seed: of every draw.
         device: as ``run.device``.
 
     Raises UserError if anything is missing: a run, a second run for ``confidence``, a validation split, other data.
     """
+    where = choose_device(device)
+    batch_size = (64 if where.type == "cpu" else 256) if batch_size is None else batch_size
     check_positive(batch_size=batch_size)
-    opened = open_runs(runs, choose_device(device), data, split, batch_size)
+    opened = open_runs(runs, where, data, split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     shared: dict[str, dict[str, Any]] = {}
     for run in opened:
-        context = context_of(run, opened, seed)
+        own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
+        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features)
         for suite in evaluators:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
@@ -208,7 +215,7 @@ def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) 
     if elsewhere:
         more |= {"other_data": run.elsewhere(elsewhere), "other_name": elsewhere}
     elif suite.name == "features":
-        more["train"] = run.loader("train")
+        more["train"] = run.loader("train", getattr(suite, "max_train", 0), context.seed)
     return dataclasses.replace(context, **more)
 
 

@@ -47,7 +47,8 @@ def _corruption(evidence: Evidence) -> Table:
         each = {name.replace("_", " "): Number(c["error"], 1) for name, c in result["corruptions"].items()}
         rows.append({
             "run": run.label, "images": Number(result["images"]), "clean error (%)": Number(result["clean_error"], 2),
-            "mean error (%)": Number(result["mean_corruption_error"], 2), **each,
+            "mean error (%)": Number(result["mean_corruption_error"], 2),
+            **({"mCE (%)": Number(result["mce"], 2)} if "mce" in result else {}), **each,
         })  # fmt: skip
     return _filled(rows)
 
