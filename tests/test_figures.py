@@ -33,10 +33,12 @@ def reached() -> tuple[set[str], set[tuple[str, str]]]:
     groups: dict[str, list[float]] = defaultdict(list)
     for path in (ROOT / "results").rglob("summary.json"):
         summary = json.loads(path.read_text())
-        for value in last_and_best(summary):
-            single.add(f"{value:.2f}")
+        values = list(last_and_best(summary))
+        if not values:  # the summary of something else than a run
+            continue
+        single |= {f"{value:.2f}" for value in values}
         name = re.sub(r"-seed\d+$", "", str(path.parent))
-        groups[name].append(next(last_and_best(summary)))
+        groups[name].append(values[0])
     pairs = {(f"{mean(v):.2f}", f"{stdev(v):.2f}") for v in groups.values() if len(v) > 1}
     return single | {a for a, _ in pairs}, pairs
 
