@@ -158,7 +158,7 @@ def main() -> None:
         "other ends": len(log.having("ended")),
         "seconds of a run left alone": {kind: round(seconds, 1) for kind, seconds in lengths.items()},
     }
-    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (arguments.out / "kills.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(summary)
     if summary["runs with the same bits"] != summary["runs"] or summary["other ends"]:
         raise SystemExit("a run came out to other bits, or ended as nobody asked for")

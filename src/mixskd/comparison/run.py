@@ -15,11 +15,12 @@ from mixskd.comparison.grid import Grid, check_columns, default_values, grid_fro
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
-from mixskd.config import merge, nest, read_yaml
+from mixskd.config import merge, nest
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError, unknown
 from mixskd.files import slug, write_text
 from mixskd.report.runs import Result, put_together, read_results
+from mixskd.report.stored import read_grid
 from mixskd.report.tables import write_tables
 
 
@@ -131,8 +132,8 @@ def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
     Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
     gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.
     """
-    grid = read_yaml(folder / "grid.yaml") if (folder / "grid.yaml").exists() else {}
-    labels = {slug(label): label for label in grid.get("methods", [])}
+    grid = read_grid(folder / "grid.yaml")
+    labels = {slug(label): label for label in grid.get("methods", ())}
     suites = suites or grid.get("suites", ())
     check_columns(suites)
     results = read_results(folder)

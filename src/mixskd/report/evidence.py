@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +12,7 @@ from typing import Any
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES
 from mixskd.report.runs import Repeated, Result, put_together, read_result, read_results
+from mixskd.report.stored import LARGEST, read_rows, read_suite
 from mixskd.tasks.kinds import KINDS, Kind
 
 MOST_POINTS = 200
@@ -35,13 +33,12 @@ class Run:
         if not path.exists():
             return {}
         found: dict[str, list[tuple[float, float]]] = {}
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                epoch = _number(row.get("epoch"))
-                for name, text in row.items():
-                    value = _number(text)
-                    if name and name not in NOT_CURVES and epoch is not None and value is not None:
-                        found.setdefault(name, []).append((epoch, value))
+        for row in read_rows(path):
+            epoch = _number(row.get("epoch"))
+            for name, text in row.items():
+                value = _number(text)
+                if name and name not in NOT_CURVES and epoch is not None and value is not None:
+                    found.setdefault(name, []).append((epoch, value))
         return {name: thinned(points) for name, points in found.items()}
 
     @cached_property
@@ -52,11 +49,7 @@ class Run:
             path = self.result.folder / "evaluation" / f"{name}.json"
             if not path.exists():
                 continue
-            try:
-                found[name] = json.loads(path.read_text(encoding="utf-8"))
-                float(found[name]["headline"]["value"])
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path} is no result of the suite {name}; remove it or evaluate again") from None
+            found[name] = read_suite(path, name)
         return found
 
 
@@ -129,7 +122,7 @@ def _number(text: str | None) -> float | None:
         value = float(text or "nan")
     except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:

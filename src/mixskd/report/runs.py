@@ -15,6 +15,7 @@ from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yam
 from mixskd.errors import UserError
 from mixskd.files import slug
 from mixskd.report.cost import Cost, classes_from, count_cost
+from mixskd.report.stored import read_summary
 from mixskd.tasks.kinds import Kind, kind_of
 
 # A run's own, whatever the setting that it repeats.
@@ -134,15 +135,22 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def read_result(folder: Path) -> Result:
-    """The finished run in ``folder``. Raises UserError for a damaged summary, or a missing configuration."""
+    """The finished run in ``folder``. Raises UserError for a summary or a configuration that is none."""
     path, config = folder / "summary.json", folder / "config.yaml"
     if not config.exists():
         raise UserError(f"{folder} has no config.yaml; it is no run of mixskd")
+    experiment = _experiment(config)
+    summary = read_summary(path, classifier=kind_of(experiment.method.name) is None)
+    return Result(folder.resolve().name, experiment, summary, folder)
+
+
+def _experiment(config: Path) -> Experiment:
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is no summary of a run; remove it") from None
-    return Result(folder.resolve().name, from_dict(read_yaml(config)), summary, folder)
+        return from_dict(read_yaml(config))
+    except UserError as error:
+        if str(config) in str(error):
+            raise
+        raise UserError(f"{config} is no configuration of a run: {error}") from None
 
 
 def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:
