@@ -116,7 +116,7 @@ def record(needed: Mapping[str, Check], more: Mapping[str, Check] | None = None,
     def check(value: Any, where: str) -> None:
         _check_mapping(value, where)
         if lacking := [key for key in needed if key not in value]:
-            raise Mismatch(f"{where} lacks {lacking[0]}")
+            raise Mismatch(f"{where or 'it'} lacks {lacking[0]}")
         for name, part in value.items():
             if name in known:
                 known[name](part, f"{where}.{name}" if where else name)
@@ -128,7 +128,7 @@ def record(needed: Mapping[str, Check], more: Mapping[str, Check] | None = None,
 
 def _check_mapping(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
-        raise Mismatch(f"{where} must hold keys, not {shown(value)}")
+        raise Mismatch(f"{where or 'it'} must hold keys, not {shown(value)}")
 
 
 def shown(value: Any) -> str:

@@ -75,7 +75,8 @@ SUITES: dict[str, Check] = {
     "ood": record({"other_data": string(), "other_images": count, "max_softmax": SHIFT, "energy": SHIFT}),
     "pgd": ATTACK,
 }  # fmt: skip
-RESULT = record({"headline": record({"name": string(), "value": figure}), "images": count, "split": string()})
+HEADLINE = record({"headline": record({"name": string(), "value": figure})})
+RESULT = record({"images": count, "split": string()})
 NAMES = items(string())
 GRID = record({}, {"suites": optional(NAMES), "paper_table": optional(string())})
 
@@ -107,11 +108,18 @@ def read_suite(path: Path, name: str) -> dict[str, Any]:
     """The result of the evaluation suite ``name``. Raises UserError, naming the file, for anything else."""
 
     def check(value: Any, where: str) -> None:
+        HEADLINE(value, where)
         RESULT(value, where)
         SUITES[name](value, where)
         FITS.get(name, lambda _: None)(value)
 
     return _read(path, check, f"no result of the suite {name}")
+
+
+def read_headline(path: Path, name: str) -> dict[str, Any]:
+    """The headline of a result of the suite ``name``: its ``name`` and ``value``. Raises UserError, naming the file."""
+    found: dict[str, Any] = _read(path, HEADLINE, f"no result of the suite {name}")["headline"]
+    return found
 
 
 def read_grid(path: Path) -> Mapping[str, Any]:

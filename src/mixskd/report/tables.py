@@ -11,7 +11,7 @@ from mixskd.files import write_text
 from mixskd.report.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.report.published import Published, place_of, published, published_in
 from mixskd.report.runs import Repeated, mean_and_std
-from mixskd.report.stored import read_suite
+from mixskd.report.stored import read_headline
 from mixskd.report.transfer_tables import of_kind, single_transfers, transfer, transfer_notes
 from mixskd.tasks.kinds import KINDS, Kind
 from mixskd.text import visible
@@ -50,7 +50,7 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
     title, cells = suite, list[Cell]()
     for line in lines:
         paths = [result.folder / "evaluation" / f"{suite}.json" for result in line.results]
-        found = [read_suite(path, suite)["headline"] for path in paths if path.exists()]
+        found = [read_headline(path, suite) for path in paths if path.exists()]
         cells.append(Spread(*mean_and_std([headline["value"] for headline in found])) if found else None)
         title = f"{suite}: {found[0]['name']}" if found else title
     return {title: cells}
