@@ -7,8 +7,12 @@
 # OUT        where small results go: JSON, metrics, summaries, the fp16 weights of the best MixSKD run
 # STATE      where runs and marks of finished stages stay between calls (runs/gpu)
 # LIMIT      seconds that this call may take (570); a training run is then stopped by SIGTERM, and goes on next time
-# WHEELS     a folder of wheels for what the machine lacks; made where there is a network by
-#            pip download -d WHEELS --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --no-deps PACKAGES
+# WHEELS     a folder of wheels for what the machine lacks; without it nothing is installed, and what cannot run is left
+#            out. Where there is a network it is made by
+#            pip download -d WHEELS --only-binary=:all: --no-deps --python-version 3.12 --platform manylinux_2_28_x86_64 \
+#              pyyaml safetensors rich markdown-it-py mdurl pygments scikit-learn scipy joblib threadpoolctl narwhals \
+#              torchmetrics lightning-utilities packaging pytest iniconfig pluggy pytest-timeout pytest-xdist \
+#              execnet hypothesis sortedcontainers
 # RELEASED   a clone of github.com/winycg/Self-KD-Lib, whose step is timed beside ours
 # CHECKPOINTS=1 copies unfinished runs' checkpoints to OUT, and takes up those that lie in RESUME
 # TINY=1     shrinks everything, to try the script on a CPU
@@ -39,24 +43,33 @@ once() {
   return $code
 }
 
-lacking() { # packages of ours that this Python cannot import
-  python - <<'PY'
+NEEDED="yaml=pyyaml rich=rich safetensors=safetensors sklearn=scikit-learn torchmetrics=torchmetrics"
+FOR_TESTS="pytest=pytest pytest_timeout=pytest-timeout xdist=pytest-xdist hypothesis=hypothesis"
+
+lacking() { # those of MODULE=PACKAGE... that this Python cannot import
+  python - "$@" <<'PY'
+import sys
 from importlib.util import find_spec
-names = {"yaml": "pyyaml", "rich": "rich", "safetensors": "safetensors", "sklearn": "scikit-learn", "torchmetrics": "torchmetrics",
-         "pytest": "pytest", "pytest_timeout": "pytest-timeout", "xdist": "pytest-xdist", "hypothesis": "hypothesis"}
-print(" ".join(package for module, package in names.items() if find_spec(module) is None))
+pairs = [word.split("=") for word in sys.argv[1:]]
+print(" ".join(package for module, package in pairs if find_spec(module) is None))
 PY
 }
 
-install() {
-  local missing; missing=$(lacking)
-  if [ -z "$missing" ]; then return 0; fi
-  echo "-- installing $missing"
-  # shellcheck disable=SC2086  # several names
-  python -m pip install --quiet --no-index --find-links "${WHEELS:?a folder with wheels of $missing}" $missing
+# shellcheck disable=SC2086  # several names
+install() { # from WHEELS, if that is given; fails if a run would lack something then
+  local missing; missing=$(lacking $NEEDED $FOR_TESTS)
+  if [ -n "$missing" ] && [ -n "${WHEELS:-}" ]; then
+    echo "-- installing $missing"
+    python -m pip install --quiet --no-index --find-links "$WHEELS" $missing
+  fi
+  missing=$(lacking $NEEDED)
+  if [ -n "$missing" ]; then echo "-- this Python lacks $missing; give a folder of wheels as WHEELS"; return 1; fi
 }
 
+# shellcheck disable=SC2086
 tests() {
+  local missing; missing=$(lacking $FOR_TESTS)
+  if [ -n "$missing" ]; then echo "-- tests: this Python lacks $missing"; return 0; fi
   python -c 'import sys, torch; print(sys.version, torch.__version__, torch.cuda.is_available() and torch.cuda.get_device_name())' | tee "$OUT/machine.txt"
   nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1
   # In parts, as each compiles much: eager, compiled and recorded steps agree; none waits or compiles again; the rest.
@@ -65,17 +78,33 @@ tests() {
   once tests 60 python -m pytest -n 0 -m gpu -q -rs tests --ignore tests/training/test_step.py
 }
 
-SPEED=(cifar100 --data "${CIFAR100:?the path of cifar100.npz}")
+CIFAR100=$(realpath "${CIFAR100:?the path of cifar100.npz}")
+if [ -n "${TINY:-}" ]; then # two images of each class
+  python - "$CIFAR100" "$STATE/tiny.npz" <<'PY' || exit 1
+import sys
+import numpy as np
+with np.load(sys.argv[1]) as whole:
+    few = {key: whole[key] for key in whole if "_" not in key}
+    for part in ("train", "test"):
+        labels = whole[f"{part}_labels"].reshape(-1)
+        first = np.unique(labels, return_index=True)[1].repeat(2)
+        few |= {f"{part}_labels": labels[first], f"{part}_images": whole[f"{part}_images"][first]}
+np.savez(sys.argv[2], **few)
+PY
+  CIFAR100=$STATE/tiny.npz
+fi
+SPEED=(cifar100 --data "$CIFAR100")
 TRAIN=("${SPEED[@]}" --run.evaluate-every 5 --run.checkpoint-every-epochs 20)
-ROUNDS=20
+ROUNDS=20 RELEASED_NET=(--backbone cifar_resnet18_linear_stem)
 if [ -n "${TINY:-}" ]; then
-  SPEED+=(--backbone wrn_10_1 --batch-size 8) ROUNDS=1
-  TRAIN+=(--backbone wrn_10_1 --batch-size 32 --epochs 2 --data.per-class 2 --optim.warmup-epochs 0)
+  SPEED+=(--backbone wrn_10_1 --batch-size 8) ROUNDS=1 RELEASED_NET=()
+  TRAIN+=(--backbone wrn_10_1 --epochs 2 --optim.warmup-epochs 0)
 fi
 
 speed() {
   # plain and default stand in each part, so that each has both to compare with.
-  local first=plain,low_precision,eager,without_graphs,default second=plain,default,without_compile,without_fused
+  local first=plain,low_precision,eager,without_graphs,default
+  local second=plain,default,without_compile,with_branch_streams,without_fused
   if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     first=plain,low_precision,default second=plain,default,without_fused
   fi
@@ -110,12 +139,12 @@ run() {
 train() {
   run mixskd 0 &&
   run baseline 0 --method baseline --batch-size 128 &&
-  run mixskd_released 0 --backbone cifar_resnet18_linear_stem --method.preset released_cifar &&
+  run mixskd_released 0 "${RELEASED_NET[@]}" --method.preset released_cifar &&
   run mixup 0 --method mixup --batch-size 128 &&
   run mixskd_cutmix 0 --method.mix cutmix --method.alpha 1.0 &&
   run mixskd 1 && run mixskd 2 &&
   run baseline 1 --method baseline --batch-size 128 && run baseline 2 --method baseline --batch-size 128 &&
-  run mixskd_released 1 --backbone cifar_resnet18_linear_stem --method.preset released_cifar &&
+  run mixskd_released 1 "${RELEASED_NET[@]}" --method.preset released_cifar &&
   run mixup 1 --method mixup --batch-size 128 &&
   run mixskd_cutmix 1 --method.mix cutmix --method.alpha 1.0
 }
