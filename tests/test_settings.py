@@ -27,7 +27,7 @@ def test_the_page_is_made_from_the_code() -> None:
 @pytest.mark.parametrize(
     ("key", "kind", "default"),
     [
-        ("optim.lr", "number", "0.1"), ("optim.milestones", "list of whole number", "105,155"),
+        ("optim.lr", "number above 0", "0.1"), ("optim.milestones", "a list of whole numbers", "105,155"),
         ("data.root", "text or none", "none"), ("run.progress", "true or false", "true"),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
 from mixskd.arguments import FUNCTION, NUMBER, PATH, Many, checked
-from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, plain, read_yaml
+from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, read_yaml
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
 
@@ -309,7 +309,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
         values = merge(read_yaml(config), values)
     experiment = from_dict(values)
     name = experiment.method.name
-    options = plain(dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options)))
+    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
     experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
     if "out" not in values:
         experiment = dataclasses.replace(

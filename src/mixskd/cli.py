@@ -129,7 +129,10 @@ def list_things(arguments: argparse.Namespace) -> None:
 
 
 def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
-    """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones."""
+    """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones.
+
+    Without a recipe or a configuration it starts from the recipe that fits the data, unless a run goes on.
+    """
     given: dict[str, Any] = {}
     for flag, key in SHORT_FLAGS.items():
         if (value := getattr(arguments, flag.replace("-", "_"), None)) is not None:
@@ -142,22 +145,14 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     remember_typed(settings.get("backbone"))
     if arguments.config:
         settings = config.merge(config.nest(config.read_yaml(Path(arguments.config))), settings)
-    return build_experiment(config.merge(_recipe(arguments, settings), settings), resume=arguments.resume)
-
-
-def _recipe(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings to start from: those of the recipe named, of none for a configuration file or a run that goes on,
-    else of one that fits the data.
-    """
-    arguments.chosen = f"recipe: {arguments.recipe}" if arguments.recipe else ""
-    if arguments.recipe:
-        return recipes.load(arguments.recipe)
-    out = settings.get("out")
-    if arguments.config or (arguments.resume and out and (Path(out) / "config.yaml").is_file()):
-        return {}
-    name = recipes.fitting(settings.get("data", {}).get("source"), settings.get("weights"))
-    arguments.chosen = f"recipe: {name}, which fits the data; to take another, name it: mixskd {arguments.verb} NAME"
-    return recipes.load(name)
+    data, weights, out = settings.get("data", {}).get("source"), settings.get("weights"), settings.get("out")
+    goes_on = arguments.resume and out and (Path(out) / "config.yaml").is_file()
+    name, arguments.chosen = arguments.recipe, f"recipe: {arguments.recipe}" if arguments.recipe else ""
+    if not (name or arguments.config or goes_on):
+        name = recipes.fitting(data, weights)
+        other = f"to take another, name it: mixskd {arguments.verb} NAME"
+        arguments.chosen = f"recipe: {name}, which fits the data; {other}"
+    return build_experiment(config.merge(recipes.load(name) if name else {}, settings), resume=arguments.resume)
 
 
 def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import yaml
+from msgspec import Meta
 
 from mixskd.conversion import build as build
 from mixskd.conversion import convert as convert
-from mixskd.conversion import plain as plain
-from mixskd.errors import UserError, check_not_negative
+from mixskd.errors import UserError
 from mixskd.optim_config import OF_AN_OPTIMIZER
 from mixskd.optim_config import OptimConfig as OptimConfig
+from mixskd.typed import BelowOne, Count, NotNegative, Positive, Settings, Share, WholeNumber
 from mixskd.yaml_file import read_yaml as read_yaml
+
+# The largest values that any machine could serve; a slip of the keyboard ends here and not in the memory.
+Million = Annotated[int, Meta(ge=1, le=1_000_000)]
+Pair = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, prefix="data."):
     """What is trained on.
 
     Args:
@@ -56,50 +61,33 @@ class DataConfig:
 
     source: str = "digits"
     root: str | None = None
-    image_size: int | None = None
-    crop: str = "auto"
-    crop_scale: tuple[float, ...] = (0.08, 1.0)
-    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
-    color_jitter: tuple[float, ...] = ()
+    image_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    crop: Literal["auto", "pad", "resized"] = "auto"
+    crop_scale: Pair = (0.08, 1.0)
+    crop_ratio: Pair = (3 / 4, 4 / 3)
+    color_jitter: Annotated[tuple[NotNegative, ...], Meta(max_length=4)] = ()
     augment: str = "none"
-    holdout: float = 0.2
-    val_holdout: float = 0.0
-    split_seed: int = 0
+    holdout: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    val_holdout: BelowOne = 0.0
+    split_seed: WholeNumber = 0
     group: str | None = None
-    duplicates: str = "warn"
-    balance: float = 0.0
-    per_class: int | None = None
+    duplicates: Literal["warn", "error", "drop"] = "warn"
+    balance: Share = 0.0
+    per_class: Count | None = None
     flip: bool | None = None
     skip_bad_images: bool = False
-    workers: int | None = None
+    workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise UserError(f"data.holdout must be between 0 and 1, not {self.holdout}")
-        if not 0 <= self.val_holdout < 1:
-            raise UserError(f"data.val_holdout must be 0 or more and below 1, not {self.val_holdout}")
-        if not 0 <= self.balance <= 1:
-            raise UserError(f"data.balance must be from 0 to 1, not {self.balance}")
-        for name in ("image_size", "per_class"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"data.{name} must be 1 or more, not {value}")
-        for name, choices in (("crop", ("auto", "pad", "resized")), ("duplicates", ("warn", "error", "drop"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"data.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        super().__post_init__()
         for name in ("crop_scale", "crop_ratio"):
             pair = getattr(self, name)
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            if pair[0] > pair[1]:
                 raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
         if self.crop_scale[1] > 1:
             raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
-        if len(self.color_jitter) > 4 or any(not value >= 0 for value in self.color_jitter):
-            raise UserError(f"data.color_jitter must be up to four numbers, 0 or above, not {list(self.color_jitter)}")
         if len(self.color_jitter) == 4 and self.color_jitter[3] > 0.5:
             raise UserError(f"data.color_jitter: the hue must be 0.5 or less, not {self.color_jitter[3]}")
-        check_not_negative(**{"data.split_seed": self.split_seed})
-        if self.workers is not None:
-            check_not_negative(**{"data.workers": self.workers})
 
     def crop_for(self, image_size: int) -> str:
         """``pad`` or ``resized`` for images of ``image_size`` pixels."""
@@ -109,7 +97,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings, prefix="run."):
     """How long, how large, on what.
 
     Args:
@@ -146,44 +134,33 @@ class RunConfig:
             over them and over epochs, chosen on the test set.
     """
 
-    epochs: int = 205
-    batch_size: int = 64
-    seed: int = 0
-    precision: str = "auto"
+    epochs: Million = 205
+    batch_size: Million = 64
+    seed: WholeNumber = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     measure: bool = True
     device: str = "auto"
-    accumulate: int = 1
-    checkpoint_every_steps: int = 0
-    checkpoint_every_epochs: int = 1
-    evaluate_every: int = 1
-    keep: str = "auto"
-    patience: int = 0
-    log_every: int = 20
+    accumulate: Million = 1
+    checkpoint_every_steps: WholeNumber = 0
+    checkpoint_every_epochs: Count = 1
+    evaluate_every: Count = 1
+    keep: Literal["auto", "best", "last"] = "auto"
+    patience: WholeNumber = 0
+    log_every: Count = 20
     progress: bool = True
-    curve: int = 0
+    curve: WholeNumber = 0
     tensorboard: bool = False
     wandb: bool = False
     mlflow: bool = False
     sync_bn: bool = False
-    compile: str = "auto"
-    cuda_graphs: str = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
+    cuda_graphs: Literal["auto", "always", "never"] = "auto"
     branch_streams: bool = False
     deterministic: bool = False
     all_heads: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every_epochs", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"run.{name} must be 1 or more, not {getattr(self, name)}")
-        not_negative = ("seed", "checkpoint_every_steps", "patience", "curve")
-        check_not_negative(**{f"run.{name}": getattr(self, name) for name in not_negative})
-        if self.keep not in ("auto", "best", "last"):
-            raise UserError(f"run.keep must be auto, best or last, not {self.keep!r}")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UserError(f"run.precision must be auto, fp32, bf16 or fp16, not {self.precision!r}")
-        for name in ("compile", "cuda_graphs"):
-            if getattr(self, name) not in ("auto", "always", "never"):
-                raise UserError(f"run.{name} must be auto, always or never, not {getattr(self, name)!r}")
+        super().__post_init__()
         if self.batch_size % self.accumulate:
             raise UserError(f"run.accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
 
@@ -226,8 +203,8 @@ NOT_COMPARED = (
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Plain values; the method's options lie beside its name."""
-    values = plain(dataclasses.asdict(experiment))
-    values["method"] = {"name": experiment.method.name, **plain(experiment.method.options)}
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(experiment))  # lists in place of tuples
+    values["method"] = {"name": experiment.method.name, **values["method"]["options"]}
     return values
 
 

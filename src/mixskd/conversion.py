@@ -10,21 +10,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from mixskd.errors import UserError, nearest
 from mixskd.schema import shown
+from mixskd.text import visible
 
+NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 LARGEST_INT = 2**63 - 1
 LONGEST_TEXT = 4096
 LONGEST_NAME = 255  # bytes; what file systems take
-# The largest values that any machine could serve; a slip of the keyboard ends here and not in the memory.
-LARGEST = {
-    "data.image_size": 4096,
-    "data.workers": 1024,
-    "run.batch_size": 1_000_000,
-    "run.accumulate": 1_000_000,
-    "run.epochs": 1_000_000,
-    "run.seed": LARGEST_INT,
-}
 
 
 def convert(value: Any, kind: Any, key: str) -> Any:
@@ -49,37 +44,19 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{key} must hold keys, not {shown(value)}")
         return dict(value)
-    if kind in (bool, int, float):
-        return _number(value, kind, key)
-    return _text(value, key)
-
-
-def _number(value: Any, kind: Any, key: str) -> bool | int | float:
+    if origin is typing.Literal:  # which of them it may be, the settings themselves say
+        kind = type(typing.get_args(kind)[0])
+    if kind not in NAMES:
+        return _text(value, key)
     try:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[str(value).lower()]
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        number = _int(value) if kind is int else float(value)
-    except (ValueError, KeyError, OverflowError):
-        name = "true or false" if kind is bool else kind.__name__
-        raise UserError(f"{key} must be {name}, not {shown(value)}") from None
+        number = msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        raise UserError(f"{key} must be {NAMES[kind]}, not {shown(value)}") from None
     if math.isinf(number):
         raise UserError(f"{key} must be finite, not {value}")
-    if kind is int and abs(number) > LARGEST.get(key, LARGEST_INT):
-        raise UserError(f"{key} must be at most {LARGEST.get(key, LARGEST_INT):,}, not {shown(value)}")
+    if kind is int and abs(number) > LARGEST_INT:
+        raise UserError(f"{key} must be at most {LARGEST_INT:,}, not {shown(value)}")
     return number
-
-
-def _int(value: str | int | float) -> int:
-    try:
-        return int(value) if isinstance(value, str | int) else int(str(value))
-    except ValueError:
-        if float(value) != int(float(value)):  # "1e3" is a whole number too
-            raise
-        return int(float(value))
 
 
 def _text(value: Any, key: str) -> str:
@@ -107,7 +84,7 @@ def build(kind: Any, values: Any, prefix: str = "") -> Any:
     for raw, value in values.items():
         name = str(raw).replace("-", "_")
         if name not in names:
-            raise UserError(f"unknown key {prefix}{raw}{nearest(prefix + name, [prefix + n for n in names])}")
+            raise UserError(f"unknown key {prefix}{visible(raw)}{nearest(prefix + name, [prefix + n for n in names])}")
         if name in arguments:
             raise UserError(f"{prefix}{name} is given twice")
         hint = hints[name]
@@ -119,12 +96,3 @@ def build(kind: Any, values: Any, prefix: str = "") -> Any:
         if any(isinstance(part, float) and math.isnan(part) for part in parts):
             raise UserError(f"{prefix}{name} must be a number, not nan")
     return built
-
-
-def plain(value: Any) -> Any:
-    """``value`` with its tuples as lists, as YAML and JSON have them."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value

@@ -15,7 +15,7 @@ from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
-from mixskd.config import Experiment
+from mixskd.config import Experiment, MethodChoice, RunConfig
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.device_loader import DeviceLoader
 from mixskd.deploy.model_file import load_model, save_model
@@ -113,7 +113,7 @@ def build_parts(
     given = engine is not None or resumed  # a resumed run goes on with what it chose
     if engine is None:
         engine, notes = choose_engine(run, device, world)
-    engine = for_optimizer(engine, experiment.optim)
+    engine = for_optimizer(engine, experiment.optim.name)
     if experiment.method.name not in METHODS:
         from mixskd.tasks.networks import NETWORKS
 
@@ -123,11 +123,12 @@ def build_parts(
             return transfer_parts(experiment, world, device, engine, notes, given=given)
     torch.manual_seed(run.seed)
     data = data or load_data(experiment.data)
-    check_selection(experiment, data)
-    method, weights_notes = build_method(
-        experiment, len(data.classes), data.image_size, len(data.train), weights=not resumed
-    )
-    if (mean_and_std := expected_normalisation(experiment)) is not None:
+    check_selection(run, data)
+    network = build_network(experiment.backbone, len(data.classes), data.image_size)
+    weights = experiment.weights
+    weights_notes = start_from(network, weights) if weights is not None and not resumed else []
+    method = build_method(experiment.method, network, len(data.train), run.batch_size)
+    if (mean_and_std := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
         mean, std = mean_and_std
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
     notes = [*data.notes, *notes, *weights_notes, *remarks(experiment.optim, run.epochs)]
@@ -152,8 +153,7 @@ def build_parts(
         shape = (copies * run.batch_size // world.size // run.accumulate, 3, data.image_size, data.image_size)
         name = f"{experiment.backbone} with {experiment.method.name}"
         engine = measured(engine, run, device, world, name, method, all_heads, shape)
-    started = experiment.weights is not None
-    step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=started)
+    step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=weights is not None)
     ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
     return Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
@@ -173,51 +173,54 @@ def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
     return method.heads(images).values()
 
 
-def build_method(
-    experiment: Experiment,
-    classes: int,
-    image_size: int | None,
-    images: int,
-    *,
-    weights: bool = True,
-    load: Callable[[str], nn.Module] = load_model,
-) -> tuple[Method, list[str]]:
-    """The method on its backbone for ``classes`` classes and ``images`` training images of ``image_size`` pixels (the
-    backbone's usual size if None), and notes on the weights that it starts from.
+def build_network(name: str, classes: int, image_size: int | None) -> StagedBackbone:
+    """The backbone for images of ``image_size`` pixels, its usual size if None.
 
-    ``load`` reads a trained classifier that the method names. Raises UserError for images that are too small, and for
-    weights that do not fit.
+    Raises UserError for images that are too small.
     """
-    check_typed(experiment.backbone)
-    backbone = build_backbone(experiment.backbone, classes, image_size)
+    check_typed(name)
+    backbone = build_backbone(name, classes, image_size)
     if image_size is not None and image_size < backbone.min_size:
         raise UserError(
-            f"{experiment.backbone} takes images of {backbone.min_size} px or more, not {image_size}; "
+            f"{name} takes images of {backbone.min_size} px or more, not {image_size}; "
             f"set --data.image-size {backbone.default_size}"
         )
-    notes = start_from(backbone, experiment.weights) if weights and experiment.weights is not None else []
-    method_type = method_class(experiment.method.name)
-    method = method_type(backbone, make_config(method_type.Config, experiment.method.options))
+    return backbone
+
+
+def build_method(
+    choice: MethodChoice,
+    backbone: StagedBackbone,
+    images: int,
+    batch_size: int,
+    load: Callable[[str], nn.Module] = load_model,
+) -> Method:
+    """The method on its backbone for ``images`` training images in batches of ``batch_size``.
+
+    ``load`` reads a trained classifier that the method names. Raises UserError for hyper-parameters that cannot work.
+    """
+    method_type = method_class(choice.name)
+    method = method_type(backbone, make_config(method_type.Config, choice.options))
     method.prepare(images, load)
-    method.prepare_batch(experiment.run.batch_size)
-    return method, notes
+    method.prepare_batch(batch_size)
+    return method
 
 
-def expected_normalisation(experiment: Experiment) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
-    if experiment.weights is None:
+    if weights is None:
         return None
-    if experiment.weights == PUBLISHED or experiment.backbone.startswith((PREFIX, TORCHVISION)):
-        return normalisation_of(experiment.backbone)
+    if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):
+        return normalisation_of(backbone)
     return None
 
 
-def check_selection(experiment: Experiment, data: DataBundle) -> None:
+def check_selection(run: RunConfig, data: DataBundle) -> None:
     """Raises UserError for a choice of weights, or an early stop, without images to choose on."""
     if "val" in data.splits:
         return
     how = "give the data a val split, or hold one out with --data.val-holdout 0.1"
-    if experiment.run.keep == "best":
+    if run.keep == "best":
         raise UserError(f"run.keep best needs a val split, since test must not choose the weights; {how}")
-    if experiment.run.patience > 0:
+    if run.patience > 0:
         raise UserError(f"run.patience needs a val split, since test must not end the training; {how}")

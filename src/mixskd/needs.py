@@ -57,7 +57,3 @@ class Batch(NamedTuple):
     labels: Tensor
     extra: dict[str, Tensor]
     prepare: Callable[[Batch], Batch] | None = None
-
-    def prepared(self) -> Batch:
-        """The batch as a method takes it."""
-        return self if self.prepare is None else self.prepare(self)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from mixskd.errors import UserError, check_not_negative, check_positive, nearest
+from msgspec import Meta
+
+from mixskd.errors import UserError, nearest
+from mixskd.typed import BelowOne, NotNegative, Positive, Settings, WholeNumber
 
 # The usual values of each optimizer, for what is not given; those of sgd are the paper's for CIFAR-100.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -16,7 +19,7 @@ OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Settings, prefix="optim."):
     """The optimizer and its schedule; what is not given has the optimizer's usual value.
 
     Args:
@@ -42,23 +45,23 @@ class OptimConfig:
     """
 
     name: str = "sgd"
-    lr: float = None  # type: ignore[assignment]
-    momentum: float = 0.9
+    lr: Positive = None  # type: ignore[assignment]
+    momentum: NotNegative = 0.9
     nesterov: bool = None  # type: ignore[assignment]
-    betas: tuple[float, ...] = (0.9, 0.999)
-    weight_decay: float = None  # type: ignore[assignment]
+    betas: Annotated[tuple[BelowOne, ...], Meta(min_length=2, max_length=2)] = (0.9, 0.999)
+    weight_decay: NotNegative = None  # type: ignore[assignment]
     decay_norms: bool = None  # type: ignore[assignment]
-    layer_decay: float = 1.0
-    fresh_lr_scale: float = 1.0
-    freeze: int = 0
-    schedule: str = "step"
-    cosine_by: str = "epoch"
-    warmup_epochs: float = 5
+    layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    fresh_lr_scale: Positive = 1.0
+    freeze: WholeNumber = 0
+    schedule: Literal["step", "cosine", "poly"] = "step"
+    cosine_by: Literal["epoch", "step"] = "epoch"
+    warmup_epochs: NotNegative = 5
     milestones: tuple[int, ...] = (105, 155)
-    decay: float = 0.1
-    power: float = 0.9
-    clip_norm: float = 0.0
-    ema: float = 0.0
+    decay: Positive = 0.1
+    power: Positive = 0.9
+    clip_norm: NotNegative = 0.0
+    ema: BelowOne = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS and not self.name.startswith("timm/"):
@@ -69,19 +72,7 @@ class OptimConfig:
         for key, value in OPTIMIZERS.get(self.name, OPTIMIZERS["adamw"]).items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)
-        positive = ("lr", "decay", "power", "layer_decay", "fresh_lr_scale")
-        check_positive(**{f"optim.{name}": getattr(self, name) for name in positive})
-        not_negative = ("momentum", "weight_decay", "warmup_epochs", "clip_norm", "freeze")
-        check_not_negative(**{f"optim.{name}": getattr(self, name) for name in not_negative})
-        for name, choices in (("schedule", ("step", "cosine", "poly")), ("cosine_by", ("epoch", "step"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"optim.{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"optim.ema must be 0 or above and below 1, not {self.ema}")
-        if self.layer_decay > 1:
-            raise UserError(f"optim.layer_decay must be 1 or below, not {self.layer_decay}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas must be two numbers, 0 or above and below 1, not {list(self.betas)}")
+        super().__post_init__()
         if self.nesterov and self.momentum == 0:
             raise UserError("optim.nesterov needs a momentum above 0; set --optim.nesterov false")
 

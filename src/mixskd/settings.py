@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import types
 import typing
 from dataclasses import dataclass
 from typing import Any
 
 from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
+from mixskd.typed import described, range_text, types_of, unpacked, without_none
 
 GROUPS: dict[str, tuple[str, type]] = {
     "": ("What is trained", Experiment),
@@ -41,16 +41,10 @@ class Setting:
 def settings_of(group: str) -> list[Setting]:
     """The settings of one of GROUPS, in order."""
     kind = GROUPS[group][1]
-    meanings, hints = documented(kind), typing.get_type_hints(kind)
+    meanings, defaults = documented(kind), {field.name: field.default for field in dataclasses.fields(kind)}
     return [
-        Setting(
-            f"{group}.{field.name}" if group else field.name,
-            type_text(hints[field.name]),
-            default_text(field.default),
-            meanings[field.name],
-        )
-        for field in dataclasses.fields(kind)
-        if not dataclasses.is_dataclass(hints[field.name])
+        Setting(f"{group}.{name}" if group else name, type_text(hint), default_text(defaults[name]), meanings[name])
+        for name, hint in types_of(kind).items()
     ]
 
 
@@ -72,16 +66,16 @@ def documented(kind: type) -> dict[str, str]:
 
 
 def type_text(kind: Any) -> str:
-    """A type for a person: ``number``, ``text``, ``numbers``; ``or none`` where it may be left out."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
+    """A type for a person: ``number above 0``, ``a | b``, ``text``; ``or none`` where it may be left out."""
+    if (inner := without_none(kind)) is not kind:
         return f"{type_text(inner)} or none"
-    if origin is typing.Literal:
-        return " | ".join(map(str, arguments))
-    if origin is tuple:
-        return f"list of {type_text(arguments[0])}"
-    return {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(kind, str(kind))
+    base, meta = unpacked(kind)
+    if typing.get_origin(base) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(base)))
+    if typing.get_origin(base) is tuple:
+        return described(kind)
+    name = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(base, str(base))
+    return f"{name} {range_text(meta)}".strip()
 
 
 def default_text(value: Any) -> str:

@@ -236,7 +236,7 @@ def test_the_first_images_of_each_class(npz: Path) -> None:
     assert few.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert np.array_equal(few.train.images, np.asarray(whole.train.images)[:6])
     assert len(few.test) == len(whole.test)
-    with pytest.raises(UserError, match=r"data\.per_class must be 1 or more"):
+    with pytest.raises(UserError, match=r"data\.per_class must be 1 or above"):
         DataConfig(per_class=0)
 
 

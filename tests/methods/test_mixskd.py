@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from mixskd import MixSKD, UserError, build_backbone
 from mixskd.methods import make_config
-from mixskd.methods.mixskd import DISCRIMINATOR_MODES, MixSKDConfig
+from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig
 from mixskd.methods.parts.branches import AuxiliaryBranches
 from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
@@ -154,7 +155,7 @@ def test_discriminators_and_self_teacher_are_saved_and_trained() -> None:
         assert not torch.equal(before[name], method.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("mode", DISCRIMINATOR_MODES)
+@pytest.mark.parametrize("mode", get_args(DiscriminatorMode))
 def test_discriminator_modes(mode: str) -> None:
     torch.manual_seed(1)
     method, images, labels, mix = setup(discriminator=mode)
@@ -268,7 +269,7 @@ def test_presets() -> None:
         ({"temprature": 3}, "did you mean 'method.temperature'"), ({"preset": "papr"}, "did you mean 'paper'"),
         ({"mix": "cutmx"}, "did you mean 'cutmix'"), ({"beta": float("nan")}, "beta"),
         ({"mix": "cutmix", "per_sample": True}, "per_sample works with mix mixup only"),
-        ({"beta_warmup": 1.5}, "beta_warmup is a share"),
+        ({"beta_warmup": 1.5}, "beta_warmup must be from 0 to 1"),
         ({"label_smoothing": 1.0}, "label_smoothing must be 0 or above"),
         ({"feature_distance": "normalized"}, "did you mean 'normalised'"),
         ({"branches": False, "teacher_stages": (2,)}, "must lie in 1 to 1 without branches"),

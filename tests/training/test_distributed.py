@@ -22,7 +22,7 @@ from mixskd.data.plan import BatchPlan
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score_heads
-from mixskd.experiment import build_method
+from mixskd.experiment import build_method, build_network
 from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
 from mixskd.training.checkpoint import load_checkpoint
@@ -86,7 +86,8 @@ def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(tmp_path: Pa
     (*_, last) = csv.DictReader((out / "metrics.csv").read_text().splitlines())
     experiment = from_dict(read_yaml(out / "config.yaml"))
     data = load_data(experiment.data)
-    method, _ = build_method(experiment, len(data.classes), data.image_size, len(data.train))
+    network = build_network(experiment.backbone, len(data.classes), data.image_size)
+    method = build_method(experiment.method, network, len(data.train), experiment.run.batch_size)
     method.load_state_dict(load_checkpoint(out / "checkpoint.pt")["method"])
     device = torch.device("cpu")
     scores = score_heads(method, make_test_loader(data, device), device)

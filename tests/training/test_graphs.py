@@ -18,7 +18,7 @@ from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.training.engine import Engine
-from mixskd.training.step import TrainStep, build_step
+from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
@@ -126,10 +126,10 @@ def test_a_recording_that_fails_loses_no_update(
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_much(self: Any, *_: Any) -> None:
+    def too_much(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ...")
 
-    monkeypatch.setattr(TrainStep, "_backward", too_much)
+    monkeypatch.setattr("mixskd.training.step.autocast", too_much)
     with pytest.raises(UserError, match=r"does not hold a step of 4 images; try a larger --run\.accumulate \(now 2\)"):
         run("baseline", Engine(), accumulate=2)
 

@@ -160,7 +160,7 @@ def test_state_for_a_first_step_that_is_skipped() -> None:
     [
         ({"name": "adamv"}, "optim.name must be sgd, adamw or timm/NAME, not 'adamv'; did you mean 'adamw'"),
         ({"name": "adamw", "betas": (0.9,)}, "optim.betas must be two numbers"),
-        ({"layer_decay": 1.5}, "optim.layer_decay must be 1 or below"),
+        ({"layer_decay": 1.5}, "optim.layer_decay must be above 0 and at most 1"),
         ({"cosine_by": "day"}, "optim.cosine_by must be epoch or step"),
     ],
 )
@@ -177,5 +177,5 @@ def test_an_optimizer_that_timm_lacks() -> None:
 
 def test_optimizers_of_timm_are_not_recorded() -> None:
     engine = Engine(fused=True, cuda_graphs=True)
-    assert for_optimizer(engine, OptimConfig(name="adamw")) == engine
-    assert for_optimizer(engine, OptimConfig(name="timm/lion")) == Engine()
+    assert for_optimizer(engine, "adamw") == engine
+    assert for_optimizer(engine, "timm/lion") == Engine()

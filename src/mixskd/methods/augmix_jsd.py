@@ -10,23 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import About, Method, check_not_negative
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class AugMixJSDConfig:
+class AugMixJSDConfig(Settings):
     """As the authors' code; without the loss AugMix is the data policy ``augmix``.
 
     Args:
         weight: lambda of the Jensen-Shannon divergence.
     """
 
-    weight: float = 12.0
-
-    def __post_init__(self) -> None:
-        check_not_negative(weight=self.weight)
+    weight: NotNegative = 12.0
 
 
 class AugMixJSD(Method):

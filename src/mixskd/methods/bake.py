@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import BelowOne, Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class BAKEConfig:
+class BAKEConfig(Settings):
     """As the authors' code on CIFAR-100.
 
     Args:
@@ -28,16 +28,10 @@ class BAKEConfig:
         weight: lambda of the divergence.
     """
 
-    partners: int = 3
-    omega: float = 0.5
-    temperature: float = 4.0
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature, partners=self.partners)
-        check_not_negative(weight=self.weight)
-        if not 0 <= self.omega < 1:
-            raise UserError(f"omega must be 0 or above and below 1, not {self.omega}")
+    partners: Count = 3
+    omega: BelowOne = 0.5
+    temperature: Positive = 4.0
+    weight: NotNegative = 1.0
 
 
 class BAKE(Method):

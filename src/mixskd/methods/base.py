@@ -12,19 +12,10 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import build
 from mixskd.errors import UserError, unknown
-from mixskd.errors import check_choice as check_choice
-from mixskd.errors import check_not_negative as check_not_negative
-from mixskd.errors import check_positive as check_positive
 from mixskd.needs import DataNeeds
 
 # Methods whose every label is one-hot or a mix of two, so that smoothing it has a meaning.
 SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix")
-
-
-def check_smoothing(share: float) -> None:
-    """Raises UserError for a ``label_smoothing`` that is not a share below 1."""
-    if not 0 <= share < 1:
-        raise UserError(f"label_smoothing must be 0 or above and below 1, not {share}")
 
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:

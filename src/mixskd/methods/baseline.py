@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
+from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(Settings):
     """Cross-entropy has no hyper-parameter."""
 
 

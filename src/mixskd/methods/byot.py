@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import About, check_not_negative, check_positive
+from mixskd.methods.base import About
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
+from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class BYOTConfig:
+class BYOTConfig(Settings):
     """The paper gives no values; these are those of the code that is commonly used, at its batch of 128.
 
     Args:
@@ -23,13 +24,9 @@ class BYOTConfig:
             code's 1e-6 weighs the sum over 128 images.
     """
 
-    alpha: float = 0.1
-    temperature: float = 3.0
-    beta: float = 1.28e-4
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature)
-        check_not_negative(alpha=self.alpha, beta=self.beta)
+    alpha: NotNegative = 0.1
+    temperature: Positive = 3.0
+    beta: NotNegative = 1.28e-4
 
 
 class BYOT(BranchedMethod):

@@ -8,22 +8,20 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import About, Method, check_not_negative
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class ConfidencePenaltyConfig:
+class ConfidencePenaltyConfig(Settings):
     """The paper sweeps beta.
 
     Args:
         beta: weight of the entropy, which is a sum over classes.
     """
 
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_not_negative(beta=self.beta)
+    beta: NotNegative = 0.1
 
 
 class ConfidencePenalty(Method):

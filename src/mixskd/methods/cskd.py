@@ -8,14 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 from mixskd.methods.parts.mixing import Mix, sample_mix
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class CSKDConfig:
+class CSKDConfig(Settings):
     """As the authors' code.
 
     Args:
@@ -23,12 +24,8 @@ class CSKDConfig:
         weight: lambda of the divergence; 1 on CIFAR, 3 on fine-grained sets.
     """
 
-    temperature: float = 4.0
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature)
-        check_not_negative(weight=self.weight)
+    temperature: Positive = 4.0
+    weight: NotNegative = 1.0
 
 
 class CSKD(Method):
@@ -66,11 +63,7 @@ class CSKDMixupConfig(CSKDConfig):
         alpha: of Beta(alpha, alpha).
     """
 
-    alpha: float = 0.4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(alpha=self.alpha)
+    alpha: Positive = 0.4
 
 
 class CSKDMixup(CSKD):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
-from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_positive, check_smoothing
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.typed import BelowOne, Positive, Settings
 
 
 @dataclass(frozen=True)
-class CutMixConfig:
+class CutMixConfig(Settings):
     """As the authors' code.
 
     Args:
@@ -22,15 +24,9 @@ class CutMixConfig:
         label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
     """
 
-    alpha: float = 1.0
-    probability: float = 0.5
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
-        check_smoothing(self.label_smoothing)
-        if not 0 < self.probability <= 1:
-            raise UserError(f"probability must be above 0 and at most 1, not {self.probability}")
+    alpha: Positive = 1.0
+    probability: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    label_smoothing: BelowOne = 0.0
 
 
 class CutMix(Method):

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class DDGSDConfig:
+class DDGSDConfig(Settings):
     """No code of the authors is known; see the fidelity page for where each value is from.
 
     Args:
@@ -23,13 +24,9 @@ class DDGSDConfig:
         mu: weight of the squared distance of the batch-mean features (MMD with a linear kernel).
     """
 
-    temperature: float = 3.0
-    lam: float = 1.0
-    mu: float = 5e-4
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature)
-        check_not_negative(lam=self.lam, mu=self.mu)
+    temperature: Positive = 3.0
+    lam: NotNegative = 1.0
+    mu: NotNegative = 5e-4
 
 
 class DDGSD(Method):

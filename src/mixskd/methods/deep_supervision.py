@@ -10,10 +10,11 @@ from torch import Tensor
 from mixskd.methods.base import About
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, total
+from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)
-class DeepSupervisionConfig:
+class DeepSupervisionConfig(Settings):
     """Every head has weight 1."""
 
 

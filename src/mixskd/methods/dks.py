@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import About, check_not_negative, check_positive
+from mixskd.methods.base import About
 from mixskd.methods.branched import BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total
+from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class DKSConfig:
+class DKSConfig(Settings):
     """As the authors' code; the branches are MixSKD's, for the paper gives none for these backbones.
 
     Args:
@@ -22,12 +23,8 @@ class DKSConfig:
         weight: of every ordered pair; 1.
     """
 
-    temperature: float = 1.0
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature)
-        check_not_negative(weight=self.weight)
+    temperature: Positive = 1.0
+    weight: NotNegative = 1.0
 
 
 class DKS(BranchedMethod):

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class DLBConfig:
+class DLBConfig(Settings):
     """The authors' code asks for both and gives no value.
 
     Args:
@@ -24,12 +25,8 @@ class DLBConfig:
         alpha: weight of the divergence.
     """
 
-    temperature: float = 3.0
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature)
-        check_not_negative(alpha=self.alpha)
+    temperature: Positive = 3.0
+    alpha: NotNegative = 1.0
 
 
 class DLB(Method):

@@ -9,22 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.methods.base import About, Method, check_not_negative
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision
+from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class FocalConfig:
+class FocalConfig(Settings):
     """As the paper, without class weights.
 
     Args:
         gamma: how strongly well classified images are discounted.
     """
 
-    gamma: float = 2.0
-
-    def __post_init__(self) -> None:
-        check_not_negative(gamma=self.gamma)
+    gamma: NotNegative = 2.0
 
 
 class Focal(Method):

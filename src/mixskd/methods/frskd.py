@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.bifpn import BiFPN
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
 from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.typed import Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class FRSKDConfig:
+class FRSKDConfig(Settings):
     """As the authors' code on CIFAR-100.
 
     Args:
@@ -28,15 +29,11 @@ class FRSKDConfig:
         depth: layers of its blocks.
     """
 
-    temperature: float = 4.0
-    alpha: float = 2.0
-    beta: float = 100.0
-    width: int = 2
-    depth: int = 2
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature, width=self.width, depth=self.depth)
-        check_not_negative(alpha=self.alpha, beta=self.beta)
+    temperature: Positive = 4.0
+    alpha: NotNegative = 2.0
+    beta: NotNegative = 100.0
+    width: Count = 2
+    depth: Count = 2
 
 
 class FRSKD(Method):
@@ -95,11 +92,7 @@ class FRSKDMixupConfig(FRSKDConfig):
         mix_alpha: of Beta(mix_alpha, mix_alpha).
     """
 
-    mix_alpha: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(mix_alpha=self.mix_alpha)
+    mix_alpha: Positive = 0.2
 
 
 class FRSKDMixup(FRSKD):

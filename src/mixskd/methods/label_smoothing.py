@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_choice
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision
+from mixskd.typed import BelowOne, Settings
 
 
 @dataclass(frozen=True)
-class LabelSmoothingConfig:
+class LabelSmoothingConfig(Settings):
     """Two forms are in use.
 
     Args:
@@ -22,13 +22,8 @@ class LabelSmoothingConfig:
         spread: over the ``others`` (eps / (N - 1) each, as Tf-KD's code), or over ``all`` (eps / N, as the paper).
     """
 
-    epsilon: float = 0.1
-    spread: str = "others"
-
-    def __post_init__(self) -> None:
-        check_choice("spread", self.spread, ("others", "all"))
-        if not 0 <= self.epsilon < 1:
-            raise UserError(f"epsilon must be 0 or above and below 1, not {self.epsilon}")
+    epsilon: BelowOne = 0.1
+    spread: Literal["others", "all"] = "others"
 
 
 class LabelSmoothing(Method):

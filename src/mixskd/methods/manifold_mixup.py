@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,13 +11,14 @@ from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.typed import Positive, Settings, WholeNumber
 
 
 @dataclass(frozen=True)
-class ManifoldMixupConfig:
+class ManifoldMixupConfig(Settings):
     """As the authors' code for CIFAR.
 
     Args:
@@ -25,14 +27,9 @@ class ManifoldMixupConfig:
         loss: ``ce``; the authors' ``bce`` is binary cross-entropy on the softmax.
     """
 
-    alpha: float = 2.0
-    depth: int = 2
-    loss: str = "ce"
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
-        check_not_negative(depth=self.depth)
-        check_choice("loss", self.loss, ("ce", "bce"))
+    alpha: Positive = 2.0
+    depth: WholeNumber = 2
+    loss: Literal["ce", "bce"] = "ce"
 
 
 class ManifoldMixup(Method):

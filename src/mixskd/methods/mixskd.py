@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mixskd.backbones.tokens import FeatureMap, each, halves
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
 from mixskd.methods.parts.losses import (
     cross_entropy,
@@ -21,15 +21,16 @@ from mixskd.methods.parts.losses import (
     reverse_gradient,
     total,
 )
-from mixskd.methods.parts.mixing import MIXES, Mix, sample_mix
+from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import BelowOne, NotNegative, Positive, Settings, Share
 
 FEATURE_DISTANCES = {"squared": feature_distance, "normalised": relative_distance}
-DISCRIMINATOR_MODES = ("joint", "grl", "d_only", "frozen", "off")
+DiscriminatorMode = Literal["joint", "grl", "d_only", "frozen", "off"]
 
 
 @dataclass(frozen=True)
-class MixSKDConfig:
+class MixSKDConfig(Settings):
     """The switches of MixSKD; the defaults are the paper's.
 
     Args:
@@ -66,31 +67,31 @@ class MixSKDConfig:
             paper.
     """
 
-    preset: str = "paper"
-    mix: str = "mixup"
-    alpha: float = 0.4
+    preset: Literal["paper", "released_cifar", "released_imagenet", "stable", "light"] = "paper"
+    mix: MixName = "mixup"
+    alpha: Positive = 0.4
     per_sample: bool = False
     derangement: bool = False
-    temperature: float = 3.0
+    temperature: Positive = 3.0
     scale_kl: bool = True
-    beta: float = 1.0
-    beta_warmup: float = 0.0
-    feature_distance: str = "squared"
-    gamma: float = 1.0
-    mu: float = 1.0
-    original_weight: float = 1.0
+    beta: NotNegative = 1.0
+    beta_warmup: Share = 0.0
+    feature_distance: Literal["squared", "normalised"] = "squared"
+    gamma: NotNegative = 1.0
+    mu: NotNegative = 1.0
+    original_weight: NotNegative = 1.0
     mix_cls: bool = True
     branch_logit: bool = True
     teacher_cls: bool = True
     teacher_logit: bool = True
-    discriminator: str = "joint"
+    discriminator: DiscriminatorMode = "joint"
     two_logit: bool = False
     teacher_stages: tuple[int, ...] = ()
     teacher_detach: bool = False
     teacher_norm_act: bool = False
     separate_bn: bool = False
     branches: bool = True
-    label_smoothing: float = 0.0
+    label_smoothing: BelowOne = 0.0
 
     # gamma 0.5: the released loss is the mean over both halves of the batch, Eq. 8 the sum of their means.
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -104,14 +105,7 @@ class MixSKDConfig:
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha, temperature=self.temperature)
-        check_not_negative(beta=self.beta, gamma=self.gamma, mu=self.mu, original_weight=self.original_weight)
-        check_choice("mix", self.mix, MIXES)
-        check_choice("discriminator", self.discriminator, DISCRIMINATOR_MODES)
-        check_choice("feature_distance", self.feature_distance, tuple(FEATURE_DISTANCES))
-        check_smoothing(self.label_smoothing)
-        if not 0 <= self.beta_warmup <= 1:
-            raise UserError(f"beta_warmup is a share of the epochs and must lie in 0 to 1, not {self.beta_warmup}")
+        super().__post_init__()
         if self.per_sample and self.mix != "mixup":
             raise UserError(f"per_sample works with mix mixup only, not {self.mix}; leave one of them out")
         distils = self.mu > 0 and (self.branch_logit or self.teacher_cls or self.teacher_logit)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import About, Method, check_positive, check_smoothing
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.typed import BelowOne, Positive, Settings
 
 
 @dataclass(frozen=True)
-class MixupConfig:
+class MixupConfig(Settings):
     """As in the MixSKD paper's runs.
 
     Args:
@@ -20,12 +21,8 @@ class MixupConfig:
         label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
     """
 
-    alpha: float = 0.4
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
-        check_smoothing(self.label_smoothing)
+    alpha: Positive = 0.4
+    label_smoothing: BelowOne = 0.0
 
 
 class Mixup(Method):

@@ -15,21 +15,18 @@ from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.needs import DataNeeds, take
+from mixskd.typed import Settings, Share
 
 
 @dataclass(frozen=True)
-class PSKDConfig:
+class PSKDConfig(Settings):
     """As the authors' code.
 
     Args:
         alpha: the weight of past predictions in the last epoch; it grows linearly from 0.
     """
 
-    alpha: float = 0.8
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"alpha must lie in 0 to 1, not {self.alpha}")
+    alpha: Share = 0.8
 
 
 class PSKD(Method):

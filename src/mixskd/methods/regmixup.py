@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixskd.methods.base import About, Method, check_choice, check_not_negative, check_positive, check_smoothing
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
-from mixskd.methods.parts.mixing import MIXES, Mix, sample_mix
+from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
+from mixskd.typed import BelowOne, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class RegMixupConfig:
+class RegMixupConfig(Settings):
     """As the authors' commands for CIFAR-100.
 
     Args:
@@ -24,16 +25,10 @@ class RegMixupConfig:
             paper.
     """
 
-    alpha: float = 10.0
-    weight: float = 1.0
-    mix: str = "mixup"
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
-        check_not_negative(weight=self.weight)
-        check_choice("mix", self.mix, MIXES)
-        check_smoothing(self.label_smoothing)
+    alpha: Positive = 10.0
+    weight: NotNegative = 1.0
+    mix: MixName = "mixup"
+    label_smoothing: BelowOne = 0.0
 
 
 class RegMixup(Method):

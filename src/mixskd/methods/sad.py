@@ -11,22 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
-from mixskd.methods.base import About, Method, check_not_negative
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
+from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class SADConfig:
+class SADConfig(Settings):
     """As the authors' code.
 
     Args:
         gamma: weight of the attention distances.
     """
 
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_not_negative(gamma=self.gamma)
+    gamma: NotNegative = 0.1
 
 
 class SAD(Method):

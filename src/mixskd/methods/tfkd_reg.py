@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.typed import Positive, Settings, Share
 
 
 @dataclass(frozen=True)
-class TfKDRegConfig:
+class TfKDRegConfig(Settings):
     """As the authors' code for a ResNet-18 on CIFAR-100.
 
     Args:
@@ -25,15 +26,10 @@ class TfKDRegConfig:
         correct: the virtual teacher's probability of the right class.
     """
 
-    alpha: float = 0.1
-    temperature: float = 20.0
-    multiplier: float = 100.0
-    correct: float = 0.99
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature, multiplier=self.multiplier)
-        if not 0 <= self.alpha <= 1 or not 0 < self.correct <= 1:
-            raise UserError(f"alpha and correct must lie in 0 to 1, not {self.alpha} and {self.correct}")
+    alpha: Share = 0.1
+    temperature: Positive = 20.0
+    multiplier: Positive = 100.0
+    correct: Annotated[float, Meta(gt=0, le=1)] = 0.99
 
 
 class TfKDReg(Method):

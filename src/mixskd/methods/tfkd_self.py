@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.typed import Positive, Settings, Share
 
 
 @dataclass(frozen=True)
-class TfKDSelfConfig:
+class TfKDSelfConfig(Settings):
     """As the authors' code for a ResNet-18 on CIFAR-100.
 
     Args:
@@ -26,14 +27,9 @@ class TfKDSelfConfig:
     """
 
     teacher: str = ""
-    alpha: float = 0.95
-    temperature: float = 6.0
-    multiplier: float = 50.0
-
-    def __post_init__(self) -> None:
-        check_positive(temperature=self.temperature, multiplier=self.multiplier)
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"alpha must lie in 0 to 1, not {self.alpha}")
+    alpha: Share = 0.95
+    temperature: Positive = 6.0
+    multiplier: Positive = 50.0
 
 
 class TfKDSelf(Method):

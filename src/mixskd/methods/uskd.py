@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,15 +11,16 @@ from torch.nn import functional as F
 from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_choice, check_not_negative
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 from mixskd.methods.parts.zipf import log_softmax_of_others, ranks, zipf_weights
+from mixskd.typed import BelowOne, NotNegative, Settings
 
-RANKINGS = ("probability", "released")
+Ranking = Literal["probability", "released"]
 
 
 @dataclass(frozen=True)
-class USKDConfig:
+class USKDConfig(Settings):
     """As the authors' configuration for CIFAR-100.
 
     Args:
@@ -31,17 +32,11 @@ class USKDConfig:
             does what the authors' code computes, with log-probabilities of the backbone, and ranks all classes.
     """
 
-    alpha: float = 0.1
-    beta: float = 0.1
-    mu: float = 0.1
-    epsilon: float = 0.1
-    ranking: str = "probability"
-
-    def __post_init__(self) -> None:
-        check_not_negative(alpha=self.alpha, beta=self.beta, mu=self.mu)
-        check_choice("ranking", self.ranking, RANKINGS)
-        if not 0 <= self.epsilon < 1:
-            raise UserError(f"epsilon must be 0 or above and below 1, not {self.epsilon}")
+    alpha: NotNegative = 0.1
+    beta: NotNegative = 0.1
+    mu: NotNegative = 0.1
+    epsilon: BelowOne = 0.1
+    ranking: Ranking = "probability"
 
 
 class USKD(Method):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import exact, split
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
+from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)
-class VirtualSoftmaxConfig:
+class VirtualSoftmaxConfig(Settings):
     """There is nothing to set."""
 
 

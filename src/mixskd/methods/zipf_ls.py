@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method, check_not_negative, check_positive
+from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot, total
 from mixskd.methods.parts.zipf import non_target_divergence, ranks, zipf_weights
+from mixskd.typed import Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
-class ZipfLSConfig:
+class ZipfLSConfig(Settings):
     """As the authors' PyTorch commands for CIFAR-100.
 
     Args:
@@ -31,16 +32,12 @@ class ZipfLSConfig:
         upsample: double the maps' sides (bilinear) before the vote.
     """
 
-    weight: float = 0.1
-    power: float = 1.0
+    weight: NotNegative = 0.1
+    power: Positive = 1.0
     dense: bool = True
-    depth: int = 1
-    alpha: float = 0.1
+    depth: Count = 1
+    alpha: NotNegative = 0.1
     upsample: bool = True
-
-    def __post_init__(self) -> None:
-        check_not_negative(weight=self.weight, alpha=self.alpha)
-        check_positive(power=self.power, depth=self.depth)
 
 
 class ZipfLS(Method):

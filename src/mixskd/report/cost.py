@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment
 from mixskd.elsewhere import check_typed
-from mixskd.experiment import build_method
+from mixskd.experiment import build_method, build_network
 
 BATCH = 8  # the counts are per original image; batch norm wants more than one
 
@@ -44,10 +44,8 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     refuses the backbone.
     """
     with torch.device("meta"):
-        method, _ = build_method(
-            experiment, classes, image_size, BATCH, weights=False,
-            load=lambda _: build_backbone(experiment.backbone, classes, image_size),
-        )  # fmt: skip
+        network, teacher = (build_network(experiment.backbone, classes, image_size) for _ in range(2))
+        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load=lambda _: teacher)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0

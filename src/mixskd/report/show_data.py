@@ -14,7 +14,7 @@ from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
-from mixskd.experiment import build_method, expected_normalisation
+from mixskd.experiment import build_method, build_network, expected_normalisation
 from mixskd.files import check_writable, replacing
 from mixskd.methods.base import Method
 from mixskd.methods.drawn import image_mixes, mixed_names
@@ -49,12 +49,13 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
 
 def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
     """The columns of the picture, by title, with ``images`` cells each."""
-    if (expected := expected_normalisation(experiment)) is not None:
+    if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
         mean, std = expected
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
     with torch.device("meta"):  # its needs and draws, without its weights
-        method, _ = build_method(
-            experiment, len(data.classes), data.image_size, len(data.train), weights=False, load=lambda _: _no_teacher()
+        network = build_network(experiment.backbone, len(data.classes), data.image_size)
+        method = build_method(
+            experiment.method, network, len(data.train), experiment.run.batch_size, load=lambda _: _no_teacher()
         )
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)

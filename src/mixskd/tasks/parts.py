@@ -70,7 +70,7 @@ def transfer_parts(
         data = detection_data(experiment, config, mean, std)
     else:
         data = segmentation_data(experiment, config, mean, std)
-    check_selection(experiment, data)
+    check_selection(experiment.run, data)
     torch.manual_seed(run.seed)
     check_typed(experiment.backbone)
     backbone, weight_notes = make_backbone(experiment.backbone, experiment.weights)

@@ -15,15 +15,16 @@ from mixskd.backbones.pretrained import normalisation_of as library_normalisatio
 from mixskd.config import Experiment
 from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mixskd.deploy.described import read_described
-from mixskd.errors import UserError, check_positive
+from mixskd.errors import UserError
 from mixskd.schema import Mismatch, items, number, record, string
+from mixskd.typed import Count, Settings
 
 # What is taken from the description of any model file of mixskd.
 DESCRIPTION = record({"backbone": string(200), "mean": items(number(), 3, 3), "std": items(number(above=0), 3, 3)})
 
 
 @dataclass(frozen=True)
-class TransferConfig:
+class TransferConfig(Settings, prefix="method."):
     """Settings of every network that is put on a backbone.
 
     Args:
@@ -35,14 +36,9 @@ class TransferConfig:
     """
 
     skip_bad_annotations: bool = False
-    iterations: int | None = None
-    lr_batch: int = 16
+    iterations: Count | None = None
+    lr_batch: Count = 16
     lr_literal: bool = False
-
-    def __post_init__(self) -> None:
-        check_positive(**{"method.lr_batch": self.lr_batch})
-        if self.iterations is not None:
-            check_positive(**{"method.iterations": self.iterations})
 
     def length(self, epochs: int) -> int | None:
         """Steps in an epoch; None for those of one pass. Raises UserError if ``iterations`` cannot be divided so."""

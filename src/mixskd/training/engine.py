@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from mixskd.config import OptimConfig, RunConfig
+from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.precision import choose_precision, has_bf16, why_not_use, why_precision
@@ -86,9 +86,9 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
 WAITS = "with run.sync_bn each batch norm waits for the other processes on the host"
 
 
-def for_optimizer(engine: Engine, optim: OptimConfig) -> Engine:
+def for_optimizer(engine: Engine, name: str) -> Engine:
     """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
-    if not optim.name.startswith("timm/"):
+    if not name.startswith("timm/"):
         return engine
     return dataclasses.replace(engine, fused=False, cuda_graphs=False, branch_streams=False)
 

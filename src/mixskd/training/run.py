@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -96,7 +97,8 @@ def made_ready(
     ``torchrun`` may restart this one, unless this is a ``rehearsal``. Raises UserError for anything that cannot work.
     """
     with join(experiment.run.device) as world, ExitStack() as stack:
-        experiment = world.same(experiment)  # the default folder is numbered, so one process chooses it
+        # the default folder is numbered, so one process chooses it
+        experiment = dataclasses.replace(experiment, out=world.same(experiment.out))
         folder = RunFolder(Path(experiment.out))
         told = [*listeners_of(experiment.run), *listeners]
         again = resume or (restarts() > 0 and folder.config.exists())

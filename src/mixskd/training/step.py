@@ -115,8 +115,15 @@ class TrainStep:
             group["lr"] = rate
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:
-        parts = [(part, self.method.draw(part.images)) for part in split(batch.prepared(), self.accumulate)]
-        terms = [self._backward(part, draws) for part, draws in parts]
+        batch = batch if batch.prepare is None else batch.prepare(batch)
+        parts = [batch] if self.accumulate == 1 else split(batch, self.accumulate)
+        terms: list[dict[str, Tensor]] = []
+        for part, draws in [(part, self.method.draw(part.images)) for part in parts]:
+            streams = side_by_side(self.engine.branch_streams)
+            with autocast(self.device, self.engine.precision), self.convolutions, streams:
+                out = self.forward(part.images, part.labels, draws, **part.extra)
+            self.scaler.scale(out["loss"] / self.accumulate).backward()
+            terms.append({name: term.detach().float() for name, term in out.items() if name != "output"})
         if self.flat:
             average_gradients(self.parameters, self.world)
         if self.clip_norm > 0:
@@ -126,13 +133,6 @@ class TrainStep:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
-
-    def _backward(self, batch: Batch, draws: Any) -> dict[str, Tensor]:
-        streams = side_by_side(self.engine.branch_streams)
-        with autocast(self.device, self.engine.precision), self.convolutions, streams:
-            terms = self.forward(batch.images, batch.labels, draws, **batch.extra)
-        self.scaler.scale(terms["loss"] / self.accumulate).backward()
-        return {name: term.detach().float() for name, term in terms.items() if name != "output"}
 
     def _do_without(self, error: Exception, images: int) -> None:
         """Leave out what failed by ``error``, so that the step can be taken again; raise where nothing is left out."""
@@ -212,8 +212,6 @@ def build_step(
 
 def split(batch: Batch, parts: int) -> list[Batch]:
     """``batch`` in ``parts`` equal parts; scalars go to all of them."""
-    if parts == 1:
-        return [batch]
     extra = {name: x.chunk(parts) if x.ndim else [x] * parts for name, x in batch.extra.items()}
     return [
         Batch(images, labels, {name: x[i] for name, x in extra.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap, each
 
-MIXES = ("mixup", "cutmix")
+MixName = Literal["mixup", "cutmix"]
 
 
 class Mix(NamedTuple):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from mixskd.errors import UserError, check_positive
+from msgspec import Meta
+
+from mixskd.errors import UserError
 from mixskd.tasks.transfer import TransferConfig
+from mixskd.typed import Count
 
 
 @dataclass(frozen=True)
@@ -25,20 +29,16 @@ class DetectorConfig(TransferConfig):
         empty_images: train on images without objects too.
     """
 
-    channels: int = 256
-    hidden: int = 1024
-    rois: int = 512
-    proposals: int = 2000
+    channels: Count = 256
+    hidden: Count = 1024
+    rois: Count = 512
+    proposals: Count = 2000
     frozen: bool | None = None
-    short: tuple[int, ...] = (800,)
-    long: int = 1333
+    short: Annotated[tuple[Annotated[int, Meta(ge=32)], ...], Meta(min_length=1)] = (800,)
+    long: Count = 1333
     empty_images: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("channels", "hidden", "rois", "proposals", "long"):
-            check_positive(**{f"method.{name}": getattr(self, name)})
-        if not self.short or min(self.short) < 32:
-            raise UserError(f"method.short must be one or more sizes of 32 pixels or above, not {list(self.short)}")
         if max(self.short) > self.long:
             raise UserError(f"method.long {self.long} is smaller than the short side {max(self.short)}")

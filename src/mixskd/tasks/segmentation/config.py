@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from mixskd.errors import UserError, check_choice, check_not_negative
+from msgspec import Meta
+
 from mixskd.tasks.transfer import TransferConfig
-
-HEADS = ("paper", "torchvision")
+from mixskd.typed import NotNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,12 @@ class DeepLabConfig(TransferConfig):
         check: read every mask before training.
     """
 
-    output_stride: int = 8
-    head: str = "paper"
-    aux: float = 0.4
-    crop: int = 512
-    scales: tuple[float, ...] = tuple(round(0.5 + 0.1 * k, 1) for k in range(16))
-    colours: str = "rgb"
+    output_stride: Literal[8, 16, 32] = 8
+    head: Literal["paper", "torchvision"] = "paper"
+    aux: NotNegative = 0.4
+    crop: Annotated[int, Meta(ge=32)] = 512
+    scales: Annotated[tuple[Positive, ...], Meta(min_length=1)] = tuple(round(0.5 + 0.1 * k, 1) for k in range(16))
+    colours: Literal["rgb", "bgr"] = "rgb"
     kind: str = "auto"
     stuff_classes: int = 171
     check: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output_stride not in (8, 16, 32):
-            raise UserError(f"method.output_stride must be 8, 16 or 32, not {self.output_stride}")
-        check_choice("method.head", self.head, HEADS)
-        check_choice("method.colours", self.colours, ("rgb", "bgr"))
-        check_not_negative(**{"method.aux": self.aux})
-        if self.crop < 32:
-            raise UserError(f"method.crop must be 32 pixels or more, not {self.crop}")
-        if not self.scales or min(self.scales) <= 0:
-            raise UserError(f"method.scales must be one or more numbers above 0, not {list(self.scales)}")
