@@ -60,6 +60,25 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
 
 
+def test_a_folder_that_is_removed_meanwhile_is_not_entered_without_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    look = Path.stat
+
+    def removed_after_a_look(self: Path, **options: Any) -> Any:
+        found = look(self, **options)
+        if self == folder:
+            monkeypatch.setattr(Path, "stat", look)
+            folder.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "stat", removed_after_a_look)
+    with run_lock(folder):
+        assert (folder / NAME).exists()
+
+
 def test_a_run_that_is_under_way_lets_nobody_in(tmp_path: Path, npz: Path) -> None:
     out = tmp_path / "run"
     with run_lock(out):

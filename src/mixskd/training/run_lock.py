@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     The lock ends with the process, also if it is killed, whatever its children do. Raises UserError if another process
     holds it.
     """
-    if folder.exists() and not folder.is_dir():  # RunFolder.check says so
+    if _is_something_else(folder):  # RunFolder.check says so
         yield
         return
     new = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -38,6 +39,14 @@ def run_lock(folder: Path) -> Iterator[None]:
     finally:
         _release(folder.resolve() / NAME, held)
         _remove_empty(new)
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a file, and no folder, is at ``path``; one look, as another process may remove the folder meanwhile."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _remove_empty(folders: list[Path]) -> None:
