@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixskd.config import known_keys
+from mixskd.conversion import convert
 from mixskd.settings import GROUPS, help_text, page, settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -35,3 +36,8 @@ def test_types_and_defaults_in_words(key: str, kind: str, default: str) -> None:
     (setting,) = (setting for setting in settings_of(key.split(".")[0]) if setting.key == key)
     assert setting.type.startswith(kind)
     assert setting.default in (default, "none")
+
+
+def test_a_list_may_have_blanks_after_its_commas() -> None:
+    assert convert("[32, 64]", tuple[int, ...], "short") == (32, 64)
+    assert convert("0.5, 1", tuple[float, ...], "scales") == (0.5, 1.0)

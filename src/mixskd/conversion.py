@@ -34,7 +34,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         raise UserError(f"{key} has no value; give one, or leave the key out")
     if origin is tuple:
         if isinstance(value, str):
-            value = [part for part in value.strip("[]() ").split(",") if part.strip()]
+            value = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
         if isinstance(value, int | float):
             value = [value]
         if not isinstance(value, Sequence):

@@ -159,9 +159,14 @@ def test_bad_annotations_end_the_command_with_one_line(
     assert error.count("\n") == 1
     assert f"{file} " in error or f"{file}:" in error or f"/{file}" in error
     assert "--skip-bad-annotations" in error
+    assert main([*words, "--dry-run"]) == 2
+    assert capsys.readouterr().err == error
     assert not (tmp_path / "run").exists()
     if case not in ("category", "size"):  # what is skipped is told by tests of the data
         return
+    assert main([*words, "--skip-bad-annotations", "--dry-run"]) == 0
+    assert f"method: {name}" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
     assert main([*words, "--skip-bad-annotations"]) == 0
     assert ("AP50" if verb == "detect" else "mIoU") in capsys.readouterr().out
     notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
