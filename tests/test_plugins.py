@@ -70,7 +70,10 @@ def test_the_run_of_a_plugin_that_is_gone(installed: Path, capsys: pytest.Captur
     folder = Path("of-another-machine")
     folder.mkdir()
     (folder / "config.yaml").write_text("method: {name: plugged}\nbackbone: wrn_10_1\n")
-    (folder / "summary.json").write_text('{"last": {"top1": 1.0}, "best_on_test": {"top1": 1.0, "epoch": 1}}')
+    cost = dict.fromkeys(("updates", "images", "images_per_second", "seconds", "threads", "parameters"), 1)
+    scores = {"last": {"top1": 1.0, "epoch": 1}, "best_on_test": {"top1": 1.0, "epoch": 1}}
+    summary = {**scores, **cost, "device": "cpu", "precision": "fp32"}
+    (folder / "summary.json").write_text(json.dumps(summary))
     assert main(["compare", "--table", "."]) == 2
     assert "unknown method 'plugged'" in capsys.readouterr().err
 
