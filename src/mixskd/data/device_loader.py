@@ -108,24 +108,21 @@ class DeviceLoader:
         return made._replace(extra={**extra, **made.extra})
 
     def load(self, index: Tensor, uniform: Uniform) -> Tensor:
-        """The images of ``index``, augmented and normalised."""
-        count = len(index)
-        images = self.normalise(self.crop_and_flip(self.images[index], uniform(3, count)))
-        if self.policy is not None:
-            images = self.policy(images, lambda numbers: uniform(numbers, count), self.normalise.mean)
-        return images
-
-    def crop_and_flip(self, images: Tensor, uniform: Tensor) -> Tensor:
-        """uint8 images ``B x 3 x H x W``, each with its own crop and flip by ``uniform`` (``3 x B``)."""
-        batch, _, height, width = images.shape
-        corner = (uniform[:2, :, None] * (2 * self.pad + 1)).floor().long()
+        """The images of ``index``, each with its own crop and flip, augmented and normalised."""
+        images = self.images[index]
+        count, _, height, width = images.shape
+        draws = uniform(3, count)
+        corner = (draws[:2, :, None] * (2 * self.pad + 1)).floor().long()
         rows = corner[0] + torch.arange(height, device=self.device)
         columns = corner[1] + torch.arange(width, device=self.device)
         if self.flip:
-            columns = torch.where(uniform[2, :, None] < 0.5, columns.flip(1), columns)
+            columns = torch.where(draws[2, :, None] < 0.5, columns.flip(1), columns)
         padded = F.pad(images, [self.pad] * 4).permute(0, 2, 3, 1)
-        which = torch.arange(batch, device=self.device)[:, None, None]
-        return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        which = torch.arange(count, device=self.device)[:, None, None]
+        images = self.normalise(padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2))
+        if self.policy is not None:
+            images = self.policy(images, lambda numbers: uniform(numbers, count), self.normalise.mean)
+        return images
 
 
 class DeviceTestLoader:
