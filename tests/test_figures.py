@@ -28,7 +28,7 @@ def text_of(page: Path) -> str:
 
 
 def reached() -> tuple[set[str], set[tuple[str, str]]]:
-    """Top-1 of every run, last epoch and best, and mean and sample deviation of every group of seeds."""
+    """Top-1, mIoU or AP of every run, last epoch and best, and mean and sample deviation of every group of seeds."""
     single: set[str] = set()
     groups: dict[str, list[float]] = defaultdict(list)
     for path in (ROOT / "results").rglob("summary.json"):
@@ -44,7 +44,8 @@ def reached() -> tuple[set[str], set[tuple[str, str]]]:
 
 
 def last_and_best(summary: dict[str, Any]) -> Iterator[float]:
-    yield from (scores["top1"] for scores in summary.get("scores", {}).values())
+    for scores in summary.get("scores", {}).values():
+        yield from (scores[name] for name in ("top1", "miou", "ap") if name in scores)
     for key in ("last", "best", "best_on_test"):
         if "top1" in summary.get(key, {}):
             yield summary[key]["top1"]
