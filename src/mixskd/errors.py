@@ -47,19 +47,6 @@ def check_positive(**values: float) -> None:
             raise UserError(f"{name} must be above 0, not {value}")
 
 
-def check_not_negative(**values: float) -> None:
-    """Raises UserError naming the first of ``values`` that is below 0."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise UserError(f"{name} must be 0 or above, not {value}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises UserError if ``value`` is none of ``choices``."""
-    if value not in choices:
-        raise unknown(name, value, choices)
-
-
 def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
     """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for what
     the machine lacks (space, memory, a permission, the network); 70 after one line for what nobody foresaw, whose

@@ -30,6 +30,7 @@ from mixskd.tasks.base import Task
 from mixskd.tasks.classification import Classification
 from mixskd.training.arithmetic import measured, pays
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
+from mixskd.training.examples import Examples, ShowExamples
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
 from mixskd.training.step import TrainStep, build_step
@@ -53,6 +54,7 @@ class Parts:
         ema: the moving average of the weights, if there is one.
         notes: what a person should know before the run begins.
         writer: writes the deployed model to a file; None for a classifier's model file.
+        examples: computes a few images and mixes with their predictions; None for tasks without classes.
     """
 
     experiment: Experiment
@@ -67,6 +69,7 @@ class Parts:
     ema: MovingAverage | None = None
     notes: list[str] = field(default_factory=list)
     writer: Callable[[nn.Module, Path], None] | None = None
+    examples: Callable[[], Examples] | None = None
 
     def save(self, path: Path) -> None:
         """Write the deployed model to ``path``. Raises UserError on a full disk."""
@@ -156,7 +159,9 @@ def build_parts(
     step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=weights is not None)
     ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
-    return Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
+    parts = Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
+    parts.examples = ShowExamples(parts)
+    return parts
 
 
 def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:

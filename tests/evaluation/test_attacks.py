@@ -88,9 +88,9 @@ def test_pgd_attacks_a_seeded_choice_within_the_ball() -> None:
     ("suite", "options", "message"),
     [
         (Fgsm, {"epsilons": ()}, "fgsm.epsilons must be one or more"),
-        (Fgsm, {"space": "lab"}, "fgsm.space must be one of pixel, normalised, not 'lab'"),
+        (Fgsm, {"space": "lab"}, "fgsm.space must be pixel or normalised, not 'lab'"),
         (Pgd, {"epsilons": (-1.0,)}, "pgd.epsilons must be"),
-        (Pgd, {"steps": 0}, "pgd.steps must be above 0"),
+        (Pgd, {"steps": 0}, "pgd.steps must be 1 or above"),
         (Pgd, {"images": -1}, "pgd.images must be 0"),
     ],
 )

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.tokens import FeatureMap, TokenMap, spatial
+from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError
 
 
@@ -30,7 +30,7 @@ class Head(nn.Linear):
         return head
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        with exact(x):
             return super().forward(x)
 
 
@@ -65,7 +65,7 @@ def as_head(module: nn.Module) -> Head | DeepHead:
 
 def average(feature_map: FeatureMap) -> Tensor:
     """The mean over the positions of a map, ``B x C``, in at least fp32."""
-    x = feature_map.grid if isinstance(feature_map, TokenMap) else feature_map
+    x = spatial(feature_map)
     dtype = torch.promote_types(x.dtype, torch.float32)
     if x.is_contiguous(memory_format=torch.channels_last):  # so that the gradient has the layout of the map
         return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)

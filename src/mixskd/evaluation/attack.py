@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.errors import UserError
 from mixskd.evaluation.base import Context
+from mixskd.typed import NotNegative
 
-SPACES = ("pixel", "normalised")
+SpaceName = Literal["pixel", "normalised"]
+Epsilons = Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,3 @@ def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Ten
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, images)
     return gradient, logits.detach()
-
-
-def check_attack(suite: str, epsilons: tuple[float, ...], space: str) -> None:
-    """Raises UserError for no or negative epsilons, or an unknown space."""
-    if not epsilons or min(epsilons) < 0:
-        raise UserError(f"{suite}.epsilons must be one or more numbers of 0 or above, not {list(epsilons)}")
-    if space not in SPACES:
-        raise UserError(f"{suite}.space must be one of {', '.join(SPACES)}, not {space!r}")

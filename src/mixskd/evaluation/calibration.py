@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixskd.errors import UserError, check_positive
+from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
-
-FITS = ("auto", "val", "half")
+from mixskd.typed import Count, Settings
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Settings, prefix="calibration."):
     """ECE, adaptive ECE, Brier score, negative log-likelihood and reliability, before and after temperature scaling.
 
     Args:
@@ -28,13 +27,8 @@ class Calibration:
     name: ClassVar[str] = "calibration"
     about: ClassVar[str] = "ECE, adaptive ECE, Brier, NLL and reliability, before and after temperature scaling"
 
-    bins: int = 15
-    fit: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_positive(**{"calibration.bins": self.bins})
-        if self.fit not in FITS:
-            raise UserError(f"calibration.fit must be one of {', '.join(FITS)}, not {self.fit!r}")
+    bins: Count = 15
+    fit: Literal["auto", "val", "half"] = "auto"
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``whole``, ``before`` and ``after`` (see :func:`calibration`), and the ``temperature``.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from msgspec import Meta
 from torch import nn
 
-from mixskd.errors import UserError, check_positive
+from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.typed import Count, Settings
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(Settings, prefix="confidence."):
     """Log-probabilities of the predicted and of the true class over the images that every model gets wrong.
 
     Args:
@@ -24,11 +26,8 @@ class Confidence:
     name: ClassVar[str] = "confidence"
     about: ClassVar[str] = "log-probabilities over the mistakes that two or more runs share"
 
-    bins: int = 30
-    lowest: float = -15.0
-
-    def __post_init__(self) -> None:
-        check_positive(**{"confidence.bins": self.bins, "-confidence.lowest": -self.lowest})
+    bins: Count = 30
+    lowest: Annotated[float, Meta(lt=0)] = -15.0
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``models``: by name, means in nats and histograms of ``predicted`` and ``true`` over the shared mistakes.

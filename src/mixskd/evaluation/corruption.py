@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from msgspec import Meta
 from torch import nn
 
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.base import Batches, Context, percent, report
 from mixskd.evaluation.corruptions import CORRUPTIONS, corrupt
+from mixskd.typed import Settings, WholeNumber
 
 
 @dataclass(frozen=True)
-class Corruption:
+class Corruption(Settings, prefix="corruption."):
     """The mean error over common corruptions, each at several severities, and that of each.
 
     Args:
@@ -30,17 +32,14 @@ class Corruption:
     about: ClassVar[str] = "error under fifteen common corruptions at five severities"
 
     names: tuple[str, ...] = ()
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    images: int = 2000
+    severities: Annotated[tuple[Annotated[int, Meta(ge=1, le=5)], ...], Meta(min_length=1)] = (1, 2, 3, 4, 5)
+    images: WholeNumber = 2000
     reference: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if wrong := next((name for name in self.names if name not in CORRUPTIONS), None):
             raise unknown("corruption", wrong, CORRUPTIONS)
-        if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
-            raise UserError(f"corruption.severities must be numbers from 1 to 5, not {list(self.severities)}")
-        if self.images < 0:
-            raise UserError(f"corruption.images must be 0 (all) or above, not {self.images}")
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``mean_corruption_error`` and ``clean_error`` of the same images, and ``corruptions`` by name, in per cent.

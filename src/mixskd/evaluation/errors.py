@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mixskd.errors import check_positive
 from mixskd.evaluation.accuracy import confusion_matrix
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
+from mixskd.typed import Count, Settings
 
 
 @dataclass(frozen=True)
-class Errors:
+class Errors(Settings, prefix="errors."):
     """The most confident mistakes, the most confused pairs of classes, and labels that are likely wrong.
 
     Args:
@@ -24,10 +24,7 @@ class Errors:
     name: ClassVar[str] = "errors"
     about: ClassVar[str] = "the most confident mistakes, the most confused classes, likely wrong labels"
 
-    most: int = 50
-
-    def __post_init__(self) -> None:
-        check_positive(**{"errors.most": self.most})
+    most: Count = 50
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``mistakes``, ``pairs`` and ``suspects``; an image is named by its place in the split, and its path if known.

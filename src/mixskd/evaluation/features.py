@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mixskd.errors import UserError, check_positive
+from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, report
+from mixskd.typed import Count, Positive, Settings, WholeNumber
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Settings, prefix="features."):
     """k-nearest-neighbour and logistic-regression accuracy on frozen features, here or on another data set.
 
     Args:
@@ -30,16 +31,10 @@ class Features:
     about: ClassVar[str] = "k-NN and linear probe on frozen features, here or on another data set (--features.data)"
 
     data: str = ""
-    neighbours: int = 20
-    max_train: int = 10000
-    regularisation: float = 0.1
-    iterations: int = 200
-
-    def __post_init__(self) -> None:
-        values = {key: getattr(self, key) for key in ("neighbours", "regularisation", "iterations")}
-        check_positive(**{f"features.{key}": value for key, value in values.items()})
-        if self.max_train < 0:
-            raise UserError(f"features.max_train must be 0 (all) or above, not {self.max_train}")
+    neighbours: Count = 20
+    max_train: WholeNumber = 10000
+    regularisation: Positive = 0.1
+    iterations: Count = 200
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``knn_top1`` and ``linear_top1`` in per cent.

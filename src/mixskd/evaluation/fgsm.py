@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mixskd.evaluation.attack import Space, check_attack, loss_gradient
+from mixskd.evaluation.attack import Epsilons, Space, SpaceName, loss_gradient
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)
-class Fgsm:
+class Fgsm(Settings, prefix="fgsm."):
     """One step of size epsilon along the sign of the loss gradient, white box, with the true label.
 
     Args:
@@ -25,11 +26,8 @@ class Fgsm:
     name: ClassVar[str] = "fgsm"
     about: ClassVar[str] = "top-1 under the fast gradient sign method, with the clean accuracy beside it"
 
-    epsilons: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    space: str = "pixel"
-
-    def __post_init__(self) -> None:
-        check_attack(self.name, self.epsilons, self.space)
+    epsilons: Epsilons = (1e-4, 1e-3, 1e-2, 1e-1)
+    space: SpaceName = "pixel"
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``clean_top1``, and ``attacks``: for each epsilon ``top1`` and ``fooled``, all in per cent.

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.typed import Settings, Share, WholeNumber
 
 POOL_BYTES = 512 * 2**20
 """Of images that are held at a time to be paired with each other; a larger split is read once for each pool."""
 
 
 @dataclass(frozen=True)
-class Linearity:
+class Linearity(Settings, prefix="linearity."):
     """The miss rate over lambda: how often the class of ``lambda a + (1 - lambda) b`` is neither that of a nor of b.
 
     Args:
@@ -29,15 +31,9 @@ class Linearity:
     name: ClassVar[str] = "linearity"
     about: ClassVar[str] = "miss rate between pairs of images, and the probability of their two classes"
 
-    lambdas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    pairs: int = 2000
+    lambdas: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    pairs: WholeNumber = 2000
     equal_classes: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.lambdas or min(self.lambdas) < 0 or max(self.lambdas) > 1:
-            raise UserError(f"linearity.lambdas must be one or more numbers from 0 to 1, not {list(self.lambdas)}")
-        if self.pairs < 0:
-            raise UserError(f"linearity.pairs must be 0 (one an image) or above, not {self.pairs}")
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``curve``: for each lambda ``miss_rate`` in per cent and ``mass``, the mean p(y_a) + p(y_b).

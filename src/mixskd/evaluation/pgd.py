@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mixskd.errors import UserError, check_positive
-from mixskd.evaluation.attack import Space, check_attack, loss_gradient
+from mixskd.evaluation.attack import Epsilons, Space, SpaceName, loss_gradient
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.typed import Count, Positive, Settings, WholeNumber
 
 
 @dataclass(frozen=True)
-class Pgd:
+class Pgd(Settings, prefix="pgd."):
     """Several signed steps, each followed by a projection into the ball of radius epsilon; white box, true label.
 
     Args:
@@ -29,18 +29,12 @@ class Pgd:
     name: ClassVar[str] = "pgd"
     about: ClassVar[str] = "top-1 under projected gradient descent, with the clean accuracy beside it"
 
-    epsilons: tuple[float, ...] = (1e-3, 1e-2)
-    steps: int = 10
-    relative_step: float = 0.25
+    epsilons: Epsilons = (1e-3, 1e-2)
+    steps: Count = 10
+    relative_step: Positive = 0.25
     random_start: bool = True
-    space: str = "pixel"
-    images: int = 1000
-
-    def __post_init__(self) -> None:
-        check_attack(self.name, self.epsilons, self.space)
-        check_positive(**{"pgd.steps": self.steps, "pgd.relative_step": self.relative_step})
-        if self.images < 0:
-            raise UserError(f"pgd.images must be 0 (all) or above, not {self.images}")
+    space: SpaceName = "pixel"
+    images: WholeNumber = 1000
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``clean_top1`` of the attacked images, and for each epsilon ``top1``, in per cent."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import build
 from mixskd.errors import UserError, unknown
+from mixskd.methods.parts.mixing import Mix, mixes_in
 from mixskd.needs import DataNeeds
 
 # Methods whose every label is one-hot or a mix of two, so that smoothing it has a meaning.
@@ -110,6 +111,10 @@ class Method(nn.Module):
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
         return None
+
+    def image_mixes(self, draws: Any) -> list[Mix]:
+        """The mixes among ``draws`` that ``forward`` applies to images, and not to feature maps alone."""
+        return list(mixes_in(draws))
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         """The logits ``B x N`` of every classifier that is trained, ``backbone`` among them, by name."""

@@ -51,6 +51,10 @@ class ManifoldMixup(Method):
         place = torch.randint(self.config.depth + 1, (), generator=generator, device=images.device)
         return mix, place
 
+    def image_mixes(self, draws: tuple[Mix, Tensor]) -> list[Mix]:
+        mix, place = draws
+        return [mix] if int(place) == 0 else []
+
     def forward(
         self, images: Tensor, labels: Tensor, draws: tuple[Mix, Tensor] | None = None, **extra: Tensor
     ) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from mixskd.errors import UserError
 from mixskd.experiment import build_method, build_network, expected_normalisation
 from mixskd.files import check_writable, replacing
 from mixskd.methods.base import Method
-from mixskd.methods.drawn import image_mixes, mixed_names
 from mixskd.methods.parts.mixing import Mix
 from mixskd.needs import Batch
 from mixskd.report.picture import Cell, cells, picture
@@ -71,7 +70,7 @@ def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, lis
         for k in range(batch.extra[title].shape[1] if title in batch.extra else 0):
             columns[f"{title} {k + 1}"] = _cells(batch.extra[title][:, k], names, data)
     for k, mix in enumerate(_mixes(method, batch, experiment.run.seed), start=1):
-        columns[f"mix {k}"] = _cells(mix(batch.images), mixed_names(mix, names), data)
+        columns[f"mix {k}"] = _cells(mix(batch.images), mix.names(names), data)
     return columns
 
 
@@ -83,7 +82,7 @@ def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
     """The mixes of images among the random numbers of some steps."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
-        yield from image_mixes(method, method.draw(batch.images, generator))
+        yield from method.image_mixes(method.draw(batch.images, generator))
 
 
 def _cells(images: Tensor, names: list[str], data: DataBundle) -> list[Cell]:

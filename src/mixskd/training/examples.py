@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from mixskd.data import make_test_loader
 from mixskd.evaluation.scoring import evaluation_mode
-from mixskd.experiment import Parts
-from mixskd.methods.drawn import image_mixes, mixed_names
+
+if TYPE_CHECKING:
+    from mixskd.experiment import Parts
 
 IMAGES = 6
 MIXES = 2
@@ -57,9 +59,9 @@ class ShowExamples:
             torch.manual_seed(parts.experiment.run.seed)
             generator = torch.Generator(parts.device).manual_seed(parts.experiment.run.seed)
             drawn = [parts.step.method.draw(images, generator) for _ in range(MIXES)]
-        mixes = [mix for draws in drawn for mix in image_mixes(parts.step.method, draws)]
+        mixes = [mix for draws in drawn for mix in parts.step.method.image_mixes(draws)]
         columns = {"image": (images, names)}
-        columns |= {f"mix {k}": (mix(images), mixed_names(mix, names)) for k, mix in enumerate(mixes, start=1)}
+        columns |= {f"mix {k}": (mix(images), mix.names(names)) for k, mix in enumerate(mixes, start=1)}
         said = {title: (x, self._with_predictions(x, texts)) for title, (x, texts) in columns.items()}
         return Examples(said, data.mean, data.std)
 

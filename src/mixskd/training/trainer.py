@@ -15,7 +15,6 @@ from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
 from mixskd.needs import Batch
-from mixskd.tasks.classification import Classification
 from mixskd.training.arithmetic import stored, to_store
 from mixskd.training.checkpoint import (
     check_fits,
@@ -26,7 +25,6 @@ from mixskd.training.checkpoint import (
     save_checkpoint,
 )
 from mixskd.training.description import describe
-from mixskd.training.examples import ShowExamples
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
 from mixskd.training.position import Position
@@ -96,10 +94,10 @@ class Trainer:
         self.check_finite()
 
     def _info(self) -> RunInfo:
-        examples = ShowExamples(self.parts) if isinstance(self.parts.task, Classification) else None
         return RunInfo(
             self.experiment, self.folder.path, len(self.parts.loader), self.position.step, tuple(self.position.rows),
-            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes), examples,
+            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes),
+            self.parts.examples,
         )  # fmt: skip
 
     @property

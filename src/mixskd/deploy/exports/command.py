@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
-from mixskd.deploy.exports.formats import DTYPES, INPUTS, SUFFIXES, Options, resolve
+from mixskd.deploy.exports.formats import SUFFIXES, Dtype, Input, Options, resolve
 from mixskd.errors import UserError
 from mixskd.text import safe
 
@@ -20,7 +21,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", help="the data set to check the copy on; the run's data by default")
     graphs = p.add_argument_group("graphs (.onnx, .pt2)")
     graphs.add_argument(
-        "--input", choices=INPUTS, default="float",
+        "--input", choices=get_args(Input), default="float",
         help="images as float: normalised; unit: in [0, 1]; uint8: 0 to 255. The graph normalises the latter two",
     )  # fmt: skip
     graphs.add_argument("--softmax", action="store_true", help="give probabilities in place of logits")
@@ -28,7 +29,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--temperature", metavar="T", help="divides the logits before the softmax; stored: the model file's own"
     )
     graphs.add_argument("--dynamic-size", action="store_true", help="take images of any height and width")
-    graphs.add_argument("--dtype", choices=DTYPES, default="fp32", help="of an ONNX file's weights and arithmetic")
+    graphs.add_argument(
+        "--dtype", choices=get_args(Dtype), default="fp32", help="of an ONNX file's weights and arithmetic"
+    )
     graphs.add_argument("--force", action="store_true", help="keep an fp16 or int8 file that names other classes")
 
 

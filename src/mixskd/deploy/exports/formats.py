@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mixskd.errors import UserError, check_choice, unknown
+from mixskd.errors import UserError, unknown
+from mixskd.typed import Settings
 
 STATE_DICT = (".safetensors", ".pth", ".pt")
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -36,12 +38,12 @@ DEFAULT_NAMES = {
 }
 
 GRAPHS = ("onnx", "pt2")
-INPUTS = ("float", "unit", "uint8")
-DTYPES = ("fp32", "fp16", "int8")
+Input = Literal["float", "unit", "uint8"]
+Dtype = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings, prefix="--"):
     """What a graph (``onnx``, ``pt2``) holds beside the network.
 
     Args:
@@ -54,16 +56,14 @@ class Options:
         dtype: of weights and arithmetic: ``fp32``, ``fp16`` or ``int8``; ``onnx`` alone has the latter two.
     """
 
-    input: str = "float"
+    input: Input = "float"
     softmax: bool = False
     temperature: float | str | None = None
     dynamic_size: bool = False
-    dtype: str = "fp32"
+    dtype: Dtype = "fp32"
 
     def check(self, to: str) -> None:
-        """Raises UserError for a value that is none, and for what the format ``to`` cannot hold."""
-        check_choice("input", self.input, INPUTS)
-        check_choice("dtype", self.dtype, DTYPES)
+        """Raises UserError for a temperature that is none, and for what the format ``to`` cannot hold."""
         given = {
             "--input": self.input != "float",
             "--softmax": self.softmax,

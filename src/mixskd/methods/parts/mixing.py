@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -47,6 +48,11 @@ class Mix(NamedTuple):
         x = x.to(dtype)
         return torch.lerp(_permuted(x, self.permutation), x, weight.to(dtype))
 
+    def names(self, names: Sequence[str]) -> list[str]:
+        """For each mixed image the names of its two with their shares, a line each; ``names`` are the images'."""
+        weights, others = self.lam.expand(len(names)).tolist(), [names[i] for i in self.permutation.tolist()]
+        return [f"{w:.2f} {a}\n{1 - w:.2f} {b}" for w, a, b in zip(weights, names, others, strict=True)]
+
     def coverage(self, height: int, width: int) -> Tensor:
         """The share of each cell of a ``height x width`` grid that the box covers (area resampling; mean = 1 - lam)."""
         assert self.box is not None
@@ -65,6 +71,15 @@ class Mix(NamedTuple):
         second = log_p.gather(1, labels[self.permutation][:, None]).squeeze(1)
         mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
         return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
+
+
+def mixes_in(draws: Any) -> Iterator[Mix]:
+    """The mixes among the random numbers of a step, at any depth of its tuples."""
+    if isinstance(draws, Mix):
+        yield draws
+    elif isinstance(draws, list | tuple):
+        for part in draws:
+            yield from mixes_in(part)
 
 
 def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
