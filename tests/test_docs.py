@@ -119,7 +119,7 @@ def test_program(
             pytest.importorskip(package)
     write_files(program.page, tmp_path, monkeypatch)
     monkeypatch.chdir(request.getfixturevalue("exports") if program.page.name == "deploy.md" else tmp_path)
-    exec(compile(program.code, str(program.page), "exec"), {"__name__": "__main__"})
+    exec(compile(program.code, str(program.page), "exec", dont_inherit=True), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -146,7 +146,7 @@ def test_tutorial(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     variables: dict[str, Any] = {"__name__": "__main__"}
     for language, _, code in cells:
         if language == "python":
-            exec(compile(code, str(page), "exec"), variables)
+            exec(compile(code, str(page), "exec", dont_inherit=True), variables)
         for line in code.splitlines() if language == "bash" else ():
             assert main(shlex.split(line)[1:]) == 0, line
 
