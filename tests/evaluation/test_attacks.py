@@ -10,6 +10,7 @@ import torch
 
 from mixskd.errors import UserError
 from mixskd.evaluation.attack import Space, loss_gradient
+from mixskd.evaluation.base import picked
 from mixskd.evaluation.fgsm import Fgsm, steps
 from mixskd.evaluation.pgd import Pgd
 from tests.evaluation.support import MEAN, STD, Toy, batches, context, whole
@@ -82,6 +83,19 @@ def test_pgd_attacks_a_seeded_choice_within_the_ball() -> None:
     assert (attacked - space.enter(images)).abs().max() <= 0.02 + 1e-6
     assert attacked.min() >= -1e-6
     assert attacked.max() <= 1 + 1e-6
+
+
+def test_a_choice_of_images_fills_whole_batches() -> None:
+    chosen = torch.arange(24) % 3 == 1
+    data = batches(batch=3)
+    images, labels = whole(data)
+    got = list(picked(data, chosen))
+    assert [len(y) for _, y in got] == [3, 3, 2]
+    assert torch.equal(whole(got)[0], images[chosen])
+    assert torch.equal(whole(got)[1], labels[chosen])
+    assert list(picked(data, torch.zeros(24, dtype=torch.bool))) == []
+    one = Pgd((0.05,), images=9)(Toy(), data, context())
+    assert one == Pgd((0.05,), images=9)(Toy(), batches(batch=10), context())
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def test_miss_rate_agrees_with_a_loop() -> None:
     images, labels = whole(data)
     suite = Linearity(lambdas=(0.0, 0.3, 1.0), pairs=0)
     pairs = list(suite.pairs_of(data, labels, context()))
-    a, b, y_a, y_b = (torch.cat(part) for part in zip(*pairs, strict=True))
+    a, b, i, j = (torch.cat(part) for part in zip(*pairs, strict=True))
+    y_a, y_b = labels[i], labels[j]
     assert (y_a != y_b).all()
     result = suite(model, data, context())
     for point in result["curve"]:
@@ -53,10 +54,21 @@ def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_
     assert torch.equal(gather(batches(), wanted), images[wanted])
     monkeypatch.setattr(linearity, "POOL_BYTES", 5 * images[0].numel() * 4)
     chosen = list(Linearity(pairs=0).pairs_of(batches(), labels, context()))
-    for a, b, y_a, y_b in chosen:
-        for x, y in ((a, y_a), (b, y_b)):
-            places = [(images == image).flatten(1).all(1).nonzero().item() for image in x]
-            assert torch.equal(labels[places], y)
+    assert sum(len(i) for _, _, i, _ in chosen) == len(labels)
+    for a, b, i, j in chosen:
+        assert torch.equal(images[i], a)
+        assert torch.equal(images[j], b)
+
+
+def test_an_image_itself_is_not_classified_again() -> None:
+    model, data = Toy(), batches()
+    passes: list[int] = []
+    model.register_forward_hook(lambda module, given, logits: passes.append(len(logits)))
+    told = context()
+    told.outputs(model, data)
+    before = sum(passes)
+    Linearity(lambdas=(0.0, 0.5, 1.0), pairs=0)(model, data, told)
+    assert sum(passes) - before == 24  # at lambda 0.5 only
 
 
 def test_partners() -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import mixskd
 from mixskd.backbones import build_backbone
 from mixskd.cli import main
-from mixskd.deploy.model_file import save_model
+from mixskd.deploy.model_file import load_model, save_model
 from mixskd.errors import UserError
+from mixskd.evaluation import session
 from mixskd.evaluation.command import NAMES
+from mixskd.evaluation.run import evaluation_data
 from mixskd.evaluation.suites import SUITES
 from mixskd.report.listing import LISTINGS
 
@@ -65,6 +70,32 @@ def test_every_suite_is_written_to_the_runs_folder(runs: Path, capsys: pytest.Ca
     assert [r["headline"]["value"] for r in shared] == [r["models"][r["run"]]["predicted"]["mean"] for r in shared]
     scores = [mixskd.evaluate(path)["top1"] for path in paths]
     assert [r["models"][r["run"]]["top1"] for r in shared] == pytest.approx(scores)
+
+
+def test_runs_on_the_same_data_share_them_and_what_their_models_say(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    passes: list[int] = []
+
+    def reading(path: Path, *given: Any, **named: Any) -> Any:
+        read.append(path)
+        return evaluation_data(path, *given, **named)
+
+    def loading(path: Path) -> nn.Module:
+        model = load_model(path)
+        model.register_forward_hook(lambda module, given, logits: passes.append(len(logits)))
+        return model
+
+    for name in ("first", "second"):
+        shutil.copytree(runs / "a", tmp_path / name, ignore=shutil.ignore_patterns("evaluation"))
+    monkeypatch.setattr(session, "evaluation_data", reading)
+    monkeypatch.setattr(session, "load_model", loading)
+    results = mixskd.run_suites([tmp_path / "first", tmp_path / "second"], "accuracy,confidence,calibration")
+    assert read == [tmp_path / "first"]
+    assert sum(passes) == 2 * (20 + 12)  # each model sees the images of test and of val once
+    first, second = (results[name]["accuracy"] for name in ("first", "second"))
+    assert first["top1"] == second["top1"]
 
 
 def test_all_takes_what_has_what_it_needs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

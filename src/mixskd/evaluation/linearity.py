@@ -41,12 +41,17 @@ class Linearity(Settings, prefix="linearity."):
         Raises UserError if no two images have different classes.
         """
         misses, mass, count = [0.0] * len(self.lambdas), [0.0] * len(self.lambdas), 0
-        labels = context.outputs(model, data, 0, 2).labels
+        outputs = context.outputs(model, data, 0, 2)
+        labels = outputs.labels
         with torch.inference_mode():
-            for a, b, y_a, y_b in self.pairs_of(data, labels, context):
+            for a, b, i, j in self.pairs_of(data, labels, context):
+                y_a, y_b = labels[i].to(a.device), labels[j].to(a.device)
                 both = torch.stack([y_a, y_b], 1)
                 for index, weight in enumerate(self.lambdas):
-                    logits = model(weight * a + (1 - weight) * b).float()
+                    if weight in (0, 1):  # an image itself, whose logits are known
+                        logits = outputs.logits[i if weight else j].to(a.device)
+                    else:
+                        logits = model(weight * a + (1 - weight) * b).float()
                     misses[index] += int((logits.argmax(1, keepdim=True) != both).all(1).sum())
                     likely = logits.double().softmax(1).gather(1, both)
                     # A pair of one class has its probability once.
@@ -71,7 +76,7 @@ class Linearity(Settings, prefix="linearity."):
     def pairs_of(
         self, data: Batches, labels: Tensor, context: Context
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Batches of images a and b with their labels, on the device.
+        """Batches of images a and b, on the device, and their places in the split.
 
         A random order of the split is cut into pools, and each image of a pool gets a random partner in it. The pools'
         size depends on that of an image alone, so that the pairs do not depend on the batch size.
@@ -85,11 +90,9 @@ class Linearity(Settings, prefix="linearity."):
             b = partners(labels[members], generator, equal=self.equal_classes)
             a, b = a[b >= 0], b[b >= 0]
             images = gather(data, members).to(context.device)
-            own = labels[members].to(context.device)
             size = len(first)
             for i, j in zip(a.split(size), b.split(size), strict=True):
-                i, j = i.to(context.device), j.to(context.device)
-                yield images[i], images[j], own[i], own[j]
+                yield images[i.to(context.device)], images[j.to(context.device)], members[i], members[j]
             context.progress(0.5 + 0.5 * min((number + 1) * pool / len(order), 1.0))
 
 

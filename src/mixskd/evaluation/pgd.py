@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.evaluation.attack import Epsilons, Space, SpaceName, loss_gradient
-from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.base import Batches, Context, percent, picked, report
 from mixskd.typed import Count, Positive, Settings, WholeNumber
 
 
@@ -43,14 +43,9 @@ class Pgd(Settings, prefix="pgd."):
         outputs = context.outputs(model, data, 0, 2)
         chosen = self._chosen(len(outputs.labels), context)
         clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
-        count, seen = 0, 0
+        count = 0
         hits = [0] * len(self.epsilons)
-        for images, labels in context.batches(data, 1, 2):
-            keep = chosen[seen : seen + len(labels)].to(context.device)
-            seen += len(labels)
-            images, labels = images[keep], labels[keep]
-            if not len(labels):
-                continue
+        for images, labels in picked(context.batches(data, 1, 2), chosen):
             noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
             for index, epsilon in enumerate(self.epsilons):
                 attacked = self.attack(model, images, labels, epsilon, space, noise if self.random_start else None)

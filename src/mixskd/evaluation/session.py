@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,24 @@ from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.errors import UserError, check_positive
-from mixskd.evaluation.base import Batches, Context, Evaluator
-from mixskd.evaluation.run import chosen_split, evaluation_data
+from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
+from mixskd.evaluation.run import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.files import write_text
 from mixskd.precision import choose_device, device_name
 from mixskd.text import to_json
 
+T = TypeVar("T")
 Progress = Callable[[str, str, float], None]
 """Is told the run, the suite, and the share of it that is done."""
 
 
 @dataclass
 class Run:
-    """A trained classifier on its data, which are read when a suite first asks for them."""
+    """A trained classifier on its data, which are read when a suite first asks for them.
+
+    Runs with one ``opened`` share their data where these are the same, and with them what a model says of them.
+    """
 
     name: str
     path: Path
@@ -37,6 +41,7 @@ class Run:
     data: str | None
     split: str | None
     batch_size: int
+    opened: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def model(self) -> Classifier:
@@ -45,7 +50,20 @@ class Run:
 
     @cached_property
     def bundle(self) -> tuple[DataBundle, DataConfig]:
-        return evaluation_data(self.path, self.model, self.data, "train" if self.split == "train" else None)
+        return self._shared("data", lambda: self._read("train" if self.split == "train" else None))
+
+    def _read(self, split: str | None) -> tuple[DataBundle, DataConfig]:
+        return evaluation_data(self.path, self.model, self.data, split)
+
+    def _shared(self, what: str, make: Callable[[], T]) -> T:
+        """What :attr:`opened` has of ``what`` for data that are divided and preprocessed as here, else a new one."""
+        config, division = data_of(self.path, self.data)
+        divided = division.read_bytes() if division else None
+        key = what, config, divided, self.model.preprocess, self.model.classes
+        if key not in self.opened:
+            self.opened[key] = make()
+        found: T = self.opened[key]
+        return found
 
     @cached_property
     def scored(self) -> str:
@@ -56,7 +74,7 @@ class Run:
         """The images of ``split``, without augmentation; a seeded choice of ``most`` of them if that is not 0."""
         bundle, config = self.bundle
         if split not in bundle.splits:
-            bundle, config = evaluation_data(self.path, self.model, self.data, split)
+            bundle, config = self._read(split)
         total = len(bundle.splits[split])
         if 0 < most < total:  # the others need not be decoded
             few = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most].sort().values
@@ -65,12 +83,12 @@ class Run:
 
     @cached_property
     def test(self) -> Batches:
-        return self.loader(self.scored)
+        return self._shared("test", lambda: self.loader(self.scored))
 
     @cached_property
     def val(self) -> Batches | None:
         has = "val" in self.bundle[0].splits and self.scored != "val"
-        return self.loader("val") if has else None
+        return self._shared("val", lambda: self.loader("val")) if has else None
 
     @property
     def folder(self) -> Path:
@@ -141,10 +159,11 @@ def run_suites(
     opened = open_runs(runs, where, data, split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
+    known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
     for run in opened:
         own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
-        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features)
+        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features, known=known)
         for suite in evaluators:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
@@ -157,8 +176,14 @@ def run_suites(
             progress(run.name, suite.name, 1.0)
             write_text(run.folder / f"{suite.name}.json", to_json(result, indent=2) + "\n")
             results[run.name][suite.name] = result
-        context.known.clear()
+        for key in [key for key, output in known.items() if is_over(output.source[0], run)]:
+            del known[key]
     return results
+
+
+def is_over(model: nn.Module, run: Run) -> bool:
+    """Whether no run after ``run`` asks for the outputs of ``model``."""
+    return model is run.model or isinstance(model, Renormalised)
 
 
 def open_runs(
@@ -172,7 +197,8 @@ def open_runs(
         raise UserError(f"{twice} is named twice; name each run once")
     names = [p.resolve().name for p in places]
     names = [name if names.count(name) == 1 else str(place) for name, place in zip(names, places, strict=True)]
-    return [Run(n, p, device, data, split, batch_size) for n, p in zip(names, places, strict=True)]
+    common: dict[Hashable, Any] = {}
+    return [Run(n, p, device, data, split, batch_size, common) for n, p in zip(names, places, strict=True)]
 
 
 def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str, Any]], runs: int) -> list[Evaluator]:
