@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variants import Variant
@@ -18,6 +17,7 @@ from mixskd.data import DataBundle, ImageSet
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.distributed import World
 from mixskd.experiment import build_parts
+from mixskd.flops import flop_counter
 from mixskd.needs import Batch
 from mixskd.precision import TYPES
 
@@ -87,7 +87,7 @@ class Bench:
 
     def flops(self) -> int:
         """Floating-point operations of a step's convolutions and matrix products, forward and backward."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self._one()
         return counter.get_total_flops()
 

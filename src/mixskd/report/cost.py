@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment
 from mixskd.elsewhere import check_typed
 from mixskd.experiment import build_method, build_network
+from mixskd.flops import flop_counter
 
 BATCH = 8  # the counts are per original image; batch norm wants more than one
 
@@ -40,7 +40,7 @@ class Cost:
 def count_cost(experiment: Experiment, classes: int, image_size: int | None = None) -> Cost:
     """The cost of ``experiment`` with ``classes`` classes, at ``image_size`` px (the backbone's usual size if None).
 
-    Convolutions and matrix products are counted, as torch.utils.flop_counter does. Raises UserError for a method that
+    Convolutions and matrix products are counted. Raises UserError for a method that
     refuses the backbone.
     """
     with torch.device("meta"):
@@ -72,11 +72,11 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
         wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
                   "slots": needs.slots, "progress": needs.progress}  # fmt: skip
         extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
-        with FlopCounterMode(display=False) as training:
+        with flop_counter() as training:
             functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()
         hook.remove()
         deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
-        with FlopCounterMode(display=False) as inference, torch.no_grad():
+        with flop_counter() as inference, torch.no_grad():
             functional_call(backbone.eval(), deployed, (images,))
     flops = training.get_total_flops() / BATCH, inference.get_total_flops() / BATCH
     return Cost(forwarded / BATCH, *flops, *parameters)
