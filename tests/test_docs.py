@@ -61,6 +61,11 @@ COMMANDS = [
     for e in examples("bash")
     for i, line in enumerate(e.code.splitlines())
     if line.startswith("mixskd ") and e.page not in TUTORIALS
+] + [
+    pytest.param(command, id=f"{page.stem}-within-a-sentence-{i}")
+    for page in PAGES
+    for i, command in enumerate(re.findall(r"`(mixskd train (?!--help)[^`]+)`", page.read_text(encoding="utf-8")))
+    if page.name != "new_method.md"  # of a package that is not installed
 ]
 
 
