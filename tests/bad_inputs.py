@@ -225,12 +225,12 @@ ABOUT: list[tuple[str, dict[str, Any], str]] = [
     ("a wide backbone", {"backbone": "wrn_10_999999"}, "is too large"),
     ("a backbone of 5,000 digits", {"backbone": f"wrn_{'9' * 100}_1"}, "unknown backbone"),
     ("a deeper backbone", {"backbone": "wrn_994_1"}, "its weights do not fit"),
-    ("a backbone from a hub", {"backbone": "timm/hf-hub:someone/something"}, "no architecture of the installed timm"),
-    ("a backbone from a folder", {"backbone": "timm/local-dir:/tmp/x"}, "no architecture of the installed timm"),
-    ("a backbone by another scheme", {"backbone": "timm/hf_hub:a/b"}, "no architecture of the installed timm"),
-    ("a backbone that climbs", {"backbone": "timm/../../etc/passwd"}, "no architecture of the installed timm"),
-    ("a backbone with an escape", {"backbone": "timm/\x1b[2J"}, "no architecture of the installed timm"),
-    ("a backbone of timm that is not there", {"backbone": "timm/resnet999"}, "no architecture of the installed timm"),
+    ("a backbone from a hub", {"backbone": "timm/hf-hub:someone/something"}, "which the installed timm does not have"),
+    ("a backbone from a folder", {"backbone": "timm/local-dir:/tmp/x"}, "which the installed timm does not have"),
+    ("a backbone by another scheme", {"backbone": "timm/hf_hub:a/b"}, "which the installed timm does not have"),
+    ("a backbone that climbs", {"backbone": "timm/../../etc/passwd"}, "which the installed timm does not have"),
+    ("a backbone with an escape", {"backbone": "timm/\x1b[2J"}, "which the installed timm does not have"),
+    ("a backbone of timm that is not there", {"backbone": "timm/resnet999"}, "which the installed timm does not have"),
     ("a backbone of timm without weights for it", {"backbone": "timm/resnet18"}, "its weights do not fit"),
     ("a backbone of 300 characters", {"backbone": LONG}, "backbone must have 1 to 200 characters"),
 ]  # fmt: skip
@@ -355,7 +355,7 @@ GRIDS: list[tuple[str, dict[str, Any], str]] = [
     ("backbones as a number", {"backbones": 3}, "backbones must be a list of names"),
     ("backbones as a mapping", {"backbones": {"a": 1}}, "backbones must be a list of names"),
     ("augments as a number", {"augments": 1.5}, "augments must be a list of names"),
-    ("an unknown reference", {"methods": ["mixup"], "equal_updates": "cutmix"}, "is none of the methods"),
+    ("an unknown reference", {"methods": ["mixup"], "equal_updates": "cutmix"}, "is not one of the methods"),
     ("images below 1", {"images_per_update": 0}, "must be 1 or more"),
     ("images as text", {"images_per_update": "many"}, "images_per_update must be a whole number"),
     ("a recipe that is not there", {"recipe": "digit"}, "did you mean 'digits'"),
@@ -372,7 +372,7 @@ USES: list[tuple[str, list[str], str]] = [
     ("an empty folder", ["predict", "M", "nothing"], "the folder nothing holds no image"),
     ("a pattern that fits nothing", ["predict", "M", "*.webp"], "no image fits the pattern *.webp"),
     ("a table as an image", ["predict", "M", "a.csv"], "cannot read the image a.csv"),
-    ("a table that is there", ["predict", "M", "a.png", "--out", "a.csv"], "a.csv is there already"),
+    ("a table that is there", ["predict", "M", "a.png", "--out", "a.csv"], "a.csv exists already"),
     ("a folder as a table", ["predict", "M", "a.png", "--out", "d.csv", "--overwrite"], "it is a folder"),
     ("a table of no known kind", ["predict", "M", "a.png", "--out", "a.xlsx"], "ends in .csv or .jsonl"),
     ("a table without suffix", ["predict", "M", "a.png", "--out", "table"], "ends in .csv or .jsonl"),
@@ -391,8 +391,8 @@ USES: list[tuple[str, list[str], str]] = [
     ("a target as a share", ["calibrate", "M", "--target-accuracy", "0.95"], "is in per cent"),
     ("a coverage above all", ["calibrate", "M", "--coverage", "120"], "is in per cent"),
     ("two goals", ["calibrate", "M", "--coverage", "90", "--target-accuracy", "90"], "not allowed with"),
-    ("a push to nowhere", ["push", "M"], "say where to"),
-    ("a push to a path", ["push", "M", "../../x"], "is no name of a repository"),
+    ("a push to nowhere", ["push", "M"], "name the place to push to"),
+    ("a push to a path", ["push", "M", "../../x"], "is not the name of a repository"),
     ("a push of nothing", ["push", "none", "--to-folder", "d"], "no model at"),
 ]
 
@@ -434,8 +434,8 @@ def npz(folder: Path, **change: Any) -> Path:
 ARRAYS: list[tuple[str, dict[str, Any], str]] = [
     ("an object array", {"train_labels": np.array([{}] * 6, dtype=object)}, "cannot read"),
     ("objects as classes", {"classes": np.array([{"a": 1}, None], dtype=object)}, "cannot read"),
-    ("a label of 2 ** 40", {"train_labels": np.array([0, 1, 2, 0, 1, 2**40])}, "there are up to 1,000,000 classes"),
-    ("a label of 2 ** 63", {"train_labels": np.full(6, 2**63, np.uint64)}, "there are up to 1,000,000 classes"),
+    ("a label of 2 ** 40", {"train_labels": np.array([0, 1, 2, 0, 1, 2**40])}, "there may be up to 1,000,000 classes"),
+    ("a label of 2 ** 63", {"train_labels": np.full(6, 2**63, np.uint64)}, "there may be up to 1,000,000 classes"),
     ("a label below 0", {"test_labels": np.array([0, -1, 2])}, "they must be 0 or above"),
     ("labels as dates", {"train_labels": np.zeros(6, "datetime64[s]")}, "must be N integers"),
     ("labels as text", {"train_labels": np.array(list("abcabc"))}, "must be N integers"),
@@ -491,7 +491,7 @@ MANIFESTS: list[tuple[str, bytes, str]] = [
     ("with a name of 300", b"path,label\n" + b"x" * 300 + b".png,1\n", "cannot"),
     ("with a field too large", b"path,label\n" + b"x" * 200_000 + b",1\n", "cannot read the manifest"),
     ("with a field too many", b"path\na.png,1,2\n", "has no column 'label'"),
-    ("of what is no image", b"path,label\nm.csv,1\n", "is no image file"),
+    ("of what is no image", b"path,label\nm.csv,1\n", "is not an image file"),
     ("of nothing", b"path,label\n,1\n", "is outside the folder"),
 ]
 
@@ -507,7 +507,7 @@ EXPORTS: list[tuple[list[str], str]] = [
     (["--to", "safetensors", "--out", "w.pth"], "--to safetensors writes .safetensors, not w.pth"),
     (["--to", "detectron2", "--out", "w.pkl"], "--to detectron2 writes .pth, not w.pkl"),
     (["--to", "tflite"], "invalid choice"),
-    (["--out", "there.pth"], "there.pth is there already; --overwrite replaces it"),
+    (["--out", "there.pth"], "there.pth exists already; --overwrite replaces it"),
     (["--out", "model.safetensors", "--overwrite"], "model.safetensors is the model that is exported"),
     (["--out", "there.pth/w.onnx"], "cannot write there.pth/w.onnx"),
     (["--to", "torchvision"], "torchvision has no wrn_10_1"),
@@ -529,7 +529,7 @@ EXPORTS: list[tuple[list[str], str]] = [
 
 
 def exportable(folder: Path, backbone: str = "wrn_10_1") -> str:
-    """A model file beside a file that is there already."""
+    """A model file beside a file that exists already."""
     put(folder, "there.pth", b"mine")
     if backbone == "wrn_10_1":
         return str(model(folder).relative_to(folder))

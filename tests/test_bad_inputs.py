@@ -54,9 +54,9 @@ ROWS = [
         Row(f"image {name}", lambda at, f=file, c=content: decode_image(table.put(at, f, c)), says)
         for name, file, content, says in table.IMAGES
     ),
-    Row("image as a pipe", lambda at: decode_image(table.pipe(at)), "no regular file"),
-    Row("image as a device", lambda at: decode_image("/dev/zero"), "no regular file"),
-    Row("image as a folder", lambda at: decode_image(at), "no regular file"),
+    Row("image as a pipe", lambda at: decode_image(table.pipe(at)), "not a regular file"),
+    Row("image as a device", lambda at: decode_image("/dev/zero"), "not a regular file"),
+    Row("image as a folder", lambda at: decode_image(at), "not a regular file"),
     Row("image that is not there", lambda at: decode_image(at / "none.jpg"), "no image at"),
     Row("image of 300 characters", lambda at: decode_image(at / table.LONG), "cannot read the image"),
     Row("image with a null in its name", lambda at: decode_image("a\0.jpg"), "cannot read the image"),
@@ -83,7 +83,7 @@ ROWS = [
     Row(
         "export of a free size of a net of one size",
         lambda at: main(["export", table.exportable(at, "timm/test_vit"), "--out", "w.onnx", "--dynamic-size"]),
-        "timm/test_vit takes images of 32 px alone; leave --dynamic-size out",
+        "timm/test_vit takes only images of 32 px; leave --dynamic-size out",
     ),
     *(
         Row(

@@ -18,7 +18,7 @@ from mixskd.errors import UserError
 from tests.conftest import write_npz
 
 HUB = "timm/hf-hub:someone/something"
-REFUSED = "only a person may name such a one"
+REFUSED = "only a person may name such a backbone"
 
 
 @pytest.fixture(autouse=True)

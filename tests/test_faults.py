@@ -36,7 +36,7 @@ def raising(error: BaseException):
         (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "the package onnx is missing"),
         (urllib.error.URLError("unreachable"), "no answer from the network"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "no answer from the network"),
-        ("\udcff".encode, "a name holds characters"),
+        ("\udcff".encode, "a name has characters"),
     ],
 )
 def test_what_was_foreseen_is_one_line_and_code_2(
@@ -58,7 +58,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(
     assert exit_code(raising(error)) == 70
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "this is a fault of mixskd" in said
+    assert "this is a bug of mixskd" in said
     assert "--resume" in said
     found = re.search(r"full traceback is in (\S+);", said)
     assert found is not None

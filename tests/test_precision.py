@@ -68,7 +68,7 @@ class Cards:
 def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = Cards(monkeypatch)
     assert choose_device("cuda:1") == torch.device("cuda:1") == cards.current
-    with pytest.raises(UserError, match=r"device 'cuda:2' is not there, this machine has 2 GPUs"):
+    with pytest.raises(UserError, match=r"device 'cuda:2' does not exist; this machine has 2 GPUs"):
         choose_device("cuda:2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"torchrun gives each process its own GPU; use --run\.device cuda"):

@@ -1,4 +1,4 @@
-"""Every verb as a function. Nothing of torch is imported before one is called."""
+"""Every verb as a function. torch is imported only when one is called."""
 
 from __future__ import annotations
 

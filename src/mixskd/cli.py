@@ -1,4 +1,4 @@
-"""The command line: one verb, one function. Nothing of torch is imported before a verb needs it."""
+"""The command line: one verb, one function. torch is imported only when a verb needs it."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def list_things(arguments: argparse.Namespace) -> None:
 
 
 def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
-    """The experiment that recipe, ``--config`` and flags describe, later ones over earlier ones.
+    """The experiment that recipe, ``--config`` and flags describe; each overrides the one before it.
 
-    Without a recipe or a configuration it starts from the recipe that fits the data, unless a run goes on.
+    Without a recipe or a configuration, it starts from the recipe that fits the data, unless a run is resumed.
     """
     given: dict[str, Any] = {}
     for flag, key in SHORT_FLAGS.items():
@@ -150,7 +150,7 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     name, arguments.chosen = arguments.recipe, f"recipe: {arguments.recipe}" if arguments.recipe else ""
     if not (name or arguments.config or goes_on):
         name = recipes.fitting(data, weights)
-        other = f"to take another, name it: mixskd {arguments.verb} NAME"
+        other = f"to use another, name it: mixskd {arguments.verb} NAME"
         arguments.chosen = f"recipe: {name}, which fits the data; {other}"
     return build_experiment(config.merge(recipes.load(name) if name else {}, settings), resume=arguments.resume)
 
@@ -175,7 +175,7 @@ def build_parser() -> Parser:
     """The parser of all verbs."""
     parser = Parser(prog="mixskd", description="Train image classifiers by self-knowledge distillation.")
     parser.add_argument("--version", action="version", version=f"mixskd {mixskd.__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of any error; goes with every verb")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of any error; works with every verb")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
@@ -185,34 +185,34 @@ def build_parser() -> Parser:
 
     def experiment_flags(p: argparse.ArgumentParser) -> None:
         p.formatter_class = argparse.RawDescriptionHelpFormatter
-        p.epilog = "Every setting has a flag by its dotted name:\n\n" + help_text()
-        p.add_argument("recipe", nargs="?", help=f"where to start from: {', '.join(recipes.names())}")
+        p.epilog = "Every setting has a flag with its dotted name:\n\n" + help_text()
+        p.add_argument("recipe", nargs="?", help=f"the recipe to start from: {', '.join(recipes.names())}")
         p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
         p.add_argument(
             "--backbone",
             help="see mixskd list backbones; or timm/NAME, torchvision/NAME",
         )
-        p.add_argument("--weights", help="what to start from: a run's folder, a file of weights, or pretrained")
+        p.add_argument("--weights", help="weights to start from: a run's folder, a file of weights, or pretrained")
         p.add_argument("--method", help="see mixskd list methods")
-        p.add_argument("--batch-size", help="original images an update")
-        p.add_argument("--seed")
-        p.add_argument("--config", metavar="FILE.yaml", help="settings that lie over the recipe's and under the flags")
+        p.add_argument("--batch-size", help="original images per update")
+        p.add_argument("--seed", help="the seed of weights, order, augmentation and mixing")
+        p.add_argument("--config", metavar="FILE.yaml", help="settings that override the recipe; flags override them")
         p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
 
     p = verb("train", train, "Train a classifier; with no argument, MixSKD on the embedded digits.")
     experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images")
     p.add_argument("--out", help="the run's folder; runs/... by default")
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
-    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and begin anew")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
+    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     dry_run.add_flag(p)
 
-    p = verb("benchmark", benchmark, "Time the training step on this machine, each optimisation on and off.")
+    p = verb("benchmark", benchmark, "Time the training step on this machine, with each optimisation on and off.")
     experiment_flags(p)
     p.set_defaults(resume=False)
     p.add_argument("--variants", help="comma-separated names, such as plain,default; all usual ones by default")
-    p.add_argument("--rounds", type=int, default=10, help="turns that each variant takes")
+    p.add_argument("--rounds", type=int, default=10, help="rounds of measurement for each variant")
     p.add_argument("--out", dest="report", metavar="FILE.json", help="where to write the figures")
 
     p = verb("compare", comparison.compare, "Compare methods over seeds; with no argument, on the embedded digits.")
@@ -223,7 +223,7 @@ def build_parser() -> Parser:
         p = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         transfer.add_flags(p, name, experiment_flags, experiment_from)
 
-    p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or look at it with suites.")
+    p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or examine it with suites.")
     evaluation.add_flags(p)
 
     p = verb("report", reporting.report, "Show finished runs in one HTML file.")
@@ -247,9 +247,9 @@ def build_parser() -> Parser:
     p = verb("push", deploying.push, "Publish a classifier with a model card on the Hugging Face Hub, or in a folder.")
     deploying.add_push_flags(p)
 
-    p = verb("list", list_things, "List what there is to choose from.")
+    p = verb("list", list_things, "List the methods, backbones, data sets, recipes, grids or suites.")
     p.add_argument("kind", choices=["methods", "backbones", "datasets", "recipes", "grids", "suites"])
-    p.add_argument("pattern", nargs="?", help="of models of a library, as 'timm/convnext*' or 'torchvision/*'")
+    p.add_argument("pattern", nargs="?", help="models of a library, such as 'timm/convnext*' or 'torchvision/*'")
     p.add_argument("--json", action="store_true")
     for name, added in verbs.choices.items():
         if name not in BY_VERB:  # their actions have their own
@@ -258,8 +258,8 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code: 0, 2 for a user's mistake or what the machine lacks, 70 for a fault of
-    mixskd, 128 + N after signal N, 1 if a run failed. ``--debug`` shows the traceback of any of them.
+    """Run the command line and return the exit code: 0, 2 for a user's mistake or what the machine lacks, 70 for a bug
+    of mixskd, 128 + N after signal N, 1 if a run failed. ``--debug`` shows the traceback of any of them.
     """
     atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
     words = list(sys.argv[1:] if argv is None else argv)

@@ -33,30 +33,29 @@ class DataConfig(Settings, prefix="data."):
     Args:
         source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
             WebDataset shards (``train-{000..015}.tar``).
-        root: the folder of a named data set, or where it is downloaded to; ``~/.cache/mixskd`` if not given.
-        image_size: height and width in pixels; that of the data set if not given.
+        root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
+        image_size: height and width in pixels; those of the data set if not given.
         crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
             resized), or ``auto``: ``pad`` up to 64 px, ``resized`` above, as the paper does.
-        crop_scale: the least and the largest part of the area that ``resized`` crops.
-        crop_ratio: the least and the largest ratio of width to height of that part.
+        crop_scale: the smallest and the largest part of the area that ``resized`` crops.
+        crop_ratio: the smallest and the largest ratio of width to height of that part.
         color_jitter: strengths of random brightness, contrast, saturation and hue (torchvision's ColorJitter); none if
             empty.
         augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment`` (by the
             image size, or ``autoaugment_cifar10``, ``_imagenet``, ``_svhn``), ``randaugment``, ``augmix`` or
             ``trivialaugment``.
-        holdout: the share of each class that is held out as ``test`` where there is neither ``val`` nor ``test``.
-        val_holdout: the share of each class of the training images that becomes ``val`` where there is none; 0 for
-            none.
-        split_seed: decides which images are held out, whatever ``run.seed`` is.
-        group: keeps images of one patient, camera or burst on one side of a split: a regular expression on the path
-            (its first bracket, or the whole match, is the group's name), or a column of the manifest.
+        holdout: the share of each class that is held out as ``test`` if there is neither ``val`` nor ``test``.
+        val_holdout: the share of each class of the training images that becomes ``val`` if there is none; 0 for none.
+        split_seed: decides which images are held out; ``run.seed`` has no influence on it.
+        group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
+            or a regular expression on the path; the name of the group is its first bracket, or the whole match.
         duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
             ``drop`` them.
-        balance: from 0 (each image equally often) to 1 (each class equally often).
-        per_class: train on the first so many images of each class only; all if not given.
-        flip: mirror half of the training images; for all data but the digits if not given.
-        skip_bad_images: leave unreadable images out, and count them, in place of stopping.
-        workers: processes that decode images; what the cores allow if not given. Arrays need none.
+        balance: how often each class is drawn, from 0 (each image equally often) to 1 (each class equally often).
+        per_class: train only on this many images of each class, the first ones; all if not given.
+        flip: mirror half of the training images; if not given, this is done for all data but the digits.
+        skip_bad_images: leave unreadable images out and count them, instead of stopping.
+        workers: processes that decode images; as many as the cores allow if not given. Arrays need none.
     """
 
     source: str = "digits"
@@ -102,36 +101,39 @@ class RunConfig(Settings, prefix="run."):
 
     Args:
         epochs: passes over the training images.
-        batch_size: original images an update; MixSKD forwards as many mixes beside them.
-        seed: of weights, order, augmentation and mixing.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs that multiply it, and what is
-            faster for the network on CPUs that do (see ``measure``), else fp32.
-        measure: on a CPU that multiplies bf16, time once what is faster there; the figures are kept in
-            ``~/.cache/mixskd`` for the next start, and a run is resumed with what it began with.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
-        accumulate: parts into which each batch is split to save memory; batch norm then sees the parts.
-        checkpoint_every_steps: save within epochs too; 0 for at their end only.
-        checkpoint_every_epochs: epochs between two checkpoints at their end; the last epoch is always saved.
+        batch_size: original images per update; MixSKD forwards as many mixes in addition.
+        seed: the seed of weights, order, augmentation and mixing.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
+            bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
+            fp32.
+        measure: on a CPU with bf16 arithmetic, time once which precision is faster. The times are kept in
+            ``~/.cache/mixskd`` for later runs, and a resumed run keeps its precision.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
+            part.
+        checkpoint_every_steps: steps between two checkpoints within an epoch; 0 to save only at the end of epochs.
+        checkpoint_every_epochs: epochs between two checkpoints; the last epoch is always saved.
         evaluate_every: epochs between two evaluations on ``val``, or on ``test`` where there is no ``val``; the last
             epoch is always evaluated.
         keep: which weights are deployed: ``best`` (the epoch with the best score on ``val``; needs ``val``), ``last``,
-            or ``auto``: ``best`` where there is ``val``, else ``last``, as in the paper's protocol.
-        patience: stop after so many evaluations on ``val`` without a better score; 0 for never.
-        log_every: steps between two readings of the losses, to show them and to stop a run that has diverged.
-        progress: show the bar and a line an epoch.
-        curve: show the loss and the score of the last so many epochs as a curve on the screen; 0 for none.
-        tensorboard: write losses, scores and a few mixes with their predictions for TensorBoard too.
-        wandb: send losses and scores to Weights & Biases too (``WANDB_MODE=offline`` keeps them here).
-        mlflow: send losses and scores to MLflow too (``MLFLOW_TRACKING_URI`` says where).
-        sync_bn: batch norm over the images of all processes (GPUs only).
-        compile: forward and backward by ``torch.compile``: ``auto`` (on GPUs, if the compiler works there), ``always``
-            or ``never``.
+            or ``auto``: ``best`` if there is ``val``, else ``last``, as in the paper's protocol.
+        patience: stop after this many evaluations on ``val`` without a better score; 0 for never.
+        log_every: steps between two readings of the losses; they are then shown, and a run that has diverged is
+            stopped.
+        progress: show the progress bar and one line per epoch.
+        curve: show the loss and the score of this many last epochs as curves on the screen; 0 for none.
+        tensorboard: also write losses, scores and a few mixes with their predictions for TensorBoard.
+        wandb: also send losses and scores to Weights & Biases (``WANDB_MODE=offline`` keeps them on this machine).
+        mlflow: also send losses and scores to MLflow (``MLFLOW_TRACKING_URI`` says where).
+        sync_bn: compute the statistics of batch norm over the images of all processes (GPUs only).
+        compile: compile forward and backward with ``torch.compile``: ``auto`` (on GPUs, if the compiler works there),
+            ``always`` or ``never``.
         cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on GPUs), ``always`` or ``never``.
-        branch_streams: on GPUs, the branches of a method side by side within the CUDA graph of a step that is not
+        branch_streams: on GPUs, run the branches of a method in parallel within the CUDA graph of a step that is not
             compiled (``--run.compile never``); not yet measured.
-        deterministic: on GPUs, convolutions and sums that give the same bits in every run, at some cost in speed.
-        all_heads: score the classifiers that are used only in training too; the released code reports the maximum
-            over them and over epochs, chosen on the test set.
+        deterministic: on GPUs, use convolutions and sums that give the same bits in every run; they are slower.
+        all_heads: also score the classifiers that are used only in training; the released code reports the maximum over
+            them and over epochs, chosen on the test set.
     """
 
     epochs: Million = 205
@@ -179,8 +181,8 @@ class Experiment:
 
     Args:
         backbone: the network that is deployed, by name.
-        weights: what it starts from: a run folder, a file with a state dict, or ``pretrained`` for those that
-            torchvision or timm publish; initialised at random if not given.
+        weights: the weights to start from: a run folder, a file with a state dict, or ``pretrained`` for those that
+            torchvision or timm publish; random if not given.
         out: the run's folder.
     """
 
@@ -202,7 +204,7 @@ NOT_COMPARED = (
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Plain values; the method's options lie beside its name."""
+    """Plain values; the options of the method stand beside its name."""
     values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(experiment))  # lists in place of tuples
     values["method"] = {"name": experiment.method.name, **values["method"]["options"]}
     return values
@@ -226,7 +228,7 @@ def to_yaml(experiment: Experiment) -> str:
 
 
 def difference(old: Experiment, new: Experiment) -> list[str]:
-    """What differs, as ``optim.lr 0.1 -> 0.05``, leaving out what does not change the result."""
+    """The settings that differ, as ``optim.lr 0.1 -> 0.05``; settings that do not change the result are left out."""
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
     teacher, now = before.get("method.teacher"), after.get("method.teacher")
     if teacher and now and _same_run(teacher, now):
@@ -239,14 +241,18 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
 
 
 def _same_run(old: str, new: str) -> bool:
-    """Whether both paths lead to one run: written otherwise, or to where it was before its grid was moved."""
+    """Whether both paths name one run: the same path in another form, or the place of the run before its grid was
+    moved.
+    """
     if Path(old).resolve() == Path(new).resolve():
         return True
     return Path(old).name == Path(new).name and not Path(old).exists()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` overridden by ``over``, mapping by mapping; another method or optimizer drops the options of its own."""
+    """``base`` overridden by ``over``, one mapping at a time; another method or optimizer drops the options of the
+    former.
+    """
     merged = dict(base)
     for key, value in over.items():
         under = merged.get(key)
@@ -296,7 +302,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_out(experiment: Experiment, *, resume: bool, restarted: bool = False) -> str:
-    """``runs/DATA-BACKBONE-METHOD-seedN``, numbered if a run lies there already that is not to be resumed.
+    """``runs/DATA-BACKBONE-METHOD-seedN``, with a number if there is already a run that is not to be resumed.
 
     Processes that were ``restarted`` after a failure take the newest of these folders, if its run has not ended.
     """

@@ -43,7 +43,7 @@ def digest_of(value: Any) -> str:
         elif value is None or type(value) in (bool, int, float):
             digest.update(f"V{value!r};".encode())
         else:
-            raise ValueError(f"a {type(value).__name__} is no plain value")
+            raise ValueError(f"a {type(value).__name__} is not a plain value")
 
     add(value, 0)
     return digest.hexdigest()
@@ -51,7 +51,7 @@ def digest_of(value: Any) -> str:
 
 def _bytes(value: Tensor) -> Any:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise ValueError("it is no dense tensor")
+        raise ValueError("it is not a dense tensor")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError("it is larger than what it is stored in")
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""``--dry-run`` of the verbs that train: all that a run does up to its first step, and nothing left behind."""
+"""``--dry-run`` of the verbs that train: do all that a run does up to its first step, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="try everything up to the first step, say what the run would do, write nothing; no service is told",
+        help="do everything up to and including the first step, print what the run would do, and write nothing; "
+        "no logging service is started",
     )
 
 

@@ -19,12 +19,12 @@ _announced: set[str] = set()
 
 
 def is_elsewhere(name: str) -> bool:
-    """Whether timm would look for the model outside of its own lists."""
+    """Whether timm would look for the model outside its own lists."""
     return name.startswith("timm/") and ":" in name
 
 
 def remember_typed(*values: Any) -> None:
-    """Note that a person named the backbones ``values``: text, with commas between several, or lists of such."""
+    """Remember that a person named the backbones ``values``: text, with commas between several, or lists of such."""
     for value in values:
         if isinstance(value, str):
             names = {name.strip() for name in value.split(",")}
@@ -40,7 +40,7 @@ def check_typed(name: str) -> None:
     if is_elsewhere(name) and name not in _typed():
         raise UserError(
             f"a file names the backbone {name!r}, which would be fetched from elsewhere; only a person may name such "
-            f"a one: give it yourself with --backbone, if you trust its source"
+            f"a backbone: give it yourself with --backbone if you trust its source"
         )
 
 

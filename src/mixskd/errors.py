@@ -15,7 +15,7 @@ from mixskd.faults import foreseen, report_fault, say
 class UserError(Exception):
     """Bad input. The command line prints it on stderr and exits with code 2, without a traceback.
 
-    ``rank`` is that of the process that it happened to, where the first of several processes does not say it.
+    ``rank`` is the rank of the process that it happened to, if the first process does not have the same error.
     """
 
     rank: int | None = None
@@ -48,11 +48,13 @@ def check_positive(**values: float) -> None:
 
 
 def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
-    """What ``act`` gives as a process's exit code, 0 for None; 2 after one line on stderr for a UserError, or for what
-    the machine lacks (space, memory, a permission, the network); 70 after one line for what nobody foresaw, whose
-    traceback is written to a file, or shown with ``debug``; 130 after Ctrl-C; 141 if the reader of the output has gone
-    (``| head``). Of several processes the first says the line of a UserError;
-    another one adds its rank to what happened to it alone.
+    """The exit code of a process that runs ``act``.
+
+    It is the code that ``act`` returns, 0 for None. It is 2 after one line on stderr for a UserError, or for what the
+    machine lacks (space, memory, a permission, the network). It is 70 after one line for an unexpected error, whose
+    traceback is written to a file, or shown with ``debug``. It is 130 after Ctrl-C, and 141 if the reader of the output
+    has gone (``| head``). Of several processes, the first one prints the line of a UserError; another one adds its rank
+    to an error of its own.
     """
     debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:

@@ -221,7 +221,7 @@ def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[fl
 
 
 def check_selection(run: RunConfig, data: DataBundle) -> None:
-    """Raises UserError for a choice of weights, or an early stop, without images to choose on."""
+    """Raises UserError if the weights or an early stop are to be chosen on ``val``, and there is no ``val``."""
     if "val" in data.splits:
         return
     how = "give the data a val split, or hold one out with --data.val-holdout 0.1"

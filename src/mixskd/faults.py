@@ -1,4 +1,4 @@
-"""How a process ends when something went wrong: which errors were foreseen, and what is said of those that were not."""
+"""How a process ends after an error: which errors are expected, and what is printed for the others."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ NO_NETWORK = {
 
 
 def foreseen(error: BaseException) -> str | None:
-    """What to say of an ``error`` that the machine or its user can cause: no space, no memory, no network, a missing
-    package, a file's name that cannot be. None if it is a fault of mixskd.
+    """The message for an ``error`` that the machine or its user can cause: no space, no memory, no network, a missing
+    package, a file name that is not possible. None if it is a bug of mixskd.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & NO_NETWORK:
-        return f"no answer from the network ({_first_line(error)}); get the files by other means and name their place"
+        return f"no answer from the network ({_first_line(error)}); get the files in another way and give their path"
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
-        return "a name holds characters that this system cannot write; rename it, or set PYTHONUTF8=1"
+        return "a name has characters that this system cannot write; rename it, or set PYTHONUTF8=1"
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names or _torch_has_no_memory(error):
         return "there is not enough memory; take a smaller --batch-size, image size or network"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
@@ -44,7 +44,8 @@ def _of_the_system(error: OSError) -> str | None:
     if isinstance(error, PermissionError):
         return f"no permission to use {where.strip() or error}"
     if error.errno in NO_SPACE:
-        return f"no space left on the disk{f' for{where}' if where else ''}; free some, then go on with --resume"
+        full = f"no space left on the disk{f' for{where}' if where else ''}"
+        return f"{full}; free some space, then continue with --resume"
     if error.errno is None or error.strerror is None:
         return None
     return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
@@ -65,7 +66,7 @@ def say(line: str, rank: int | None = None) -> None:
 
 
 def report_fault(error: BaseException, *, debug: bool) -> int:
-    """Say in one line that ``error`` is a fault of mixskd and where its traceback was written; the exit code.
+    """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
 
     With ``debug`` the traceback is shown before the line.
     """
@@ -76,10 +77,10 @@ def report_fault(error: BaseException, *, debug: bool) -> int:
     elif (place := _write(text)) is not None:
         written = f"in {place}"
     else:
-        written = "not written, as no place could be found for it: --debug shows it"
+        written = "not saved, because no folder could be written to; --debug shows it"
     say(
-        f"this is a fault of mixskd, not of yours ({type(error).__name__}: {_first_line(error)}); "
-        f"its full traceback is {written}; please report it; a run that was under way goes on with --resume"
+        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
+        f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume"
     )
     return FAULT
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that died meanwhile, never sees half of one; reading those of others."""
+"""Write files so that nobody ever sees half of one, even if the writer dies; read files of others safely."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _HOST = re.sub(r"\W", "_", socket.gethostname())[:40]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; on success it is synced to disk and renamed over ``path``.
+    """A temporary path beside ``path`` to write to. On success it is synced to disk and renamed to ``path``.
 
-    On any failure ``path`` stays as it was and the temporary file is removed. Raises UserError if the disk is full, or
-    nothing can be written there, or ``path`` is a device or a pipe.
+    On any failure ``path`` stays as it was, and the temporary file is removed. Raises UserError if the disk is full, if
+    nothing can be written there, or if ``path`` is a device or a pipe.
     """
     temporary = _temporary(path)
     try:
@@ -40,15 +40,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise UserError(f"no space left on the disk for {path}; free some and --resume: nothing was lost") from None
+            raise UserError(
+                f"no space left on the disk for {path}; free some space and use --resume; nothing was lost"
+            ) from None
         if error.errno in FAILED_WRITES and error.filename in (None, str(temporary), str(path), temporary, path):
             reason = (error.strerror or str(error)).lower()
-            raise UserError(f"cannot write {path}: {reason}; mend that and --resume: nothing was lost") from None
+            raise UserError(f"cannot write {path}: {reason}; correct that and use --resume; nothing was lost") from None
         raise
     except Exception as error:
         if _is_failed_write(error):
             raise UserError(
-                f"cannot write {path} (is the disk full?); free space and --resume: nothing was lost"
+                f"cannot write {path} (is the disk full?); free some space and use --resume; nothing was lost"
             ) from None
         raise
     finally:
@@ -81,7 +83,7 @@ def _temporary(path: Path) -> Path:
         temporary.touch()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot write {path}: {reason}; choose another place, or see to the folder's rights") from None
+        raise UserError(f"cannot write {path}: {reason}; choose another place, or change its permissions") from None
     return temporary
 
 

@@ -49,8 +49,8 @@ def take(extra: Mapping[str, Tensor], name: str) -> Tensor:
 class Batch(NamedTuple):
     """``images`` ``B x C x H x W`` (fp32, normalised, channels last), ``labels`` ``B``, and what else was asked for.
 
-    With ``prepare`` they are what it makes such a batch from, so that a recorded step can hold that work too;
-    ``labels`` has ``B`` entries all the same.
+    With ``prepare``, the images and labels are what such a batch is made from, so that a recorded step can hold this
+    work too; ``labels`` has ``B`` entries in any case.
     """
 
     images: Tensor

@@ -25,23 +25,26 @@ class OptimConfig(Settings, prefix="optim."):
     Args:
         name: ``sgd``, ``adamw``, or ``timm/NAME`` for an optimizer of timm.
         lr: the learning rate after warm-up; 0.1 for ``sgd``, 1e-3 for others.
-        momentum: of SGD, and of those of timm that have one.
-        nesterov: of SGD; on for CIFAR in the released code, off for ImageNet.
-        betas: of AdamW.
-        weight_decay: 5e-4 for ``sgd`` on CIFAR (1e-4 for fine-grained sets and ImageNet), 0.05 for others.
+        momentum: the momentum of SGD, and of the optimizers of timm that have one.
+        nesterov: use Nesterov momentum in SGD; the released code does so for CIFAR, not for ImageNet.
+        betas: the betas of AdamW.
+        weight_decay: the weight decay: 5e-4 for ``sgd`` on CIFAR (1e-4 for fine-grained sets and ImageNet), 0.05 for
+            others.
         decay_norms: whether norms, biases and embeddings decay too; yes for ``sgd``, as published, no for others.
-        layer_decay: the rate of each stage is that of the stage after it times this; 1 for the same rate everywhere.
-        fresh_lr_scale: the rate of what did not start from weights (the classifier, and what is there in training
-            only) is multiplied by this, where the network starts from weights.
-        freeze: the number of first stages that stay as they are, with their batch norms in evaluation mode.
-        schedule: ``step``, ``cosine`` or ``poly`` (which segmentation takes).
+        layer_decay: the rate of each stage is the rate of the next stage times this number; 1 for the same rate
+            everywhere.
+        fresh_lr_scale: if the network starts from weights, the rate of all parts without such weights is multiplied by
+            this. These are the classifier and the parts that are used only in training.
+        freeze: the number of first stages that are not trained; their batch norms stay in evaluation mode.
+        schedule: ``step``, ``cosine`` or ``poly`` (the one for segmentation).
         cosine_by: whether ``cosine`` falls by ``epoch``, as published, or by ``step``.
-        warmup_epochs: of linear warm-up, per iteration.
-        milestones: 0-based epochs from which ``step`` multiplies the rate by ``decay`` once more.
-        decay: that factor.
-        power: of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
-        clip_norm: the norm, over all parameters, to which a longer gradient is scaled down; 0 for never, as published.
-        ema: decay of a moving average of the weights, which is then evaluated and deployed; 0 for none.
+        warmup_epochs: epochs of linear warm-up; the rate rises with every iteration.
+        milestones: epochs, counted from 0, at which ``step`` multiplies the rate by ``decay``.
+        decay: the factor of ``step``.
+        power: the power of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
+        clip_norm: the largest norm of the gradient over all parameters; a gradient above it is scaled down; 0 for no
+            limit, as published.
+        ema: decay of a moving average of the weights; the average is evaluated and deployed; 0 for none.
     """
 
     name: str = "sgd"

@@ -23,5 +23,5 @@ def needed(module: str, extra: str) -> Any:
         said = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
             f"{module} is installed, but fails when it is imported ({type(error).__name__}: {said}); "
-            f"install it anew: pip install --force-reinstall {package}"
+            f"install it again: pip install --force-reinstall {package}"
         ) from None

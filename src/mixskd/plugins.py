@@ -23,5 +23,5 @@ def load_plugins() -> None:
             package = plugin.dist.name if plugin.dist else plugin.name
             raise UserError(
                 f"the plugin {plugin.value} of the package {package} does not load ({type(error).__name__}: {error}); "
-                "mend the package or uninstall it"
+                "repair the package or uninstall it"
             ) from error

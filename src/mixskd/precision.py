@@ -32,12 +32,12 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"there is no device {name!r}; use cpu, cuda, cuda:N, or auto") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported, as some methods need float64 there; use cpu, cuda, or auto")
+        raise UserError(f"device {name!r} is not supported, because some methods need float64; use cpu, cuda, or auto")
     if device.type == "cuda" and device.index is not None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError(f"torchrun gives each process its own GPU; use --run.device cuda in place of {name}")
+            raise UserError(f"torchrun gives each process its own GPU; use --run.device cuda instead of {name}")
         if not device.index < torch.cuda.device_count():
-            raise UserError(f"device {name!r} is not there, this machine has {torch.cuda.device_count()} GPUs")
+            raise UserError(f"device {name!r} does not exist; this machine has {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(device)
     if reason := why_not_use(device):
         raise UserError(f"device {name!r} does not work: {reason}; use cpu or auto")
@@ -88,7 +88,7 @@ def why_precision(name: str, device: torch.device) -> str:
     kind = "GPU" if device.type == "cuda" else "CPU"
     if has_bf16(device):
         return f"which this {kind} multiplies in hardware"
-    return f"as this {kind} does not multiply bf16 in hardware"
+    return f"because this {kind} does not multiply bf16 in hardware"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -113,8 +113,8 @@ def wrapped(text: str, width: int) -> list[str]:
 def page() -> str:
     """docs/settings.md."""
     parts = [
-        "# Settings\n\nEvery setting has a flag by its dotted name, such as `--optim.lr 0.05`, and the same place in a "
-        "configuration file. This page is made from the code by `python -m mixskd.settings`.\n"
+        "# Settings\n\nEvery setting has a flag with its dotted name, such as `--optim.lr 0.05`. It has the same name "
+        "in a configuration file. This page is made from the code by `python -m mixskd.settings`.\n"
     ]
     for group, (title, _) in GROUPS.items():
         parts.append(f"\n## {title}\n\n| setting | type | default | meaning |\n|---|---|---|---|\n")
@@ -122,7 +122,7 @@ def page() -> str:
             cells = [f"`{setting.key}`", setting.type, f"`{setting.default}`", setting.meaning.replace("``", "`")]
             parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     parts.append(
-        "\nThe hyper-parameters of each method are on [its page](methods/index.md) and are set as `--method.NAME`.\n"
+        "\nThe hyper-parameters of each method are on [its page](methods/index.md). The flags are `--method.NAME`.\n"
     )
     return "".join(parts)
 

@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read the configuration {path}: {reason}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no configuration: it must hold keys such as backbone, method, data")
+        raise UserError(f"{path} is not a configuration: it must hold keys such as backbone, method, data")
     return values
 
 

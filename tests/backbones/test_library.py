@@ -51,7 +51,7 @@ def test_a_model_without_stages(name: str) -> None:
     backbone = build_backbone(WHOLE, 5, 64)
     assert len(backbone.stages) == 1
     if name in BRANCHED:
-        with pytest.raises(UserError, match=r"needs the stages .* its layers are no chain .* as baseline"):
+        with pytest.raises(UserError, match=r"needs the stages .* its layers are not a chain .* as baseline"):
             METHODS[name](backbone)
     else:
         step(name, backbone)

@@ -108,11 +108,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no weights at .*gone"):
         start_from(backbone, str(tmp_path / "gone"))
     (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:50])
-    with pytest.raises(UserError, match="corrupt or no file of weights"):
+    with pytest.raises(UserError, match="corrupt, or it is not a file of weights"):
         start_from(backbone, str(tmp_path / "w.pt"))
     for damaged in (b"0", b"\x80\x02K", b"\x80\x02cnothing\n", b"\x80\x02X\x01"):  # each ends the unpickler otherwise
         (tmp_path / "w.pt").write_bytes(damaged)
-        with pytest.raises(UserError, match="corrupt or no file of weights"):
+        with pytest.raises(UserError, match="corrupt, or it is not a file of weights"):
             start_from(backbone, str(tmp_path / "w.pt"))
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
     assert not backbone.pretrained
@@ -153,7 +153,7 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     with pytest.raises(UserError, match=r"cannot get the published weights of resnet18: .*no route to host"):
         start_from(backbone, "pretrained")
-    with pytest.raises(UserError, match="nobody publishes weights of wrn_10_1"):
+    with pytest.raises(UserError, match="there are no published weights of wrn_10_1"):
         start_from(build_backbone("wrn_10_1", 5), "pretrained")
 
 

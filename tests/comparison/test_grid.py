@@ -132,7 +132,7 @@ def test_images_per_update(tmp_path: Path) -> None:
         ({"methods": "a-b=mixup,a_b=mixup[alpha=0.2]"}, "would have the same folder"),
         ({"seeds": "0,one"}, "seeds must be a whole number"),
         ({"seeds": []}, "no seeds"),
-        ({"equal_updates": "mixup"}, "none of the methods"),
+        ({"equal_updates": "mixup"}, "not one of the methods"),
         ({"images_per_update": 0}, "1 or more"),
         ({"optim": {"lrr": 1}}, "did you mean 'optim.lr'"),
         ({"method_s": "mixup"}, "did you mean 'methods'"),

@@ -136,7 +136,7 @@ def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
         main(argv)
     thread.join()
     assert stopped.value.code == 128 + signal.SIGINT
-    assert capsys.readouterr().err.endswith("mixskd: stopped; the same command goes on\n")
+    assert capsys.readouterr().err.endswith("mixskd: stopped; the same command continues\n")
     assert log.read_text().count("stopped by SIGTERM; saved") == 2
     assert rows < len(metrics.read_text().splitlines()) - 1 < 900
 

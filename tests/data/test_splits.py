@@ -134,7 +134,7 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("(", "is no regular expression"),
+        ("(", "is not a regular expression"),
         ("camera", "does not fit the path"),
         (r"class\d", "the group"),
     ],
@@ -244,7 +244,7 @@ def test_a_manifest_as_parquet(tmp_path: Path) -> None:
         ([*GOOD, "images/1.png,bird,test"], None, {}, "a label that the training images lack: bird"),
         ([*GOOD, "images/1.png,cat,exam"], None, {}, "row 8: the split 'exam' is not known"),
         ([*GOOD, "images/1.png,,train"], None, {}, "row 8: the label is empty"),
-        ([*GOOD, "list.csv,cat,train"], None, {}, "row 8: list.csv is no image file"),
+        ([*GOOD, "list.csv,cat,train"], None, {}, "row 8: list.csv is not an image file"),
         (GOOD, "file,label,split", {}, "has no column 'path'"),
         (GOOD, None, {"group": "patient"}, "has no column 'patient'"),
         ([line.replace("dog", "cat") for line in GOOD], None, {}, "one class only"),

@@ -186,5 +186,5 @@ def test_a_run_is_calibrated_on_the_val_that_it_drew(tmp_path: Path, npz: Path) 
     changed = {"temperature", "threshold", "digest"}
     assert {k: v for k, v in about.items() if k not in changed} == {k: v for k, v in before.items() if k != "digest"}
     assert mixskd.evaluate(run, split="val") == scores
-    with run_lock(run), pytest.raises(UserError, match="another process is at the run"):
+    with run_lock(run), pytest.raises(UserError, match="another process is using the run"):
         mixskd.calibrate(run)

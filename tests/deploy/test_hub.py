@@ -79,7 +79,7 @@ def test_files_that_are_there_stay(model: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "README.md").write_text("mine")
     argv = ["push", str(model), "--to-folder", str(tmp_path)]
     assert main(argv) == 2
-    assert "README.md is there already" in capsys.readouterr().err
+    assert "README.md exists already" in capsys.readouterr().err
     assert (tmp_path / "README.md").read_text() == "mine"
     assert not (tmp_path / "preprocess.json").exists()
     assert main([*argv, "--overwrite"]) == 0
@@ -127,11 +127,11 @@ def test_what_the_network_refuses_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "say where to"),
-        ({"repository": "a/b/c"}, "is no name of a repository"),
-        ({"repository": "me/"}, "is no name of a repository"),
-        ({"repository": "../x"}, "is no name of a repository"),
-        ({"repository": "me/fl owers"}, "is no name of a repository"),
+        ({}, "name the place to push to"),
+        ({"repository": "a/b/c"}, "is not the name of a repository"),
+        ({"repository": "me/"}, "is not the name of a repository"),
+        ({"repository": "../x"}, "is not the name of a repository"),
+        ({"repository": "me/fl owers"}, "is not the name of a repository"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: dict, message: str, model: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_command_says_what_it_wrote(
     assert main([*argv, "--threshold", "1"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/a.csv: 6 images, 6 of them unknown\n"
     assert main(argv) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main([*argv, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 6
 
@@ -83,7 +83,7 @@ def test_a_file_is_whole_or_not_there(model: Path, images: Path, tmp_path: Path)
         mixskd.predict(model, [images], out=tmp_path / "a.csv")
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "b.csv").write_text("mine")
-    for overwrite, message in ((False, "is there already"), (True, "cannot read the image")):
+    for overwrite, message in ((False, "exists already"), (True, "cannot read the image")):
         with pytest.raises(UserError, match=message):
             mixskd.predict(model, [images], out=tmp_path / "b.csv", overwrite=overwrite)
         assert (tmp_path / "b.csv").read_text() == "mine"

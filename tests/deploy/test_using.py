@@ -172,5 +172,5 @@ def test_what_cannot_be_is_refused(options: dict, message: str, model: Path, ima
 def test_weights_that_overflow_are_refused(model: Path, images: Path) -> None:
     predictor = Predictor(model)
     predictor.model.head.weight.data.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"gives no finite numbers for .*0\.jpg"):
+    with pytest.raises(UserError, match=r"for .*0\.jpg are not finite"):
         list(predictor([images]))

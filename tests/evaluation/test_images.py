@@ -109,7 +109,7 @@ def test_features_elsewhere_and_on_a_part() -> None:
     elsewhere = {"train": batches(40, classes=3, seed=5), "test": batches(12, classes=3, seed=6)}
     result = Features(max_train=30)(model, batches(), context(other_data=elsewhere, other_name="others"))
     assert (result["train_images"], result["images"], result["trained_on"]) == (30, 12, "others")
-    with pytest.raises(UserError, match="fits on training images"):
+    with pytest.raises(UserError, match="needs training images"):
         Features()(model, batches(), context())
 
 

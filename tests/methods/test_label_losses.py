@@ -123,7 +123,7 @@ def test_confidence_penalty() -> None:
         ("bake", {"partners": 0}, "partners must be 1 or above"),
         ("cutmix", {"probability": 0.0}, "probability must be above 0"),
         ("cutmix", {"alpha": 0.0}, "alpha must be above 0"),
-        ("manifold_mixup", {"depth": 4}, "depth must lie in 0 to 3"),
+        ("manifold_mixup", {"depth": 4}, "depth must be from 0 to 3"),
         ("manifold_mixup", {"loss": "mse"}, "loss must be ce or bce, not 'mse'"),
         ("pskd", {"alpha": 1.5}, "alpha must be from 0 to 1"),
         ("tfkd_reg", {"correct": 0.0}, "correct must be above 0 and at most 1"),

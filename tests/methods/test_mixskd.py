@@ -268,11 +268,11 @@ def test_presets() -> None:
         ({"alpha": 0}, "alpha must be above 0"), ({"temperature": -1}, "temperature must be above 0"),
         ({"temprature": 3}, "did you mean 'method.temperature'"), ({"preset": "papr"}, "did you mean 'paper'"),
         ({"mix": "cutmx"}, "did you mean 'cutmix'"), ({"beta": float("nan")}, "beta"),
-        ({"mix": "cutmix", "per_sample": True}, "per_sample works with mix mixup only"),
+        ({"mix": "cutmix", "per_sample": True}, "per_sample works only with mix mixup"),
         ({"beta_warmup": 1.5}, "beta_warmup must be from 0 to 1"),
         ({"label_smoothing": 1.0}, "label_smoothing must be 0 or above"),
         ({"feature_distance": "normalized"}, "did you mean 'normalised'"),
-        ({"branches": False, "teacher_stages": (2,)}, "must lie in 1 to 1 without branches"),
+        ({"branches": False, "teacher_stages": (2,)}, "must be from 1 to 1 without branches"),
     ],
 )  # fmt: skip
 def test_bad_hyper_parameters_are_refused(options: dict, message: str) -> None:

@@ -152,7 +152,7 @@ def test_zipf_ls(depth: int, dense: bool, upsample: bool, power: float) -> None:
 
 
 def test_zipf_ls_refuses_more_stages_than_there_are() -> None:
-    with pytest.raises(UserError, match="depth must lie in 1 to 3"):
+    with pytest.raises(UserError, match="depth must be from 1 to 3"):
         ZipfLS(make_toy(), depth=4)
     with pytest.raises(UserError, match="power must be above 0"):
         ZipfLS(make_toy(), power=0.0)

@@ -138,7 +138,7 @@ def test_a_damaged_result_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "baseline-seed0", tmp_path / "run")
     (tmp_path / "run" / "evaluation").mkdir()
     (tmp_path / "run" / "evaluation" / "fgsm.json").write_text(json.dumps({"headline": None}))
-    with pytest.raises(UserError, match=r"fgsm\.json is no result"):
+    with pytest.raises(UserError, match=r"fgsm\.json is not a result"):
         api.report(tmp_path / "run", tmp_path / "report.html")
 
 

@@ -64,7 +64,7 @@ def test_files_of_images_and_the_command(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no name of a PNG"):
+    with pytest.raises(UserError, match="not the name of a PNG"):
         api.show_data(data="digits", out=tmp_path / "data.jpg")
     with pytest.raises(UserError, match="2 or above"):
         api.show_data(data="digits", out=tmp_path / "data.png", images=1)

@@ -141,7 +141,7 @@ def test_what_a_suite_lacks_is_named(name: str, tmp_path: Path) -> None:
     assert read_suite(path, name) == RESULTS[name]
     for key in RESULTS[name].keys() - {"suite", "protocol"}:
         path.write_text(json.dumps({k: v for k, v in RESULTS[name].items() if k != key}))
-        with pytest.raises(UserError, match=rf"{name}\.json is no result of the suite {name}: .*lacks {key}"):
+        with pytest.raises(UserError, match=rf"{name}\.json is not a result of the suite {name}: .*lacks {key}"):
             read_suite(path, name)
 
 
@@ -202,7 +202,7 @@ def test_what_does_not_fit_together(name: str, change: dict[str, Any], says: str
 def test_what_is_no_json(content: bytes, tmp_path: Path) -> None:
     run = put(tmp_path)
     (run / "summary.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"summary\.json is no summary of a run.*; remove it") as caught:
+    with pytest.raises(UserError, match=r"summary\.json is not the summary of a run.*; remove it") as caught:
         read_results(tmp_path)
     one_line(caught.value)
 
@@ -210,5 +210,5 @@ def test_what_is_no_json(content: bytes, tmp_path: Path) -> None:
 def test_a_configuration_that_is_none_is_named(tmp_path: Path) -> None:
     run = put(tmp_path)
     (run / "config.yaml").write_text("run: {epochs: many}")
-    with pytest.raises(UserError, match=r"config\.yaml is no configuration of a run: run\.epochs"):
+    with pytest.raises(UserError, match=r"config\.yaml is not the configuration of a run: run\.epochs"):
         read_results(tmp_path)

@@ -73,7 +73,7 @@ def test_the_papers_value_stands_beside_ours(folder: Path) -> None:
     text = (folder / "table.md").read_text()
     assert "| baseline | wrn_16_2 | none | 0, 1, 2 | test | 70.35 ± 0.85 | 70.57 ± 0.67 | 72.24 ± 0.29 |" in text
     assert "Published: Table 1." in text
-    assert "30 epochs in place of 205" in text
+    assert "30 epochs instead of 205" in text
     assert "100 images a class" not in text
 
 
@@ -199,5 +199,5 @@ def test_a_suite_is_a_column(tmp_path: Path) -> None:
     (row,) = tabulate(tmp_path, ["fgsm"])
     assert row["fgsm: top1 at 0.01"] == pytest.approx(42)
     assert row["fgsm: top1 at 0.01 std"] == pytest.approx(np.std([40, 44], ddof=1))
-    with pytest.raises(UserError, match="needs two runs and is no column"):
+    with pytest.raises(UserError, match="needs two runs, so it has no column"):
         tabulate(tmp_path, ["confidence"])

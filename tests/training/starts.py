@@ -110,7 +110,7 @@ STARTS = [
     # The folder.
     Start("out is a file", {}, "is a file; give a folder", lambda at: (at / "run").write_text("mine")),
     Start("out is under a file", {"out": "f/run"}, "cannot write in f/run", lambda at: (at / "f").write_text("mine")),
-    Start("out holds other files", {}, "holds files that are no run", lambda at: named(at, "thesis.tex", b"mine")),
+    Start("out holds other files", {}, "files that belong to no run", lambda at: named(at, "thesis.tex", b"mine")),
     Start("out holds a finished run", {}, "holds a run of another configuration", run_of),
     Start("nothing to resume", {"resume": None}, "nothing to resume in run"),
     Start("resume of another run", {"resume": None}, "another configuration", lambda at: run_of(at, finished=False)),
@@ -149,7 +149,7 @@ STARTS = [
     Start("a test image in train", {**PHOTOS, "data.duplicates": "error"}, "remove them", twin),
     Start("one image a class", PHOTOS, "a hold-out needs two", lambda at: photos(at, {"a": 1, "b": 1})),
     Start("groups of arrays", {"data.group": "x"}, "data.group needs files"),
-    Start("groups that are no expression", {**PHOTOS, "data.group": "("}, "no regular expression",
+    Start("groups that are no expression", {**PHOTOS, "data.group": "("}, "not a regular expression",
           lambda at: photos(at, SPLIT)),
     Start("groups that do not fit", {**PHOTOS, "data.group": "patient"}, "does not fit the path",
           lambda at: photos(at, SPLIT)),
@@ -174,9 +174,9 @@ STARTS = [
     # The method.
     Start("no teacher", {"method": "tfkd_self"}, "tfkd_self needs a trained teacher"),
     Start("a teacher that is not there", {"method": "tfkd_self", "method.teacher": "runs/t"}, "runs/t"),
-    Start("a depth of the method", {"method": "manifold_mixup", "method.depth": "9"}, "depth must lie in 0 to"),
-    Start("stages of the teacher", {"method": "mixskd", "method.teacher-stages": "9"}, "teacher_stages must lie"),
-    Start("stages of zipf_ls", {"method": "zipf_ls", "method.depth": "9"}, "depth must lie in 1 to"),
+    Start("a depth of the method", {"method": "manifold_mixup", "method.depth": "9"}, "depth must be from 0 to"),
+    Start("stages of the teacher", {"method": "mixskd", "method.teacher-stages": "9"}, "teacher_stages must be from"),
+    Start("stages of zipf_ls", {"method": "zipf_ls", "method.depth": "9"}, "depth must be from 1 to"),
     # The optimizer and its rate.
     Start("no such optimizer", {"optim.name": "timm/sdg"}, "timm has no optimizer 'sdg'; did you mean"),
     Start("a freeze of too many stages", {"optim.freeze": "9"}, "optim.freeze 9: wrn_10_1 has"),

@@ -80,7 +80,7 @@ def test_a_run_that_can_begin_is_described(
     assert main(command({**flags, "out": "runs/new/run"}, "--dry-run")) == 0
     said = capsys.readouterr().out
     assert "network: wrn_10_1" in said
-    assert "out: runs/new/run; the run begins anew" in said
+    assert "out: runs/new/run; the run starts from the beginning" in said
     assert content(place) == before
 
 
@@ -89,9 +89,9 @@ def test_a_run_that_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     mixskd.train(data="toy.npz", out="run", **{**SETTINGS, "run": run})
     before = content(place)
     plan = mixskd.train(out="run", resume=True, dry_run=True)["plan"]
-    assert plan[-1] == "out: run; the run goes on from step 6"
+    assert plan[-1] == "out: run; the run continues from step 6"
     plan = mixskd.train(data="toy.npz", out="run", overwrite=True, dry_run=True, **SETTINGS)["plan"]
-    assert plan[-1].endswith("the run begins anew, and the run that is there is removed")
+    assert plan[-1].endswith("the run starts from the beginning, and the run that is there now is removed")
     assert content(place) == before
     (place / "run" / "checkpoint.pt").write_bytes(b"damaged")
     lines = [refusal(["train", "--resume", "--out", "run", *more], capsys) for more in (["--dry-run"], [])]
@@ -112,7 +112,7 @@ def test_a_run_that_is_under_way(place: Path, capsys: pytest.CaptureFixture[str]
     with run_lock(place / "run"):
         lines = [refusal(command({}, *more), capsys) for more in (("--dry-run",), ())]
     assert lines[0] == lines[1]
-    assert "another process is at the run" in lines[0]
+    assert "another process is using the run" in lines[0]
     assert not (place / "run").exists()
 
 

@@ -130,7 +130,7 @@ def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ...")
 
     monkeypatch.setattr("mixskd.training.step.autocast", too_much)
-    with pytest.raises(UserError, match=r"does not hold a step of 4 images; try a larger --run\.accumulate \(now 2\)"):
+    with pytest.raises(UserError, match=r"small for a step of 4 images; try a larger --run\.accumulate \(now 2\)"):
         run("baseline", Engine(), accumulate=2)
 
 

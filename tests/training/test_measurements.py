@@ -142,7 +142,7 @@ def test_without_a_cache_nothing_is_measured(tmp_path: Path, monkeypatch: pytest
     rates = Rates(monkeypatch, 2, 1)
     engine = choose(RunConfig())
     assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
-    assert engine.reason == "which this CPU multiplies in hardware; not measured, as the cache cannot be written"
+    assert engine.reason == "which this CPU multiplies in hardware; not measured, because the cache cannot be written"
     assert rates.shapes == []
 
 
@@ -180,7 +180,7 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_cpu_without_bf16_takes_fp32_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     Rates(monkeypatch, 1, 2)
-    assert choose(RunConfig()).reason == "as this CPU does not multiply bf16 in hardware"
+    assert choose(RunConfig()).reason == "because this CPU does not multiply bf16 in hardware"
     assert choose(RunConfig(precision="bf16")).reason == "as asked for"
     assert not cache_file().exists()
 
@@ -264,8 +264,8 @@ def test_a_resumed_run_goes_on_with_its_choice(tmp_path: Path, npz: Path, monkey
     summary = mixskd.train(out=str(out), resume=True, listeners=[told], **words)
     assert len(rates.shapes) == 1
     assert summary["precision"] == "fp32"
-    assert summary["precision_reason"] == "measured faster than bf16 here: 3.0 against 1.0 images/s"
-    assert "precision: fp32, measured faster than bf16 here: 3.0 against 1.0 images/s" in told.lines
+    assert summary["precision_reason"] == "measured faster than bf16 here: 3.0 and 1.0 images/s"
+    assert "precision: fp32, measured faster than bf16 here: 3.0 and 1.0 images/s" in told.lines
 
 
 def test_a_damaged_choice_is_one_line(tmp_path: Path, npz: Path) -> None:

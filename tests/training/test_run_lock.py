@@ -33,14 +33,14 @@ def test_one_process_at_a_run_and_none_after_a_kill(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match="another process is at the run"), run_lock(folder):
+    with pytest.raises(UserError, match="another process is using the run"), run_lock(folder):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
     with run_lock(folder):  # though a child of the killed process lives on
         assert (folder / NAME).exists()
-        with pytest.raises(UserError, match="another process is at the run"), run_lock(folder):
+        with pytest.raises(UserError, match="another process is using the run"), run_lock(folder):
             pass
     assert folder.is_dir()  # the killed process had made it
     assert not (folder / NAME).exists()
@@ -83,7 +83,7 @@ def test_a_run_that_is_under_way_lets_nobody_in(tmp_path: Path, npz: Path) -> No
     out = tmp_path / "run"
     with run_lock(out):
         for options in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(UserError, match="another process is at the run"):
+            with pytest.raises(UserError, match="another process is using the run"):
                 mixskd.train(data=str(npz), out=str(out), **SETTINGS, **options)
     assert not out.exists()
 

@@ -199,7 +199,7 @@ def test_without_a_compiler_it_is_eager_and_says_so(monkeypatch: pytest.MonkeyPa
         raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(UserError, match=r"run\.compile cannot be had: Failed to find C compiler"):
+    with pytest.raises(UserError, match=r"run\.compile is not possible: Failed to find C compiler"):
         choose_engine(RunConfig(compile="always"), CPU, World())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     engine, notes = choose_engine(RunConfig(), torch.device("cuda"), World())

@@ -128,9 +128,9 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, npz: Path) -> No
     for change, message in (
         (
             {"train_images": images[:9], "train_labels": labels[:9]},
-            "9 training and 6 test images of 3 classes, before 12",
+            "9 training and 6 test images of 3 classes now, 12",
         ),
-        ({"train_labels": labels[::-1]}, "before as many, but others"),
+        ({"train_labels": labels[::-1]}, "the same numbers, but other images before"),
     ):
         np.savez(npz, **{**arrays, **change})
         with pytest.raises(UserError, match=message):
@@ -174,7 +174,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, npz: Path) -> None:
     state = load_checkpoint(out / "checkpoint.pt")
     save_checkpoint(out / "checkpoint.pt", {**state, "sums": 2 * state["sums"]})
     (note,) = mixskd.train(data=str(npz), out=str(out), resume=True, **options)["notes"]
-    assert note.startswith("resumed by 1 process(es) a run of 2")
+    assert note.startswith("a run of 2 process(es) is resumed by 1")
 
 
 def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:

@@ -90,7 +90,7 @@ def check_timm_architecture(name: str) -> None:
     except ImportError:
         raise UserError(f"the backbone {name} needs timm: pip install 'mixskd[timm]'") from None
     if not re.fullmatch(r"[\w.-]+", name.removeprefix(PREFIX)) or not is_model(name.removeprefix(PREFIX)):
-        raise UserError(f"the file names the backbone {name!r}, which is no architecture of the installed timm")
+        raise UserError(f"the file names the backbone {name!r}, which the installed timm does not have")
 
 
 def cut(model: Any) -> Parts:

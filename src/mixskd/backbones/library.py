@@ -115,10 +115,10 @@ def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
                 return backbone
         except MISFITS:
             pass
-        reason = "its layers are no chain of stages, a pooling and a head"
+        reason = "its layers are not a chain of stages, a pooling and a head"
         model = library.create(classes)
         expected = logits(model, size)
-    raise UserError(f"{name} is no image classifier that gives one vector of {classes} logits an image")
+    raise UserError(f"{name} is not an image classifier that gives one vector of {classes} logits per image")
 
 
 def without_classifier(model: nn.Module) -> Parts:

@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
     except (SafetensorError, OSError, ValueError):
-        raise UserError(f"{path} is corrupt or no file of weights; only tensors are read from it") from None
+        raise UserError(f"{path} is corrupt, or it is not a file of weights; only tensors are read from it") from None
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -111,4 +111,4 @@ def published_weights(name: str) -> dict[str, Tensor]:
     except Exception as error:  # each library and its download have their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
-    raise UserError(f"nobody publishes weights of {name}; give a run's folder or a file of weights")
+    raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

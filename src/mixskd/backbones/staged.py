@@ -160,7 +160,7 @@ class StagedBackbone(nn.Module):
     def require_features(self, user: str) -> None:
         """Raise UserError if the net gives logits alone and no features; ``user`` is what needs features."""
         if isinstance(self.head, DeepHead) and isinstance(self.head.module, nn.Identity):
-            raise UserError(f"{user} needs the features before the classifier, and {self.name} gives logits alone")
+            raise UserError(f"{user} needs the features before the classifier, and {self.name} gives only logits")
 
     def fresh_tail(self, k: int) -> nn.Sequential:
         """A re-initialised copy of phi_{k+1} .. phi_K, the alignment module of branch k (1-based)."""

@@ -75,7 +75,7 @@ def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant
         return {name: variant for name, variant in variants.items() if name not in ON_REQUEST}
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
-        raise UserError(f"--variants names none; choose from {', '.join(variants)}")
+        raise UserError(f"--variants names no variant; choose from {', '.join(variants)}")
     for name in chosen:
         if name not in variants:
             raise unknown("variant", name, variants)

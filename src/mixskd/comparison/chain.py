@@ -1,4 +1,4 @@
-"""The second half of a grid: the backbone of every run carried into a detector or a segmentation network."""
+"""The second half of a grid: the backbone of every run is used in a detector or a segmentation network."""
 
 from __future__ import annotations
 

@@ -30,24 +30,30 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--launcher.num_gpus 1. --transfer.SETTING is one of the detectors or segmentation networks that the backbones "
         "are carried into: --transfer.recipe detect_coco --transfer.data.source cells --transfer.scratch true."
     )
-    p.add_argument("recipe", nargs="?", help=f"settings of all runs to start from: {', '.join(recipes.names())}")
+    p.add_argument("recipe", nargs="?", help=f"the recipe for all runs: {', '.join(recipes.names())}")
     p.add_argument("--grid", metavar="NAME", help=f"a named ablation: {', '.join(grids.names())}")
     p.add_argument("--methods", help="comma-separated; see mixskd list methods")
     p.add_argument("--backbones", help="comma-separated")
     p.add_argument("--augments", help="comma-separated values of data.augment")
-    p.add_argument("--suites", help="comma-separated evaluation suites; a column of the table each")
+    p.add_argument("--suites", help="comma-separated evaluation suites; each adds a column to the table")
     p.add_argument("--seeds", help="comma-separated; 0,1,2 by default")
     p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
-    p.add_argument("--weights", help="what all runs start from: a run's folder, a file of weights, or pretrained")
+    p.add_argument(
+        "--weights", help="weights that all runs start from: a run's folder, a file of weights, or pretrained"
+    )
     p.add_argument("--epochs", help="passes over the training images")
-    p.add_argument("--batch-size", help="original images an update")
-    p.add_argument("--config", metavar="FILE.yaml", help="a grid and its settings, over the recipe and under the flags")
+    p.add_argument("--batch-size", help="original images per update")
+    p.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help="a grid and its settings; they override the recipe, and flags override them",
+    )
     p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
     p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
-    p.add_argument("--jobs", type=int, help="runs at a time; one a GPU, or one a core, by default")
+    p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
     p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
-    p.add_argument("--launcher", default="local", help="local, slurm (by submitit) or ray")
+    p.add_argument("--launcher", default="local", help="local, slurm (through submitit) or ray")
     p.add_argument("--dry-run", action="store_true", help="list the runs and stop")
     p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
 
@@ -91,7 +97,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("launcher.")}
     if key := next((key for key in dotted if key.startswith("method.")), None):
         option = f"{key.removeprefix('method.')}={dotted[key]}"
-        raise UserError(f"--{key} names none of the methods; write --methods 'NAME[{option}]'")
+        raise UserError(f"--{key} names no method of the grid; write --methods 'NAME[{option}]'")
     settings = nest(flags | dotted)
     remember_typed(axes.get("backbones"), settings.get("backbone"))
     if arguments.config:

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison: a bar a run on a terminal, a line a finished run everywhere."""
+"""What a person sees of a comparison: one bar per run on a terminal, and one line per finished run everywhere."""
 
 from __future__ import annotations
 

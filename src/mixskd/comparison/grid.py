@@ -70,9 +70,9 @@ class Grid:
             if not values:
                 raise UserError(f"the grid has no {name}")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
-                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method can have a LABEL=")
+                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method may have a LABEL=")
         if self.equal_updates is not None and self.equal_updates not in labels:
-            raise UserError(f"--equal-updates {self.equal_updates!r} is none of the methods: {', '.join(labels)}")
+            raise UserError(f"--equal-updates {self.equal_updates!r} is not one of the methods: {', '.join(labels)}")
         if self.images_per_update is not None and self.images_per_update < 1:
             raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
 
@@ -84,13 +84,13 @@ def check_columns(suites: Iterable[str]) -> None:
             raise unknown("suite", name, NAMES)
         if name in ("confidence", "ood"):
             needed = "two runs" if name == "confidence" else "another data set"
-            raise UserError(f"the suite {name} needs {needed} and is no column; use mixskd evaluate --suite {name}")
+            raise UserError(f"the suite {name} needs {needed}, so it has no column; use mixskd evaluate --suite {name}")
 
 
 def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The grid that ``mixskd compare`` runs with no argument, with the nested settings ``over`` laid on it.
+    """The grid that ``mixskd compare`` runs with no argument, with the nested settings ``over`` applied to it.
 
-    How few of the digits it takes is no choice for other data.
+    It takes few of the digits; this does not apply to other data.
     """
     values: dict[str, Any] = yaml.safe_load((files(__package__) / "default.yaml").read_text(encoding="utf-8"))
     over = over or {}
@@ -152,7 +152,7 @@ def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:
 def parse_arm(text: Any) -> Arm:
     """``METHOD``, ``METHOD[key=value,...]`` or ``LABEL=METHOD[...]``; a key without a dot is an option of the method.
 
-    Any other setting goes by its dotted name (``mixup[alpha=0.2,run.batch_size=128]``), ``weights`` by that.
+    Any other setting has its dotted name (``mixup[alpha=0.2,run.batch_size=128]``), and ``weights`` has that name.
     """
     match = re.fullmatch(r"(?:([^=\[\]]+)=)?\s*(\w+)\s*(?:\[(.*)\])?", str(text).strip())
     if not match:

@@ -1,4 +1,4 @@
-"""From a grid to its runs: one experiment each, and which of them must be finished before which."""
+"""From a grid to its runs: one experiment each, and the order in which they must be finished."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Run:
 def plan(grid: Grid, folder: Path) -> list[Run]:
     """The runs of ``grid`` in ``folder``, each after those it needs; all arms of a seed before the next seed.
 
-    What a backbone is carried into follows the backbones of its seed.
+    A detector or a segmentation network comes after the backbones of its seed.
 
-    Raises UserError for a name or a setting that does not exist, and if a run lies there with other settings.
+    Raises UserError for a name or a setting that does not exist, and if there is already a run with other settings.
     """
     runs: dict[str, Run] = {}
     for seed in grid.seeds:

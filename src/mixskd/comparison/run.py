@@ -63,14 +63,13 @@ def compare(
     """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
 
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
-    to options does as well. ``grid`` names an ablation (:mod:`mixskd.comparison.grids`) whose methods are taken.
-    ``settings`` are those of all runs, by group (``run={"epochs": 3}``), over those of ``recipe``; without a recipe
-    they override the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a column.
-    With ``transfer`` each backbone is carried into a detector or a segmentation network
-    (:class:`mixskd.comparison.chain.Transfer`).
-    ``jobs`` runs go on at a time, on ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is
-    ``local``, ``slurm`` or ``ray``. A run that fails stops no other. Raises UserError for a mistake in the grid, before
-    anything is run.
+    to options is also accepted. ``grid`` names an ablation (:mod:`mixskd.comparison.grids`) whose methods are used.
+    ``settings`` are those of all runs, by group (``run={"epochs": 3}``); they override those of ``recipe``, or without
+    a recipe those of the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a
+    column. With ``transfer``, each backbone is used in a detector or a segmentation network
+    (:class:`mixskd.comparison.chain.Transfer`). Up to ``jobs`` runs are active at a time, on ``devices`` (``auto``,
+    ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails does not stop
+    the others. Raises UserError for a mistake in the grid, before anything is run.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
@@ -152,7 +151,7 @@ def is_measured(result: Result, suite: str) -> bool:
 
 
 def state_of(run: Run) -> str:
-    """Where a run stands, for a person."""
+    """The state of a run, for a person."""
     if run.finished:
         return "finished"
     return "to resume" if run.files.checkpoint.exists() else "to run"

@@ -1,4 +1,4 @@
-"""The loop that carries out the runs of a grid, whatever the launcher."""
+"""The loop that runs the runs of a grid, whatever the launcher."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def stop(launcher: Launcher, tasks: Sequence[Job], number: int) -> None:
     launcher.stop()
     for task in tasks:
         exit_code_of(task)
-    print("mixskd: stopped; the same command goes on", file=sys.stderr)
+    print("mixskd: stopped; the same command continues", file=sys.stderr)
     raise Interrupted(128 + number)
 
 

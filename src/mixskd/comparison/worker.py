@@ -1,8 +1,8 @@
 """A process that carries out runs one after the other, each as ``mixskd train`` in a fork of its own.
 
-torch is imported once for all of them, and a run that crashes takes nothing with it. Started as
+torch is imported once for all of them, and a run that crashes does not stop the others. Started as
 ``python -m mixskd.comparison.worker``, it reads a folder and a run's name as a line of JSON, and answers with the exit
-code of the run. When its input closes, be it that its parent died, the run saves itself and stops.
+code of the run. When its input closes, also because its parent died, the run saves a checkpoint and stops.
 """
 
 from __future__ import annotations

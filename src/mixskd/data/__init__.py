@@ -111,7 +111,7 @@ def _grouped(data: DataBundle, config: DataConfig) -> dict[str, ImageSet]:
         try:
             pattern = re.compile(config.group)
         except re.error as error:
-            raise UserError(f"data.group {config.group!r} is no regular expression: {error}") from None
+            raise UserError(f"data.group {config.group!r} is not a regular expression: {error}") from None
         for name, split in splits.items():
             splits[name] = dataclasses.replace(split, groups=_groups(split, pattern, data.source))
     home: dict[str, str] = {}

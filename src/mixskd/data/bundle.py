@@ -132,10 +132,10 @@ class DataBundle:
 
         was, now = counts(before), counts(self.fingerprint)
         if was == now:
-            was = "as many, but others"
+            was = "the same numbers, but other images"
         raise UserError(
-            f"the data have changed since {run} was stopped: {now}, before {was}; "
-            "put them back as they were, or start anew with another --out"
+            f"the data have changed since {run} was stopped: {now} now, {was} before; "
+            "put them back as they were, or start a new run with another --out"
         )
 
     def about_labels(self) -> str:
@@ -162,7 +162,7 @@ class DataBundle:
             if low < 0 or high >= len(self.classes):
                 raise UserError(
                     f"{name} labels run from {low} to {high}, but there are {len(self.classes)} classes: "
-                    f"they must lie in 0 to {len(self.classes) - 1}"
+                    f"they must be from 0 to {len(self.classes) - 1}"
                 )
         if "train" not in self.splits:
             return

@@ -1,4 +1,4 @@
-"""Which image a run held out: splits.csv of its folder, so that a model scored later is given exactly those images."""
+"""The images that a run held out: splits.csv of its folder. A model that is scored later gets exactly those images."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iter
     """The image in ``path`` or ``content`` with its pixels in memory; every failure to decode it is a UserError."""
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
             _check_size(*image.size)
             if enough is not None:

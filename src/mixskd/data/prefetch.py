@@ -1,4 +1,4 @@
-"""Batches on their way to the device while the one before is trained on."""
+"""Batches that are sent to the device while the one before is trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def ahead(batches: Iterable[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """``batches`` on ``device``; to a GPU each is on its way while the one before is trained on."""
+    """``batches`` on ``device``; each batch is sent to a GPU while the one before is trained on."""
     if device.type != "cuda":
         yield from batches
         return

@@ -1,4 +1,4 @@
-"""One look at every file before a run begins: which cannot be read, and which are in two splits."""
+"""Reads every file once before a run begins, to find files that cannot be read and files that are in two splits."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ def add_predict_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("images", nargs="+", metavar="PATH", help="image files, folders, or patterns such as 'in/*.jpg'")
     p.add_argument("--out", metavar="FILE", help="write the predictions there: .csv, or .jsonl for JSON lines")
     p.add_argument("--overwrite", action="store_true", help="replace the file in --out")
-    p.add_argument("--top", type=int, default=5, help="classes an image")
-    p.add_argument("--threshold", type=float, metavar="P", help="name no class below this probability, but unknown")
+    p.add_argument("--top", type=int, default=5, help="classes per image")
+    p.add_argument("--threshold", type=float, metavar="P", help="below this probability, name the class unknown")
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
-    p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and go on")
+    p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
     p.add_argument("--batch-size", type=int, default=64, help="images at a time")
-    p.add_argument("--workers", type=int, help="processes that decode images; what the cores allow by default")
+    p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     p.add_argument("--json", action="store_true")
     p.epilog = (
@@ -141,9 +141,11 @@ def add_calibrate_flags(p: argparse.ArgumentParser) -> None:
     goal = p.add_mutually_exclusive_group()
     goal.add_argument(
         "--target-accuracy", type=float, metavar="PERCENT",
-        help="the accuracy that images above the threshold reach on val; 95 by default",
+        help="the accuracy of the images above the threshold on val; 95 by default",
     )  # fmt: skip
-    goal.add_argument("--coverage", type=float, metavar="PERCENT", help="or the share of val above the threshold")
+    goal.add_argument(
+        "--coverage", type=float, metavar="PERCENT", help="or the share of the images of val above the threshold"
+    )
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     p.add_argument("--json", action="store_true")
@@ -179,7 +181,7 @@ def add_push_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("run", help=RUN)
     p.add_argument("repository", nargs="?", metavar="REPO_ID", help="a repository of the Hugging Face Hub: ME/MODEL")
     p.add_argument("--to-folder", metavar="DIR", help="write the files there and send nothing")
-    p.add_argument("--public", action="store_true", help="a repository that is made is public; private by default")
+    p.add_argument("--public", action="store_true", help="make a new repository public; it is private by default")
     p.add_argument("--overwrite", action="store_true", help="replace the files in --to-folder")
 
 

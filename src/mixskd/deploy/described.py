@@ -27,11 +27,11 @@ def read_described(path: str | Path) -> tuple[Path, Any, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
-        raise UserError(f"{path} is corrupt or truncated, or no safetensors file; copy or train it again") from None
+        raise UserError(f"{path} is corrupt, truncated or not a safetensors file; copy or train it again") from None
     try:
         return path, json.loads(metadata.get("mixskd", "{}")), tensors
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: its metadata are no JSON; copy or train it again") from None
+        raise UserError(f"{path} is damaged: its metadata are not JSON; copy or train it again") from None
 
 
 def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Taking a classifier away: weights and graphs that load with nothing of ours, each checked before it is kept."""
+"""Export a classifier as weights or a graph that loads without mixskd. Each copy is checked before it is kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def export(
         force: whether an fp16 or int8 copy may name other classes than the classifier.
 
     Every copy but a bare backbone is used on up to 64 test images, or on random ones where they cannot be read. Raises
-    UserError where the architecture has no counterpart, a package is missing or broken, a file is there already, or
+    UserError where the architecture has no counterpart, a package is missing or broken, a file exists already, or
     the copy does not give the same answers; nothing is written then.
     """
     path, options = Path(path), options or Options()
@@ -89,7 +89,7 @@ def check_free(source: Path, files: list[Path], *, overwrite: bool) -> None:
         if model.is_file() and file.samefile(model):
             raise UserError(f"{file} is the model that is exported; give another file with --out")
         if not overwrite:
-            raise UserError(f"{file} is there already; --overwrite replaces it, or give another file with --out")
+            raise UserError(f"{file} exists already; --overwrite replaces it, or give another file with --out")
 
 
 def temperature_of(model: Classifier, options: Options) -> float | None:

@@ -28,24 +28,24 @@ def push(
     public: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Publish the classifier at ``path``, a run's folder or a model file; where it is then.
+    """Publish the classifier at ``path``, a run's folder or a model file; returns where it then is.
 
     The files are ``model.safetensors``, ``preprocess.json`` (classes, size, mean, std, resize) and ``README.md``, the
     card. With ``to_folder`` they are written there and nothing is sent; ``repository`` is then only named in the card.
-    Otherwise they go to the repository of that name on the Hugging Face Hub, which is made if it is not there: private,
+    Otherwise they go to the repository of that name on the Hugging Face Hub. If it does not exist, it is made: private,
     unless ``public``.
 
-    Raises UserError without either, for files that are there without ``overwrite``, a missing huggingface_hub, and
-    whatever the network or the hub refuses.
+    Raises UserError if neither is given, for files that exist without ``overwrite``, for a missing huggingface_hub, and
+    for whatever the network or the hub refuses.
     """
     if repository is None and to_folder is None:
-        raise UserError("say where to: a repository such as ME/MODEL, or --to-folder")
+        raise UserError("name the place to push to: a repository such as ME/MODEL, or --to-folder")
     if repository is not None and not REPOSITORY.fullmatch(repository):
-        raise UserError(f"{repository!r} is no name of a repository; write ME/MODEL")
+        raise UserError(f"{repository!r} is not the name of a repository; write ME/MODEL")
     if to_folder is not None:
         folder = Path(to_folder)
         if there := [name for name in FILES if (folder / name).exists() and not overwrite]:
-            raise UserError(f"{folder / there[0]} is there already; name another folder, or --overwrite")
+            raise UserError(f"{folder / there[0]} exists already; name another folder, or --overwrite")
         write_files(Path(path), folder, repository)
         return str(folder)
     assert repository is not None
@@ -74,7 +74,7 @@ def _upload(hub: Any, folder: Path, repository: str, public: bool) -> str:
     except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot push to {repository}: {reason}; see to the network, the name and the login (hf auth login), "
+            f"cannot push to {repository}: {reason}; check the network, the name and the login (hf auth login), "
             "or write the files with --to-folder"
         ) from None
     return f"https://huggingface.co/{name}"

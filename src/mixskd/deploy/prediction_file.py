@@ -1,4 +1,4 @@
-"""Predictions as a table (CSV) or as JSON lines, written as they come and kept only when all are there."""
+"""Predictions as a table (CSV) or as JSON lines: written one by one, kept only if all could be written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in WRITERS:
         raise UserError(f"cannot write predictions as {path.name!r}; name a file that ends in {' or '.join(WRITERS)}")
     if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already; name another file, or --overwrite")
+        raise UserError(f"{path} exists already; name another file, or --overwrite")
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path, *, top: int, errors: bool) -> dict[str, Any]:

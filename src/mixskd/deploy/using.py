@@ -87,7 +87,7 @@ class Predictor:
                     yield {"image": path, "error": self._reason(path)}
                     continue
                 if not is_finite:
-                    raise UserError(f"the classifier gives no finite numbers for {path}; its weights are of no use")
+                    raise UserError(f"the outputs of the classifier for {path} are not finite; train it again")
                 yield self._said(path, probabilities, classes)
         if seen and seen == bad:
             raise UserError(f"none of the {seen} images can be read" if seen > 1 else "the image cannot be read")
@@ -151,7 +151,7 @@ def predict(
 def prepared(
     path: str | Path, images: Sequence[str | Path], *, out: str | Path | None, overwrite: bool, **options: Any
 ) -> Predictor:
-    """The predictor of :func:`predict`. Raises UserError for all that can be known before the first image."""
+    """The predictor of :func:`predict`. Raises UserError for all mistakes that can be found before the first image."""
     check_options(**{name: options[name] for name in options.keys() & CHECKED})
     if out is not None:
         check_target(Path(out), overwrite=overwrite)

@@ -16,7 +16,7 @@ class Accuracy:
     """Top-1, top-5, balanced accuracy, macro F1; precision, recall and F1 of each class; the confusion matrix.
 
     Args:
-        top: the k of the second accuracy; all classes if there are fewer.
+        top: the k of the second accuracy; the number of classes if there are fewer.
     """
 
     name: ClassVar[str] = "accuracy"

@@ -200,4 +200,6 @@ def check_labels(outputs: Outputs) -> None:
     """Raises UserError if a label is no class of the model."""
     classes, highest = outputs.logits.shape[1], int(outputs.labels.max())
     if highest >= classes:
-        raise UserError(f"the data have a label {highest}, but the model has {classes} classes; give its own data")
+        raise UserError(
+            f"the data have a label {highest}, but the model has {classes} classes; give data with the model's classes"
+        )

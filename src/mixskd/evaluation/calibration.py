@@ -19,9 +19,9 @@ class Calibration(Settings, prefix="calibration."):
     """ECE, adaptive ECE, Brier score, negative log-likelihood and reliability, before and after temperature scaling.
 
     Args:
-        bins: of confidence.
-        fit: where the temperature is fitted: ``val``, ``half`` (a seeded random half of the split; the other half is
-            then what is reported as ``before`` and ``after``), or ``auto``, ``val`` if there is one.
+        bins: the number of bins of the confidence.
+        fit: where the temperature is fitted: ``val``; ``half``, a seeded random half of the split, and ``before`` and
+            ``after`` then describe the other half; or ``auto``, which is ``val`` if there is one, else ``half``.
     """
 
     name: ClassVar[str] = "calibration"

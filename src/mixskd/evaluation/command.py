@@ -31,8 +31,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--suite", help=f"comma-separated, or all: {', '.join(NAMES)}")
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
     p.add_argument("--split", help="train, val or test; test by default, else val")
-    p.add_argument("--seed", type=int, default=0, help="of every draw of a suite")
-    p.add_argument("--batch-size", type=int, help="images at a time; what suits the device by default")
+    p.add_argument("--seed", type=int, default=0, help="the seed of all random draws of a suite")
+    p.add_argument("--batch-size", type=int, help="images at a time; chosen by the device if not given")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
     p.add_argument("--json", action="store_true")
 

@@ -19,8 +19,8 @@ class Confidence(Settings, prefix="confidence."):
     """Log-probabilities of the predicted and of the true class over the images that every model gets wrong.
 
     Args:
-        bins: of the histograms; all models share their edges.
-        lowest: the left edge of the histograms of the true class, in nats; smaller values fall into the first bin.
+        bins: the number of bins of the histograms; all models share their edges.
+        lowest: the left edge of the histograms of the true class, in nats; smaller values are put into the first bin.
     """
 
     name: ClassVar[str] = "confidence"

@@ -22,10 +22,11 @@ class Corruption(Settings, prefix="corruption."):
     """The mean error over common corruptions, each at several severities, and that of each.
 
     Args:
-        names: corruptions; all fifteen if empty.
-        severities: 1 to 5.
-        images: corrupt a seeded random choice of so many images; 0 for all of them.
-        reference: the folder of a run with a result of this suite; ours is then also divided by its errors.
+        names: the corruptions; all fifteen if empty.
+        severities: the severities, from 1 to 5.
+        images: corrupt this many images, a seeded random choice; 0 for all.
+        reference: the folder of a run with a result of this suite; the errors are then also divided by the errors
+            there.
     """
 
     name: ClassVar[str] = "corruption"
@@ -98,9 +99,11 @@ class Corruption(Settings, prefix="corruption."):
         except OSError:
             raise UserError(f"there is no {path}; evaluate the reference with --suite corruption first") from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} has not all of these corruptions; evaluate the reference again") from None
+            raise UserError(f"{path} does not have all of these corruptions; evaluate the reference again") from None
         if same != [*self.severities, self.images, context.split, context.seed]:
-            raise UserError(f"{path} has other severities, images, split or seed; evaluate the reference with the same")
+            raise UserError(
+                f"{path} has other severities, images, split or seed; evaluate the reference with the same ones"
+            )
         if zero := next((name for name, error in errors.items() if error <= 0), None):
-            raise UserError(f"{path} has no error under {zero}, and nothing can be divided by it; name another run")
+            raise UserError(f"{path} has an error of 0 under {zero}, by which nothing can be divided; name another run")
         return errors

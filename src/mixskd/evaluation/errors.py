@@ -18,7 +18,7 @@ class Errors(Settings, prefix="errors."):
     """The most confident mistakes, the most confused pairs of classes, and labels that are likely wrong.
 
     Args:
-        most: at most so many entries in each list.
+        most: the largest number of entries in each list.
     """
 
     name: ClassVar[str] = "errors"

@@ -20,11 +20,11 @@ class Features(Settings, prefix="features."):
     """k-nearest-neighbour and logistic-regression accuracy on frozen features, here or on another data set.
 
     Args:
-        data: another data set whose training images are fitted and test images scored; the run's own if empty.
-        neighbours: k of the nearest neighbours, by cosine distance.
-        max_train: fit on at most so many training images, a seeded random choice; 0 for all.
-        regularisation: C of scikit-learn's LogisticRegression on standardised features.
-        iterations: of its solver at most.
+        data: another data set. Its training images are fitted and its test images scored; the run's own data if empty.
+        neighbours: the k of the nearest neighbours, by cosine distance.
+        max_train: fit on at most this many training images, a seeded random choice; 0 for all.
+        regularisation: the parameter C of scikit-learn's LogisticRegression, on standardised features.
+        iterations: the largest number of iterations of its solver.
     """
 
     name: ClassVar[str] = "features"
@@ -51,7 +51,7 @@ class Features(Settings, prefix="features."):
         else:
             train = context.train
         if train is None:
-            raise UserError("the suite features fits on training images, and there are none; give the run's data")
+            raise UserError("the suite features needs training images, and there are none; give the run's data")
         x, y = extract(model, train, context, 0, keep=self.max_train)
         x_test, y_test = extract(model, data, context, 1) if context.other_data else shared(model, data, context)
         if len(np.unique(y)) < 2:

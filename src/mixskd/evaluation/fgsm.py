@@ -19,7 +19,7 @@ class Fgsm(Settings, prefix="fgsm."):
     """One step of size epsilon along the sign of the loss gradient, white box, with the true label.
 
     Args:
-        epsilons: step sizes, in units of the space.
+        epsilons: the step sizes, in units of the space.
         space: ``pixel`` (values 0 to 1, clipped there) or ``normalised`` (divided by the standard deviation, no clip).
     """
 

@@ -23,8 +23,8 @@ class Linearity(Settings, prefix="linearity."):
     """The miss rate over lambda: how often the class of ``lambda a + (1 - lambda) b`` is neither that of a nor of b.
 
     Args:
-        lambdas: shares of the first image.
-        pairs: at most so many pairs; 0 for one an image.
+        lambdas: the shares of the first image.
+        pairs: the largest number of pairs; 0 for one per image.
         equal_classes: also use pairs of one class.
     """
 

@@ -18,7 +18,7 @@ class Ood:
     """AUROC and FPR95 of the largest softmax (Hendrycks and Gimpel, 2017) and of the energy (Liu et al., 2020).
 
     Args:
-        data: the other data set, as ``--data`` takes it.
+        data: the other data set; it takes the same values as ``--data``.
     """
 
     name: ClassVar[str] = "ood"

@@ -18,12 +18,12 @@ class Pgd(Settings, prefix="pgd."):
     """Several signed steps, each followed by a projection into the ball of radius epsilon; white box, true label.
 
     Args:
-        epsilons: radii, in units of the space.
-        steps: gradient steps.
-        relative_step: size of a step as a share of epsilon.
-        random_start: start at a uniform random point of the ball, not at the image.
+        epsilons: the radii, in units of the space.
+        steps: the number of gradient steps.
+        relative_step: the size of a step, as a share of epsilon.
+        random_start: start at a uniformly random point of the ball, not at the image.
         space: ``pixel`` (values 0 to 1, clipped there) or ``normalised``.
-        images: attack the first so many images of a fixed random order; 0 for all of them.
+        images: attack this many images, the first ones of a fixed random order; 0 for all.
     """
 
     name: ClassVar[str] = "pgd"

@@ -23,9 +23,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """The scores of the classifier at ``path``: ``top1``, ``top5`` (per cent), ``loss``, ``images`` and ``split``.
 
-    The images are those of ``split`` of its run, as the run divided them: ``test`` where there is one, else ``val``.
-    With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises UserError if
-    the data have other classes than the classifier, or no such split, or there is no telling which data to take.
+    The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
+    no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
+    UserError if the data have other classes than the classifier, or no such split, or if it is not known which data to
+    use.
     """
     check_positive(batch_size=batch_size)
     model = load_model(path)

@@ -21,7 +21,7 @@ class AugMixJSDConfig(Settings):
     """As the authors' code; without the loss AugMix is the data policy ``augmix``.
 
     Args:
-        weight: lambda of the Jensen-Shannon divergence.
+        weight: the weight lambda of the Jensen-Shannon divergence.
     """
 
     weight: NotNegative = 12.0

@@ -21,11 +21,11 @@ class BAKEConfig(Settings):
     """As the authors' code on CIFAR-100.
 
     Args:
-        partners: M images of the same class beside each anchor; 3 on CIFAR-100 and CUB, 1 on Dogs, MIT67 and ImageNet.
-            The batch size counts the anchors: the authors' 128 images a step are 32 of them.
-        omega: weight of the neighbours' predictions in each round of propagation; 0.5, 0.9 on Dogs and MIT67.
-        temperature: T.
-        weight: lambda of the divergence.
+        partners: M, the images of the same class beside each anchor; 3 on CIFAR-100 and CUB, 1 on Dogs, MIT67 and
+            ImageNet. The batch size counts the anchors, so the authors' 128 images per step are 32 anchors.
+        omega: the weight of the neighbours' predictions in each round of propagation; 0.5, but 0.9 on Dogs and MIT67.
+        temperature: the temperature T.
+        weight: the weight lambda of the divergence.
     """
 
     partners: Count = 3

@@ -34,8 +34,8 @@ def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
         field.name == "label_smoothing" for field in dataclasses.fields(config_type)
     ):
         raise UserError(
-            "label_smoothing has no meaning for this method, which makes its own soft targets or has no label to "
-            f"smooth; it goes with {', '.join(SMOOTHED)}; with plain training it is --method label_smoothing"
+            "this method has no label_smoothing, because it makes its own soft targets or has no label to smooth; "
+            f"use it with {', '.join(SMOOTHED)}, or train with --method label_smoothing"
         )
     return build(config_type, values, "method.")
 
@@ -46,9 +46,9 @@ class About:
 
     Args:
         summary: one sentence.
-        compute: FLOPs of an update over those of the baseline, for a WRN-16-2 of 100 classes at 32 px.
-        images: through the network for each original.
-        keeps: what stays in memory beside the network while it trains.
+        compute: FLOPs of an update divided by those of the baseline, for a WRN-16-2 of 100 classes at 32 px.
+        images: how many go through the network for each original.
+        keeps: what stays in memory besides the network during training.
     """
 
     summary: str
@@ -106,7 +106,9 @@ class Method(nn.Module):
         """
 
     def prepare_batch(self, batch_size: int) -> None:
-        """Create what depends on the images of an update, of all processes together. Called right after ``prepare``."""
+        """Create what depends on the number of images of an update, of all processes together. Called right after
+        ``prepare``.
+        """
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
         """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""

@@ -18,10 +18,10 @@ class BYOTConfig(Settings):
     """The paper gives no values; these are those of the code that is commonly used, at its batch of 128.
 
     Args:
-        alpha: share of the distillation against the labels.
-        temperature: T.
-        beta: weight of the squared distance of pooled features, a sum over channels and a mean over the batch; that
-            code's 1e-6 weighs the sum over 128 images.
+        alpha: the share of the distillation; the rest is the cross-entropy with the labels.
+        temperature: the temperature T.
+        beta: the weight of the squared distance of pooled features, which is summed over channels and averaged over the
+            batch; the code's 1e-6 weighs the sum over 128 images.
     """
 
     alpha: NotNegative = 0.1

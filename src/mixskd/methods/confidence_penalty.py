@@ -18,7 +18,7 @@ class ConfidencePenaltyConfig(Settings):
     """The paper sweeps beta.
 
     Args:
-        beta: weight of the entropy, which is a sum over classes.
+        beta: the weight of the entropy, which is summed over classes.
     """
 
     beta: NotNegative = 0.1

@@ -20,8 +20,8 @@ class CSKDConfig(Settings):
     """As the authors' code.
 
     Args:
-        temperature: T.
-        weight: lambda of the divergence; 1 on CIFAR, 3 on fine-grained sets.
+        temperature: the temperature T.
+        weight: the weight lambda of the divergence; 1 on CIFAR, 3 on fine-grained sets.
     """
 
     temperature: Positive = 4.0
@@ -58,9 +58,9 @@ class CSKDMixupConfig(CSKDConfig):
     """Neither paper nor code of CS-KD has it: the combination is ours, see the fidelity page.
 
     Args:
-        temperature: T.
-        weight: lambda of the divergence.
-        alpha: of Beta(alpha, alpha).
+        temperature: the temperature T.
+        weight: the weight lambda of the divergence.
+        alpha: the parameter of Beta(alpha, alpha).
     """
 
     alpha: Positive = 0.4

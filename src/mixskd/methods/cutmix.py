@@ -19,9 +19,9 @@ class CutMixConfig(Settings):
     """As the authors' code.
 
     Args:
-        alpha: of Beta(alpha, alpha).
-        probability: of mixing a batch; 0.5 on CIFAR, 1 on ImageNet.
-        label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
+        alpha: the parameter of Beta(alpha, alpha).
+        probability: the probability that a batch is mixed; 0.5 on CIFAR, 1 on ImageNet.
+        label_smoothing: the share of each mixed label that is spread over all classes; 0 as in the paper.
     """
 
     alpha: Positive = 1.0

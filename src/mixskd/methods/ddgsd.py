@@ -19,9 +19,9 @@ class DDGSDConfig(Settings):
     """No code of the authors is known; see the fidelity page for where each value is from.
 
     Args:
-        temperature: T of the divergences.
-        lam: their weight.
-        mu: weight of the squared distance of the batch-mean features (MMD with a linear kernel).
+        temperature: the temperature T of the divergences.
+        lam: the weight of the divergences.
+        mu: the weight of the squared distance of the batch-mean features (MMD with a linear kernel).
     """
 
     temperature: Positive = 3.0

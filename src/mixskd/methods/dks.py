@@ -19,8 +19,8 @@ class DKSConfig(Settings):
     """As the authors' code; the branches are MixSKD's, for the paper gives none for these backbones.
 
     Args:
-        temperature: T; 1.
-        weight: of every ordered pair; 1.
+        temperature: the temperature T; 1.
+        weight: the weight of every ordered pair; 1.
     """
 
     temperature: Positive = 1.0

@@ -21,8 +21,8 @@ class DLBConfig(Settings):
     """The authors' code asks for both and gives no value.
 
     Args:
-        temperature: T.
-        alpha: weight of the divergence.
+        temperature: the temperature T.
+        alpha: the weight of the divergence.
     """
 
     temperature: Positive = 3.0

@@ -19,7 +19,7 @@ class FocalConfig(Settings):
     """As the paper, without class weights.
 
     Args:
-        gamma: how strongly well classified images are discounted.
+        gamma: how much images that are classified well count less.
     """
 
     gamma: NotNegative = 2.0

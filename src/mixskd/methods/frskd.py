@@ -22,11 +22,11 @@ class FRSKDConfig(Settings):
     """As the authors' code on CIFAR-100.
 
     Args:
-        temperature: T.
-        alpha: weight of the divergence.
-        beta: weight of the attention distances.
-        width: factor of the self-teacher's channels.
-        depth: layers of its blocks.
+        temperature: the temperature T.
+        alpha: the weight of the divergence.
+        beta: the weight of the attention distances.
+        width: the factor of the self-teacher's channels.
+        depth: the layers of its blocks.
     """
 
     temperature: Positive = 4.0
@@ -84,12 +84,12 @@ class FRSKDMixupConfig(FRSKDConfig):
     """As the authors' code.
 
     Args:
-        temperature: T.
-        alpha: weight of the divergence.
-        beta: weight of the attention distances.
-        width: factor of the self-teacher's channels.
-        depth: layers of its blocks.
-        mix_alpha: of Beta(mix_alpha, mix_alpha).
+        temperature: the temperature T.
+        alpha: the weight of the divergence.
+        beta: the weight of the attention distances.
+        width: the factor of the self-teacher's channels.
+        depth: the layers of its blocks.
+        mix_alpha: the parameter of Beta(mix_alpha, mix_alpha).
     """
 
     mix_alpha: Positive = 0.2

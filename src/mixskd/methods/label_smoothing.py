@@ -18,8 +18,9 @@ class LabelSmoothingConfig(Settings):
     """Two forms are in use.
 
     Args:
-        epsilon: what is taken from the right class.
-        spread: over the ``others`` (eps / (N - 1) each, as Tf-KD's code), or over ``all`` (eps / N, as the paper).
+        epsilon: the probability that is taken from the right class.
+        spread: where it goes: to the ``others`` (eps / (N - 1) each, as in Tf-KD's code), or to ``all`` (eps / N, as in
+            the paper).
     """
 
     epsilon: BelowOne = 0.1

@@ -22,8 +22,8 @@ class ManifoldMixupConfig(Settings):
     """As the authors' code for CIFAR.
 
     Args:
-        alpha: of Beta(alpha, alpha).
-        depth: the mix happens at one of the places 0 (the images) to ``depth`` (after that stage), drawn uniformly.
+        alpha: the parameter of Beta(alpha, alpha).
+        depth: the mix is made at one of the places 0 (the images) to ``depth`` (after that stage), drawn uniformly.
         loss: ``ce``; the authors' ``bce`` is binary cross-entropy on the softmax.
     """
 
@@ -44,7 +44,7 @@ class ManifoldMixup(Method):
             self.backbone.require_stages("manifold_mixup")
         stages = len(self.backbone.stages)
         if self.config.depth > stages:
-            raise UserError(f"depth must lie in 0 to {stages}, the stages of this backbone, not {self.config.depth}")
+            raise UserError(f"depth must be from 0 to {stages}, the stages of this backbone, not {self.config.depth}")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Mix, Tensor]:
         mix = sample_mix(images, self.config.alpha, generator=generator)

@@ -37,33 +37,36 @@ class MixSKDConfig(Settings):
         preset: ``paper``; ``released_cifar`` or ``released_imagenet`` set other defaults, those of the released code;
             ``stable`` and ``light`` are ours, see the fidelity page.
         mix: ``mixup`` (the paper), or ``cutmix`` on images and maps alike.
-        alpha: of Beta(alpha, alpha): 0.4 for CIFAR-100 and fine-grained sets, 0.2 for ImageNet.
-        per_sample: one lam an image in place of one a step (mixup only: a box is drawn for the whole batch).
+        alpha: the parameter of Beta(alpha, alpha); 0.4 for CIFAR-100 and fine-grained sets, 0.2 for ImageNet.
+        per_sample: draw one lambda per image, not one per step (mixup only: CutMix draws one box for the whole batch).
         derangement: never pair an image with itself.
-        temperature: T of Eq. 10 and 12.
+        temperature: the temperature T of Eq. 10 and 12.
         scale_kl: multiply the divergences of Eq. 10 and 12 by T^2, as the released code does.
-        beta: weight of L_feature (Eq. 7); 1 to 10 work, says the paper; 0 switches it off.
-        beta_warmup: the share of the epochs over which beta grows linearly from 0; 0 is the paper, beta from the start.
-        feature_distance: ``squared`` (Eq. 7), or ``normalised``, which divides it by the maps' mean square, so that
-            smaller maps do not make it smaller.
-        gamma: weight of L_dis (Eq. 8).
-        mu: weight of L_b_logit + L_cls_h + L_f_logit (Eq. 10 to 12).
-        original_weight: of the originals' cross-entropy; 1 as released, 2 is the literal Eq. 5 in expectation.
-        mix_cls: cross-entropy on the mixed images (Eq. 5).
-        branch_logit: mutual distillation of the branches (Eq. 10).
-        teacher_cls: cross-entropy of the self-teacher (Eq. 11); without it the self-teacher stays as initialised.
-        teacher_logit: distillation of the self-teacher into the backbone (Eq. 12).
-        discriminator: ``joint`` minimises Eq. 13 over everything, as printed; ``grl`` reverses the gradient into the
-            features, a true adversarial game; ``d_only`` trains the discriminators alone; ``frozen`` leaves them as
-            initialised; ``off``.
-        two_logit: discriminators with two sigmoids in place of one, as released.
-        teacher_stages: the maps (1-based) that the self-teacher sees; all if empty (Table 5, right).
-        teacher_detach: keep Eq. 11's gradient out of branches and backbone.
-        teacher_norm_act: batch norm and ReLU after the self-teacher's convolution.
-        separate_bn: forward originals and mixes apart, each with its own batch statistics.
-        branches: train the branches b_1 .. b_(K-1); without them the backbone's own map and classifier are all there
-            is, so that Eq. 10 is empty and the self-teacher sees one map.
-        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 is the
+        beta: the weight of L_feature (Eq. 7). The paper says that 1 to 10 work; 0 switches the term off.
+        beta_warmup: the share of the epochs over which beta grows linearly from 0; 0 as in the paper, where beta is
+            constant.
+        feature_distance: ``squared`` (Eq. 7), or ``normalised``, which divides it by the mean square of the maps. Then
+            maps with small values do not make it smaller.
+        gamma: the weight of L_dis (Eq. 8).
+        mu: the weight of L_b_logit + L_cls_h + L_f_logit (Eq. 10 to 12).
+        original_weight: the weight of the originals' cross-entropy; 1 as released, 2 is what Eq. 5 says literally, in
+            expectation.
+        mix_cls: use the cross-entropy on the mixed images (Eq. 5).
+        branch_logit: use the mutual distillation of the branches (Eq. 10).
+        teacher_cls: use the cross-entropy of the self-teacher (Eq. 11); without it the self-teacher stays as
+            initialised.
+        teacher_logit: use the distillation of the self-teacher into the backbone (Eq. 12).
+        discriminator: ``joint`` minimises Eq. 13 over all parameters, as printed; ``grl`` reverses the gradient into
+            the features, which makes the game adversarial; ``d_only`` trains only the discriminators; ``frozen`` leaves
+            them as initialised; ``off`` has none.
+        two_logit: discriminators with two sigmoids instead of one, as released.
+        teacher_stages: the maps that the self-teacher uses, counted from 1; all if empty (Table 5, right).
+        teacher_detach: keep the gradient of Eq. 11 out of branches and backbone.
+        teacher_norm_act: put batch norm and ReLU after the self-teacher's convolution.
+        separate_bn: forward originals and mixes separately, each with its own batch statistics.
+        branches: train the branches b_1 .. b_(K-1). Without them there are only the backbone's own map and classifier,
+            so Eq. 10 is empty and the self-teacher uses one map.
+        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 as in the
             paper.
     """
 
@@ -107,7 +110,7 @@ class MixSKDConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.per_sample and self.mix != "mixup":
-            raise UserError(f"per_sample works with mix mixup only, not {self.mix}; leave one of them out")
+            raise UserError(f"per_sample works only with mix mixup, not {self.mix}; leave one of them out")
         distils = self.mu > 0 and (self.branch_logit or self.teacher_cls or self.teacher_logit)
         discriminates = self.gamma > 0 and self.discriminator != "off"
         if not (self.original_weight > 0 or self.mix_cls or self.beta > 0 or discriminates or distils):
@@ -136,7 +139,7 @@ class MixSKD(Method):
         chosen = config.teacher_stages or tuple(range(1, stages + 1))
         if not set(chosen) <= set(range(1, stages + 1)):
             which = "for this backbone" if config.branches else "without branches"
-            raise UserError(f"teacher_stages must lie in 1 to {stages} {which}, not {chosen}")
+            raise UserError(f"teacher_stages must be from 1 to {stages} {which}, not {chosen}")
         self.branches = AuxiliaryBranches(backbone) if config.branches else None
         if config.teacher_norm_act and backbone.stage_channels()[-1] != backbone.feature_dim:
             raise UserError(

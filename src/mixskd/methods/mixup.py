@@ -17,8 +17,8 @@ class MixupConfig(Settings):
     """As in the MixSKD paper's runs.
 
     Args:
-        alpha: of Beta(alpha, alpha); 0.4 on CIFAR-100, 0.2 on ImageNet.
-        label_smoothing: the share of each mixed label that is spread over all classes; 0 is the paper.
+        alpha: the parameter of Beta(alpha, alpha); 0.4 on CIFAR-100, 0.2 on ImageNet.
+        label_smoothing: the share of each mixed label that is spread over all classes; 0 as in the paper.
     """
 
     alpha: Positive = 0.4

@@ -18,10 +18,11 @@ class RegMixupConfig(Settings):
     """As the authors' commands for CIFAR-100.
 
     Args:
-        alpha: of Beta(alpha, alpha); 10 in the authors' command for CIFAR-100, 20 in that for CIFAR-10.
-        weight: of the mixes' cross-entropy; the authors' code has no such factor.
+        alpha: the parameter of Beta(alpha, alpha); 10 in the authors' command for CIFAR-100, 20 in the one for
+            CIFAR-10.
+        weight: the weight of the mixes' cross-entropy; the authors' code has no such factor.
         mix: ``mixup`` (the paper), or ``cutmix``, which is ours.
-        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 is the
+        label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 as in the
             paper.
     """
 

@@ -21,7 +21,7 @@ class SADConfig(Settings):
     """As the authors' code.
 
     Args:
-        gamma: weight of the attention distances.
+        gamma: the weight of the attention distances.
     """
 
     gamma: NotNegative = 0.1

@@ -20,9 +20,9 @@ class TfKDRegConfig(Settings):
     """As the authors' code for a ResNet-18 on CIFAR-100.
 
     Args:
-        alpha: share of the virtual teacher.
-        temperature: tau, of the teacher alone; the student's is 1.
-        multiplier: m; the divergence is a mean over batch and classes, so its weight is m / N.
+        alpha: the share of the virtual teacher.
+        temperature: the temperature tau of the teacher only; the student's is 1.
+        multiplier: the factor m; the divergence is a mean over batch and classes, so its weight is m / N.
         correct: the virtual teacher's probability of the right class.
     """
 

@@ -21,9 +21,9 @@ class TfKDSelfConfig(Settings):
 
     Args:
         teacher: the folder of a finished run (or its model.safetensors) of the same backbone, trained as a baseline.
-        alpha: share of the teacher.
-        temperature: T.
-        multiplier: m; the divergence is a mean over batch and classes, so its weight is m / N.
+        alpha: the share of the teacher.
+        temperature: the temperature T.
+        multiplier: the factor m; the divergence is a mean over batch and classes, so its weight is m / N.
     """
 
     teacher: str = ""

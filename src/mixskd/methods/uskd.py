@@ -24,12 +24,12 @@ class USKDConfig(Settings):
     """As the authors' configuration for CIFAR-100.
 
     Args:
-        alpha: weight of the target term; 0.1 for CIFAR-100, 1 for ImageNet.
-        beta: weight of the non-target term.
-        mu: weight of the weak classifier's cross-entropy; 0.1 for CIFAR-100, 0.005 for ImageNet.
-        epsilon: label smoothing of the weak classifier.
-        ranking: ``probability`` ranks the other classes by the sum of both normalised probabilities; ``released``
-            does what the authors' code computes, with log-probabilities of the backbone, and ranks all classes.
+        alpha: the weight of the target term; 0.1 for CIFAR-100, 1 for ImageNet.
+        beta: the weight of the non-target term.
+        mu: the weight of the weak classifier's cross-entropy; 0.1 for CIFAR-100, 0.005 for ImageNet.
+        epsilon: the label smoothing of the weak classifier.
+        ranking: ``probability`` ranks the other classes by the sum of both normalised probabilities; ``released`` does
+            what the authors' code computes: the sum has log-probabilities of the backbone, and all classes are ranked.
     """
 
     alpha: NotNegative = 0.1
@@ -52,7 +52,7 @@ class USKD(Method):
         self.backbone.require_stages("uskd")
         channels = self.backbone.stage_channels()
         if len(channels) < 2:
-            raise UserError("uskd needs a backbone of two stages or more: its weak classifier sees the last but one")
+            raise UserError("uskd needs a backbone of two stages or more: its weak classifier uses the last but one")
         self.weak_head = Head(channels[-2], self.backbone.num_classes)
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:

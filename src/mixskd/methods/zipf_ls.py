@@ -24,11 +24,11 @@ class ZipfLSConfig(Settings):
     """As the authors' PyTorch commands for CIFAR-100.
 
     Args:
-        weight: lambda of the divergence; 0.1 for CIFAR-100 and ImageNet, 1 for TinyImageNet and iNaturalist.
-        power: exponent of the rank in 1 / rank^power.
-        dense: rank by the votes of the maps' positions; else by the logits themselves.
-        depth: how many stages vote, from the last back; each but the last gets a linear classifier of its own.
-        alpha: weight of those classifiers' cross-entropy.
+        weight: the weight lambda of the divergence; 0.1 for CIFAR-100 and ImageNet, 1 for TinyImageNet and iNaturalist.
+        power: the exponent of the rank in 1 / rank^power.
+        dense: rank the classes by the votes of the maps' positions; if false, by the logits.
+        depth: how many stages vote, from the last one backwards; each but the last gets its own linear classifier.
+        alpha: the weight of those classifiers' cross-entropy.
         upsample: double the maps' sides (bilinear) before the vote.
     """
 
@@ -52,7 +52,7 @@ class ZipfLS(Method):
             self.backbone.require_stages("zipf_ls")
         channels = [] if self.config.depth == 1 else self.backbone.stage_channels()
         if self.config.depth > max(len(channels), 1):
-            raise UserError(f"depth must lie in 1 to {len(channels)} for this backbone, not {self.config.depth}")
+            raise UserError(f"depth must be from 1 to {len(channels)} for this backbone, not {self.config.depth}")
         earlier = channels[-self.config.depth : -1]
         self.stage_heads = nn.ModuleList(Head(width, self.backbone.num_classes) for width in earlier)
 

@@ -1,4 +1,4 @@
-"""The report: one file that shows finished runs to a person, and needs nothing else."""
+"""The report: one file that shows finished runs to a person. It needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _trained(evidence: Evidence) -> str:
         f"{len(evidence.runs)} runs of {len(evidence.lines)} settings, trained in {hours:.1f} hours together. "
         "A setting is all that runs share but the seed."
     )
-    return first + pieces.table(rows) + (pieces.folded("What the runs remarked", f"<ul>{remarks}</ul>") if said else "")
+    return first + pieces.table(rows) + (pieces.folded("Notes of the runs", f"<ul>{remarks}</ul>") if said else "")
 
 
 def _results(evidence: Evidence, lines: Sequence[Repeated]) -> str:

@@ -1,4 +1,4 @@
-"""What there is to choose from, as rows for a table or a machine."""
+"""The things to choose from, as rows for a table or for a program."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def library_backbones(pattern: str) -> tuple[list[dict[str, Any]], int]:
 
         names = models.list_models(module=models, include=rest or "*")
     else:
-        raise UserError(f"{pattern!r} is no pattern of backbones; write one as 'timm/convnext*' or 'torchvision/swin*'")
+        raise UserError(f"{pattern!r} is not a pattern of backbones; write 'timm/convnext*' or 'torchvision/swin*'")
     if not names:
         raise UserError(f"{library} has no model that fits {rest!r}; '*' stands for any letters")
     return [_library_row(f"{library}/{name}") for name in names[:LIBRARY_ROWS]], max(len(names) - LIBRARY_ROWS, 0)

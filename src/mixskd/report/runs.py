@@ -138,7 +138,7 @@ def read_result(folder: Path) -> Result:
     """The finished run in ``folder``. Raises UserError for a summary or a configuration that is none."""
     path, config = folder / "summary.json", folder / "config.yaml"
     if not config.exists():
-        raise UserError(f"{folder} has no config.yaml; it is no run of mixskd")
+        raise UserError(f"{folder} has no config.yaml; it is not a run of mixskd")
     experiment = _experiment(config)
     summary = read_summary(path, classifier=kind_of(experiment.method.name) is None)
     return Result(folder.resolve().name, experiment, summary, folder)
@@ -150,13 +150,13 @@ def _experiment(config: Path) -> Experiment:
     except UserError as error:
         if str(config) in str(error):
             raise
-        raise UserError(f"{config} is no configuration of a run: {error}") from None
+        raise UserError(f"{config} is not the configuration of a run: {error}") from None
 
 
 def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:
     """One line for each setting, in the order of ``labels`` (from folder names to labels), then as they come.
 
-    Settings that share a label are told apart by what differs.
+    Settings that share a label are distinguished by what differs.
     """
     labels = labels or {}
     groups: dict[str, list[Result]] = {}

@@ -22,7 +22,7 @@ MOST_SEEN = 12  # settings with a picture
 
 
 def seen_section(evidence: Evidence, readable: Readable) -> str:
-    """A folded picture for each setting that shows other images than those before it, and a remark on the others."""
+    """A folded picture for each setting that shows other images than those before it, and a note on the others."""
     parts: list[str] = []
     shown: set[str] = set()
     without: list[str] = []

@@ -34,7 +34,7 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
     """
     out = Path(out)
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out} is no name of a PNG; name one, such as {out.with_suffix('.png')}")
+        raise UserError(f"{out} is not the name of a PNG file; name one, such as {out.with_suffix('.png')}")
     if images < 2:
         raise UserError(f"images must be 2 or above, since a mix needs two, not {images}")
     check_writable(out)

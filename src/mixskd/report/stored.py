@@ -101,7 +101,7 @@ def read_summary(path: Path, *, classifier: bool = True) -> dict[str, Any]:
         else:
             record({"deployed": anything})(value, "")
 
-    return _read(path, check, "no summary of a run")
+    return _read(path, check, "not the summary of a run")
 
 
 def read_suite(path: Path, name: str) -> dict[str, Any]:
@@ -113,12 +113,12 @@ def read_suite(path: Path, name: str) -> dict[str, Any]:
         SUITES[name](value, where)
         FITS.get(name, lambda _: None)(value)
 
-    return _read(path, check, f"no result of the suite {name}")
+    return _read(path, check, f"not a result of the suite {name}")
 
 
 def read_headline(path: Path, name: str) -> dict[str, Any]:
     """The headline of a result of the suite ``name``: its ``name`` and ``value``. Raises UserError, naming the file."""
-    found: dict[str, Any] = _read(path, HEADLINE, f"no result of the suite {name}")["headline"]
+    found: dict[str, Any] = _read(path, HEADLINE, f"not a result of the suite {name}")["headline"]
     return found
 
 
@@ -132,7 +132,7 @@ def read_grid(path: Path) -> Mapping[str, Any]:
         methods = grid.get("methods") or {}
         NAMES(list(methods) if isinstance(methods, Mapping) else methods, "methods")
     except Mismatch as error:
-        raise UserError(f"{path} is no grid of mixskd: {error}; remove it") from None
+        raise UserError(f"{path} is not a grid of mixskd: {error}; remove it") from None
     return {**grid, "methods": methods, "suites": grid.get("suites") or ()}
 
 
@@ -142,13 +142,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8", newline="") as file:
             yield from csv.DictReader(file)
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is no table of a run's metrics ({error}); remove it") from None
+        raise UserError(f"{path} is not a table of a run's metrics ({error}); remove it") from None
 
 
 def _read(path: Path, check: Check, otherwise: str) -> dict[str, Any]:
     try:
         if not path.is_file():
-            raise Mismatch("it is not there, or no file")
+            raise Mismatch("it does not exist, or it is not a file")
         if path.stat().st_size > LARGEST_FILE:
             raise Mismatch(f"it has more than {LARGEST_FILE:,} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -126,7 +126,7 @@ def _other_protocol(experiment: Experiment, value: Published) -> str:
     if experiment.data.per_class is not None:
         parts.append(f"{experiment.data.per_class} images a class")
     if experiment.run.epochs != value.epochs:
-        parts.append(f"{experiment.run.epochs} epochs in place of {value.epochs}")
+        parts.append(f"{experiment.run.epochs} epochs instead of {value.epochs}")
     return ", ".join(parts)
 
 

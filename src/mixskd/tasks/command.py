@@ -105,8 +105,8 @@ def add_flags(
     experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images, or parts of method.iterations")
     p.add_argument("--out", help="the run's folder; runs/... by default")
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
-    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and begin anew")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
+    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     dry_run.add_flag(p)
     p.add_argument("--skip-bad-annotations", action="store_true", help="leave bad annotations out and count them")
@@ -122,12 +122,12 @@ def add_flags(
     p.add_argument("images", nargs="+", metavar="IMAGE")
     p.add_argument("--out", default="predictions", help="the folder to write to")
     if verb == "detect":
-        p.add_argument("--threshold", type=float, default=0.5, help="least score of a box that is drawn")
+        p.add_argument("--threshold", type=float, default=0.5, help="the lowest score of a box that is drawn")
     else:
         p = action("export", export, "Write a trained network as ONNX.")
         p.add_argument("run", help="a run's folder or a .safetensors file")
         p.add_argument("--out", help="the .onnx file to write; beside the model by default")
-        p.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-        p.add_argument("--size", type=int, help="height and width of its images; those of the crops by default")
+        p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+        p.add_argument("--size", type=int, help="height and width of the images; those of the crops by default")
     for added in actions.choices.values():
         added.set_defaults(usage=added.format_usage())

@@ -28,11 +28,12 @@ class TransferConfig(Settings, prefix="method."):
     """Settings of every network that is put on a backbone.
 
     Args:
-        skip_bad_annotations: leave bad annotations out, and count them, in place of stopping.
-        iterations: optimizer steps of the whole run, divided evenly into ``run.epochs`` parts, after each of which the
-            network is scored; if not given, an epoch is a pass over the images.
-        lr_batch: the batch size for which ``optim.lr`` is meant; with another one the rate is scaled in proportion.
-        lr_literal: take ``optim.lr`` as it is, whatever the batch size.
+        skip_bad_annotations: leave bad annotations out and count them, instead of stopping.
+        iterations: optimizer steps of the whole run, divided evenly into ``run.epochs`` parts. The network is scored
+            after each part. If not given, an epoch is a pass over the images.
+        lr_batch: the batch size for which ``optim.lr`` is meant; for another batch size the rate is scaled in
+            proportion.
+        lr_literal: use ``optim.lr`` as it is, whatever the batch size.
     """
 
     skip_bad_annotations: bool = False

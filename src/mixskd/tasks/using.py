@@ -206,5 +206,5 @@ def export_onnx(
             expected, given = model(images), run_by_onnxruntime(temporary)(images)
         if not torch.allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE):
             difference = (given - expected).abs().max().item()
-            raise UserError(f"the copy gives other logits (by {difference:.2g}); nothing was written")
+            raise UserError(f"the logits of the copy differ (by {difference:.2g}); nothing was written")
     return target

@@ -1,1 +1,1 @@
-"""How a run is carried out: the step, the loop round it, and what they leave behind."""
+"""How a run is trained: the step, the loop around it, and the files that they write."""

@@ -1,4 +1,6 @@
-"""What a CPU that multiplies bf16 does faster, measured once: the precision of a network, and its weight gradients."""
+"""Measure once, on a CPU with bf16 arithmetic, what is faster there: the precision of a network and its weight
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def pays(engine: Engine, run: RunConfig, device: torch.device) -> bool:
-    """Whether there is anything to measure: on a CPU that multiplies bf16, unless ``run`` forbids it."""
+    """Whether there is anything to measure: only on a CPU with bf16 arithmetic, and unless ``run`` forbids it."""
     return run.measure and device.type == "cpu" and engine.precision == "bf16" and has_bf16(device)
 
 
@@ -39,9 +41,10 @@ def measured(
     outputs: Callable[[Net, Tensor], Iterable[Tensor]],
     shape: tuple[int, int, int, int],
 ) -> Engine:
-    """``engine`` with what is faster here for ``network``: its ``outputs`` from images of ``shape``, and back.
+    """``engine`` with the settings that are faster here for ``network``, which computes its ``outputs`` from images of
+    ``shape``.
 
-    ``name`` says which network it is, for the next start. The first process decides for all.
+    ``name`` identifies the network in the cache of measurements. The first process decides for all.
     """
     if world.first and pays(engine, run, device):
         if engine.small_maps is not None:
@@ -60,9 +63,9 @@ def _faster(engine: Engine, name: str, network: Net, outputs: Any, shape: tuple[
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return dataclasses.replace(engine, reason=f"{engine.reason}; it cannot be measured: {first}")
     if rates is None or rates.keys() != {"fp32", "bf16"}:
-        return dataclasses.replace(engine, reason=f"{engine.reason}; not measured, as the cache cannot be written")
+        return dataclasses.replace(engine, reason=f"{engine.reason}; not measured, because the cache cannot be written")
     best, other = sorted(rates, key=lambda kind: (rates[kind], kind == "bf16"), reverse=True)
-    reason = f"measured faster than {other} here: {rates[best]:.1f} against {rates[other]:.1f} images/s"
+    reason = f"measured faster than {other} here: {rates[best]:.1f} and {rates[other]:.1f} images/s"
     small_maps = engine.small_maps if best == "bf16" else None
     return dataclasses.replace(engine, precision=best, small_maps=small_maps, reason=reason)
 
@@ -74,9 +77,11 @@ def images_per_second(
     shape: tuple[int, int, int, int],
     seconds: float = SECONDS,
 ) -> dict[str, float]:
-    """Images a second in fp32 and bf16, forward and backward, within some ``seconds``; ``network`` stays as it is.
+    """Images per second in fp32 and bf16, forward and backward, measured in about ``seconds``. ``network`` is not
+    changed.
 
-    Of a batch for which the time is too short, a part is taken. Random numbers that follow are those without this.
+    If the time is too short for the whole batch, a part of it is timed. Random numbers that are drawn later are the
+    same as without this call.
     """
     network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -98,7 +103,7 @@ def images_per_second(
 
 
 def to_store(engine: Engine) -> dict[str, Any]:
-    """What a checkpoint keeps of ``engine``, so that the run goes on with it wherever it is resumed."""
+    """What a checkpoint keeps of ``engine``, so that a resumed run keeps its arithmetic."""
     limits = None if engine.small_maps is None else list(dataclasses.astuple(engine.small_maps))
     return {"precision": engine.precision, "reason": engine.reason, "small_maps": limits}
 

@@ -1,4 +1,6 @@
-"""Checkpoints: written whole or not at all, read without executing anything in them, and examined before use."""
+"""Checkpoints: written whole or not at all. Nothing in a checkpoint is executed, and each is examined before it is
+used.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def previous(path: Path) -> Path:
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep: bool = False) -> None:
     """Write ``state`` (tensors and plain values) to ``path`` atomically, with a digest of its content.
 
-    With ``keep`` what was there before stays beside it as :func:`previous`. Raises UserError on a full disk.
+    With ``keep``, the earlier checkpoint stays beside it as :func:`previous`. Raises UserError on a full disk.
     """
     content = {key: value for key, value in state.items() if key not in ("format", "digest")}
     with replacing(path) as temporary:
@@ -107,7 +109,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         state = load_tensors(path)
     except ValueError:
-        raise UserError(f"{path} is corrupt, truncated or no checkpoint of mixskd; {hint}") from None
+        raise UserError(f"{path} is corrupt or truncated, or it is not a checkpoint of mixskd; {hint}") from None
     known = state.pop("format", None) if isinstance(state, dict) else None
     if known not in (FORMAT, *OLDER):
         newer = "a newer mixskd wrote it, so update this one, or " if _is_newer(known) else ""
@@ -127,9 +129,9 @@ def _is_newer(known: Any) -> bool:
 
 
 def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], list[str]]:
-    """The state in ``path``, or in the one kept before it if ``path`` is damaged; notes on that. It is examined.
+    """The state in ``path``, or in the checkpoint before it if ``path`` is damaged, and notes on that. It is examined.
 
-    Raises UserError as :func:`load_checkpoint` does, and for a state that does not have the parts of one.
+    Raises UserError as :func:`load_checkpoint` does, and for a state without the parts of a checkpoint.
     """
     try:
         return examined(load_checkpoint(path, device), path), []
@@ -140,7 +142,7 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
             state = examined(load_checkpoint(previous(path), device), previous(path))
         except UserError:
             raise error from None
-        return state, [f"{path.name} was damaged; the run went on from the checkpoint before it"]
+        return state, [f"{path.name} was damaged; the run continued from the checkpoint before it"]
 
 
 def examined(state: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -153,7 +155,9 @@ def examined(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def check_fits(path: Path, name: str, saved: Any, live: Mapping[str, Tensor]) -> None:
-    """Raises UserError, naming ``path``, if the tensors ``saved`` have not the names, shapes and types of ``live``."""
+    """Raises UserError, naming ``path``, if the names, shapes or types of the tensors ``saved`` differ from those of
+    ``live``.
+    """
     if not isinstance(saved, Mapping) or saved.keys() != live.keys():
         raise UserError(f"{path} belongs to another run: its {name} has other parts")
     for key, value in live.items():
@@ -177,7 +181,7 @@ def check_position(path: Path, position: Mapping[str, Any], epochs: int, length:
             raise UserError(f"{path} is damaged: row {place + 1} is that of epoch {row['epoch']}")
         for key, value in row.items():
             if not isinstance(key, str) or type(value) not in (int, float):
-                raise UserError(f"{path} is damaged: {key!r} of epoch {place + 1} is no number")
+                raise UserError(f"{path} is damaged: {key!r} of epoch {place + 1} is not a number")
 
 
 def check_optimizer(path: Path, saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:

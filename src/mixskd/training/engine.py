@@ -1,4 +1,4 @@
-"""How a step is carried out: types, memory layout, compilation, replay. It changes nothing of what is computed."""
+"""How a step is executed: types, memory layout, compilation, replay. None of this changes what is computed."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ class Engine:
 
 
 def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[Engine, list[str]]:
-    """What suits ``device``, within what ``run`` allows, and notes on what it costs or had to leave out.
+    """The best engine for ``device`` that ``run`` allows, and notes on what it costs or what was left out.
 
-    Raises UserError for what is asked for and cannot be had.
+    Raises UserError for a setting that is not possible here.
     """
     precision, notes = choose_precision(run.precision, device), []
     if precision == "bf16" and not has_bf16(device):
         notes.append(f"bf16 is emulated: this {device.type} does not multiply it; --run.precision auto takes fp32")
     cuda = device.type == "cuda"
     if not cuda and run.device == "auto" and torch.cuda.is_available():
-        notes.append(f"the CPU is used, as the GPU does not work: {why_not_use(torch.device('cuda'))}")
+        notes.append(f"the CPU is used, because the GPU does not work: {why_not_use(torch.device('cuda'))}")
     if cuda and precision == "fp32":
         notes.append("fp32 convolutions multiply in TF32 (10 bits of mantissa), as torch does by default")
     compiled = run.compile == "always" or (run.compile == "auto" and cuda)
     if compiled and (reason := WAITS if run.sync_bn else why_not_compile(device)):
         if run.compile == "always":
-            raise UserError(f"run.compile cannot be had: {reason}; leave it at auto")
+            raise UserError(f"run.compile is not possible: {reason}; leave it at auto")
         compiled = False
         notes.append(f"the step is not compiled: {reason}")
     if compiled:

@@ -1,4 +1,4 @@
-"""A few mixes of the images that are scored, with what the deployed classifier says of them during a run."""
+"""A few mixes of the scored images, with the predictions that the deployed classifier makes for them during a run."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Examples:
 
 
 class ShowExamples:
-    """Gives :class:`Examples` of a classifier that is being trained: the same images and mixes at every call.
+    """Returns :class:`Examples` of a classifier that is being trained: the same images and mixes at every call.
 
-    It is called between epochs, and leaves the run's random numbers and weights as they are.
+    It is called between epochs. It does not change the run's random numbers or weights.
     """
 
     def __init__(self, parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""A step recorded once as a CUDA graph and replayed, so that the host launches one thing in place of thousands."""
+"""A step recorded once as a CUDA graph and replayed, so that the host launches one thing instead of thousands."""
 
 from __future__ import annotations
 

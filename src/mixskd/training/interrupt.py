@@ -13,13 +13,14 @@ from mixskd.distributed import World
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop and has saved itself; the exit code is 128 + the signal's number."""
+    """The run was asked to stop and has saved a checkpoint; the exit code is 128 + the number of the signal."""
 
 
 class Interrupt:
-    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one acts as it would have.
+    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one has its usual effect.
 
-    Several processes agree on a signal at every ``every``-th step only, since for that their hosts wait for each other.
+    Several processes agree on a signal only at every ``every``-th step, because their hosts wait for each other for
+    that.
     """
 
     def __init__(self, world: World, every: int = 1) -> None:
@@ -42,7 +43,7 @@ class Interrupt:
         signal.signal(number, self.previous[number])
 
     def signal(self) -> int:
-        """The signal that came to any process, 0 for none. Each process calls it after every step."""
+        """The signal that any process received, 0 for none. Each process calls this after every step."""
         self.asked += 1
         if self.world.size > 1 and self.asked % self.every:
             return 0
@@ -52,5 +53,5 @@ class Interrupt:
         """Raises Interrupted, with a line on stderr."""
         if self.world.first:
             name = signal.Signals(number).name
-            print(f"mixskd: stopped by {name}; saved in {out}, go on with --resume", file=sys.stderr)
+            print(f"mixskd: stopped by {name}; saved in {out}; continue with --resume", file=sys.stderr)
         raise Interrupted(128 + number)

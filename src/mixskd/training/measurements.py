@@ -1,4 +1,4 @@
-"""Times taken once on a processor, and kept for the next start in the user's cache folder."""
+"""Times that are measured once on a processor and kept in the user's cache folder for later runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def processor() -> str:
 
 
 def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float] | None:
-    """What ``measure`` gives (positive numbers by name) for ``what`` on this processor, or gave at an earlier call.
+    """What ``measure`` returns (positive numbers by name) for ``what`` on this processor, or what it returned in an
+    earlier call.
 
-    None, and nothing is measured, where the cache cannot be written: each start might then choose otherwise. Processes
-    that ask at the same time wait for the first of them.
+    If the cache cannot be written, nothing is measured and the result is None, because each run might then choose
+    differently. Processes that ask at the same time wait for the first of them.
     """
     path, key = cache_file(), f"{what}; {processor()}"
     try:

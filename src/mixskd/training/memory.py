@@ -9,10 +9,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's <malloc.h>
 
 
 def keep_freed_memory() -> None:
-    """Have glibc reuse freed blocks in place of returning them to the system; elsewhere nothing happens.
+    """Let glibc reuse freed blocks instead of returning them to the system; elsewhere nothing happens.
 
-    A step frees and asks for the same large maps again and again. By default each is mapped anew, so that every step
-    pays a page fault for each 4 KiB of them.
+    A step frees the same large maps again and again. By default each is mapped anew, so that every step pays a page
+    fault for each 4 KiB of them.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -30,10 +30,10 @@ def train(
 ) -> dict[str, Any]:
     """Run ``experiment``, in all processes that ``torchrun`` started, and return its summary; ``out`` is the folder.
 
-    ``listeners`` are told of it beside those that ``run`` names. ``overwrite`` removes a run that is in the folder.
-    ``remarks`` are shown to a person with what the run is about to do. A run that fails before its first checkpoint, or
-    before the end of its first epoch, leaves nothing behind. Raises UserError for anything in the experiment, its data
-    or its folder that cannot work.
+    ``listeners`` are called in addition to those that ``run`` names. ``overwrite`` removes a run that is in the folder.
+    ``remarks`` are shown to a person, with what the run is about to do. A run that fails before its first checkpoint,
+    or before the end of its first epoch, leaves nothing behind. Raises UserError for anything in the experiment, its
+    data or its folder that cannot work.
     """
     with made_ready(experiment, resume, overwrite, listeners, remarks) as (trainer, experiment, going_on):
         folder, world = trainer.folder, trainer.world
@@ -65,18 +65,18 @@ def rehearse(
     listeners: Sequence[Listener] = (),
     remarks: Sequence[str] = (),
 ) -> list[str]:
-    """Do all that :func:`train` does up to its first step, that step included, and leave nothing behind.
+    """Do all that :func:`train` does up to and including its first step, and leave nothing behind.
 
-    What it is about to do, in lines for a person. The ``listeners`` are not told of it, so that no service gets a run.
-    Raises UserError for whatever :func:`train` would refuse until then.
+    Returns lines for a person that say what the run would do. The ``listeners`` are not called, so no service gets a
+    run. Raises UserError for whatever :func:`train` would refuse until then.
     """
     with made_ready(experiment, resume, overwrite, listeners, remarks, rehearsal=True) as (trainer, _, going_on):
         step = trainer.position.step
         trainer.rehearse()
         notes = [f"note: {note}" for note in trainer.parts.notes]
-        how = f"goes on from step {step:,}" if going_on else "begins anew"
+        how = f"continues from step {step:,}" if going_on else "starts from the beginning"
         if overwrite and trainer.folder.config.exists():
-            how += ", and the run that is there is removed"
+            how += ", and the run that is there now is removed"
         return [*remarks, *describe(trainer.parts), *notes, f"out: {trainer.folder.path}; the run {how}"]
 
 
@@ -90,11 +90,12 @@ def made_ready(
     *,
     rehearsal: bool = False,
 ) -> Iterator[tuple[Trainer, Experiment, bool]]:
-    """The trainer of ``experiment``, at its first step or its checkpoint, that experiment as all processes have it, and
-    whether it goes on from a checkpoint.
+    """The trainer of ``experiment``, at its first step or at its checkpoint; the experiment as all processes have it;
+    and whether the run continues from a checkpoint.
 
-    Its folder is locked, and nothing in it is changed, but that ``overwrite`` removes the run there at once where
-    ``torchrun`` may restart this one, unless this is a ``rehearsal``. Raises UserError for anything that cannot work.
+    The folder is locked, and nothing in it is changed. There is one exception: if ``torchrun`` may restart this run,
+    ``overwrite`` removes the earlier run at once, unless this is a ``rehearsal``. Raises UserError for anything that
+    cannot work.
     """
     with join(experiment.run.device) as world, ExitStack() as stack:
         # the default folder is numbered, so one process chooses it

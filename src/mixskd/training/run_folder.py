@@ -1,4 +1,4 @@
-"""What a run leaves behind: config.yaml, metrics.csv, checkpoint.pt, model.safetensors, summary.json."""
+"""The files that a run writes: config.yaml, metrics.csv, checkpoint.pt, model.safetensors, summary.json."""
 
 from __future__ import annotations
 
@@ -46,40 +46,40 @@ class RunFolder:
         return self.path / "splits.csv"
 
     def check(self, experiment: Experiment, *, resume: bool, overwrite: bool = False) -> bool:
-        """Whether there is a checkpoint of this experiment to go on from, in a folder that it may have.
+        """Whether the folder has a checkpoint of this experiment to resume from. Nothing is changed.
 
-        A run that never came to a checkpoint is begun anew. Nothing is changed. Raises UserError if there is a run of
-        another configuration, or a run and neither ``resume`` nor ``overwrite`` is set, or what is no run.
+        A run without a checkpoint starts from the beginning. Raises UserError for a run of another configuration, for a
+        run if neither ``resume`` nor ``overwrite`` is set, and for files that belong to no run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder")
         if resume and overwrite:
-            raise UserError("--resume goes on with a run and --overwrite removes it; leave one of them out")
+            raise UserError("--resume continues a run and --overwrite removes it; give only one of them")
         replaced = overwrite and self.config.exists()
         if not replaced and self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
             changed = difference(from_dict(read_yaml(self.config)), experiment)
             if changed:
                 raise UserError(f"{self.path} holds a run of another configuration: {'; '.join(changed)}; choose "
-                                "another --out, give the same settings, or --overwrite it")  # fmt: skip
+                                "another --out, give the same settings, or add --overwrite")  # fmt: skip
             if not resume:
-                raise UserError(f"{self.path} already holds this run; add --resume to go on, --overwrite to begin "
-                                "anew, or choose another --out")  # fmt: skip
+                raise UserError(f"{self.path} already holds this run; add --resume to continue, --overwrite to start "
+                                "again, or choose another --out")  # fmt: skip
             if self.summary.exists() and not self.checkpoint.exists():
                 raise UserError(f"the run in {self.path} is finished and its checkpoint is gone: there is nothing to "
-                                "resume; --overwrite it to begin anew, or choose another --out")  # fmt: skip
+                                "resume; add --overwrite to start again, or choose another --out")  # fmt: skip
             return self.checkpoint.exists()
         if resume:
             raise UserError(f"nothing to resume in {self.path}; leave --resume out to start a run there")
         # Hidden files are no one's work: those of the disk, or of a write that was killed.
         known = {path.name for path in self.files}
         if self.path.is_dir() and any(e.name not in known and not e.name.startswith(".") for e in self.path.iterdir()):
-            raise UserError(f"--out {self.path} holds files that are no run; choose an empty or a new folder")
+            raise UserError(f"--out {self.path} holds files that belong to no run; choose an empty or a new folder")
         return False
 
     def begin(self, experiment: Experiment) -> None:
-        """Make the folder this experiment's: config.yaml is written, and all else of a run that is there removed.
+        """Claim the folder for this experiment: write config.yaml and remove all other files of an earlier run.
 
-        Raises UserError, and changes nothing, if it cannot be written.
+        Raises UserError, and changes nothing, if config.yaml cannot be written.
         """
         write_text(self.config, to_yaml(experiment))
         self._remove(path for path in self.files if path != self.config)

@@ -1,4 +1,4 @@
-"""One process at a run: the lock that is held from the claim of a folder to the summary."""
+"""A lock that lets only one process use a run. It is held from the claim of the folder to the summary."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _held: set[Path] = set()  # by this process, whom its own locks do not keep out
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the run in ``folder``, which is made if it is not there, and removed again, with its parents that were made
-    for it, if it stays empty.
+    """Lock the run in ``folder``. A missing folder is made. If it stays empty, it is removed again, with the parents
+    that were made for it.
 
-    The lock ends with the process, also if it is killed, whatever its children do. Raises UserError if another process
-    holds it.
+    The lock ends with the process, even if the process is killed, whatever its children do. Raises UserError if another
+    process holds it.
     """
     if _is_something_else(folder):  # RunFolder.check says so
         yield
@@ -58,7 +58,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _acquire(path: Path) -> int | None:
     """The lock's descriptor; None where the file system has no locks."""
     taken = UserError(
-        f"another process is at the run in {path.parent}; wait for its end, stop it, or choose another --out"
+        f"another process is using the run in {path.parent}; wait until it ends, stop it, or choose another --out"
     )
     if path in _held:
         raise taken

@@ -78,7 +78,7 @@ class TrainStep:
         self._choose_update()
 
     def use(self, engine: Engine) -> None:
-        """Go on with the precision and the weight gradients of ``engine``, which differs in nothing else."""
+        """Use the precision and the weight gradients of ``engine``, which differs in nothing else."""
         self.engine = engine
         limits = engine.small_maps
         self.convolutions = contextlib.nullcontext() if limits is None else SmallMapConvolutions(limits)
@@ -135,7 +135,9 @@ class TrainStep:
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
     def _do_without(self, error: Exception, images: int) -> None:
-        """Leave out what failed by ``error``, so that the step can be taken again; raise where nothing is left out."""
+        """Leave out what failed with ``error``, so that the step can be repeated; raise if nothing is left to leave
+        out.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(error, RecordingError):
             self.update = self._update
@@ -145,7 +147,7 @@ class TrainStep:
             self._note(f"the step is not replayed as a CUDA graph: {error}")
         elif isinstance(error, torch.OutOfMemoryError):
             raise UserError(
-                f"the memory of {self.device} does not hold a step of {images} images; try a larger "
+                f"the memory of {self.device} is too small for a step of {images} images; try a larger "
                 f"--run.accumulate (now {self.accumulate}) or a smaller --run.batch-size"
             ) from error
         elif self.buffers is not None and not isinstance(error, UserError):

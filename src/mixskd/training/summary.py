@@ -1,4 +1,4 @@
-"""What a finished run says of itself: summary.json."""
+"""The summary of a finished run: summary.json."""
 
 from __future__ import annotations
 

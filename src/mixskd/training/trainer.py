@@ -1,4 +1,4 @@
-"""The loop round the step: it feeds, scores and saves. It is given all of its parts, and names no method."""
+"""The loop around the step: it feeds, scores and saves. It is given all of its parts, and names no method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mixskd.training.tally import Tally
 
 
 class Trainer:
-    """One run, made of ``parts``, that leaves its files in ``folder``; the ``listeners`` are told what it does."""
+    """One run, made of ``parts``, that writes its files to ``folder``; the ``listeners`` are called as it proceeds."""
 
     def __init__(
         self, parts: Parts, folder: RunFolder, listeners: Sequence[Listener] = (), remarks: Sequence[str] = ()
@@ -82,9 +82,9 @@ class Trainer:
                 listener.close()
 
     def rehearse(self) -> None:
-        """Take the next step, if there is one left, without telling anybody; the trainer is of no use afterwards.
+        """Take the next step, if there is one left, without calling any listener. Do not use the trainer afterwards.
 
-        Raises UserError for what the step refuses, and for a loss that is no number.
+        Raises UserError for what the step refuses, and for a loss that is not a number.
         """
         epoch, length = len(self.position.rows), len(self.parts.loader)
         if epoch == self.experiment.run.epochs or self.selection.exhausted(self.position.rows):
@@ -199,7 +199,7 @@ class Trainer:
         save_checkpoint(self.folder.checkpoint, state, keep=True)
 
     def restore(self) -> None:
-        """Go on from checkpoint.pt, or from the one before it if that is damaged.
+        """Continue from checkpoint.pt, or from the checkpoint before it if that is damaged.
 
         Everything in it is examined before any of it is used. Raises UserError if it is of another run, or if the
         images are no longer those of the run.
@@ -217,7 +217,7 @@ class Trainer:
         self.tally = Tally(self.shares_of(state["sums"]))
         if (before := len(state["sums"])) != self.world.size:
             self.parts.notes.append(
-                f"resumed by {self.world.size} process(es) a run of {before}: the same images in the same order, but "
+                f"a run of {before} process(es) is resumed by {self.world.size}: images and order are the same, but "
                 "batch statistics, mixes and pairs are drawn within each process, so the bits differ"
             )
 
@@ -241,7 +241,7 @@ class Trainer:
             raise UserError(f"{path} is damaged: its sums differ in their names; delete it and start again")
 
     def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """This process's sums, from those of all processes of the run so far, which may be another number."""
+        """This process's sums, from the sums of all processes of the stopped run, which may have had another number."""
         parts = [
             {
                 name: torch.as_tensor(value, dtype=torch.float32, device=self.parts.device)

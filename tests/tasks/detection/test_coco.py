@@ -78,7 +78,7 @@ def test_a_box_that_ends_within_a_pixel_of_the_border_is_clipped(tmp_path: Path)
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train.json").write_text(json.dumps({"images": []}))
-    with pytest.raises(UserError, match=r"train.json is no COCO file: it has no list 'categories'"):
+    with pytest.raises(UserError, match=r"train.json is not a COCO file: it has no list 'categories'"):
         load_detection(tmp_path)
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot read the annotations .*train.json"):

@@ -62,7 +62,7 @@ def coloured_mask(root: Path) -> None:
 
 BAD: dict[Callable[[Path], None], str] = {
     other_size: r"the mask .*1.png has 40 x 31 pixels, but its image has 40 x 32",
-    unknown_label: r"the mask .*1.png holds the label 5, which is none of the 3 classes",
+    unknown_label: r"the mask .*1.png holds the label 5, which is not one of the 3 classes",
     no_mask: r"the mask .*1.png of the image 1.png is missing",
     no_image: r"the image .*images/train/1.png is missing",
     broken_mask: r"cannot read the mask .*1.png",

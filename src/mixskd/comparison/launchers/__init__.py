@@ -1,4 +1,4 @@
-"""Where the runs of a grid are carried out: on this machine, or as jobs of a cluster that shares the folder."""
+"""Where the runs of a grid are executed: on this machine, or as jobs of a cluster that shares the folder."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             _check_unpacked(file.zip)
             arrays = {key: file[key] for key in file.files}
             if odd := [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]:
-                raise ValueError(f"{odd[0]} is no array")
+                raise ValueError(f"{odd[0]} is not an array")
             return arrays
     except Exception as error:  # damaged bytes end numpy and zlib in as many ways as there are bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -95,9 +95,11 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
     if not len(labels):
         raise UserError(f"{path}: {name}_labels is empty; there must be an image or more")
     if labels.min() < 0:
-        raise UserError(f"{path}: {name}_labels run from {labels.min()}; they must be 0 or above")
+        raise UserError(f"{path}: the smallest of {name}_labels is {labels.min()}; labels must be 0 or above")
     if labels.max() >= MOST_CLASSES:
-        raise UserError(f"{path}: {name}_labels run to {labels.max()}; there are up to {MOST_CLASSES:,} classes")
+        raise UserError(
+            f"{path}: the largest of {name}_labels is {labels.max()}, but there may be up to {MOST_CLASSES:,} classes"
+        )
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
     return ImageSet(as_rgb(images), labels.astype(np.int64))

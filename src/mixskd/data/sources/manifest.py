@@ -65,11 +65,11 @@ def checked_file(root: Path, name: str, where: str) -> Path:
     try:
         inside = bool(name) and root in file.resolve().parents
     except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
-        raise UserError(f"{where}: the path {name[:40]!r} cannot be: {error}") from None
+        raise UserError(f"{where}: the path {name[:40]!r} cannot be used: {error}") from None
     if not inside:
         raise UserError(f"{where}: the path {name!r} is outside the folder of the manifest; move the image into {root}")
     if file.suffix.lower() not in EXTENSIONS:
-        raise UserError(f"{where}: {name} is no image file; use one of {' '.join(EXTENSIONS)}")
+        raise UserError(f"{where}: {name} is not an image file; use one of {' '.join(EXTENSIONS)}")
     if not file.is_file():
         raise UserError(f"{where}: there is no image {file}")
     return file

@@ -1,1 +1,1 @@
-"""One file a format in which a classifier leaves; none is imported before it is asked for."""
+"""One file per export format; each is imported only when it is needed."""

@@ -15,22 +15,27 @@ from mixskd.text import safe
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
     p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("--to", choices=list(SUFFIXES), help="the format; what the suffix of --out says by default")
+    p.add_argument("--to", choices=list(SUFFIXES), help="the format; by default the suffix of --out decides")
     p.add_argument("--out", help="the file to write (.safetensors, .pth, .onnx, .pt2); beside the model by default")
-    p.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    p.add_argument("--overwrite", action="store_true", help="replace files that exist")
     p.add_argument("--data", help="the data set to check the copy on; the run's data by default")
     graphs = p.add_argument_group("graphs (.onnx, .pt2)")
     graphs.add_argument(
         "--input", choices=get_args(Input), default="float",
-        help="images as float: normalised; unit: in [0, 1]; uint8: 0 to 255. The graph normalises the latter two",
+        help="images as float (normalised), unit (in [0, 1]) or uint8 (0 to 255); the graph normalises the last two",
     )  # fmt: skip
-    graphs.add_argument("--softmax", action="store_true", help="give probabilities in place of logits")
+    graphs.add_argument("--softmax", action="store_true", help="give probabilities instead of logits")
     graphs.add_argument(
-        "--temperature", metavar="T", help="divides the logits before the softmax; stored: the model file's own"
+        "--temperature",
+        metavar="T",
+        help="divide the logits by T before the softmax; stored takes the one in the model file",
     )
     graphs.add_argument("--dynamic-size", action="store_true", help="take images of any height and width")
     graphs.add_argument(
-        "--dtype", choices=get_args(Dtype), default="fp32", help="of an ONNX file's weights and arithmetic"
+        "--dtype",
+        choices=get_args(Dtype),
+        default="fp32",
+        help="the number type of an ONNX file's weights and arithmetic",
     )
     graphs.add_argument("--force", action="store_true", help="keep an fp16 or int8 file that names other classes")
 

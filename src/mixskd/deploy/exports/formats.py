@@ -71,7 +71,7 @@ class Options(Settings, prefix="--"):
             "--dynamic-size": self.dynamic_size,
         }
         if to not in GRAPHS and (flag := next((flag for flag, is_given in given.items() if is_given), None)):
-            raise UserError(f"{flag} is for graphs (--to onnx, --to pt2); {to} holds weights alone")
+            raise UserError(f"{flag} is for graphs (--to onnx, --to pt2); {to} holds only weights")
         if to != "onnx" and self.dtype != "fp32":
             raise UserError(f"--dtype {self.dtype} is for --to onnx; {to} is written in fp32")
         if self.temperature is None:

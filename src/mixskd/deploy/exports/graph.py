@@ -66,7 +66,7 @@ def free_sizes(job: Job) -> dict[int, Any]:
     if job.options.dynamic_size:
         if job.model.fixed:
             raise UserError(
-                f"{job.model.name} takes images of {job.model.image_size} px alone; leave --dynamic-size out"
+                f"{job.model.name} takes only images of {job.model.image_size} px; leave --dynamic-size out"
             )
         free |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     return free

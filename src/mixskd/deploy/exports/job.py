@@ -1,4 +1,4 @@
-"""What every export is given, and what it gives back."""
+"""What every export gets, and what it returns."""
 
 from __future__ import annotations
 

@@ -155,12 +155,12 @@ def check(found: Verification, options: Options, *, real: bool, force: bool) -> 
     """
     if options.dtype == "fp32":
         if not found.equal:
-            raise UserError(f"the copy gives other {found.output} (by {found.difference:.2g}); nothing was written")
+            raise UserError(f"the {found.output} of the copy differ (by {found.difference:.2g}); nothing was written")
         return
     if not np.isfinite(found.difference):
-        raise UserError(f"the {options.dtype} copy gives no finite numbers; nothing was written")
+        raise UserError(f"the outputs of the {options.dtype} copy are not finite; nothing was written")
     if real and found.agreement < LEAST_AGREEMENT and not force:
         raise UserError(
-            f"the {options.dtype} copy names the same class on {found.agreement:.0%} of {found.source} only; nothing "
-            "was written (--force writes it all the same)"
+            f"the {options.dtype} copy names the same class on only {found.agreement:.0%} of {found.source}; nothing "
+            "was written (--force writes it anyway)"
         )

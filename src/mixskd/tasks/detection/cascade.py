@@ -26,17 +26,17 @@ class CascadeConfig:
     """The constants of the head; the defaults are those of MixSKD's Table 3 (MMDetection 2.15, cascade_rcnn_r50_fpn).
 
     Args:
-        ious: from which IoU with a ground-truth box a RoI of each stage is positive.
-        loss_weights: of the stages.
+        ious: the IoU with a ground-truth box from which a RoI of each stage is positive.
+        loss_weights: the loss weights of the stages.
         stds: by which the encoded centre offsets and log sizes are divided, per stage: (x and y, width and height).
-        hidden: width of the two fully connected layers of each stage.
-        rois: sampled per image and stage.
-        positives: their largest share of positive ones.
-        score: detections below are dropped.
-        nms: IoU of the non-maximum suppression, per class.
-        detections: kept per image.
-        average: what is averaged over the stages at test: ``logits`` (as MMDetection) or ``probabilities`` (as the
-            cascade's own paper).
+        hidden: the width of the two fully connected layers of each stage.
+        rois: the RoIs that are sampled per image and stage.
+        positives: the largest share of positive RoIs.
+        score: detections with a lower score are dropped.
+        nms: the IoU of the non-maximum suppression, per class.
+        detections: the detections that are kept per image.
+        average: the outputs that are averaged over the stages at test: ``logits`` (as MMDetection) or ``probabilities``
+            (as the cascade's own paper).
     """
 
     ious: tuple[float, ...] = (0.5, 0.6, 0.7)

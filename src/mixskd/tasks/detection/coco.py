@@ -153,7 +153,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     for part, keys in required.items():
         rows = content.get(part) if isinstance(content, dict) else None
         if not isinstance(rows, list):
-            raise UserError(f"{path} is no COCO file: it has no list {part!r}")
+            raise UserError(f"{path} is not a COCO file: it has no list {part!r}")
         for number, row in enumerate(rows):
             if not isinstance(row, dict) or any(key not in row for key in keys):
                 raise UserError(f"{path}: entry {number} of {part!r} must have {', '.join(keys)}")
@@ -163,7 +163,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _problem(item: Mapping[str, Any], label_of: Mapping[int, int], width: float, height: float) -> str | None:
     """What is wrong with one annotation of an image of that size, or None."""
     if item["category_id"] not in label_of:
-        return f"the category id {item['category_id']} is none of the file's {len(label_of)} categories"
+        return f"the category id {item['category_id']} is not one of the file's {len(label_of)} categories"
     box = item["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
         return f"the box {box} is not [x, y, width, height]"

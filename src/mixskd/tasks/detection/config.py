@@ -17,16 +17,16 @@ class DetectorConfig(TransferConfig):
     """The defaults are those of MixSKD's Table 3.
 
     Args:
-        channels: of the feature pyramid's maps.
-        hidden: width of the fully connected layers of the RoI heads.
-        rois: regions per image (and stage) that the RoI heads learn from.
-        proposals: of the RPN per image in training, and half as many at test.
-        frozen: keep the stem, the first stage and the norms' statistics as they were trained; if not given, for a
-            backbone that starts from weights, since random ones must be trained.
-        short: the short side of the images in pixels; of several values one is drawn per image, and the largest is
-            taken at test.
-        long: the largest long side.
-        empty_images: train on images without objects too.
+        channels: the channels of the feature pyramid's maps.
+        hidden: the width of the fully connected layers of the RoI heads.
+        rois: the regions per image (and stage) that the RoI heads learn from.
+        proposals: the proposals of the RPN per image in training; half as many are used at test.
+        frozen: keep the stem, the first stage and the norms' statistics as they were trained. If not given, this is
+            done for a backbone that starts from weights, since random ones must be trained.
+        short: the short side of the images in pixels; of several values, one is drawn per image, and the largest is
+            used at test.
+        long: the largest allowed long side.
+        empty_images: also train on images without objects.
     """
 
     channels: Count = 256

@@ -57,7 +57,7 @@ def check_strides(backbone: StagedBackbone) -> None:
     """Raises UserError unless the stage maps of ``backbone`` have the strides 4, 8, 16 and 32."""
     backbone.require_stages("detection")
     if backbone.fixed:
-        raise UserError(f"{backbone.name} takes images of one size alone; detection needs a backbone for any size")
+        raise UserError(f"{backbone.name} takes images of one size only; detection needs a backbone for any size")
     backbone.require_stages("a detector or a segmentation network")
     probe = copy.deepcopy(backbone).to("meta").eval()
     maps = map(spatial, probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta")))

@@ -16,16 +16,16 @@ class DeepLabConfig(TransferConfig):
     """The defaults are those of MixSKD's Table 3.
 
     Args:
-        output_stride: 8, or 16 at a third of the cost or less.
+        output_stride: 8, or 16, which costs a third or less.
         head: ``paper`` (512 channels, and dropout before the classifier) or ``torchvision`` (256, without), which has
             the keys of torchvision's published weights.
-        aux: weight of the auxiliary head's loss, on the third stage; 0 for no such head.
+        aux: the weight of the auxiliary head's loss, on the third stage; 0 for no such head.
         crop: height and width of the training crops, in pixels.
-        scales: by one of which each training image is resized before the crop.
+        scales: the scales; one is drawn for each training image, which is resized by it before the crop.
         colours: ``rgb``, normalised as the backbone was trained, or ``bgr`` less the mean, as the released code.
-        kind: of the data: ``voc``, ``ade20k``, ``coco_stuff``, ``camvid``, ``folders``, or ``auto`` to tell by its
-            folders.
-        stuff_classes: of COCO-Stuff: the 171 that occur, or its 182 raw values, as in the released code.
+        kind: the kind of the data: ``voc``, ``ade20k``, ``coco_stuff``, ``camvid``, ``folders``, or ``auto`` to find
+            out from its folders.
+        stuff_classes: the classes of COCO-Stuff: the 171 that occur, or its 182 raw values, as in the released code.
         check: read every mask before training.
     """
 

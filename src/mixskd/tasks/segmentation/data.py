@@ -59,7 +59,7 @@ class SegmentationSet:
         classes = table[values]
         if (classes < 0).any():
             unknown = int(values[classes < 0].min())
-            return f"the mask {path} holds the label {unknown}, which is none of the {len(self.classes)} classes"
+            return f"the mask {path} holds the label {unknown}, which is not one of the {len(self.classes)} classes"
         return Image.fromarray(classes.astype(np.uint8))
 
 

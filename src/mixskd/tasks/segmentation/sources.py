@@ -77,7 +77,7 @@ def voc(root: Path) -> Splits:
     splits = {}
     for split, name in (("train", train), ("val", "val")):
         if not (lists / f"{name}.txt").is_file():
-            raise UserError(f"{root} is no Pascal VOC: it has no {lists / name}.txt")
+            raise UserError(f"{root} is not a folder of Pascal VOC: it has no {lists / name}.txt")
         masks = augmented if name != "train" and split == "train" else root / "SegmentationClass"
         stems = [line.split()[0] for line in (lists / f"{name}.txt").read_text().splitlines() if line.strip()]
         # The lists of the augmented set in circulation name files, such as /JPEGImages/2007_000032.jpg.
@@ -166,9 +166,7 @@ def folders(root: Path) -> Splits:
     else:
         raise UserError(f"{root} does not name its classes; write one name per line to {root / 'classes.txt'}")
     if not 0 <= ignore <= IGNORE or ignore < len(names):
-        raise UserError(
-            f"ignore_index in {meta} is {ignore}; it must lie above the {len(names)} classes, up to {IGNORE}"
-        )
+        raise UserError(f"ignore_index in {meta} is {ignore}; it must be from {len(names)} to {IGNORE}")
     if len(names) < 2:
         raise UserError(f"{root} names {len(names)} class; segmentation needs two or more")
     table = label_table(len(names), ignored={ignore, IGNORE})

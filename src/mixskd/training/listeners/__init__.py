@@ -1,4 +1,4 @@
-"""What is told of a run: the screen, metrics.csv, TensorBoard, Weights & Biases, MLflow."""
+"""The listeners of a run: the screen, metrics.csv, TensorBoard, Weights & Biases, MLflow."""
 
 from __future__ import annotations
 

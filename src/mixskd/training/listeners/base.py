@@ -1,4 +1,4 @@
-"""The shape of every listener: it is told what a run does, and changes nothing of it."""
+"""The shape of every listener: it is called as the run proceeds, and changes nothing in the run."""
 
 from __future__ import annotations
 
@@ -69,13 +69,14 @@ class StepInfo:
 
 
 class Listener:
-    """Told of a run's start, steps, epochs and end; the methods here do nothing. Only the first process has listeners.
+    """Called at a run's start, steps, epochs and end; the methods here do nothing. Only the first process has
+    listeners.
 
     ``epoch`` gets the row of metrics.csv, ``end`` the summary. ``close`` is called at the end, even of a failed run.
     """
 
     def start(self, info: RunInfo) -> None:
-        """The run begins, or goes on."""
+        """The run begins or is resumed."""
 
     def step(self, info: StepInfo) -> None:
         """A step was taken."""
@@ -87,4 +88,4 @@ class Listener:
         """The run is finished."""
 
     def close(self) -> None:
-        """Let go of files and screens."""
+        """Close files and screens."""

@@ -12,9 +12,9 @@ from mixskd.training.listeners.base import Listener, RunInfo
 
 
 class MetricsFile(Listener):
-    """Replaces metrics.csv of the run's folder after each epoch; what a row lacks is left empty.
+    """Replaces metrics.csv of the run's folder after each epoch; missing values of a row are left empty.
 
-    Figures that depend on the clock are left to the summary, so that equal runs give equal files.
+    Figures that depend on the clock are only in the summary, so that equal runs give equal files.
     """
 
     def start(self, info: RunInfo) -> None:

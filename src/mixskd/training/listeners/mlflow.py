@@ -13,7 +13,7 @@ from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 
 
 class MLflow(Listener):
-    """One run where ``MLFLOW_TRACKING_URI`` says; a run that goes on is the same one, by a file in its folder.
+    """One run at the place that ``MLFLOW_TRACKING_URI`` names. A file in the folder makes a resumed run the same run.
 
     Raises UserError if mlflow is not installed, or cannot start.
     """

@@ -13,7 +13,8 @@ from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 
 
 class WandB(Listener):
-    """One run of the project ``mixskd``; a run that goes on is the same one. ``WANDB_MODE=offline`` keeps it here.
+    """One run of the project ``mixskd``; a resumed run is the same run. ``WANDB_MODE=offline`` keeps it on this
+    machine.
 
     Raises UserError if wandb is not installed, or cannot start.
     """
