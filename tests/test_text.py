@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixskd.report.cells import comma_separated, latex, markdown
-from mixskd.text import MEDIA, safe, to_json, visible
+from mixskd.text import MEDIA, counted, safe, to_json, visible
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,7 @@ def test_tables_show_names_from_files_as_they_are() -> None:
 def test_json_has_no_bare_nan() -> None:
     text = to_json({"loss": float("nan"), "list": [float("inf"), 1.5, "NaN"], "whole": 3})
     assert json.loads(text) == {"loss": None, "list": [None, 1.5, "NaN"], "whole": 3}
+
+
+def test_counted() -> None:
+    assert [counted(n, "process", "es") for n in (0, 1, 1200)] == ["0 processes", "1 process", "1,200 processes"]

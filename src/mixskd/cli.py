@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    return exit_code(lambda: _act([word for word in words if word != "--debug"]), debug=debug)
+    return exit_code(lambda: _act([word for word in words if word != "--debug"] or ["--help"]), debug=debug)
 
 
 def _act(argv: Sequence[str]) -> int | None:

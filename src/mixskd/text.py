@@ -78,3 +78,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """``1 epoch``, ``1,200 epochs``: ``number`` with ``noun``, which gets ``ending`` unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else ending}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mixskd.experiment import Parts
 from mixskd.precision import device_name
+from mixskd.text import counted
 
 
 def describe(parts: Parts) -> list[str]:
@@ -23,9 +24,9 @@ def describe(parts: Parts) -> list[str]:
         f"data: {experiment.data.source}, {len(data.classes)} classes, {images} images of {data.image_size} px; {how}",
         f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
-        f"method: {experiment.method.name}; optimizer steps: {run.epochs} epochs x {steps:,} = {run.epochs * steps:,}, "
-        f"of {run.batch_size} images each",
+        f"method: {experiment.method.name}; optimizer steps: {counted(run.epochs, 'epoch')} x {steps:,} = "
+        f"{run.epochs * steps:,}, of {run.batch_size} images each",
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
-        f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {parts.world.size} process(es)",
+        f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",
         f"precision: {engine.precision}, {engine.reason}",
     ]
