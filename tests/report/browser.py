@@ -14,18 +14,20 @@ WHY = "there is no Chromium here: apt-get install chromium"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
 
 
-def opened(page: Path, folder: Path, script: str = "") -> str:
-    """The document after ``page`` was opened and ``script`` ran; fails if the console has an error.
+def opened(page: Path, folder: Path, script: str = "", *, width: int = 1400, dark: bool = False) -> str:
+    """The document after ``page`` was opened, ``width`` px wide, and ``script`` ran; fails if the console has an error.
 
     A request to the outside is an error of the console too, since the page's policy refuses it.
     """
     text = page.read_text(encoding="utf-8").replace("</script></body>", f"{script}</script></body>")
     changed = folder / "changed.html"
     changed.write_text(text, encoding="utf-8")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+    # A window has 500 px or more; a page that fills a screen has the width of the screen.
+    screen = [f"--screen-info={{{width}x900}}", "--kiosk", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", *screen,
                f"--user-data-dir={folder / 'profile'}", "--dump-dom", changed.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
 
 

@@ -51,13 +51,13 @@ def term_plots(evidence: Evidence) -> list[Plot]:
 def cost_plot(lines: Sequence[Repeated]) -> Plot:
     """Top-1 against the operations of the training of one original image."""
     with styled():
-        figure, ax = axes("MFLOPs an original in training", "top-1 (%)", height=3.8 + 0.1 * len(lines))
+        figure, ax = axes("MFLOPs an original in training", "top-1 (%)")
         for index, line in enumerate(lines):
             mean, std = mean_and_std([result.top1 for result in line.results])
             ax.errorbar(
                 line.cost.training_flops / 1e6, mean, yerr=std, color=colour(index), capsize=2, linestyle="none",
                 marker="osD^v<>PX*"[index // 10 % 10], label=label(line.label),
             )  # fmt: skip
-        legend(ax, len(lines))
+        legend(ax)
     caption = "What one original image costs in training against top-1; the bars are the deviation over the seeds."
     return Plot("cost", caption, figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from mixskd.text import safe, visible
 
 INK = "#010203"  # of text and axes; on the page it becomes the text's own colour
+SHORT = 26  # letters of a legend's entry that leave room for a second one beside it
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "mixskd", "text.parse_math": False, "font.size": 9, "savefig.dpi": 200,
+    "svg.fonttype": "none", "svg.hashsalt": "mixskd", "text.parse_math": False, "font.size": 9, "savefig.dpi": 300,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
 }  # fmt: skip
@@ -62,9 +64,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def axes(x: str, y: str, width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
-    """A figure (in inches) with one pair of axes, named ``x`` and ``y``; call it inside :func:`styled`."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def axes(x: str, y: str, height: float = 3.0) -> tuple[Figure, Axes]:
+    """A figure (in inches) with one pair of axes, named ``x`` and ``y``; call it inside :func:`styled`.
+
+    It is so narrow that its text can be read on a phone, where the page makes it smaller still.
+    """
+    figure = Figure(figsize=(4.8, height), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
     ax.set_xlabel(x)
@@ -85,10 +90,16 @@ def label(text: str, most: int = 48) -> str:
     return f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out
 
 
-def legend(ax: Axes, entries: int) -> None:
-    """A legend below the axes, where ``entries`` is how many there are."""
-    if entries:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2 if entries > 1 else 1, fontsize=8)
+def legend(ax: Axes) -> None:
+    """A legend below the axes, if anything in them has a label; the figure grows by its height."""
+    texts = ax.get_legend_handles_labels()[1]
+    if not texts:
+        return
+    columns = 2 if len(texts) > 1 and max(map(len, texts)) <= SHORT else 1
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(texts) / columns))
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def line_plot(
@@ -97,7 +108,7 @@ def line_plot(
 ) -> Plot:  # fmt: skip
     """One line for each (label, x, y)."""
     with styled():
-        figure, ax = axes(x, y, height=3.4 + 0.1 * len(series))
+        figure, ax = axes(x, y)
         if diagonal:
             ax.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
         marks = "o" if all(len(xs) <= 15 for _, xs, _ in series) else ""
@@ -110,5 +121,5 @@ def line_plot(
                 axis.set_minor_formatter(NullFormatter())
         if all(float(x).is_integer() for _, xs, _ in series for x in xs):
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend(ax, len(series))
+        legend(ax)
     return Plot(name, caption, figure)

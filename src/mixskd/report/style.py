@@ -13,14 +13,16 @@ a { color: var(--link) }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: .5rem 0; border-block: 1px solid var(--line) }
 .wide { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal }
+.sorts { width: max-content } .sorts td { max-width: 24rem; overflow-wrap: break-word }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-th { vertical-align: bottom } .sorts td:first-child { min-width: 8rem }
+th { vertical-align: bottom }
 td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-th button { all: unset; cursor: pointer; font-weight: 600 }
+th button { all: unset; cursor: pointer; font-weight: 600; display: block; width: max-content; max-width: 8rem }
 th button:focus-visible { outline: 2px solid var(--link) }
 th[aria-sort=ascending] button::after { content: " ▲" }
 th[aria-sort=descending] button::after { content: " ▼" }
-tbody tr:nth-child(even) { background: var(--shade) }
+tbody tr:nth-child(even), tr:nth-child(even) td:first-child { background: var(--shade) }
+.sorts tr > :first-child { position: sticky; left: 0 } .sorts tr:nth-child(odd) > :first-child { background: var(--paper) }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem }
 figure { margin: 0; min-width: 0; max-width: 46rem }
 figure svg { width: 100%; height: auto; color: var(--ink) }
@@ -32,11 +34,13 @@ figcaption, .note { color: var(--faint); font-size: .85rem }
 .seen tbody tr:nth-child(even) { background: none } .wide { margin-block: .6rem }
 .pairs { display: grid; grid-template-columns: repeat(2, minmax(0, 18rem)); gap: .6rem } .pairs img { width: 100% }
 summary { cursor: pointer; padding: .3rem 0 }
+@media (max-width: 40rem) { .sorts td { max-width: 16rem } .sorts tr > :first-child { max-width: 9rem } }
 pre { overflow-x: auto; background: var(--shade); padding: .6rem; font-size: .8rem }
 @media print {
   :root { --ink: #000; --faint: #333; --paper: #fff; --line: #999; --shade: #f3f3f3 }
   body { max-width: none; padding: 0 } nav { display: none } .wide { overflow: visible }
-  table { font-size: 7pt } figure, tr { break-inside: avoid }
+  table { font-size: 7pt } .sorts { width: auto } .sorts tr > :first-child { position: static }
+  figure, tr { break-inside: avoid }
 }
 """
 

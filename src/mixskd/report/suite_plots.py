@@ -81,12 +81,12 @@ def _confidence(evidence: Evidence) -> list[Plot]:
         seen.append(models)
         for which in ("predicted", "true"):
             with styled():
-                figure, ax = axes(f"log-probability of the {which} class", "images", height=3.6 + 0.1 * len(models))
+                figure, ax = axes(f"log-probability of the {which} class", "images")
                 for index, (name, model) in enumerate(models.items()):
                     h = model[which]
                     ax.stairs(h["counts"], h["edges"], color=colour(index), linewidth=1.4,
                               label=label(f"{name} (mean {h['mean']:.2f})"))  # fmt: skip
-                legend(ax, len(models))
+                legend(ax)
             caption = f"The {which} class's log-probability on {result['shared_mistakes']} shared mistakes."
             plots.append(Plot(f"confidence_{len(seen)}_{which}", caption, figure))
     return plots
@@ -97,7 +97,7 @@ def _confusion(evidence: Evidence) -> list[Plot]:
     for number, (run, result) in enumerate(evidence.with_suite("accuracy")[:MOST_CONFUSIONS]):
         rows = [[100 * n / max(sum(row), 1) for n in row] for row in result["confusion"]]
         with styled():
-            figure, ax = axes("called", "class", 4.8, 4.2)
+            figure, ax = axes("called", "class", 4.2)
             ax.grid(visible=False)
             shown = ax.imshow(rows, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
             figure.colorbar(shown, label="% of the class", shrink=0.8)
