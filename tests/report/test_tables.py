@@ -20,7 +20,8 @@ from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.report.cells import Number, Spread, comma_separated, escape, latex, markdown
 from mixskd.report.cost import classes_from, count_cost, images_forwarded
-from mixskd.report.published import _rows, published
+from mixskd.report.published import _rows, published, published_fgsm
+from tests.report.test_stored import RESULTS
 
 
 def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: Any) -> None:
@@ -95,7 +96,7 @@ def test_settings_that_share_a_label_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_every_published_value_is_of_something_that_exists() -> None:
-    for row in _rows():
+    for row in (row for row in _rows() if "top1" in row):  # Table 5 has others
         experiment = build_experiment(
             {
                 "backbone": row["backbone"], "method": {"name": row["method"], **row.get("options", {})},
@@ -201,3 +202,27 @@ def test_a_suite_is_a_column(tmp_path: Path) -> None:
     assert row["fgsm: top1 at 0.01 std"] == pytest.approx(np.std([40, 44], ddof=1))
     with pytest.raises(UserError, match="needs two runs, so it has no column"):
         tabulate(tmp_path, ["confidence"])
+
+
+def test_the_papers_fgsm_stands_beside_each_epsilon(tmp_path: Path) -> None:
+    for seed, value in enumerate((40.0, 44.0)):
+        name = f"mixup-wrn_16_2-seed{seed}"
+        write_run(tmp_path, name, (72.0, 72.5), **{"method.name": "mixup", "run.seed": seed})
+        (tmp_path / name / "evaluation").mkdir()
+        attacks = [{"epsilon": 0.01, "top1": value}, {"epsilon": 0.02, "top1": value / 2}]
+        result = {**RESULTS["fgsm"], "attacks": attacks}
+        (tmp_path / name / "evaluation" / "fgsm.json").write_text(json.dumps(result))
+    (tmp_path / "grid.yaml").write_text("methods: {mixup: {}}\npaper_table: Table 5, FGSM\nsuites: [fgsm]\n")
+    (row,) = tabulate(tmp_path)
+    assert row["fgsm at 0.01 (%)"] == pytest.approx(42)
+    assert row["Table 5, FGSM: cifar100, wrn_16_2 at 0.01 (%)"] == 40.7
+    assert not [column for column in row if "0.02" in column or "0.001" in column]
+    assert "Compare the order of the methods" in (tmp_path / "table.md").read_text()
+
+
+def test_the_papers_fgsm_is_that_of_the_same_method() -> None:
+    own = experiment("mixskd", "wrn_16_2")
+    assert published_fgsm(own, anywhere=True) == {0.0001: 67.7, 0.001: 65.5, 0.01: 46.8, 0.1: 15.3}
+    assert published_fgsm(own) == {}  # on other data
+    assert published_fgsm(experiment("mixskd", "wrn_16_2", temperature=2.0), anywhere=True) == {}
+    assert published_fgsm(experiment("cutmix", "wrn_16_2"), anywhere=True) == {}

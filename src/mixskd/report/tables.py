@@ -9,9 +9,9 @@ from typing import Any
 from mixskd.config import Experiment
 from mixskd.files import write_text
 from mixskd.report.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
-from mixskd.report.published import Published, place_of, published, published_in
+from mixskd.report.published import FGSM, FGSM_NOTE, Published, place_of, published, published_fgsm, published_in
 from mixskd.report.runs import Repeated, mean_and_std
-from mixskd.report.stored import read_headline
+from mixskd.report.stored import read_headline, read_suite
 from mixskd.report.transfer_tables import of_kind, single_transfers, transfer, transfer_notes
 from mixskd.tasks.kinds import KINDS, Kind
 from mixskd.text import visible
@@ -22,6 +22,8 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: 
     columns: dict[str, list[Cell]] = {}
     for name in suites:
         columns |= _headlines(lines, name)
+    if paper_table == FGSM:
+        columns |= _attacks(lines)
     return [
         {
             **_place(line),
@@ -39,7 +41,7 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: 
 
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
     """The column of a table of the paper that has other data or another backbone, if one is asked for."""
-    if paper_table is None:
+    if paper_table is None or paper_table == FGSM:
         return {}
     value = published_in(paper_table, line.experiment)
     return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
@@ -54,6 +56,33 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
         cells.append(Spread(*mean_and_std([headline["value"] for headline in found])) if found else None)
         title = f"{suite}: {found[0]['name']}" if found else title
     return {title: cells}
+
+
+def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
+    """For each epsilon that the paper and our runs have: the mean of ours, and the paper's, whatever data ours have."""
+    ours, paper = (
+        [_attacked(line) for line in lines],
+        [published_fgsm(line.experiment, anywhere=True) for line in lines],
+    )
+    columns: dict[str, list[Cell]] = {}
+    for epsilon in sorted({e for values in ours for e in values} & {e for values in paper for e in values}):
+        columns[f"fgsm at {epsilon:g} (%)"] = [
+            Spread(*mean_and_std(values[epsilon])) if epsilon in values else None for values in ours
+        ]
+        columns[f"{FGSM}: {place_of(FGSM)} at {epsilon:g} (%)"] = [
+            Number(values[epsilon], 1) if epsilon in values else None for values in paper
+        ]
+    return columns
+
+
+def _attacked(line: Repeated) -> dict[float, list[float]]:
+    """Top-1 of the runs that have a result of the suite ``fgsm``, by epsilon."""
+    found: dict[float, list[float]] = {}
+    for result in line.results:
+        path = result.folder / "evaluation" / "fgsm.json"
+        for attack in read_suite(path, "fgsm")["attacks"] if path.exists() else ():
+            found.setdefault(attack["epsilon"], []).append(attack["top1"])
+    return found
 
 
 def cost(lines: Sequence[Repeated]) -> Table:
@@ -150,6 +179,7 @@ def write_tables(
         if kind is None:
             shown = [accuracy(classifiers, paper_table, suites), cost(classifiers)]
             single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
+            said += [FGSM_NOTE] if paper_table == FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]
             single, said = single_transfers(lines, kind), transfer_notes(lines)
