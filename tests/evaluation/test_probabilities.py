@@ -9,11 +9,14 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support, roc_auc_score, roc_curve
+from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from mixskd.errors import UserError
 from mixskd.evaluation.accuracy import Accuracy
+from mixskd.evaluation.base import PART
 from mixskd.evaluation.calibration import Calibration, best_temperature, calibration
 from mixskd.evaluation.confidence import Confidence
 from mixskd.evaluation.errors import Errors
@@ -134,6 +137,7 @@ def test_errors_finds_mistakes_pairs_and_wrong_labels() -> None:
     labels = torch.arange(60) % 3
     logits = 5 * F.one_hot(labels, 3).float() + 0.1 * torch.rand(60, 3, generator=GENERATOR)
     logits[7] = torch.tensor([0.0, 0.5, 1.0])  # a mistake that is not sure: label 1
+    logits[9, 0] = 6.0  # surer than others of its class
     given = labels.clone()
     given[9] = 2  # the label of an image of class 0 is wrong
     paths = [f"{i}.png" for i in range(60)]
@@ -151,3 +155,35 @@ def test_errors_finds_mistakes_pairs_and_wrong_labels() -> None:
 def test_labels_beyond_the_classes_are_refused() -> None:
     with pytest.raises(UserError, match="a label 6, but the model has 6 classes"):
         Accuracy()(Fixed(LOGITS), numbered(torch.full((3,), 6)), context())
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest float64 tensor has that is made within the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def]
+        made = function(*given, **(named or {}))
+        for value in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(value, Tensor) and value.dtype == torch.float64:
+                self.size = max(self.size, value.numel())
+        return made
+
+
+def test_errors_makes_no_second_copy_of_all_logits() -> None:
+    logits, labels = torch.randn(5 * PART, 7, generator=GENERATOR), torch.arange(5 * PART) % 7
+    data = numbered(labels, batch=PART)
+    with Largest() as largest:
+        result = Errors()(Fixed(logits), data, context())
+    assert largest.size <= max(7 * PART, len(labels))
+    p = logits.double().softmax(1)
+    first = result["mistakes"][0]
+    assert first["predicted_probability"] == pytest.approx(float(p[p.argmax(1) != labels].max()))
+    assert first["label_probability"] == pytest.approx(float(p[first["index"], int(first["label"])]))
+    own = p.gather(1, labels[:, None])[:, 0]
+    limits = torch.stack([own[labels == c].mean() for c in range(7)])
+    other = p.masked_fill(p < limits, -1).max(1)
+    expected = (other.values >= 0) & (other.indices != labels) & (own < limits[labels])
+    assert result["number_of_suspects"] == int(expected.sum())

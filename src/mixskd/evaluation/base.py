@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mixskd.errors import UserError
 
+PART = 1024  # images whose probabilities are in memory at one time
 Batches = Iterable[tuple[Tensor, Tensor]]
 """One split that can be iterated again and again, in the same order: normalised images and class indices."""
 
@@ -111,8 +112,13 @@ class Outputs:
 
     @property
     def probabilities(self) -> Tensor:
-        """Softmax in float64, ``N x C``."""
+        """Softmax in float64, ``N x C``: twice the memory of the logits."""
         return self.logits.double().softmax(1)
+
+    def in_parts(self, size: int = PART) -> Iterator[tuple[Tensor, Tensor]]:
+        """Probabilities and labels of ``size`` images at a time, in order."""
+        for logits, labels in zip(self.logits.split(size), self.labels.split(size), strict=True):
+            yield logits.double().softmax(1), labels
 
 
 @contextmanager

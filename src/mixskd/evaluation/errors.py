@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixskd.evaluation.accuracy import confusion_matrix
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
@@ -35,8 +35,7 @@ class Errors(Settings, prefix="errors."):
         outputs = context.outputs(model, data)
         predictions, labels = outputs.predictions, outputs.labels
         wrong = (predictions != labels).nonzero()[:, 0]
-        p = outputs.probabilities
-        sure = p[wrong, predictions[wrong]]
+        sure = torch.cat([p.max(1).values for p, _ in outputs.in_parts()])[wrong]
         mistakes = wrong[sure.argsort(descending=True, stable=True)[: self.most]]
         suspects = likely_wrong(outputs)
         error = percent(len(wrong) / len(labels))
@@ -44,22 +43,22 @@ class Errors(Settings, prefix="errors."):
             self, context, images=len(labels), headline=("error", error), higher_is_better=False,
             protocol="confidence is the softmax probability; suspects follow confident learning, the largest gap first",
             error=error, number_of_mistakes=len(wrong), number_of_suspects=len(suspects),
-            mistakes=[entry(int(i), int(predictions[i]), p, labels, context) for i in mistakes],
+            mistakes=[entry(int(i), int(predictions[i]), outputs, context) for i in mistakes],
             pairs=confused(outputs, context)[: self.most],
-            suspects=[entry(i, other, p, labels, context) for i, other in suspects[: self.most]],
+            suspects=[entry(i, other, outputs, context) for i, other in suspects[: self.most]],
         )  # fmt: skip
 
 
-def entry(index: int, other: int, p: Tensor, labels: Tensor, context: Context) -> dict[str, Any]:
+def entry(index: int, other: int, outputs: Outputs, context: Context) -> dict[str, Any]:
     """One image: its place, path, label and ``other`` class with their probabilities."""
-    label = int(labels[index])
+    label, p = int(outputs.labels[index]), outputs.logits[index].double().softmax(0)
     return {
         "index": index,
         "path": str(context.paths[index]) if context.paths else None,
         "label": context.class_name(label),
         "predicted": context.class_name(other),
-        "label_probability": float(p[index, label]),
-        "predicted_probability": float(p[index, other]),
+        "label_probability": float(p[label]),
+        "predicted_probability": float(p[other]),
     }
 
 
@@ -83,14 +82,13 @@ def confused(outputs: Outputs, context: Context) -> list[dict[str, Any]]:
 
 def likely_wrong(outputs: Outputs) -> list[tuple[int, int]]:
     """(image, likelier class) of likely wrong labels, by the gap between the two probabilities, largest first."""
-    p, labels = outputs.probabilities, outputs.labels
-    classes = p.shape[1]
-    own = p.gather(1, labels[:, None])[:, 0]
+    labels, classes = outputs.labels, outputs.logits.shape[1]
+    own = torch.cat([p.gather(1, y[:, None])[:, 0] for p, y in outputs.in_parts()])
     counts = torch.bincount(labels, minlength=classes)
     threshold = torch.bincount(labels, own, minlength=classes) / counts.clamp(min=1)
     threshold[counts == 0] = torch.inf
-    candidate = p.masked_fill(p < threshold, -1.0)
-    best, likelier = candidate.max(1)
+    candidates = [p.masked_fill(p < threshold, -1.0).max(1) for p, _ in outputs.in_parts()]
+    best, likelier = (torch.cat(part) for part in zip(*candidates, strict=True))
     suspect = ((best >= 0) & (likelier != labels) & (own < threshold[labels])).nonzero()[:, 0]
     gap = (best - own)[suspect]
     order = suspect[gap.argsort(descending=True, stable=True)].tolist()
