@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import mixskd
@@ -165,3 +166,25 @@ def test_names_are_those_of_the_suites() -> None:
     assert set(NAMES) == set(SUITES)
     assert {row["suite"] for row in LISTINGS["suites"]()} == set(SUITES)
     assert any(row["grid"] == "table4" for row in LISTINGS["grids"]())
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_images_to_score_on_are_enough(runs: Path, tmp_path: Path, kind: str) -> None:
+    with np.load(runs / "data.npz") as arrays:
+        images, labels = arrays["test_images"], arrays["test_labels"]
+    source = tmp_path / "only.npz" if kind == "npz" else tmp_path / "only"
+    if kind == "npz":
+        np.savez(source, test_images=images, test_labels=labels)
+    else:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (source / "test" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(source / "test" / str(label) / f"{number}.png")
+    shutil.copytree(runs / "a", tmp_path / "a")
+    result = mixskd.run_suites([tmp_path / "a"], "accuracy", data=str(source), device="cpu")["a"]["accuracy"]
+    assert (result["images"], result["split"]) == (20, "test")
+    assert mixskd.evaluate(tmp_path / "a", str(source))["top1"] == pytest.approx(result["top1"])
+    with pytest.raises(UserError, match="has no split 'train'"):
+        mixskd.run_suites([tmp_path / "a"], "features", data=str(source), device="cpu")
+    with pytest.raises(UserError, match="no training images, only test"):
+        mixskd.train(data=str(source), backbone="wrn_10_1", method="baseline", out=tmp_path / "x", run={"epochs": 1})
+    assert not (tmp_path / "x").exists()

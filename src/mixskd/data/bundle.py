@@ -84,6 +84,12 @@ class DataBundle:
 
     @property
     def train(self) -> ImageSet:
+        """The training images. Raises UserError if there are none."""
+        if "train" not in self.splits:
+            others = " and ".join(self.splits)
+            raise UserError(
+                f"the data have no training images, only {others}; add some, or evaluate a classifier on it"
+            )
         return self.splits["train"]
 
     @property

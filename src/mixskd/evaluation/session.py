@@ -75,6 +75,8 @@ class Run:
         bundle, config = self.bundle
         if split not in bundle.splits:
             bundle, config = self._read(split)
+        if split not in bundle.splits:
+            raise UserError(f"{config.source} has no split {split!r}, which this suite needs; give data that have one")
         total = len(bundle.splits[split])
         if 0 < most < total:  # the others need not be decoded
             few = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most].sort().values

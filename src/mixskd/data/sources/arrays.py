@@ -26,13 +26,14 @@ def load_digits() -> DataBundle:
 
 def load_npz(path: Path) -> DataBundle:
     """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``
-    (``N`` or ``N x 1`` integers), the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``.
+    (``N`` or ``N x 1`` integers), the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``. One with
+    ``val_*`` or ``test_*`` alone can be evaluated.
 
     Nothing in the file is executed. Raises UserError for anything else.
     """
     arrays = _read(path)
     splits = {name: _split(path, arrays, name) for name in SPLITS if f"{name}_images" in arrays}
-    if "train" not in splits:
+    if not splits or ("train" not in splits and "train_labels" in arrays):
         raise UserError(f"{path} has no train_images and train_labels; it holds: {', '.join(sorted(arrays))}")
     shapes = {np.asarray(split.images).shape[1:] for split in splits.values()}
     if len(shapes) > 1:
@@ -40,11 +41,17 @@ def load_npz(path: Path) -> DataBundle:
     if "classes" in arrays:
         classes = tuple(str(name) for name in arrays["classes"].reshape(-1))
     else:
-        classes = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
+        classes = tuple(str(i) for i in range(_highest(splits) + 1))
     height, width = next(iter(shapes))[:2]
     if height != width:
         raise UserError(f"{path}: images are {height} x {width}; square ones are needed, so crop or pad them first")
     return DataBundle(splits, classes, Preprocess(height, CIFAR_MEAN, CIFAR_STD))
+
+
+def _highest(splits: dict[str, ImageSet]) -> int:
+    """The highest label of the training images; without them, of all."""
+    labelled = [splits["train"]] if "train" in splits else list(splits.values())
+    return max(int(split.labels.max()) for split in labelled)
 
 
 def as_rgb(images: np.ndarray) -> np.ndarray:

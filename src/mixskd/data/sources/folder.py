@@ -1,4 +1,7 @@
-"""Image folders: ``train/CLASS/*`` with ``val/`` or ``test/`` or both, or ``CLASS/*`` alone."""
+"""Image folders: ``train/CLASS/*`` with ``val/`` or ``test/`` or both, or ``CLASS/*`` alone.
+
+A folder with ``val/`` or ``test/`` and nothing else can be evaluated.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,18 @@ def load_folder(path: Path, image_size: int, only: Iterable[str] | None = None) 
     if not homes:
         classes, images = scan(path)
         return DataBundle({"train": images}, classes, Preprocess(image_size), source=path)
-    classes = class_names(homes["train"])
+    classes = class_names(homes["train"] if "train" in homes else next(iter(homes.values())))
     wanted = [name for name in homes if only is None or name in only]
     splits = {name: scan(homes[name], classes)[1] for name in wanted}
     return DataBundle(splits, classes, Preprocess(image_size), source=path)
 
 
 def split_folders(path: Path) -> dict[str, Path]:
-    """The folder of each split under ``path``; empty if there is no ``train/``. Raises UserError for two of one."""
-    if not (path / "train").is_dir():
+    """The folder of each split under ``path``; empty if there is no ``train/``, and not only splits.
+
+    Raises UserError for two folders of one split.
+    """
+    if not (path / "train").is_dir() and not holds_only_splits(path):
         return {}
     homes: dict[str, Path] = {}
     for split, names in NAMES.items():
@@ -44,6 +50,13 @@ def split_folders(path: Path) -> dict[str, Path]:
         if found:
             homes[split] = found[0]
     return homes
+
+
+def holds_only_splits(path: Path) -> bool:
+    """Whether each folder under ``path``, of one or more, is called as a split and holds folders of classes."""
+    known = {name for names in NAMES.values() for name in names}
+    found = folders(path)
+    return bool(found) and set(found) <= known and all(folders(path / name) for name in found)
 
 
 def class_names(path: Path) -> tuple[str, ...]:
