@@ -21,7 +21,8 @@ from tests.report.test_tables import write_run
 SECTIONS = (
     "What was trained", "Results", "Learning curves", "Loss terms", "Cost and accuracy",
     "Reliability", "Robustness", "Common corruptions", "Linearity", "Confidence on mistakes", "Frozen features",
-    "Images of another data set", "Confusion", "Worst classes", "Most confident mistakes", "What the network sees",
+    "Images of another data set", "Confusion", "Worst classes", "Most confident mistakes", "Likely wrong labels",
+    "What the network sees",
     "Differences in configuration", "Configurations",
 )  # fmt: skip
 
@@ -33,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, top1 in enumerate((70.0, 71.0)):
         write_run(folder, f"baseline-seed{seed}", (top1, top1), **{"method.name": "baseline", "run.seed": seed})
     write_run(folder, "a <b onclick=x> & b-seed0", (72.0, 72.5), **{"method.name": "mixskd"})
-    rows = ["epoch,step,lr,train_loss,train_feature,test_top1"]
-    rows += [f"{e},{e},0.1,{9 / e},{1 / e},{'' if e % 2 else e / 20}" for e in range(1, 1001)]
+    rows = ["epoch,step,lr,train_loss,train_feature,test_top1,test_branch1_top1,test_max_head_top1"]
+    rows += [f"{e},{e},0.1,{9 / e},{1 / e},{','.join(3 * ['' if e % 2 else str(e / 20)])}" for e in range(1, 1001)]
     (folder / "a <b onclick=x> & b-seed0" / "metrics.csv").write_text("\n".join(rows) + "\n")
     write_suites(folder / "a <b onclick=x> & b-seed0", EVIL)
     return folder
@@ -49,10 +50,15 @@ def test_every_section_is_there_with_its_numbers(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     assert tuple(re.findall(r"<h2>(.*?)</h2>", page)) == SECTIONS
     assert "70.50 ± 0.71" in page
-    assert page.count("data:image/jpeg;base64,") == 12  # mistakes; cifar100.npz is not here
+    assert page.count("data:image/jpeg;base64,") == 24  # mistakes and suspects; cifar100.npz is not here
     assert (
         "Without a picture, since the data cannot be read from here: a &lt;b onclick=x&gt; &amp; b, baseline." in page
     )
+    for text in ("adaptive ECE (%)", "Brier", "NLL", ", scaled (ECE ", "test_branch1", "test_max_head"):
+        assert text in page
+    assert "at 0.01 (%)</button>" in page
+    assert ">46.8</td>" in page  # Table 5 of the paper
+    assert "Compare the order of the methods" in page
     assert "mathdefault" not in page  # a tick's text that nobody parses
     assert len(page) < 1_500_000
 
@@ -78,7 +84,16 @@ def test_figures_are_files_as_well(report: Path) -> None:
     figures = report.parent / "figures"
     names = {path.stem for path in figures.glob("*.svg")}
     assert names == {path.stem for path in figures.glob("*.png")}
-    wanted = {"cost", "curve_test_top1", "reliability", "fgsm", "linearity", "linearity_mass", "confidence_1_predicted"}
+    wanted = {
+        "cost",
+        "curve_test_top1",
+        "reliability",
+        "fgsm",
+        "linearity",
+        "linearity_mass",
+        "confidence_1_predicted",
+        "heads_00_a_b_onclick=x_b",
+    }
     assert wanted <= names
     with Image.open(figures / "fgsm.png") as image:
         assert image.width > 1000
@@ -95,7 +110,7 @@ def test_curves_keep_their_ends_and_few_points(folder: Path) -> None:
 
 def test_without_suites_their_sections_are_left_out(folder: Path) -> None:
     sections, _ = compose(read_evidence([folder / "baseline-seed0"]))
-    assert not {"Robustness", "Confusion", "Most confident mistakes"} & set(sections)
+    assert not {"Robustness", "Confusion", "Most confident mistakes", "Likely wrong labels"} & set(sections)
 
 
 @pytest.mark.chromium
@@ -114,7 +129,7 @@ def test_fifty_runs_stay_small_and_open_fast(tmp_path: Path) -> None:
     report = api.report(tmp_path / "runs", tmp_path / "report.html")
     page = report.read_text(encoding="utf-8")
     assert "50 runs of 10 settings" in page
-    assert page.count("data:image/jpeg;base64,") > 240
+    assert page.count("data:image/jpeg;base64,") > 480
     assert report.stat().st_size < 15_000_000
     if CHROMIUM is None:
         pytest.skip(f"the size is right, but the time was not measured: {WHY}")

@@ -19,7 +19,8 @@ from mixskd.evaluation.suites import SUITES as KNOWN
 from mixskd.report import runs
 from mixskd.report.cost import Cost
 from mixskd.report.evidence import Run, read_evidence
-from mixskd.report.html import _mistakes, _trained, _worst
+from mixskd.report.html import _trained, _worst
+from mixskd.report.mistakes import mistake_section, suspect_section
 from mixskd.report.readable import Readable
 from mixskd.report.runs import put_together, read_results
 from mixskd.report.stored import SUITES, read_grid, read_suite
@@ -43,6 +44,7 @@ EVERY = {"suite": "x", "protocol": {"text": "x"}, "split": "test", "images": 6,
          "headline": {"name": "score", "value": 1.5, "higher_is_better": True}}  # fmt: skip
 BINS = [{"low": 0.0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None},
         {"low": 0.5, "high": 1.0, "images": 6, "confidence": 0.7, "accuracy": 0.5}]  # fmt: skip
+WHOLE = {"ece": 5.0, "adaptive_ece": 4.5, "brier": 0.6, "nll": 1.1, "reliability": BINS}
 COUNTS = {"mean": -1.0, "edges": [-2.0, -1.0, 0.0], "counts": [1, 2]}
 SCORE = {"auroc": 60.0, "fpr95": 80.0}
 RESULTS: dict[str, dict[str, Any]] = {
@@ -50,8 +52,9 @@ RESULTS: dict[str, dict[str, Any]] = {
         "confusion": [[1, 2], [0, 3]],
         "classes": [{"name": n, "recall": 50.0, "precision": 60.0, "f1": 55.0, "images": 3} for n in "ab"],
     },
-    "calibration": {"whole": {"ece": 5.0, "reliability": BINS}, "before": {"ece": 5.0}, "after": {"ece": 4.0},
-                    "temperature": 1.2, "fitted_on": "val"},
+    "calibration": {"whole": WHOLE,
+                    "before": {"ece": 5.0}, "after": {"ece": 4.0, "reliability": BINS}, "temperature": 1.2,
+                    "fitted_on": "val"},
     "confidence": {"shared_mistakes": 3, "models": {name: {"predicted": COUNTS, "true": COUNTS} for name in "pq"}},
     "corruption": {"clean_error": 40.0, "mean_corruption_error": 50.0, "protocol": {"severities": [1, 2]},
                    "corruptions": {name: {"error": 45.0, "by_severity": [40.0, 50.0]} for name in ("fog", "blur")}},
@@ -59,6 +62,9 @@ RESULTS: dict[str, dict[str, Any]] = {
         "number_of_mistakes": 1, "pairs": [{"label": "a", "predicted": "b", "images": 1, "share_of_label": 33.3}],
         "mistakes": [{"index": 2, "path": None, "label": "a", "predicted": "b", "label_probability": 0.2,
                       "predicted_probability": 0.7}],
+        "number_of_suspects": 1,
+        "suspects": [{"index": 3, "path": "a.png", "label": "a", "predicted": "b", "label_probability": 0.1,
+                      "predicted_probability": 0.8}],
     },
     "features": {"trained_on": "train", "train_images": 9, "feature_dim": 64, "knn_top1": 50.0, "linear_top1": 55.0,
                  "converged": True},
@@ -103,7 +109,8 @@ def shown(folder: Path, suites: tuple[str, ...] = ()) -> None:
     """All that is made of the runs in ``folder``, less the page around it."""
     write_tables(put_together(read_results(folder)), folder, None, suites)
     evidence = read_evidence([folder])
-    _trained(evidence), _worst(evidence), _mistakes(evidence, Readable()), evidence.runs[0].curves
+    _trained(evidence), _worst(evidence), evidence.runs[0].curves
+    mistake_section(evidence, Readable()), suspect_section(evidence, Readable())
     suite_tables(evidence), suite_plots(evidence)
 
 
@@ -182,7 +189,8 @@ def test_any_metrics(content: bytes) -> None:
     ("name", "change", "says"),
     [
         ("accuracy", {"confusion": [[1, 2]]}, "confusion must have 2 rows and columns"),
-        ("calibration", {"whole": {"ece": 1.0, "reliability": [{**BINS[0], "images": 2}]}}, "a bin with images"),
+        ("calibration", {"whole": {**WHOLE, "reliability": [{**BINS[0], "images": 2}]}}, "a bin with images"),
+        ("calibration", {"after": {"ece": 1.0, "reliability": [{**BINS[0], "images": 2}]}}, "after.reliability has"),
         ("confidence", {"models": {"p": {"predicted": {**COUNTS, "counts": [1]}, "true": COUNTS}}}, "one edge more"),
         ("corruption", {"corruptions": {}}, "corruptions must have 2 errors each"),
         ("fgsm", {"attacks": []}, "attacks must hold 1 to"),

@@ -44,14 +44,20 @@ PHOTO_SIZE = 224
 
 
 def load_data(
-    config: DataConfig, *, verify: bool = True, only: Sequence[str] = SPLITS, divided: bool = True
+    config: DataConfig,
+    *,
+    verify: bool = True,
+    only: Sequence[str] = SPLITS,
+    divided: bool = True,
+    download: bool = True,
 ) -> DataBundle:
     """The data set that ``config.source`` names, or that is there: a folder, a manifest, an ``.npz`` file or shards.
 
     ``verify`` reads every file of the splits in ``only`` once. Where there is neither ``val`` nor ``test``, a share of
-    each class is held out as ``test``, unless ``divided`` is off. Raises UserError for anything that cannot be used.
+    each class is held out as ``test``, unless ``divided`` is off. With ``download`` off nothing is fetched. Raises
+    UserError for anything that cannot be used.
     """
-    data = _read(config, only)
+    data = _read(config, only, download)
     data = dataclasses.replace(data, splits=_grouped(data, config))
     if verify and config.source not in UNVERIFIED:
         data = _verified(data, config, only)
@@ -71,11 +77,11 @@ def load_data(
 UNVERIFIED = ("imagenet",)  # a million files: too long a start
 
 
-def _read(config: DataConfig, only: Sequence[str]) -> DataBundle:
+def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle:
     path = Path(config.source).expanduser()
     size = config.image_size or PHOTO_SIZE
     if config.source in NAMED:
-        return load_named(config.source, config.root, config.image_size)
+        return load_named(config.source, config.root, config.image_size, download=download)
     if config.source == "digits":
         data = load_digits()
     elif is_shards(config.source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mixskd.files import slug
@@ -10,7 +11,8 @@ from mixskd.report.plots import Plot, axes, colour, label, legend, line_plot, st
 from mixskd.report.runs import Repeated, mean_and_std
 
 MOST_LINES = 10  # of one figure; a reader cannot tell more colours
-MOST_TERMS = 30  # figures of loss terms
+MOST_TERMS = 30  # figures of loss terms, and of classifiers that are used only in training
+HEAD = re.compile(r"(val|test)_.+_top1")  # the columns of run.all_heads
 SCORES = (
     "val_top1", "test_top1", "val_top5", "test_top5", "val_ap", "test_ap", "val_ap50", "test_ap50", "val_miou",
     "test_miou", "val_loss", "test_loss", "train_loss",
@@ -30,6 +32,20 @@ def score_plots(evidence: Evidence) -> list[Plot]:
             caption += f"; the {MOST_LINES} settings with the highest score of {len(having)}"
         per_cent = "" if "loss" in name else " (%)"
         plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent))  # type: ignore[arg-type]
+    return plots
+
+
+def head_plots(evidence: Evidence) -> list[Plot]:
+    """For each setting whose run scored every classifier (``run.all_heads``), their top-1 over the epochs."""
+    plots: list[Plot] = []
+    for line, run in evidence.first_runs():
+        heads = {name: points for name, points in run.curves.items() if HEAD.fullmatch(name) and len(points) > 1}
+        if not heads or len(plots) == MOST_TERMS:
+            continue
+        series = [(name.removesuffix("_top1"), *map(list, zip(*points, strict=True))) for name, points in heads.items()]
+        name = f"heads_{len(plots):02d}_{slug(line.label)[:60]}"
+        caption = f"Top-1 of each classifier of {run.label}; only the backbone is deployed."
+        plots.append(line_plot(name, caption, series, "epoch", "top-1 (%)"))  # type: ignore[arg-type]
     return plots
 
 

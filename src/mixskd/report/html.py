@@ -11,10 +11,11 @@ from mixskd.errors import UserError
 from mixskd.files import check_writable, write_text
 from mixskd.report import pieces, tables
 from mixskd.report.cells import Number, Table
-from mixskd.report.curve_plots import cost_plot, score_plots, term_plots
+from mixskd.report.curve_plots import cost_plot, head_plots, score_plots, term_plots
 from mixskd.report.evidence import Evidence, read_evidence
-from mixskd.report.mistakes import EACH_RUN, Pictures
+from mixskd.report.mistakes import mistake_section, suspect_section
 from mixskd.report.plots import Plot
+from mixskd.report.published import FGSM, FGSM_NOTE
 from mixskd.report.published_transfer import TABLE
 from mixskd.report.readable import Readable
 from mixskd.report.runs import Repeated
@@ -64,30 +65,39 @@ def write_report(
 def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     """The sections as HTML by heading, in order, and all figures in them."""
     classifiers = evidence.of_kind(None)
-    curves, terms, cost = score_plots(evidence), term_plots(evidence), [cost_plot(classifiers)] if classifiers else []
+    curves, heads, terms = score_plots(evidence), head_plots(evidence), term_plots(evidence)
+    cost = [cost_plot(classifiers)] if classifiers else []
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),
         "Results": _results(evidence, classifiers) if classifiers else "",
         **{kind.name.capitalize(): _transfer(evidence, kind) for kind in KINDS if evidence.of_kind(kind)},
         "What the networks find": example_section(evidence),
-        "Learning curves": pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv."),
-        "Loss terms": "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in terms),
+        "Learning curves": (pieces.figures(curves) or pieces.paragraph("The runs have no metrics.csv.")) + _each(heads),
+        "Loss terms": _each(terms),
         "Cost and accuracy": "".join(map(pieces.figure, cost)) + pieces.table(tables.cost(classifiers)),
     }
     for heading in dict.fromkeys(TITLES.values()):
         names = [name for name, title in TITLES.items() if title == heading]
         drawn = pieces.figures([plot for name in names for plot in suites.get(name, ())])
         sections[heading] = drawn + "".join(_long(measured.get(name, [])) for name in names)
+    if any(FGSM in column for row in measured.get("fgsm", ()) for column in row):
+        sections["Robustness"] += pieces.note(FGSM_NOTE)
     sections["Worst classes"] = _worst(evidence)
-    sections["Most confident mistakes"] = _mistakes(evidence, readable)
+    sections["Most confident mistakes"] = mistake_section(evidence, readable)
+    sections["Likely wrong labels"] = suspect_section(evidence, readable)
     sections["What the network sees"] = seen_section(evidence, readable)
     sections["Differences in configuration"] = _differences(evidence.lines)
     sections["Configurations"] = "".join(
         pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
     )
-    plots = [*curves, *terms, *cost, *(plot for some in suites.values() for plot in some)]
+    plots = [*curves, *heads, *terms, *cost, *(plot for some in suites.values() for plot in some)]
     return {heading: inside for heading, inside in sections.items() if inside}, plots
+
+
+def _each(plots: Sequence[Plot]) -> str:
+    """Figures that fold one by one."""
+    return "".join(pieces.folded(plot.caption, pieces.figure(plot)) for plot in plots)
 
 
 def _long(rows: Table) -> str:
@@ -143,27 +153,6 @@ def _worst(evidence: Evidence) -> str:
             for c in sorted(present, key=lambda c: c["f1"])[:WORST]
         ]  # fmt: skip
         parts.append(pieces.folded(f"{run.label}: the {len(rows)} lowest F1 on {result['split']}", pieces.table(rows)))
-    return "".join(parts)
-
-
-def _mistakes(evidence: Evidence, readable: Readable) -> str:
-    pictures, parts = Pictures(readable), []
-    for run, result in evidence.with_suite("errors"):
-        shown = "".join(
-            pieces.picture(
-                pictures.address(run, result["split"], m),
-                f"{m['label']} ({100 * m['label_probability']:.1f} %), called {m['predicted']} "
-                f"({100 * m['predicted_probability']:.1f} %); {m.get('path') or 'image ' + str(m['index'])}",
-            )
-            for m in result["mistakes"][:EACH_RUN]
-        )
-        pairs: Table = [
-            {"class": p["label"], "called": p["predicted"], "images": Number(p["images"]),
-             "% of the class": Number(p["share_of_label"], 1)}
-            for p in result["pairs"][:WORST]
-        ]  # fmt: skip
-        title = f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images"
-        parts.append(pieces.folded(title, f'<div class="pictures">{shown}</div>{pieces.table(pairs)}'))
     return "".join(parts)
 
 

@@ -104,16 +104,17 @@ def legend(ax: Axes) -> None:
 
 def line_plot(
     name: str, caption: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]], x: str, y: str, *,
-    log_x: bool = False, log_y: bool = False, diagonal: bool = False,
+    log_x: bool = False, log_y: bool = False, diagonal: bool = False, paired: bool = False,
 ) -> Plot:  # fmt: skip
-    """One line for each (label, x, y)."""
+    """One line for each (label, x, y); if they are ``paired``, every second one is dashed, in the colour before it."""
     with styled():
         figure, ax = axes(x, y)
         if diagonal:
             ax.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
         marks = "o" if all(len(xs) <= 15 for _, xs, _ in series) else ""
         for index, (text, xs, ys) in enumerate(series):
-            ax.plot(xs, ys, color=colour(index), marker=marks, markersize=3, label=label(text))
+            own, dash = (colour(index // 2), "-" if index % 2 == 0 else "--") if paired else (colour(index), "-")
+            ax.plot(xs, ys, color=own, linestyle=dash, marker=marks, markersize=3, label=label(text))
         for logarithmic, axis in ((log_x, ax.xaxis), (log_y, ax.yaxis)):
             if logarithmic:
                 (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixskd.config import DataConfig
-from mixskd.data import DataBundle, load_data
+from mixskd.data import UNVERIFIED, DataBundle, load_data
+from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 
 
@@ -18,11 +19,12 @@ class Readable:
         self.known: dict[DataConfig, DataBundle | None] = {}
 
     def bundle(self, config: DataConfig) -> DataBundle | None:
-        """The data of ``config``; None if they have been moved, or are known by name only and would be downloaded."""
+        """The data of ``config``; None if they are not here. Nothing is downloaded, and no million files are listed."""
         key = dataclasses.replace(config, augment="none", workers=None, color_jitter=())
         if key not in self.known:
             self.known[key] = None
-            if config.source == "digits" or Path(config.source).expanduser().exists():
+            named = config.source == "digits" or (config.source in NAMED and config.source not in UNVERIFIED)
+            if named or Path(config.source).expanduser().exists():
                 with suppress(UserError, OSError, ValueError):
-                    self.known[key] = load_data(key, verify=False)
+                    self.known[key] = load_data(key, verify=False, download=False)
         return self.known[key]

@@ -57,7 +57,8 @@ SUITES: dict[str, Check] = {
         "classes": items(record({"name": string(), "recall": figure, "precision": figure, "f1": figure,
                                  "images": count}), 1)}),
     "calibration": record({
-        "whole": record({"ece": figure, "reliability": BINS}), "before": ECE, "after": ECE, "temperature": figure,
+        "whole": record({"ece": figure, "adaptive_ece": figure, "brier": figure, "nll": figure, "reliability": BINS}),
+        "before": ECE, "after": record({"ece": figure, "reliability": BINS}), "temperature": figure,
         "fitted_on": string()}),
     "confidence": record({
         "shared_mistakes": count, "models": table(record({"predicted": HISTOGRAM, "true": HISTOGRAM}))}),
@@ -66,7 +67,8 @@ SUITES: dict[str, Check] = {
         "corruptions": table(record({"error": figure, "by_severity": PLACES}))}),
     "errors": record({
         "number_of_mistakes": count, "mistakes": items(MISTAKE),
-        "pairs": items(record({"label": string(), "predicted": string(), "images": count, "share_of_label": figure}))}),
+        "pairs": items(record({"label": string(), "predicted": string(), "images": count, "share_of_label": figure})),
+        "number_of_suspects": count, "suspects": items(MISTAKE)}),
     "features": record({
         "trained_on": string(), "train_images": count, "feature_dim": count, "knn_top1": figure, "linear_top1": figure,
         "converged": anything}),
@@ -167,8 +169,9 @@ def _accuracy(value: dict[str, Any]) -> None:
 
 
 def _calibration(value: dict[str, Any]) -> None:
-    if any(b["images"] and None in (b["confidence"], b["accuracy"]) for b in value["whole"]["reliability"]):
-        raise Mismatch("whole.reliability has a bin with images without their accuracy")
+    for part in ("whole", "after"):
+        if any(b["images"] and None in (b["confidence"], b["accuracy"]) for b in value[part]["reliability"]):
+            raise Mismatch(f"{part}.reliability has a bin with images without their accuracy")
 
 
 def _confidence(value: dict[str, Any]) -> None:

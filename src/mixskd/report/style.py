@@ -22,7 +22,8 @@ th button:focus-visible { outline: 2px solid var(--link) }
 th[aria-sort=ascending] button::after { content: " ▲" }
 th[aria-sort=descending] button::after { content: " ▼" }
 tbody tr:nth-child(even), tr:nth-child(even) td:first-child { background: var(--shade) }
-.sorts tr > :first-child { position: sticky; left: 0 } .sorts tr:nth-child(odd) > :first-child { background: var(--paper) }
+.sorts tr > :first-child { position: sticky; left: 0 }
+.sorts tr:nth-child(odd) > :first-child { background: var(--paper) }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem }
 figure { margin: 0; min-width: 0; max-width: 46rem }
 figure svg { width: 100%; height: auto; color: var(--ink) }

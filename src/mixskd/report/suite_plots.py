@@ -28,13 +28,19 @@ def suite_plots(evidence: Evidence) -> dict[str, list[Plot]]:
 
 
 def _reliability(evidence: Evidence) -> list[Plot]:
-    series = []
-    for run, result in evidence.with_suite("calibration")[:MOST_LINES]:
-        bins = [b for b in result["whole"]["reliability"] if b["images"]]
-        text = f"{run.label} (ECE {result['whole']['ece']:.2f} %)"
-        series.append((text, [b["confidence"] for b in bins], [b["accuracy"] for b in bins]))
-    caption = f"Reliability before temperature scaling; on the dotted line confidence is accuracy.{_limit('runs')}"
-    return [line_plot("reliability", caption, series, "confidence", "accuracy", diagonal=True)] if series else []
+    series, most = [], MOST_LINES // 2
+    for run, result in evidence.with_suite("calibration")[:most]:
+        for part, title in (("whole", run.label), ("after", f"{run.label}, scaled")):
+            bins = [b for b in result[part]["reliability"] if b["images"]]
+            text = f"{title} (ECE {result[part]['ece']:.2f} %)"
+            series.append((text, *_columns(bins, "confidence", "accuracy")))
+    if not series:
+        return []
+    caption = (
+        "Reliability: on the dotted line confidence is accuracy. Dashed, after temperature scaling, on the images "
+        f"on which the temperature was not fitted.{_limit('runs', most)}"
+    )
+    return [line_plot("reliability", caption, series, "confidence", "accuracy", diagonal=True, paired=True)]
 
 
 def _attack(evidence: Evidence, suite: str, method: str) -> list[Plot]:
@@ -114,5 +120,5 @@ def _columns(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float],
     return [row[x] for row in rows], [row[y] for row in rows]
 
 
-def _limit(what: str) -> str:
-    return f" At most {MOST_LINES} {what}, the highest top-1 first."
+def _limit(what: str, most: int = MOST_LINES) -> str:
+    return f" At most {most} {what}, the highest top-1 first."

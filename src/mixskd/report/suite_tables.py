@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mixskd.report.cells import Number, Table
+from mixskd.report.cells import Cell, Number, Table
 from mixskd.report.evidence import Evidence
+from mixskd.report.published import FGSM, published_fgsm
 
 
 def suite_tables(evidence: Evidence) -> dict[str, Table]:
@@ -22,7 +23,13 @@ def suite_tables(evidence: Evidence) -> dict[str, Table]:
 def _attacks(evidence: Evidence, suite: str) -> Table:
     rows: Table = []
     for run, result in evidence.with_suite(suite):
-        attacked = {f"{a['epsilon']:g} (%)": Number(a["top1"], 2) for a in result["attacks"]}
+        paper = published_fgsm(run.result.experiment) if suite == "fgsm" else {}
+        attacked: dict[str, Cell] = {}
+        for attack in result["attacks"]:
+            epsilon = attack["epsilon"]
+            attacked[f"{epsilon:g} (%)"] = Number(attack["top1"], 2)
+            if epsilon in paper:
+                attacked[f"{FGSM} at {epsilon:g} (%)"] = Number(paper[epsilon], 1)
         rows.append({
             "run": run.label, "suite": suite, "space": str(result["protocol"].get("space", "-")),
             "images": Number(result["images"]), "clean top-1 (%)": Number(result["clean_top1"], 2), **attacked,
@@ -33,7 +40,9 @@ def _attacks(evidence: Evidence, suite: str) -> Table:
 def _calibration(evidence: Evidence) -> Table:
     return [
         {
-            "run": run.label, "ECE (%)": Number(r["whole"]["ece"], 2), "temperature": Number(r["temperature"], 3),
+            "run": run.label, "ECE (%)": Number(r["whole"]["ece"], 2),
+            "adaptive ECE (%)": Number(r["whole"]["adaptive_ece"], 2), "Brier": Number(r["whole"]["brier"], 4),
+            "NLL": Number(r["whole"]["nll"], 4), "temperature": Number(r["temperature"], 3),
             "fitted on": str(r["fitted_on"]), "ECE before (%)": Number(r["before"]["ece"], 2),
             "ECE after (%)": Number(r["after"]["ece"], 2),
         }

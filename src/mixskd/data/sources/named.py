@@ -23,23 +23,26 @@ DEFAULT_ROOT = "~/.cache/mixskd"
 
 @dataclass(frozen=True)
 class NamedSet:
-    """How to read one data set; ``counts`` are the published numbers of training and test images."""
+    """How to read one data set; ``counts`` are the published numbers of training and test images.
+
+    ``read`` takes the folder, the images' size, and whether it may download.
+    """
 
     about: str
     image_size: int
     counts: tuple[int, int]
-    read: Callable[[Path, int], DataBundle]
+    read: Callable[[Path, int, bool], DataBundle]
 
 
-def load_named(name: str, root: str | None, image_size: int | None) -> DataBundle:
+def load_named(name: str, root: str | None, image_size: int | None, *, download: bool = True) -> DataBundle:
     """The data set ``name`` under ``root``. A note tells if its counts are not the published ones.
 
-    Raises UserError if its files are not there and cannot be downloaded.
+    Raises UserError if its files are not there and cannot be downloaded, or must not be.
     """
     named = NAMED[name]
     folder = Path(root or DEFAULT_ROOT).expanduser()
     try:
-        data = named.read(folder, image_size or named.image_size)
+        data = named.read(folder, image_size or named.image_size, download)
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read {name} under {folder} ({reason}); name its folder with --data.root") from None
@@ -54,8 +57,8 @@ def load_named(name: str, root: str | None, image_size: int | None) -> DataBundl
 T = TypeVar("T")
 
 
-def _fetched(root: Path, read: Callable[[bool], T]) -> T:
-    """``read(False)``, from the files under ``root``; else ``read(True)``, which downloads them.
+def _fetched(root: Path, read: Callable[[bool], T], allowed: bool = True) -> T:
+    """``read(False)``, from the files under ``root``; else ``read(True)``, which downloads, if that is ``allowed``.
 
     One process downloads, and no other looks at what is there so far.
     """
@@ -69,15 +72,17 @@ def _fetched(root: Path, read: Callable[[bool], T]) -> T:
     try:
         return read_locked(False)
     except RuntimeError:  # torchvision's for what is not there, or not whole
+        if not allowed:
+            raise
         return read_locked(True)
 
 
-def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int], DataBundle]:
-    def read(root: Path, image_size: int) -> DataBundle:
+def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int, bool], DataBundle]:
+    def read(root: Path, image_size: int, allowed: bool) -> DataBundle:
         if image_size != 32:
             raise UserError("CIFAR's images have 32 px; leave --data.image-size out")
         train, test = _fetched(
-            root, lambda download: [kind(str(root), train=part, download=download) for part in (True, False)]
+            root, lambda download: [kind(str(root), train=part, download=download) for part in (True, False)], allowed
         )
         sets = [ImageSet(split.data, np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
         splits = {"train": sets[0], "test": sets[1]}
@@ -95,39 +100,44 @@ def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
     return ImageSet([Path(path) for path in paths], np.asarray(list(labels), dtype=np.int64))
 
 
-def _flowers102(root: Path, image_size: int) -> DataBundle:
+def _flowers102(root: Path, image_size: int, allowed: bool) -> DataBundle:
     splits = _fetched(
-        root, lambda download: [tv.Flowers102(root, split, download=download) for split in ("train", "val", "test")]
+        root,
+        lambda download: [tv.Flowers102(root, split, download=download) for split in ("train", "val", "test")],
+        allowed,
     )
     files = [_files(split._image_files, split._labels) for split in splits]
     train = _files([*files[0].images, *files[1].images], [*files[0].labels, *files[1].labels])
     return bundle(train, files[2], tuple(splits[0].classes), image_size)
 
 
-def _aircraft(root: Path, image_size: int) -> DataBundle:
+def _aircraft(root: Path, image_size: int, allowed: bool) -> DataBundle:
     train, test = _fetched(
         root,
         lambda download: [tv.FGVCAircraft(root, split, "variant", download=download) for split in ("trainval", "test")],
+        allowed,
     )
     sets = [_files(split._image_files, split._labels) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 
 
-def _cars(root: Path, image_size: int) -> DataBundle:
+def _cars(root: Path, image_size: int, _: bool) -> DataBundle:
     train, test = (tv.StanfordCars(root, split) for split in ("train", "test"))
     sets = [_files(*zip(*split._samples, strict=True)) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 
 
-def _pets(root: Path, image_size: int) -> DataBundle:
+def _pets(root: Path, image_size: int, allowed: bool) -> DataBundle:
     train, test = _fetched(
-        root, lambda download: [tv.OxfordIIITPet(root, split, download=download) for split in ("trainval", "test")]
+        root,
+        lambda download: [tv.OxfordIIITPet(root, split, download=download) for split in ("trainval", "test")],
+        allowed,
     )
     sets = [_files(split._images, split._labels) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 
 
-def _cub200(root: Path, image_size: int) -> DataBundle:
+def _cub200(root: Path, image_size: int, _: bool) -> DataBundle:
     """``CUB_200_2011/`` with images.txt, train_test_split.txt, image_class_labels.txt and classes.txt."""
     folder = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
     table = {name: _columns(folder / f"{name}.txt") for name in ("images", "train_test_split", "image_class_labels")}
@@ -144,7 +154,7 @@ def _columns(path: Path) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
 
 
-def _dogs(root: Path, image_size: int) -> DataBundle:
+def _dogs(root: Path, image_size: int, _: bool) -> DataBundle:
     """``Images/`` with train_list.mat and test_list.mat."""
     from scipy.io import loadmat
 
@@ -160,7 +170,7 @@ def _dogs(root: Path, image_size: int) -> DataBundle:
     return bundle(sets[0], sets[1], tuple(names[i] for i in sorted(names)), image_size)
 
 
-def _mit67(root: Path, image_size: int) -> DataBundle:
+def _mit67(root: Path, image_size: int, _: bool) -> DataBundle:
     """``Images/`` with TrainImages.txt and TestImages.txt."""
     folder = root / "MIT67" if (root / "MIT67").is_dir() else root
     lists = [
@@ -173,7 +183,7 @@ def _mit67(root: Path, image_size: int) -> DataBundle:
     return bundle(sets[0], sets[1], classes, image_size)
 
 
-def _imagenet(root: Path, image_size: int) -> DataBundle:
+def _imagenet(root: Path, image_size: int, _: bool) -> DataBundle:
     folder = root / "imagenet" if (root / "imagenet").is_dir() else root
     data = load_folder(folder, image_size)
     splits = {"test" if name == "val" else name: split for name, split in data.splits.items()}

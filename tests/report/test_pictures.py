@@ -1,0 +1,74 @@
+"""Mistakes and suspects have their pictures where the images are here, and are a table where they are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixskd.config import DataConfig
+from mixskd.data import DataBundle, ImageSet, Preprocess
+from mixskd.data.sources.named import NAMED
+from mixskd.errors import UserError
+from mixskd.report.evidence import read_evidence
+from mixskd.report.mistakes import WITHOUT, mistake_section, suspect_section
+from mixskd.report.readable import Readable
+from tests.report.test_stored import RESULTS
+from tests.report.test_tables import write_run
+
+
+def write_errors(folder: Path, source: str) -> None:
+    """A run on the data set ``source`` with one mistake and one suspect, named by their places."""
+    write_run(folder, "baseline-seed0", (70.0, 71.0), **{"method.name": "baseline", "data.source": source})
+    result = RESULTS["errors"]
+    suspects = [{**entry, "path": None, "label": "<b>"} for entry in result["suspects"]]
+    (folder / "baseline-seed0" / "evaluation").mkdir()
+    (folder / "baseline-seed0" / "evaluation" / "errors.json").write_text(json.dumps({**result, "suspects": suspects}))
+
+
+def named(monkeypatch: pytest.MonkeyPatch, here: bool) -> list[bool]:
+    """CIFAR-10 is four grey images if it is ``here``; the list gets whether each reading may download."""
+    asked: list[bool] = []
+
+    def read(root: Path, size: int, download: bool) -> DataBundle:
+        asked.append(download)
+        if not here:
+            raise RuntimeError("not found")
+        images = ImageSet(np.full((4, 32, 32, 3), 90, dtype=np.uint8), np.arange(4) % 2)
+        return DataBundle({"train": images, "test": images}, ("a", "b"), Preprocess(32))
+
+    monkeypatch.setitem(NAMED, "cifar10", dataclasses.replace(NAMED["cifar10"], read=read))
+    return asked
+
+
+def test_a_named_data_set_has_pictures_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = named(monkeypatch, here=True)
+    write_errors(tmp_path, "cifar10")
+    readable = Readable()
+    for section in (mistake_section, suspect_section):
+        shown = section(read_evidence([tmp_path]), readable)
+        assert shown.count("data:image/jpeg;base64,") == 1
+        assert WITHOUT not in shown
+        assert "<b>" not in shown
+    assert asked == [False]
+
+
+def test_without_images_there_is_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(monkeypatch, here=False)
+    write_errors(tmp_path, "cifar10")
+    shown = suspect_section(read_evidence([tmp_path]), Readable())
+    assert "<img" not in shown
+    assert "no image" not in shown
+    assert "<td>image 3</td><td>&lt;b&gt;</td>" in shown
+    assert shown.count(WITHOUT) == 1
+
+
+def test_a_million_files_are_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(root: Path, size: int, download: bool) -> DataBundle:
+        raise UserError("it is read")
+
+    monkeypatch.setitem(NAMED, "imagenet", dataclasses.replace(NAMED["imagenet"], read=read))
+    assert Readable().bundle(DataConfig(source="imagenet")) is None
