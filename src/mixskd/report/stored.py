@@ -44,7 +44,7 @@ ATTACK = record({"clean_top1": figure, "protocol": table(anything),
 PLACES = items(figure, 1)
 HISTOGRAM = record({"mean": figure, "counts": PLACES, "edges": PLACES})
 BINS = items(record({"images": count, "confidence": optional(figure), "accuracy": optional(figure)}))
-ECE = record({"ece": figure})
+RELIABLE = record({"ece": figure, "reliability": BINS})
 SHIFT = record({"auroc": figure, "fpr95": figure})
 MISTAKE = record(
     {"index": integer(0), "label": string(), "predicted": string(), "label_probability": figure,
@@ -58,8 +58,7 @@ SUITES: dict[str, Check] = {
                                  "images": count}), 1)}),
     "calibration": record({
         "whole": record({"ece": figure, "adaptive_ece": figure, "brier": figure, "nll": figure, "reliability": BINS}),
-        "before": ECE, "after": record({"ece": figure, "reliability": BINS}), "temperature": figure,
-        "fitted_on": string()}),
+        "before": RELIABLE, "after": RELIABLE, "temperature": figure, "fitted_on": string()}),
     "confidence": record({
         "shared_mistakes": count, "models": table(record({"predicted": HISTOGRAM, "true": HISTOGRAM}))}),
     "corruption": record({
@@ -169,7 +168,7 @@ def _accuracy(value: dict[str, Any]) -> None:
 
 
 def _calibration(value: dict[str, Any]) -> None:
-    for part in ("whole", "after"):
+    for part in ("whole", "before", "after"):
         if any(b["images"] and None in (b["confidence"], b["accuracy"]) for b in value[part]["reliability"]):
             raise Mismatch(f"{part}.reliability has a bin with images without their accuracy")
 

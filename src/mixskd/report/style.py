@@ -17,7 +17,7 @@ table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 th { vertical-align: bottom }
 td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-th button { all: unset; cursor: pointer; font-weight: 600; display: block; width: max-content; max-width: 8rem }
+th button { all: unset; cursor: pointer; font-weight: 600; display: block; width: max-content; max-width: 10rem }
 th button:focus-visible { outline: 2px solid var(--link) }
 th[aria-sort=ascending] button::after { content: " ▲" }
 th[aria-sort=descending] button::after { content: " ▼" }
@@ -25,7 +25,7 @@ tbody tr:nth-child(even), tr:nth-child(even) td:first-child { background: var(--
 .sorts tr > :first-child { position: sticky; left: 0 }
 .sorts tr:nth-child(odd) > :first-child { background: var(--paper) }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem }
-figure { margin: 0; min-width: 0; max-width: 46rem }
+figure { margin: 0; min-width: 0; max-width: 36rem }
 figure svg { width: 100%; height: auto; color: var(--ink) }
 figcaption, .note { color: var(--faint); font-size: .85rem }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .8rem }

@@ -30,15 +30,15 @@ def suite_plots(evidence: Evidence) -> dict[str, list[Plot]]:
 def _reliability(evidence: Evidence) -> list[Plot]:
     series, most = [], MOST_LINES // 2
     for run, result in evidence.with_suite("calibration")[:most]:
-        for part, title in (("whole", run.label), ("after", f"{run.label}, scaled")):
+        for part, title in (("before", run.label), ("after", f"{run.label}, scaled")):
             bins = [b for b in result[part]["reliability"] if b["images"]]
             text = f"{title} (ECE {result[part]['ece']:.2f} %)"
             series.append((text, *_columns(bins, "confidence", "accuracy")))
     if not series:
         return []
     caption = (
-        "Reliability: on the dotted line confidence is accuracy. Dashed, after temperature scaling, on the images "
-        f"on which the temperature was not fitted.{_limit('runs', most)}"
+        "Reliability: on the dotted line confidence is accuracy. Dashed, after temperature scaling. Both are of the "
+        f"images on which the temperature was not fitted.{_limit('runs', most)}"
     )
     return [line_plot("reliability", caption, series, "confidence", "accuracy", diagonal=True, paired=True)]
 
