@@ -17,14 +17,12 @@ from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
 from mixskd.config import Experiment, MethodChoice, RunConfig
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
-from mixskd.data.device_loader import DeviceLoader
 from mixskd.deploy.model_file import load_model, save_model
 from mixskd.distributed import World
 from mixskd.elsewhere import check_typed, is_elsewhere
 from mixskd.errors import UserError
 from mixskd.methods import METHODS, make_config, method_class
 from mixskd.methods.base import Method
-from mixskd.needs import DataNeeds
 from mixskd.precision import choose_device
 from mixskd.tasks.base import Task
 from mixskd.tasks.classification import Classification
@@ -47,7 +45,6 @@ class Parts:
         device: where the step runs.
         data: the images by split.
         task: what a label is.
-        needs: what the method asks of the data.
         step: the method with its optimizer.
         loader: the training batches; ``loader.epoch(e, start)`` are those of an epoch.
         score_loaders: batches of images and targets of each split but ``train``, by its name.
@@ -62,7 +59,6 @@ class Parts:
     device: torch.device
     data: DataBundle
     task: Task
-    needs: DataNeeds
     step: TrainStep
     loader: Any
     score_loaders: dict[str, Any] = field(default_factory=dict)
@@ -140,8 +136,7 @@ def build_parts(
             raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
         method = with_sync_bn(method)
     loader = make_train_loader(data, experiment.data, run.batch_size, device, run.seed, method.needs, world)
-    if isinstance(loader, DeviceLoader):
-        loader.deferred = engine.cuda_graphs
+    loader.deferred = engine.cuda_graphs
     score_loaders = {
         split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
         for split in data.splits
@@ -159,7 +154,7 @@ def build_parts(
     step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=weights is not None)
     ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
-    parts = Parts(experiment, world, device, data, task, method.needs, step, loader, score_loaders, ema, notes)
+    parts = Parts(experiment, world, device, data, task, step, loader, score_loaders, ema, notes)
     parts.examples = ShowExamples(parts)
     return parts
 

@@ -59,4 +59,4 @@ def test_what_cannot_be_read_has_the_shape_of_the_others(tmp_path: Path) -> None
     (tmp_path / "a.png").write_bytes(b"")
     sample = Files(Preprocess(9))[str(tmp_path / "a.png")]
     assert sample["images"].shape == (3, 9, 9)
-    assert sample["labels"] == 0
+    assert not sample["readable"]

@@ -25,10 +25,6 @@ CPU = torch.device("cpu")
 MEAN = torch.tensor([0.25, 0.5, 0.75])
 
 
-def draws(count: int):
-    return lambda numbers: torch.rand(numbers, count)
-
-
 def box(changed: torch.Tensor) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of the changed pixels (``H x W``), which must fill their box."""
     rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
@@ -40,7 +36,7 @@ def box(changed: torch.Tensor) -> tuple[int, int, int, int]:
 
 def test_cutout_is_one_clipped_square_with_a_uniform_centre() -> None:
     images = torch.ones(4000, 3, 32, 32)
-    holes = cutout(images, draws(4000), MEAN) == 0
+    holes = cutout(images, torch.rand(2, 4000), MEAN) == 0
     assert torch.equal(holes[:, 0], holes[:, 2])
     counts = torch.zeros(32, 32)
     for hole in holes[:, 0]:
@@ -57,7 +53,7 @@ def test_cutout_is_one_clipped_square_with_a_uniform_centre() -> None:
 def test_random_erasing_fills_a_box_of_the_right_area_and_aspect() -> None:
     count, size = 3000, 32
     images = torch.full((count, 3, size, size), 9.0)
-    out = random_erasing(images, draws(count), MEAN)
+    out = random_erasing(images, torch.rand(BATCH_POLICIES["random_erasing"].draws, count), MEAN)
     changed = (out != 9.0).any(1)
     erased = changed.flatten(1).any(1)
     assert stats.binomtest(int(erased.sum()), count, 0.5).pvalue > 1e-4

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixskd.config import OptimConfig
+from mixskd.config import DataConfig, OptimConfig
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader
 from mixskd.data.plan import BatchPlan
+from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
+from mixskd.data.worker_loader import WorkerLoader
 from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.training.engine import Engine
 from mixskd.training.step import build_step
@@ -27,12 +30,13 @@ from tests.training.test_step import HostWaits
 
 CPU = torch.device("cpu")
 GRAPHS = Engine(fused=True, cuda_graphs=True)
+MARKS = ("_record_function_enter_new", "_record_function_exit")
 VIEWS = ("_unsafe_view", "as_strided", "detach", "expand", "permute", "select", "slice", "split", "t", "transpose",
-         "unbind", "unsqueeze", "view", "alias", "empty", "new_empty", "empty_like", "resize_")  # fmt: skip
+         "unbind", "unsqueeze", "view", "alias", "empty", "new_empty", "empty_like", "resize_", "set_")  # fmt: skip
 
 
 class Launches(TorchDispatchMode):
-    """Counts what a GPU would be sent outside of a replay: all but views and memory."""
+    """Counts what a GPU would be sent outside of a replay: all but views, memory and marks for a profiler."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,22 +44,35 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if not cuda_stub.within and name not in VIEWS:
+        if not cuda_stub.within and name not in (*VIEWS, *MARKS):
             self.names.append(name)
         return func(*args, **(kwargs or {}))
 
 
-def make_loader(method: Method, policy: str = "none") -> DeviceLoader:
+def make_loader(
+    method: Method, policy: str = "none", kind: type[DeviceLoader | WorkerLoader] = DeviceLoader, count: int = 20
+) -> DeviceLoader | WorkerLoader:
     generator = np.random.default_rng(0)
-    images = ImageSet(generator.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8), np.arange(20) % 5)
+    images = ImageSet(generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), np.arange(count) % 5)
     data = DataBundle({"train": images}, tuple("abcde"), Preprocess(8))
-    return DeviceLoader(data, BatchPlan(images.labels, 4, 0, method.needs, World()), CPU, policy)
+    plan = BatchPlan(images.labels, 4, 0, method.needs, World())
+    if kind is DeviceLoader:
+        return DeviceLoader(data, plan, CPU, policy)
+    return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1)
 
 
-def run(name: str, engine: Engine, accumulate: int = 1, policy: str = "none", epochs: int = 2) -> tuple[Any, ...]:
+def run(
+    name: str,
+    engine: Engine,
+    accumulate: int = 1,
+    policy: str = "none",
+    epochs: int = 2,
+    kind: type[DeviceLoader | WorkerLoader] = DeviceLoader,
+    count: int = 20,
+) -> tuple[Any, ...]:
     torch.manual_seed(0)
-    method = make(name, make_toy().float(), 20)
-    loader, step, tally = make_loader(method, policy), None, Tally()
+    method = make(name, make_toy().float(), count)
+    loader, tally = make_loader(method, policy, kind, count), Tally()
     loader.deferred = engine.cuda_graphs
     step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0), CPU, engine, accumulate)
     counts, number = [], 0
@@ -64,9 +81,8 @@ def run(name: str, engine: Engine, accumulate: int = 1, policy: str = "none", ep
         for _ in range(len(loader)):
             with Launches() as launches:
                 batch = next(batches)
-                if method.needs.progress:
-                    batch = batch._replace(extra={**batch.extra, "progress": torch.full((), 0.5)})
-                tally.add(step(batch, 0.05 / (number + 1), seed=number), number)
+                terms = step(batch, 0.05 / (number + 1), seed=number, progress=(epoch + 1) / epochs)
+                tally.add(terms, number)
             counts.append(launches.names)
             number += 1
     return method, step, tally, counts
@@ -88,12 +104,31 @@ def test_a_recorded_step_takes_the_same_updates(
     assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}
 
 
-def test_at_most_eight_launches_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading, drawing, the rate, the replay with its two fills of the generator's state, and the sums."""
+# The replay, and its two fills of the generator's state.
+REPLAY = 3
+
+
+@pytest.mark.parametrize("policy", ["none", *BATCH_POLICIES])
+@pytest.mark.parametrize("name", METHODS)
+def test_at_most_eight_launches_a_step(name: str, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing, the copies of indices and numbers, the rate, the replay, and the sums.
+
+    The first step of an epoch also brings its order and the progress to the device.
+    """
     cuda_stub.install(monkeypatch)
-    *_, counts = run("mixskd", GRAPHS)
-    for names in counts[6:]:  # the first step of an epoch also brings its order to the device
-        assert len(names) + 3 <= 8, names
+    *_, counts = run(name, GRAPHS, policy=policy, count=12)
+    for names in counts[4:]:
+        assert len(names) + REPLAY <= 8, names
+
+
+@pytest.mark.parametrize(("policy", "most"), [("none", 8), ("cutout", 10)])
+@pytest.mark.parametrize("name", ["pskd", "bake", "augmix_jsd"])
+def test_few_launches_a_step_with_workers(name: str, policy: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images are one transfer, which this device does without; a policy's numbers are drawn and copied."""
+    cuda_stub.install(monkeypatch)
+    *_, counts = run(name, GRAPHS, policy=policy, kind=WorkerLoader, count=12)
+    for names in counts[4:]:
+        assert len(names) + REPLAY + 1 <= most, names
 
 
 def test_an_eager_step_launches_many() -> None:

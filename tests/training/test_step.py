@@ -53,15 +53,15 @@ def make_batch(needs: DataNeeds, step: int, device: torch.device = CPU, size: in
         extra["indices"] = torch.randperm(IMAGES, generator=generator)[:count].to(device)
     if needs.slots:
         extra["slots"] = torch.arange(count, device=device)
-    if needs.progress:
-        extra["progress"] = torch.full((), (step + 1) / 10, device=device)
     return Batch(images.contiguous(memory_format=torch.channels_last), labels, extra)
 
 
 def losses(method: Method, engine: Engine, steps: int, device: torch.device = CPU, size: int = 8) -> list[float]:
     step = build_step(method, OPTIM, device, engine)
     batches = [make_batch(method.needs, i, device, size) for i in range(steps)]
-    return [step(batch, 0.05 / (i + 1), seed=i)["loss"].item() for i, batch in enumerate(batches)]
+    return [
+        step(batch, 0.05 / (i + 1), seed=i, progress=(i + 1) / 10)["loss"].item() for i, batch in enumerate(batches)
+    ]
 
 
 class HostWaits(TorchDispatchMode):
@@ -93,7 +93,7 @@ def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
     for i in range(2):
         batch = make_batch(method.needs, i)
         with HostWaits() as waits:
-            tally.add(step(batch, 0.05, seed=i), i)
+            tally.add(step(batch, 0.05, seed=i, progress=(i + 1) / 2), i)
         assert waits.seen == [], f"step {i}"
 
 
@@ -262,7 +262,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str) -> None:
         torch.cuda.set_sync_debug_mode("error")
     try:
         for i in range(5, 8):
-            tally.add(step(batches[i], 0.05 / i, seed=i), i)
+            tally.add(step(batches[i], 0.05 / i, seed=i, progress=i / 10), i)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert counters["stats"]["unique_graphs"] == graphs

@@ -31,16 +31,13 @@ class Bench:
         self.experiment, self.variant = experiment, variant
         parts = build_parts(experiment, world, engine=variant.engine, data=benchmark_data(experiment),
                             keep_memory=variant.keep_memory)  # fmt: skip
-        self.device, self.needs, self.loader, self.step = parts.device, parts.needs, parts.loader, parts.step
+        self.device, self.loader, self.step = parts.device, parts.loader, parts.step
         self.batches = list(itertools.islice(self._endless(), 4))
         self.count = 0
 
     def _endless(self) -> Iterator[Batch]:
         for epoch in itertools.count():
             for batch in self.loader.epoch(epoch):
-                if self.needs.progress:
-                    progress = torch.full((), 0.5, device=self.device)
-                    batch = batch._replace(extra={**batch.extra, "progress": progress})
                 if not self.variant.engine.channels_last:
                     batch = batch._replace(images=batch.images.contiguous())
                 yield batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,28 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.draws import Draws
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
 from mixskd.distributed import World
 from mixskd.needs import Batch
 
-# ``uniform(numbers, images)``: so many draws in [0, 1) for each image, ``numbers x images``.
-Uniform = Callable[[int, int], Tensor]
-
-
-class Augment:
-    """Random numbers for one step, the same for any number of processes, of which this one uses its part."""
-
-    def __init__(self, plan: BatchPlan, device: torch.device, epoch: int, step: int) -> None:
-        state = np.random.SeedSequence([plan.seed, epoch, step]).generate_state(1, np.uint64)
-        self.generator = torch.Generator(device).manual_seed(int(state[0] >> 1))
-        self.world, self.device = plan.world, device
-
-    def uniform(self, numbers: int, images: int) -> Tensor:
-        """``numbers x images`` uniform draws in [0, 1) for this process's ``images``."""
-        draws = torch.rand(numbers, images * self.world.size, generator=self.generator, device=self.device)
-        return draws[:, self.world.part(images * self.world.size)]
+GEOMETRY = 3  # numbers for each image: the two coordinates of its crop, and whether it is flipped
 
 
 class DeviceLoader:
@@ -41,8 +27,8 @@ class DeviceLoader:
         policy: a name in BATCH_POLICIES, or ``none``.
         pad: pixels of black border before a random crop of the images' own size (He et al., 2016).
 
-    With ``deferred`` set, a batch is given as indices and random numbers that it prepares itself, so that a recorded
-    step holds that work too. The images are the same.
+    With ``deferred`` set, a batch is given as indices and random numbers, and its ``prepare`` makes the same images of
+    them, so that a recorded step holds that work too.
     """
 
     def __init__(
@@ -54,8 +40,10 @@ class DeviceLoader:
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.normalise = Normalise(data.preprocess, device)
         self.policy = BATCH_POLICIES.get(policy)
+        numbers = GEOMETRY + (self.policy.draws if self.policy is not None else 0)
+        needs, each = plan.needs, len(plan.slots)
+        self.draws = Draws(plan, device, numbers, [each] * needs.views + [each * needs.partners])
         self.deferred = False
-        self.draws: list[tuple[int, int]] = []  # numbers and images of each draw of a batch
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -63,65 +51,43 @@ class DeviceLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
-        anchors, partners = (torch.from_numpy(part).to(self.device) for part in self.plan.epoch(epoch))
+        anchors, partners = self.plan.epoch(epoch)
+        rows = torch.from_numpy(np.concatenate([anchors[:, :, None], partners], axis=2)).to(self.device)
         for step in range(start, len(self)):
-            augment = Augment(self.plan, self.device, epoch, step)
-            others = partners[step].flatten() if self.plan.needs.partners else None
-            if self.deferred:
-                yield self._defer(anchors[step], others, augment)
-            else:
-                yield self._make(anchors[step], others, augment.uniform)
+            row = rows[step]
+            batch = Batch(row, row, {"draws": self.draws.of(epoch, step)}, self.prepare)
+            yield batch if self.deferred else self.prepare(batch)
 
-    def _make(self, index: Tensor, partners: Tensor | None, uniform: Uniform) -> Batch:
-        """The batch of the images of ``index`` (``B``) and of ``partners`` (``B * partners``)."""
-        needs = self.plan.needs
-        views = [self.load(index, uniform) for _ in range(needs.views)]
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
+        needs, index = self.plan.needs, batch.images[:, 0]
+        *draws, for_partners = self.draws.split(batch.extra["draws"])
+        views = [self.load(index, u) for u in draws]
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = torch.stack(views[1:], dim=1)
-        if partners is not None:
-            extra["partners"] = self.load(partners, uniform).unflatten(0, (len(index), -1))
+        if needs.partners:
+            extra["partners"] = self.load(batch.images[:, 1:].flatten(), for_partners).unflatten(0, (len(index), -1))
         if needs.indices:
             extra["indices"] = index
         if needs.slots:
             extra["slots"] = self.slots
         return Batch(views[0], self.labels[index], extra)
 
-    def _defer(self, index: Tensor, partners: Tensor | None, augment: Augment) -> Batch:
-        """Indices and random numbers, and :meth:`prepare` to make the batch of them."""
-        if not self.draws:  # what a batch asks for, found by making one
-            self._make(index, partners, self._note_draw)
-        extra = {f"draw{i}": augment.uniform(*shape) for i, shape in enumerate(self.draws)}
-        if partners is not None:
-            extra["partners"] = partners
-        return Batch(index, index, extra, self.prepare)
-
-    def _note_draw(self, numbers: int, images: int) -> Tensor:
-        self.draws.append((numbers, images))
-        return torch.full((numbers, images), 0.5, device=self.device)
-
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
-        extra = dict(batch.extra)
-        draws = iter([extra.pop(f"draw{i}") for i in range(len(self.draws))])
-        made = self._make(batch.images, extra.pop("partners", None), lambda _numbers, _images: next(draws))
-        return made._replace(extra={**extra, **made.extra})
-
-    def load(self, index: Tensor, uniform: Uniform) -> Tensor:
-        """The images of ``index``, each with its own crop and flip, augmented and normalised."""
+    def load(self, index: Tensor, u: Tensor) -> Tensor:
+        """The images of ``index`` (``B``), cropped, flipped, augmented and normalised by ``u`` (numbers x ``B``)."""
         images = self.images[index]
         count, _, height, width = images.shape
-        draws = uniform(3, count)
-        corner = (draws[:2, :, None] * (2 * self.pad + 1)).floor().long()
+        corner = (u[:2, :, None] * (2 * self.pad + 1)).floor().long()
         rows = corner[0] + torch.arange(height, device=self.device)
         columns = corner[1] + torch.arange(width, device=self.device)
         if self.flip:
-            columns = torch.where(draws[2, :, None] < 0.5, columns.flip(1), columns)
+            columns = torch.where(u[2, :, None] < 0.5, columns.flip(1), columns)
         padded = F.pad(images, [self.pad] * 4).permute(0, 2, 3, 1)
         which = torch.arange(count, device=self.device)[:, None, None]
         images = self.normalise(padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2))
         if self.policy is not None:
-            images = self.policy(images, lambda numbers: uniform(numbers, count), self.normalise.mean)
+            images = self.policy.apply(images, u[GEOMETRY:], self.normalise.mean)
         return images
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from mixskd.data.device_loader import Normalise
 from mixskd.data.images import decode_image
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.worker_loader import WorkerBatches
@@ -22,7 +23,7 @@ FEW = 16  # images that are decoded sooner than worker processes have started
 class Files(Dataset[dict[str, Tensor]]):
     """The files by their paths, as the network sees them but for the normalisation: uint8 ``images``.
 
-    ``labels`` is 1 for a file that can be read, and 0 for another, whose image is black.
+    ``readable`` says whether the file can be read; the image of another is black.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
@@ -33,8 +34,8 @@ class Files(Dataset[dict[str, Tensor]]):
             image = pil_to_tensor(self.crop(decode_image(path, enough=self.enough)))
         except UserError:  # why is asked again where it is told
             image = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            return {"images": image, "labels": torch.tensor(0)}
-        return {"images": image, "labels": torch.tensor(1)}
+            return {"images": image, "readable": torch.tensor(False)}
+        return {"images": image, "readable": torch.tensor(True)}
 
 
 class FileLoader:
@@ -54,12 +55,14 @@ class FileLoader:
         if few_alone and len(first) < FEW:
             workers = 0
         self.files, self.batch_size = chain(first, rest), batch_size
-        self.batches = WorkerBatches(Files(preprocess), preprocess, device, workers)
+        self.batches = WorkerBatches(Files(preprocess), device, workers)
+        self.normalise = Normalise(preprocess, device)
         self.waiting: deque[list[str]] = deque()
 
     def __iter__(self) -> Iterator[tuple[list[str], Tensor, list[bool]]]:
         for samples in self.batches.load(self._asked()):
-            yield self.waiting.popleft(), samples["images"], samples["labels"].bool().tolist()
+            readable = samples["readable"].tolist()
+            yield self.waiting.popleft(), self.normalise(samples["images"]), readable
 
     def _asked(self) -> Iterator[list[str]]:
         while batch := list(islice(self.files, self.batch_size)):

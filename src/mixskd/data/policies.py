@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from mixskd.errors import unknown
-
-Draw = Callable[..., Tensor]
 
 
 def autoaugment(image_size: int, found_on: str | None = None) -> v2.Transform:
@@ -43,29 +42,29 @@ IMAGE_POLICIES: dict[str, Callable[[int], v2.Transform]] = {
 }
 
 
-def cutout(images: Tensor, uniform: Draw, mean: Tensor) -> Tensor:
+def cutout(images: Tensor, u: Tensor, mean: Tensor) -> Tensor:
     """Cutout (2017): one square hole of a quarter of the side, uniform centre, clipped, filled with 0.
 
     That is 8 px of 32, as the authors set it for CIFAR-100.
     """
     height, width = images.shape[2:]
     length = max(height // 4, 1)
-    u = uniform(2)
     top = (u[0] * height).floor() - length // 2
     left = (u[1] * width).floor() - length // 2
     return images.masked_fill(inside(images, top, left, top + length, left + length), 0.0)
 
 
-def random_erasing(images: Tensor, uniform: Draw, mean: Tensor) -> Tensor:
+TRIES = 10
+
+
+def random_erasing(images: Tensor, u: Tensor, mean: Tensor) -> Tensor:
     """Random Erasing (AAAI 2020): with p = 0.5 a box of 2 to 40 % of the area and aspect 0.3 to 3.33.
 
     The first of ten drawn boxes that fits strictly inside is filled, as in the authors' code, with the data set's mean
     in [0, 1].
     """
-    tries = 10
     height, width = images.shape[2:]
-    u = uniform(1 + 4 * tries)
-    area, aspect, y, x = u[1:].unflatten(0, (4, tries))
+    area, aspect, y, x = u[1:].unflatten(0, (4, TRIES))
     area, aspect = height * width * (0.02 + 0.38 * area), 0.3 + (1 / 0.3 - 0.3) * aspect
     tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (tall < height) & (wide < width)
@@ -86,10 +85,14 @@ def inside(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Ten
     return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
-BATCH_POLICIES: dict[str, Callable[[Tensor, Draw, Tensor], Tensor]] = {
-    "cutout": cutout,
-    "random_erasing": random_erasing,
-}
+class BatchPolicy(NamedTuple):
+    """``apply(images, u, mean)``: normalised images by ``draws`` uniform numbers each, ``u`` being ``draws x B``."""
+
+    apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    draws: int
+
+
+BATCH_POLICIES = {"cutout": BatchPolicy(cutout, 2), "random_erasing": BatchPolicy(random_erasing, 1 + 4 * TRIES)}
 
 POLICIES = ("none", *IMAGE_POLICIES, *BATCH_POLICIES)
 

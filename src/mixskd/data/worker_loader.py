@@ -15,12 +15,12 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.config import DataConfig
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.device_loader import Augment, Normalise
+from mixskd.data.device_loader import Normalise
+from mixskd.data.draws import Draws
 from mixskd.data.images import decode_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
-from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.shards import Member
 from mixskd.distributed import World
 from mixskd.errors import UserError
@@ -55,7 +55,8 @@ class Item(NamedTuple):
 class Images(Dataset[dict[str, Tensor]]):
     """Decoded and augmented images as uint8 by :class:`Item`, so that workers do not change the result.
 
-    JPEG files are decoded no larger than ``enough`` pixels of height and width need.
+    ``images`` (``n x 3 x H x W``) are the anchor, its further views and its partners: one tensor, so that the device is
+    sent one. JPEG files are decoded no larger than ``enough`` pixels of height and width need.
     """
 
     def __init__(
@@ -74,13 +75,9 @@ class Images(Dataset[dict[str, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(item.seed)
             first = self.augment(image)
-            sample = {"images": pil_to_tensor(first), "labels": torch.tensor(int(self.split.labels[item.anchor]))}
-            if self.views > 1:
-                sample["views"] = torch.stack([pil_to_tensor(self.view(image, first)) for _ in range(self.views - 1)])
-            if item.partners:
-                partners = [self.augment(self.open(i)) for i in item.partners]
-                sample["partners"] = torch.stack([pil_to_tensor(partner) for partner in partners])
-        return sample
+            views = [self.view(image, first) for _ in range(self.views - 1)]
+            partners = [self.augment(self.open(i)) for i in item.partners]
+        return {"images": torch.stack([pil_to_tensor(x) for x in (first, *views, *partners)])}
 
     def view(self, image: Image.Image, first: Image.Image) -> Image.Image:
         """A view after the first: augmented anew from ``image``, or from ``first`` by the policy for views."""
@@ -95,24 +92,35 @@ class Images(Dataset[dict[str, Tensor]]):
 
 
 class WorkerLoader:
-    """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone."""
+    """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone.
+
+    With ``deferred`` set, a batch is given as bytes, indices and random numbers, and its ``prepare`` makes the same
+    batch of them, so that a recorded step holds that work too.
+    """
 
     def __init__(
         self, data: DataBundle, plan: BatchPlan, device: torch.device, config: DataConfig, workers: int = 2
     ) -> None:
-        views, name = plan.needs.views, plan.needs.view_policy
+        needs, name = plan.needs, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
-        images = Images(data.train, augmentation(data, config), data.preprocess.enough, views, view_policy)
+        images = Images(data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy)
         self.plan, self.device = plan, device
-        self.batches = WorkerBatches(images, data.preprocess, device, workers)
+        self.labels = torch.from_numpy(data.train.labels).to(device)
+        self.slots = torch.from_numpy(plan.slots).to(device)
+        self.batches = WorkerBatches(images, device, workers)
+        self.normalise = Normalise(data.preprocess, device)
         self.policy = BATCH_POLICIES.get(config.augment)
+        if self.policy is not None:
+            sizes = [len(plan.slots) * images for images in (1, needs.views - 1, needs.partners)]
+            self.draws = Draws(plan, device, self.policy.draws, sizes)
+        self.deferred = False
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.plan)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from step ``start`` on."""
+        """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
         anchors, partners = self.plan.epoch(epoch)
         seeds = self.plan.seeds(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
@@ -123,22 +131,29 @@ class WorkerLoader:
             )
         ]
         for step, samples in enumerate(self.batches.load(items), start):
-            images, labels = samples.pop("images"), samples.pop("labels")
-            if self.policy is not None:
-                augment = Augment(self.plan, self.device, epoch, step)
-                images = self._erase(images, augment)
-                samples = {
-                    name: self._erase(x.flatten(0, 1), augment).unflatten(0, x.shape[:2]) for name, x in samples.items()
-                }
-            if self.plan.needs.indices:
-                samples["indices"] = indices[step]
-            if self.plan.needs.slots:
-                samples["slots"] = torch.from_numpy(self.plan.slots).to(self.device)
-            yield Batch(images, labels, samples)
+            extra = {} if self.policy is None else {"draws": self.draws.of(epoch, step)}
+            batch = Batch(samples["images"], indices[step], extra, self.prepare)
+            yield batch if self.deferred else self.prepare(batch)
 
-    def _erase(self, images: Tensor, augment: Augment) -> Tensor:
-        assert self.policy is not None
-        return self.policy(images, lambda numbers: augment.uniform(numbers, len(images)), self.batches.normalise.mean)
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
+        needs, index = self.plan.needs, batch.labels
+        groups = batch.images.split([1, needs.views - 1, needs.partners], dim=1)
+        flat = [self.normalise(x.flatten(0, 1)) for x in groups]
+        if self.policy is not None:
+            draws = self.draws.split(batch.extra["draws"])
+            flat = [self.policy.apply(x, u, self.normalise.mean) for x, u in zip(flat, draws, strict=True)]
+        images, views, partners = flat
+        extra: dict[str, Tensor] = {}
+        if needs.views > 1:
+            extra["views"] = views.unflatten(0, (len(index), -1))
+        if needs.partners:
+            extra["partners"] = partners.unflatten(0, (len(index), -1))
+        if needs.indices:
+            extra["indices"] = index
+        if needs.slots:
+            extra["slots"] = self.slots
+        return Batch(images, self.labels[index], extra)
 
 
 class WorkerTestLoader:
@@ -150,11 +165,13 @@ class WorkerTestLoader:
     ) -> None:  # fmt: skip
         images = Images(split, data.preprocess.crop(), data.preprocess.enough)
         world = world or World()
-        items = [Item(i, (), 0) for i in range(world.rank, len(split), world.size)]
+        mine = np.arange(world.rank, len(split), world.size)
+        items = [Item(i, (), 0) for i in mine.tolist()]
         self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-        self.batches = WorkerBatches(images, data.preprocess, device, workers)
-        size = data.image_size
-        self.none = torch.empty(0, 3, size, size, device=device), torch.empty(0, dtype=torch.long, device=device)
+        self.labels = torch.from_numpy(split.labels[mine]).to(device).split(batch_size)
+        self.batches = WorkerBatches(images, device, workers)
+        self.normalise = Normalise(data.preprocess, device)
+        self.none = torch.empty(0, 3, data.image_size, data.image_size, device=device)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -166,41 +183,29 @@ class WorkerTestLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.items:
-            yield self.none
+            yield self.none, self.labels[0]
             return
-        for samples in self.batches.load(self.items):
-            yield samples["images"], samples["labels"]
+        for samples, labels in zip(self.batches.load(self.items), self.labels, strict=True):
+            yield self.normalise(samples["images"].squeeze(1)), labels
 
 
 class WorkerBatches:
-    """Batches of a data set of uint8 images on the device, normalised there; the workers stay between epochs.
+    """Batches of a data set of uint8 images on the device; the workers stay between epochs."""
 
-    Each sample holds ``labels``, and images under other names.
-    """
-
-    def __init__(self, images: Dataset[Any], preprocess: Preprocess, device: torch.device, workers: int) -> None:
-        self.asked = Asked()
-        self.device, self.normalise = device, Normalise(preprocess, device)
+    def __init__(self, images: Dataset[Any], device: torch.device, workers: int) -> None:
+        self.asked, self.device = Asked(), device
         self.loader = DataLoader(
             images, batch_sampler=self.asked, num_workers=workers, pin_memory=device.type == "cuda",
             persistent_workers=workers > 0, worker_init_fn=_one_thread,
         )  # fmt: skip
 
     def load(self, items: Iterable[list[Any]]) -> Iterator[dict[str, Tensor]]:
-        """The samples of each of ``items``, in order; fp32 ``images``, and ``views`` and ``partners`` if there are.
-
-        Of ``items`` only the next few are taken ahead of their samples.
-        """
+        """The samples of each of ``items``, in order, of which only the next few are taken ahead of their samples."""
         self.asked.items = items
         try:
-            for samples in ahead(self.loader, self.device):
-                labels = samples.pop("labels")
-                yield {"labels": labels, **{name: self._normalised(x) for name, x in samples.items()}}
+            yield from ahead(self.loader, self.device)
         except UserError as error:  # from a worker it comes behind that process's traceback
             raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        return self.normalise(x) if x.ndim == 4 else self.normalise(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class Asked:

@@ -111,7 +111,7 @@ def transfer_parts(
         classes=data.classes, mean=mean, std=std, category_ids=getattr(data.annotated["train"], "category_ids", ()),
     )  # fmt: skip
     return Parts(
-        experiment, world, device, data, task_of(data, config), method.needs, step, loader, score_loaders,
+        experiment, world, device, data, task_of(data, config), step, loader, score_loaders,
         MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None,
         [*data.notes, *engine_notes, *notes, *weight_notes, *remarks(experiment.optim, run.epochs)],
         writer=lambda model, path: save_network(model, path, about),

@@ -74,6 +74,7 @@ class TrainStep:
         on_device = engine.cuda_graphs and engine.fused
         self.base_rates = torch.tensor(self.scales, device=device) if on_device else None
         self.rates = torch.zeros_like(self.base_rates) if self.base_rates is not None else None
+        self.progress, self.progress_now = torch.zeros((), device=device), 0.0
         self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
         self._choose_update()
 
@@ -88,12 +89,14 @@ class TrainStep:
         if self.engine.cuda_graphs:
             self.update = GraphedStep(self._update)
 
-    def __call__(self, batch: Batch, lr: float, seed: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, lr: float, seed: int, progress: float = 1.0) -> dict[str, Tensor]:
         """Update the weights from ``batch``; the scalar terms, detached, valid until the next call.
 
         Every random number of the step follows from ``seed`` alone, so that a run can be resumed at any step.
+        ``progress`` is for methods that need it.
         """
         self._set_rate(lr)
+        self._set_progress(progress)
         while True:
             torch.manual_seed(seed)
             try:
@@ -114,14 +117,21 @@ class TrainStep:
         for group, rate in zip(groups, self.rates.unbind(), strict=True):
             group["lr"] = rate
 
+    def _set_progress(self, progress: float) -> None:
+        """A recorded step reads it from the device; it changes once an epoch, and only then it is sent there."""
+        if self.method.needs.progress and progress != self.progress_now:
+            self.progress.fill_(progress)
+            self.progress_now = progress
+
     def _update(self, batch: Batch) -> dict[str, Tensor]:
         batch = batch if batch.prepare is None else batch.prepare(batch)
+        by_loop = {"progress": self.progress} if self.method.needs.progress else {}
         parts = [batch] if self.accumulate == 1 else split(batch, self.accumulate)
         terms: list[dict[str, Tensor]] = []
         for part, draws in [(part, self.method.draw(part.images)) for part in parts]:
             streams = side_by_side(self.engine.branch_streams)
             with autocast(self.device, self.engine.precision), self.convolutions, streams:
-                out = self.forward(part.images, part.labels, draws, **part.extra)
+                out = self.forward(part.images, part.labels, draws, **part.extra, **by_loop)
             self.scaler.scale(out["loss"] / self.accumulate).backward()
             terms.append({name: term.detach().float() for name, term in out.items() if name != "output"})
         if self.flat:
@@ -213,8 +223,8 @@ def build_step(
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """``batch`` in ``parts`` equal parts; scalars go to all of them."""
-    extra = {name: x.chunk(parts) if x.ndim else [x] * parts for name, x in batch.extra.items()}
+    """``batch`` in ``parts`` equal parts."""
+    extra = {name: x.chunk(parts) for name, x in batch.extra.items()}
     return [
         Batch(images, labels, {name: x[i] for name, x in extra.items()})
         for i, (images, labels) in enumerate(zip(batch.images.chunk(parts), batch.labels.chunk(parts), strict=True))

@@ -107,11 +107,9 @@ class Trainer:
 
     def update(self, batch: Batch, epoch: int) -> None:
         """One step, and its terms added up on the device."""
-        step = self.position.step
-        if self.parts.needs.progress:
-            share = torch.full((), (epoch + 1) / self.experiment.run.epochs, device=self.parts.device)
-            batch = batch._replace(extra={**batch.extra, "progress": share})
-        terms = self.step(batch, self.learning_rate, step_seed(self.experiment.run.seed, step, self.world.rank))
+        step, run = self.position.step, self.experiment.run
+        seed = step_seed(run.seed, step, self.world.rank)
+        terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
         if self.parts.ema is not None:
             self.parts.ema.update_parameters(self.step.method.backbone)
         self.tally.add(terms, step)
