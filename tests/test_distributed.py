@@ -13,6 +13,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mixskd import distributed
 from mixskd.config import DataConfig
 from mixskd.data import ImageSet, load_data, make_test_loader
 from mixskd.distributed import FAILURE, World, _said_by_the_first, join
@@ -38,14 +39,51 @@ def test_tensors_are_gathered_from_the_host(monkeypatch: pytest.MonkeyPatch) -> 
     assert values[1]["steps"] == 3
 
 
+def _one_gpu(monkeypatch: pytest.MonkeyPatch, why_not: str | None) -> None:
+    """A machine with one GPU, that does not work for the reason ``why_not``."""
+    for name, answer in {"is_available": True, "device_count": 1, "set_device": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(distributed, "why_not_use", lambda _device: why_not)
+
+
+@pytest.mark.parametrize(
+    ("device", "why_not", "backend"),
+    [
+        ("auto", None, "nccl"),
+        ("cuda", None, "nccl"),
+        ("cpu", None, "gloo"),
+        ("auto", "no kernel image is available for execution on the device", "gloo"),
+    ],
+)
+def test_processes_speak_as_their_device_needs(
+    device: str, why_not: str | None, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU is used where a GPU does not work, and NCCL takes no tensor of a CPU."""
+    begun: list[str] = []
+    store = dist.HashStore()
+    store.set("attempt0/answer 1", str(backend == "nccl"))
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    _one_gpu(monkeypatch, why_not)
+    monkeypatch.setattr(dist, "rendezvous", lambda _url: iter([(store, 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: begun.append(backend))
+    for name, value in {"get_rank": 0, "new_group": None, "destroy_process_group": None}.items():
+        monkeypatch.setattr(dist, name, lambda *_, value=value, **__: value)
+    with join(device) as world:
+        assert (world.rank, world.size) == (0, 2)
+    assert begun == [backend]
+    store.set("attempt0/answer 1", str(backend != "nccl"))
+    with pytest.raises(UserError, match="the GPUs of some processes work and those of others do not"), join(device):
+        pass
+
+
 @pytest.mark.parametrize(("local", "says"), [("1", True), ("2", False)])
 def test_more_processes_than_gpus_is_one_line(
     local: str, says: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"WORLD_SIZE": "3", "RANK": local, "LOCAL_RANK": local}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    _one_gpu(monkeypatch, None)
 
     def act() -> None:
         with join("auto"):

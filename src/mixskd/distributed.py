@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mixskd.errors import UserError
+from mixskd.precision import why_not_use
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,19 @@ def join(device: str) -> Iterator[World]:
     """Join the processes that ``torchrun`` started (``RANK``, ``WORLD_SIZE``), if it did; leave them at the end.
 
     A UserError of a process other than the first is marked with its rank, unless the first one fails for the same
-    reason. Raises UserError where there are more processes than GPUs.
+    reason. Raises UserError where there are more processes than GPUs, or where the GPUs of some do not work.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    cuda = torch.cuda.is_available() and not device.startswith("cpu")
-    if cuda:
-        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local >= gpus:
-            error = UserError(f"each process needs its own GPU, and this machine has {gpus}; start {gpus} per host")
-            error.rank = int(os.environ["RANK"]) if local == gpus else None  # one of them says it
-            raise error
-        torch.cuda.set_device(local)
+    gpu = _takes_its_gpu(device)
     # After a restart the agent's store still holds the addresses of the processes that died: keep the attempts apart.
     store, rank, size = next(iter(dist.rendezvous("env://")))
     store = dist.PrefixStore(f"attempt{restarts()}", store)
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
+    if not _alike(store, rank, size, gpu):
+        raise UserError("the GPUs of some processes work and those of others do not; use --run.device cpu")
+    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size, dist.new_group(backend="gloo"))
     except UserError as error:
@@ -106,6 +102,27 @@ def join(device: str) -> Iterator[World]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _takes_its_gpu(device: str) -> bool:
+    """Whether the run uses GPUs, as :func:`choose_device` decides; this process's own is then its current device."""
+    if device.startswith("cpu") or not torch.cuda.is_available():
+        return False
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    torch.cuda.set_device(local % gpus)
+    if why_not_use(torch.device("cuda")) is not None:
+        return False
+    if local >= gpus:
+        error = UserError(f"each process needs its own GPU, and this machine has {gpus}; start {gpus} per host")
+        error.rank = int(os.environ["RANK"]) if local == gpus else None  # one of them says it
+        raise error
+    return True
+
+
+def _alike(store: dist.Store, rank: int, size: int, answer: bool) -> bool:
+    """Whether all processes have the same ``answer``; those with another backend would wait for each other."""
+    store.set(f"answer {rank}", str(answer))
+    return len({store.get(f"answer {other}") for other in range(size)}) == 1
 
 
 FAILURE = "the first process's error"
