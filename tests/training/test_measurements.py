@@ -50,7 +50,9 @@ class Rates:
         self.rates, self.shapes = {"fp32": fp32, "bf16": bf16}, []
         monkeypatch.setattr(arithmetic, "images_per_second", self)
 
-    def __call__(self, engine: Engine, network: Any, outputs: Any, shape: tuple[int, ...]) -> dict[str, float]:
+    def __call__(
+        self, engine: Engine, network: Any, outputs: Any, shape: tuple[int, ...], seconds: float
+    ) -> dict[str, float]:
         assert engine.small_maps == MEASURED, "bf16 is measured with the weight gradients that it would have"
         self.shapes.append(shape)
         return self.rates
@@ -108,8 +110,37 @@ def test_a_race_takes_turns_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) ->
         called.append(name)
         clock.now += next(costs[name])
 
-    assert race({"a": lambda: act("a"), "b": lambda: act("b")}, 28) == {"a": 1, "b": 2}
-    assert called == ["a", "b"] * 3
+    assert race({"a": lambda: act("a"), "b": lambda: act("b")}, 36) == {"a": 1, "b": 2}
+    assert called == ["a", "b"] * 4
+    assert clock.now == 35, "one more would end at 42"
+
+
+@pytest.mark.parametrize(
+    ("cost", "found"), [(0.001, True), (0.02, True), (0.1, True), (0.2, True), (0.3, True), (0.5, False), (0.9, False)]
+)
+def test_all_measurements_of_a_first_start_take_under_two_seconds(
+    cost: float, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call takes ``cost`` seconds of the stubbed clock, and a step too."""
+    clock = SimpleNamespace(now=0.0)
+    for module in (measurements, convolution_limits, arithmetic):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def call(_act: Any) -> float:
+        clock.now += cost
+        return cost
+
+    monkeypatch.setattr(measurements, "seconds_of", call)
+    monkeypatch.setattr(arithmetic, "seconds_of", call)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    engine = choose(RunConfig())
+    assert 0 < clock.now < 2
+    assert engine.precision == "bf16"
+    assert ("measured faster than fp32" in engine.reason) == found
+    assert found or engine.reason.endswith("not measured, as a step is too slow for that")
+    clock.now = 0.0
+    choose(RunConfig())  # measures what the first one had no time for
+    assert clock.now == 0 if found else clock.now < 2
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +236,7 @@ def test_a_measurement_leaves_the_network_and_the_random_numbers_alone() -> None
     torch.manual_seed(3)
     expected = torch.randn(4)
     torch.manual_seed(3)
-    rates = images_per_second(engine, net, lambda net, x: [net(x)], (4, 3, 8, 8), seconds=0.02)
+    rates = images_per_second(engine, net, lambda net, x: [net(x)], (4, 3, 8, 8), seconds=10)
     assert torch.equal(torch.randn(4), expected)
     assert rates.keys() == {"fp32", "bf16"}
     assert min(rates.values()) > 0

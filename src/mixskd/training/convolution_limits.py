@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 
 from mixskd.training.convolution import Limits, weight_gradient
-from mixskd.training.measurements import race, remembered
+from mixskd.training.measurements import BUDGET, race, remembered
 
-SECONDS = 1.8
+SECONDS = BUDGET / 3
 
 # How much faster the product must be, alone, to be taken. With a stride its windows go through the memory, which costs
 # more within a step: 1.46 times alone gained nothing there, 1.8 times did (benchmarks/README.md).
@@ -37,7 +37,7 @@ STRIDED = {
 
 
 def limits_here() -> Limits:
-    """The limits for this processor, measured in some two seconds or at an earlier start; else those of others."""
+    """The limits for this processor, measured within some ``SECONDS`` or at an earlier start; else those of others."""
     found = remembered("bf16 weight gradients", lambda: dataclasses.asdict(measure_limits()))
     names = dataclasses.asdict(Limits()).keys()
     return Limits(**{name: int(found[name]) for name in names}) if found and found.keys() >= names else Limits()
@@ -48,29 +48,38 @@ def measure_limits(gain: Callable[[Shape, float], float] | None = None, seconds:
 
     A kind of convolution for which no time is left keeps the limits that other processors had.
     """
-    gain, end, limits = gain or gain_of, time.perf_counter() + seconds, Limits()
-    turn = seconds / (len(PLAIN) + len(STRIDED) + 1)
+    end, turn, limits = time.perf_counter() + seconds, seconds / (len(PLAIN) + len(STRIDED) + 1), Limits()
+    took = [turn]
+
+    def ask(shape: Shape) -> float | None:
+        """The gain for ``shape``; None where it would be too late if it took as long as the slowest so far."""
+        begun = time.perf_counter()
+        if begun + max(took) > end:
+            return None
+        found = (gain or gain_of)(shape, turn)
+        took.append(time.perf_counter() - begun)
+        return found
 
     small = 0
     for side, shape in PLAIN.items():
-        if time.perf_counter() > end:
+        if (found := ask(shape)) is None:
             return limits
-        if gain(shape, turn) < PLAIN_GAIN:
+        if found < PLAIN_GAIN:
             break
         small = side * side
     limits = dataclasses.replace(limits, small_map=small)
 
     least = 0
     for channels, shape in sorted(STRIDED.items(), reverse=True):
-        if time.perf_counter() > end:
+        if (found := ask(shape)) is None:
             return limits
-        if gain(shape, turn) < STRIDED_GAIN:
+        if found < STRIDED_GAIN:
             break
         least = channels
     if not least:
         return dataclasses.replace(limits, strided_map=small)
-    larger = dataclasses.replace(STRIDED[least], side=16, batch=max(STRIDED[least].batch // 4, 1))
-    side = 16 if time.perf_counter() > end or gain(larger, turn) >= STRIDED_GAIN else 8
+    found = ask(dataclasses.replace(STRIDED[least], side=16, batch=max(STRIDED[least].batch // 4, 1)))
+    side = 16 if found is None or found >= STRIDED_GAIN else 8
     return dataclasses.replace(limits, strided_map=max(side * side, small), strided_channels=least)
 
 

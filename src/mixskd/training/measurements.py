@@ -33,7 +33,8 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
     earlier call.
 
     If the cache cannot be written, nothing is measured and the result is None, because each run might then choose
-    differently. Processes that ask at the same time wait for the first of them.
+    differently. If ``measure`` finds nothing, nothing is kept. Processes that ask at the same time wait for the first of
+    them.
     """
     path, key = cache_file(), f"{what}; {processor()}"
     try:
@@ -41,7 +42,8 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
             known = _read(path)
             if (found := _numbers(known.get(key))) is None:
                 found = dict(measure())
-                write_text(path, json.dumps({**known, key: found}, indent=1) + "\n")
+                if found:
+                    write_text(path, json.dumps({**known, key: found}, indent=1) + "\n")
             return found
     except (OSError, UserError):
         return None
@@ -65,24 +67,31 @@ def _numbers(value: Any) -> dict[str, float] | None:
     return value if right else None
 
 
+# All that is measured at one start, so that no start waits for longer.
+BUDGET = 1.8
+
+
 def race(acts: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5) -> dict[str, float]:
     """The seconds of one call of each of ``acts``, which take turns: the fastest of up to ``rounds`` calls.
 
-    Each is called once before, and no round begins after ``seconds``. Other work on the machine makes a call slower,
-    never faster.
+    Each is called once before, and no round begins that would end after ``seconds`` if it took as long as the last one.
+    Other work on the machine makes a call slower, never faster.
     """
-    start = time.perf_counter()
-    found = {name: _time(act) for name, act in acts.items()}
+    start = begun = time.perf_counter()
+    found = {name: seconds_of(act) for name, act in acts.items()}
     for i in range(rounds):
-        if time.perf_counter() - start >= seconds:
+        now = time.perf_counter()
+        if now + (now - begun) > start + seconds:
             break
+        begun = now
         for name, act in acts.items():
-            took = _time(act)
+            took = seconds_of(act)
             found[name] = took if i == 0 else min(found[name], took)
     return found
 
 
-def _time(act: Callable[[], object]) -> float:
+def seconds_of(act: Callable[[], object]) -> float:
+    """The seconds that a call takes."""
     start = time.perf_counter()
     act()
     return time.perf_counter() - start
