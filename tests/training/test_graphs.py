@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -88,17 +89,28 @@ def run(
     return method, step, tally, counts
 
 
-@pytest.mark.parametrize(("name", "policy"), [("mixskd", "random_erasing"), ("ddgsd", "none"), ("bake", "cutout")])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "policy", "kind"),
+    [
+        ("mixskd", "random_erasing", DeviceLoader),
+        ("ddgsd", "none", DeviceLoader),
+        ("bake", "cutout", DeviceLoader),
+        ("pskd", "cutout", WorkerLoader),
+    ],
+)
+@pytest.mark.parametrize(("precision", "accumulate"), [("fp32", 1), ("fp32", 2), ("fp16", 2)])
 def test_a_recorded_step_takes_the_same_updates(
-    name: str, policy: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
+    name: str, policy: str, kind: type, precision: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading, draws and all: to the bit on this stub, where a replay runs the same kernels."""
-    plain, _, plain_tally, _ = run(name, Engine(fused=True), accumulate, policy)
+    """Loading, draws, the scale of the loss and all: to the bit on this stub, where a replay runs the same kernels."""
+    plain, plain_step, plain_tally, _ = run(name, Engine(precision, fused=True), accumulate, policy, kind=kind)
     cuda_stub.install(monkeypatch)
-    graphed, step, tally, _ = run(name, GRAPHS, accumulate, policy)
+    engine = dataclasses.replace(GRAPHS, precision=precision)
+    graphed, step, tally, _ = run(name, engine, accumulate, policy, kind=kind)
     assert step.update.graph.replays == 7
     assert step.notes == []
+    assert step.scaler.is_enabled() == (precision == "fp16")
+    assert step.scaler.state_dict() == plain_step.scaler.state_dict()
     for key, value in plain.state_dict().items():
         assert torch.equal(value, graphed.state_dict()[key]), key
     assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from typing import Any
@@ -216,11 +217,16 @@ WAYS = {
 }
 
 
+def ways(precision: str) -> dict[str, Engine]:
+    return {way: dataclasses.replace(engine, precision=precision) for way, engine in WAYS.items()}
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["baseline", "mixskd", "pskd", "bake", "manifold_mixup", "cskd"])
-def test_cuda_agrees_however_it_is_carried_out(name: str) -> None:
+def test_cuda_agrees_however_it_is_carried_out(name: str, precision: str) -> None:
     found = {}
-    for way, engine in WAYS.items():
+    for way, engine in ways(precision).items():
         torch._dynamo.reset()
         torch.manual_seed(0)
         method = make(name, build_backbone("wrn_10_1", CLASSES), IMAGES)
@@ -230,12 +236,13 @@ def test_cuda_agrees_however_it_is_carried_out(name: str) -> None:
 
 
 @pytest.mark.gpu
-def test_graphs_take_the_same_updates() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_graphs_take_the_same_updates(precision: str) -> None:
     """Batch statistics and weights, to the rounding of a GPU's sums; test_graphs has the bits, on a stub."""
     states = {}
     for way in ("eager", "eager graphs", "streams"):
         method = make_method("mixskd")
-        losses(method, WAYS[way], 7, torch.device("cuda"))
+        losses(method, ways(precision)[way], 7, torch.device("cuda"))
         states[way] = method.state_dict()
     for name, value in states["eager"].items():
         for way in ("eager graphs", "streams"):
@@ -245,13 +252,14 @@ def test_graphs_take_the_same_updates() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["mixskd", "pskd", "bake", "cutmix"])
-def test_cuda_never_waits_and_never_recompiles(name: str, way: str) -> None:
+def test_cuda_never_waits_and_never_recompiles(name: str, way: str, precision: str) -> None:
     torch._dynamo.reset()
     device = torch.device("cuda")
     method = make_method(name)
-    step, tally = build_step(method, CLIPPED, device, WAYS[way]), Tally()
+    step, tally = build_step(method, CLIPPED, device, ways(precision)[way]), Tally()
     batches = [make_batch(method.needs, i, device) for i in range(8)]
     for i in range(5):
         tally.add(step(batches[i], 0.05, seed=i), i)
