@@ -1,13 +1,17 @@
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import mixskd
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_device, choose_precision, device_name, why_not_use
+from mixskd.evaluation.scoring import evaluation_mode
+from mixskd.precision import choose_device, choose_precision, device_name, use_tf32, why_not_use
 from mixskd.training.engine import choose_engine
 
 CPU = torch.device("cpu")
@@ -86,6 +90,55 @@ def test_a_gpu_for_which_torch_holds_no_code(monkeypatch: pytest.MonkeyPatch) ->
     assert any(
         "the GPU does not work: CUDA error: no kernel image" in x for x in choose_engine(RunConfig(), CPU, World())[1]
     )
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def tf32() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.usefixtures("_restored")
+def test_scores_and_predictions_are_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever computes any chooses its device first; scores within training have the mode of their own."""
+    Cards(monkeypatch)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    choose_device("auto")
+    assert tf32() == (False, False)
+    use_tf32(in_convolutions=True)
+    assert tf32() == (True, False)
+    with evaluation_mode(torch.nn.Identity()):
+        assert tf32() == (False, False)
+    assert tf32() == (True, False)
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("verb", ["evaluate", "suites", "predict"])
+def test_every_verb_on_a_model_is_without_tf32(verb: str, npz: Path, tmp_path: Path) -> None:
+    model, image = tmp_path / "model.safetensors", tmp_path / "image.png"
+    backbone = mixskd.build_backbone("wrn_10_1", 3, 8)
+    mixskd.save_model(
+        backbone,
+        model,
+        classes=("a", "b", "c"),
+        image_size=8,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    Image.new("RGB", (8, 8)).save(image)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    if verb == "evaluate":
+        mixskd.evaluate(model, data=str(npz))
+    elif verb == "suites":
+        mixskd.run_suites([model], ["accuracy"], data=str(npz))
+    else:
+        list(mixskd.predict(model, [image]))
+    assert tf32() == (False, False)
 
 
 def test_other_devices_are_refused_in_one_line() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.distributed import World
+from mixskd.precision import full_fp32
 from mixskd.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """``model`` in evaluation mode, and back."""
+    """``model`` in evaluation mode and without TF32, and back."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with full_fp32():
+            yield
     finally:
         model.train(was_training)
 

@@ -11,7 +11,7 @@ import torch
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, has_bf16, why_not_use, why_precision
+from mixskd.precision import choose_precision, has_bf16, use_tf32, why_not_use, why_precision
 from mixskd.training.convolution import Limits
 from mixskd.training.memory import keep_freed_memory
 
@@ -96,14 +96,13 @@ def for_optimizer(engine: Engine, name: str) -> Engine:
 def configure_process(device: torch.device, *, deterministic: bool) -> None:
     """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA).
 
-    fp32 on a GPU: TF32 in convolutions, not in matrix products. These are torch's own defaults, with which the released
-    code ran; they are set here so that nothing else decides them.
+    fp32 steps on a GPU: TF32 in convolutions, not in matrix products. These are torch's own defaults, with which the
+    released code ran; they are set here so that nothing else decides them. Scores are without TF32.
     """
     if device.type == "cpu":
         keep_freed_memory()
         return
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cuda.matmul.allow_tf32 = False
+    use_tf32(in_convolutions=True)
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
