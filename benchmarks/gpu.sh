@@ -13,11 +13,12 @@
 #              pyyaml safetensors rich markdown-it-py mdurl pygments scikit-learn scipy joblib threadpoolctl narwhals \
 #              torchmetrics lightning-utilities packaging pytest iniconfig pluggy pytest-timeout pytest-xdist \
 #              execnet hypothesis sortedcontainers
+# FLOWERS17  a folder of flowers17, CLASS/*.jpg, to see whether 8 workers feed a step at 224 px
 # RELEASED   a clone of github.com/winycg/Self-KD-Lib, whose step is timed beside ours
 # CHECKPOINTS=1 copies unfinished runs' checkpoints to OUT, and takes up those that lie in RESUME
 # TINY=1     shrinks everything, to try the script on a CPU
 #
-# Stages: tests speed released train weights (all by default).
+# Stages: tests speed loader released train weights (all by default).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 STARTED=$SECONDS LIMIT=${LIMIT:-570} STATE=${STATE:-runs/gpu} OUT=${OUT:?where results go}
@@ -114,6 +115,12 @@ speed() {
   once speed_wrn 60 python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --variants plain,default --rounds $ROUNDS --out "$OUT/speed_wrn.json"
 }
 
+loader() {
+  if [ ! -d "${FLOWERS17:-}" ]; then echo "-- loader: FLOWERS17 is no folder"; return 0; fi
+  local size=224 few=(); if [ -n "${TINY:-}" ]; then size=64 few=(--batch-size 4 --rounds 1); fi
+  once loader 90 python -m mixskd benchmark --data "$FLOWERS17" --backbone resnet18 --data.image-size $size --data.workers 8 --variants default "${few[@]}" --out "$OUT/loader.json"
+}
+
 released() {
   if [ -z "${RELEASED:-}" ]; then echo "-- released: no RELEASED"; return 0; fi
   local few=(); if [ -n "${TINY:-}" ]; then few=(--batch-size 2 --rounds 1 --steps 1); fi
@@ -167,5 +174,5 @@ PY
 }
 
 install || exit 1
-for stage in "${@:-tests speed released train weights}"; do for one in $stage; do $one; done; done
+for stage in "${@:-tests speed loader released train weights}"; do for one in $stage; do $one; done; done
 echo "-- $((SECONDS - STARTED)) s; done: $(ls "$STATE/done" | tr '\n' ' ')"

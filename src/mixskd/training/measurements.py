@@ -33,8 +33,7 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
     earlier call.
 
     If the cache cannot be written, nothing is measured and the result is None, because each run might then choose
-    differently. If ``measure`` finds nothing, nothing is kept. Processes that ask at the same time wait for the first of
-    them.
+    differently. If ``measure`` finds nothing, nothing is kept. Processes that ask at the same time wait for the first.
     """
     path, key = cache_file(), f"{what}; {processor()}"
     try:
