@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mixskd.config import DataConfig
-from mixskd.data import load_data, make_train_loader
+from mixskd.data import load_data, make_train_loader, worker_count
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
 from mixskd.needs import DataNeeds
@@ -69,6 +69,26 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
     small = np.asarray(whole.resize((320, 240), Image.Resampling.BOX), dtype=float)
     assert np.abs(small - np.asarray(half, dtype=float)).mean() < 2
     assert decode_image("named", path.read_bytes()).size == (640, 480)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "wanted", "count"),
+    [
+        (1, 1, None, 1),
+        (6, 1, None, 6),
+        (64, 1, None, 16),
+        (64, 8, None, 8),
+        (4, 8, None, 1),
+        (64, 8, 0, 0),
+        (2, 1, 8, 8),
+    ],
+)
+def test_workers_by_the_cores_of_each_process(
+    cores: int, processes: int, wanted: int | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixskd.data.usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert worker_count(wanted) == count
 
 
 @pytest.mark.gpu
