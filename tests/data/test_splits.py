@@ -206,6 +206,14 @@ def test_the_recipe_fits_the_data(source: str | None, weights: str | None, recip
     assert recipes.fitting(source, weights) == recipe
 
 
+@pytest.mark.parametrize("weights", [None, "pretrained"])
+@pytest.mark.parametrize("source", ["a.npz", "photos", "photos.csv", "shards.tar"])
+def test_the_recipe_for_a_users_own_data_clips_the_gradients_of_mixskd(source: str, weights: str | None) -> None:
+    settings = recipes.load(recipes.fitting(source, weights))
+    assert settings["method"]["name"] == "mixskd"
+    assert settings["optim"]["clip_norm"] > 0
+
+
 def manifest(tmp_path: Path, lines: list[str], header: str = "path,label,split") -> Path:
     for i in range(6):
         image(tmp_path / "images" / f"{i}.png", i)

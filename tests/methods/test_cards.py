@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from mixskd.config import Experiment, MethodChoice
+from mixskd.config import convert
 from mixskd.methods import METHODS
-from mixskd.report.cost import count_cost
+from mixskd.methods.base import NETWORKS
 from mixskd.report.listing import methods
+from tests.methods.counting import count
 
 ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "results" / "cifar100_100" / "table.csv"
 PARTS = ("Use it when", "Avoid it when", "Cost", "Goes with", "Try first", "Measured")
-
-
-def measured_flops() -> dict[str, float]:
-    with TABLE.open(encoding="utf-8") as file:
-        return {row["method"]: float(row["MFLOPs an original in training"]) for row in csv.DictReader(file)}
+# Backbone, classes and pixels of what the code calls by these names.
+MEASURED = dict(
+    zip(
+        NETWORKS,
+        [("wrn_16_2", 100, 32), ("resnet18", 17, 128), ("resnet50", 100, 224), ("timm/tf_efficientnet_lite0", 17, 128)],
+        strict=True,
+    )
+)
 
 
 def page_of(name: str) -> str:
@@ -45,27 +48,69 @@ def test_page_and_code_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_page_opens_with_its_card(name: str) -> None:
-    main = METHODS[name].__module__.rpartition(".")[2]
-    if name != main:
-        return  # a variant has its card further down, with its cost and what was measured
-    lines = page_of(name).splitlines()
-    assert lines[2].startswith(f"| `{name}` | ")
-    assert tuple(card_of(name)) == ("summary", *PARTS)
+def test_every_card_is_complete(name: str) -> None:
+    card = card_of(name)
+    assert tuple(card) == ("summary", *PARTS)
+    assert all(len(row) > 5 for row in card.values())
+    if name == METHODS[name].__module__.rpartition(".")[2]:  # a variant has its card further down its page
+        assert page_of(name).splitlines()[2].startswith(f"| `{name}` | ")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_cost_is_what_is_counted(name: str) -> None:
-    about, counted = METHODS[name].about, measured_flops()
+def test_the_first_settings_exist_and_have_values(name: str) -> None:
+    found = re.findall(
+        r"`(\S+?)` (\w[\w.]*)(?:[^;`]*?\bthen (\w[\w.]*))?", card_of(name)["Try first"].replace(", for", ";")
+    )
+    settings = [(option, value) for option, *values in found for value in values if value]
+    assert len(settings) >= 2, f"{name}: two settings with values, not {settings}"
+    options = {field.name: field for field in fields(METHODS[name].Config)}
+    for option, value in settings:
+        if option.startswith("--"):
+            continue
+        assert option in options, f"{name} has no option {option}"
+        METHODS[name].Config(**{option: convert(value, type(options[option].default), option)})
+    for option, first, _ in found:
+        if not option.startswith("--"):
+            assert convert(first, type(options[option].default), option) == options[option].default
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_cost_on_a_small_network_is_what_is_counted(name: str) -> None:
+    about = METHODS[name].about
     assert about is not None
-    flops = counted.get(name)
-    if flops is None:  # there is no run of it yet
-        experiment = Experiment(backbone="wrn_16_2", method=MethodChoice(name=name))
-        flops = count_cost(experiment, 100).training_flops / 1e6
-    assert about.compute == pytest.approx(flops / counted["baseline"], abs=0.02)
+    check(about.compute, about.maps, name, "WRN-16-2 at 32 px")
+
+
+@pytest.mark.parametrize("network", NETWORKS[1:])
+@pytest.mark.parametrize("name", ["mixskd", "dks", "frskd", "regmixup"])
+def test_the_cost_on_other_networks_is_what_is_counted(name: str, network: str) -> None:
+    about, index = METHODS[name].about, NETWORKS.index(network) - 1
+    assert about is not None
+    maps = about.other_maps[index] if about.other_maps else about.maps
+    check(about.compute_on(network), maps, name, network)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("byot", "dks"), ("deep_supervision", "dks"), ("frskd_mixup", "frskd"), ("cskd_mixup", "cskd")]
+)
+def test_methods_on_the_same_parts_cost_the_same(name: str, same: str) -> None:
+    one, other = METHODS[name].about, METHODS[same].about
+    assert one is not None
+    assert other is not None
+    assert replace(one, summary="") == replace(other, summary="")
+
+
+def check(compute: float, maps: float, name: str, network: str) -> None:
+    if network.startswith("EfficientNet"):
+        pytest.importorskip("timm")
+    mine, plain = (count(method, *MEASURED[network]) for method in (name, "baseline"))
+    assert compute == pytest.approx(mine.operations / plain.operations, abs=0.02)
+    assert maps == pytest.approx(mine.kept / plain.kept, abs=0.02)
 
 
 def test_the_listing_shows_summary_and_cost() -> None:
     rows = {row["method"]: row for row in methods()}
     assert rows["mixskd"]["in short"] == METHODS["mixskd"].about.summary  # type: ignore[union-attr]
-    assert rows["cskd"]["cost"].startswith("1.33 times the baseline's operations, 2 images through the network")
+    assert rows["cskd"]["cost"].startswith("operations: 1.33 times the baseline; 2 images go through the network")
+    assert "4 times the baseline on WRN-16-2 (4 to 5.9 times by network)" in rows["mixskd"]["cost"]
+    assert rows["mixup"]["cost"].startswith("operations: the same as the baseline; ")

@@ -32,7 +32,7 @@ class AugMixJSD(Method):
 
     Config = AugMixJSDConfig
     config: AugMixJSDConfig
-    about = About("An image and two AugMix views of it predict alike.", 3, 3, "nothing")
+    about = About("An image and two AugMix views of it predict alike.", compute=3, images=3, maps=3)
 
     @property
     def needs(self) -> DataNeeds:

@@ -42,7 +42,7 @@ class BAKE(Method):
 
     Config = BAKEConfig
     config: BAKEConfig
-    about = About("Images of a class average their predictions by how alike they are.", 4, 4, "nothing")
+    about = About("Images of a class average their predictions by how alike they are.", compute=4, images=4, maps=4)
 
     def build(self) -> None:
         self.backbone.require_features("bake")

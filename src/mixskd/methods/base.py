@@ -15,7 +15,7 @@ from mixskd.errors import UserError, unknown
 from mixskd.methods.parts.mixing import Mix, mixes_in
 from mixskd.needs import DataNeeds
 
-# Methods whose every label is one-hot or a mix of two, so that smoothing it has a meaning.
+# The methods with the option label_smoothing.
 SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix")
 
 
@@ -34,10 +34,14 @@ def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
         field.name == "label_smoothing" for field in dataclasses.fields(config_type)
     ):
         raise UserError(
-            "this method has no label_smoothing, because it makes its own soft targets or has no label to smooth; "
-            f"use it with {', '.join(SMOOTHED)}, or train with --method label_smoothing"
+            f"this method has no label_smoothing; use it with {', '.join(SMOOTHED)}, "
+            "or train with --method label_smoothing"
         )
     return build(config_type, values, "method.")
+
+
+# Where the costs of the methods are counted: 100 classes for the first and third, 17 for the others.
+NETWORKS = ("WRN-16-2 at 32 px", "ResNet-18 at 128 px", "ResNet-50 at 224 px", "EfficientNet-Lite0 at 128 px")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +50,45 @@ class About:
 
     Args:
         summary: one sentence.
-        compute: FLOPs of an update divided by those of the baseline, for a WRN-16-2 of 100 classes at 32 px.
+        compute: the operations of an update divided by those of the baseline, for the first of ``NETWORKS``.
         images: how many go through the network for each original.
+        maps: what is kept of an update's forward pass for its backward pass, in bytes, divided by the same of the
+            baseline; for the first of ``NETWORKS``.
         keeps: what stays in memory besides the network during training.
+        other_compute: ``compute`` for the other ``NETWORKS``; empty where it is the same.
+        other_maps: ``maps`` for the other ``NETWORKS``; empty where it is the same.
     """
 
     summary: str
-    compute: float
-    images: int
-    keeps: str = "nothing"
+    compute: float = 1
+    images: int = 1
+    maps: float = 1
+    keeps: str = ""
+    other_compute: tuple[float, ...] = ()
+    other_maps: tuple[float, ...] = ()
 
     @property
     def cost(self) -> str:
         """Time, images and memory in words."""
-        images = "1 image" if self.images == 1 else f"{self.images} images"
+        images = "1 image goes" if self.images == 1 else f"{self.images} images go"
         return (
-            f"{self.compute:g} times the baseline's operations, {images} through the network for each original; "
-            f"keeps {self.keeps} beside it"
+            f"operations: {_times(self.compute, self.other_compute)}; {images} through the network for each original; "
+            f"feature maps in memory: {_times(self.maps, self.other_maps)}"
+            + (f"; also in memory: {self.keeps}" if self.keeps else "")
         )
+
+    def compute_on(self, network: str) -> float:
+        """``compute`` for one of ``NETWORKS``."""
+        return dict(zip(NETWORKS, (self.compute, *self.other_compute), strict=False)).get(network, self.compute)
+
+
+def _times(first: float, others: tuple[float, ...]) -> str:
+    """How many times the baseline: for the first network, then the least and the most of all."""
+    if not others:
+        return "the same as the baseline" if first == 1 else f"{first:g} times the baseline"
+    low, high = (round(end(first, *others), 1) for end in (min, max))
+    network = NETWORKS[0].partition(" ")[0]
+    return f"{round(first, 1):g} times the baseline on {network} ({low:g} to {high:g} times by network)"
 
 
 class Method(nn.Module):

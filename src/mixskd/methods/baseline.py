@@ -21,7 +21,7 @@ class Baseline(Method):
     """L = CE(f(x), y)."""
 
     Config = BaselineConfig
-    about = About("Plain training with cross-entropy.", 1, 1, "nothing")
+    about = About("Plain training with cross-entropy.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import About
-from mixskd.methods.branched import BranchedMethod
+from mixskd.methods.branched import BRANCHED, BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
 from mixskd.typed import NotNegative, Positive, Settings
 
@@ -37,7 +36,7 @@ class BYOT(BranchedMethod):
 
     Config = BYOTConfig
     config: BYOTConfig
-    about = About("The last classifier teaches the classifiers of earlier stages.", 2, 1, "branches")
+    about = replace(BRANCHED, summary="The last classifier teaches the classifiers of earlier stages.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, pooled = self.config, self.pooled(images)

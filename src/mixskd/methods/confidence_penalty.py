@@ -29,7 +29,7 @@ class ConfidencePenalty(Method):
 
     Config = ConfidencePenaltyConfig
     config: ConfidencePenaltyConfig
-    about = About("Predictions of low entropy are penalised.", 1, 1, "nothing")
+    about = About("Predictions of low entropy are penalised.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

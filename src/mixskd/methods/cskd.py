@@ -33,7 +33,7 @@ class CSKD(Method):
 
     Config: ClassVar[type] = CSKDConfig
     config: CSKDConfig
-    about = About("An image learns from the prediction for another image of its class.", 1.33, 2, "nothing")
+    about = About("An image learns from the prediction for another image of its class.", compute=1.33, images=2)
 
     @property
     def needs(self) -> DataNeeds:
@@ -71,7 +71,7 @@ class CSKDMixup(CSKD):
 
     Config = CSKDMixupConfig
     config: CSKDMixupConfig
-    about = About("CS-KD on mixes: one mix for the images and for their partners.", 1.33, 2, "nothing")
+    about = About("CS-KD on mixes: one mix for the images and for their partners.", compute=1.33, images=2)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, generator=generator)

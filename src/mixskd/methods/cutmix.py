@@ -34,7 +34,7 @@ class CutMix(Method):
 
     Config = CutMixConfig
     config: CutMixConfig
-    about = About("Paste a box of another image and mix the labels by its area.", 1, 1, "nothing")
+    about = About("Paste a box of another image and mix the labels by its area.")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         mix = sample_mix(images, self.config.alpha, "cutmix", generator=generator)

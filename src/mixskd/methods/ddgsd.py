@@ -34,7 +34,7 @@ class DDGSD(Method):
 
     Config = DDGSDConfig
     config: DDGSDConfig
-    about = About("Two augmented views of an image predict alike.", 2, 2, "nothing")
+    about = About("Two augmented views of an image predict alike.", compute=2, images=2, maps=2)
 
     def build(self) -> None:
         self.backbone.require_features("ddgsd")

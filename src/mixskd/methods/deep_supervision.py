@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import About
-from mixskd.methods.branched import BranchedMethod
+from mixskd.methods.branched import BRANCHED, BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, total
 from mixskd.typed import Settings
 
@@ -22,7 +21,7 @@ class DeepSupervision(BranchedMethod):
     """L = CE(f(x), y) + sum_k CE(b_k(x), y) (MixSKD Eq. 3)."""
 
     Config = DeepSupervisionConfig
-    about = About("A classifier on every stage, each trained by the labels.", 2, 1, "branches")
+    about = replace(BRANCHED, summary="A classifier on every stage, each trained by the labels.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         *branches, logits = self.logits(self.pooled(images))

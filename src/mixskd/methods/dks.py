@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
 from torch import Tensor
 
-from mixskd.methods.base import About
-from mixskd.methods.branched import BranchedMethod
+from mixskd.methods.branched import BRANCHED, BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total
 from mixskd.typed import NotNegative, Positive, Settings
 
@@ -32,7 +31,7 @@ class DKS(BranchedMethod):
 
     Config = DKSConfig
     config: DKSConfig
-    about = About("All classifiers of the stages teach each other.", 2, 1, "branches")
+    about = replace(BRANCHED, summary="All classifiers of the stages teach each other.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.logits(self.pooled(images))

@@ -38,7 +38,13 @@ class DLB(Method):
 
     Config = DLBConfig
     config: DLBConfig
-    about = About("Half of each step's images come from the step before. Their earlier predictions teach them.", 2, 2)
+    about = About(
+        "Half of each step's images come from the step before. Their earlier predictions teach them.",
+        compute=2,
+        images=2,
+        maps=2,
+        keeps="the logits and labels of one batch",
+    )
     past: Tensor
     past_labels: Tensor
 

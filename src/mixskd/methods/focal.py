@@ -30,7 +30,7 @@ class Focal(Method):
 
     Config = FocalConfig
     config: FocalConfig
-    about = About("Images that are right already weigh less.", 1, 1, "nothing")
+    about = About("Images that are right already weigh less.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

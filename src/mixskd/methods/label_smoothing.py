@@ -32,7 +32,7 @@ class LabelSmoothing(Method):
 
     Config = LabelSmoothingConfig
     config: LabelSmoothingConfig
-    about = About("A tenth of each label goes to the other classes.", 1, 1, "nothing")
+    about = About("A tenth of each label goes to the other classes.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)

@@ -37,7 +37,7 @@ class ManifoldMixup(Method):
 
     Config = ManifoldMixupConfig
     config: ManifoldMixupConfig
-    about = About("Mix the maps at a random depth.", 1, 1, "nothing")
+    about = About("Mix the maps at a random depth.")
 
     def build(self) -> None:
         if self.config.depth:

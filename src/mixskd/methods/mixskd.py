@@ -124,10 +124,13 @@ class MixSKD(Method):
     config: MixSKDConfig
     about = About(
         "The network and its branches agree on a mix of two images and on the mix of their two outputs.",
-        4,
-        2,
-        "branches, self-teacher and discriminators",
-    )  # fmt: skip
+        compute=4,
+        images=2,
+        maps=3.32,
+        keeps="branches, self-teacher and discriminators",
+        other_compute=(4.72, 5.13, 5.86),
+        other_maps=(2.92, 3.65, 3.83),
+    )
 
     def build(self) -> None:
         config, backbone = self.config, self.backbone

@@ -30,7 +30,7 @@ class Mixup(Method):
 
     Config = MixupConfig
     config: MixupConfig
-    about = About("Train on mixes of two images, with mixed labels.", 1, 1, "nothing")
+    about = About("Train on mixes of two images, with mixed labels.")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, generator=generator)

@@ -39,7 +39,7 @@ class PSKD(Method):
     Config = PSKDConfig
     config: PSKDConfig
     about = About(
-        "An image's target is partly its own prediction of the epoch before.", 1, 1, "the predictions of all images"
+        "An image's target is partly its own prediction of the epoch before.", keeps="the predictions of all images"
     )
     past: Tensor
 

@@ -37,7 +37,7 @@ class RegMixup(Method):
 
     Config = RegMixupConfig
     config: RegMixupConfig
-    about = About("Cross-entropy on the images and on their mixes.", 2, 2, "nothing")
+    about = About("Cross-entropy on the images and on their mixes.", compute=2, images=2, maps=2)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         return sample_mix(images, self.config.alpha, self.config.mix, generator=generator)

@@ -32,7 +32,7 @@ class SAD(Method):
 
     Config = SADConfig
     config: SADConfig
-    about = About("Each stage's attention map follows that of the next stage.", 1, 1, "nothing")
+    about = About("Each stage's attention map follows that of the next stage.")
 
     def build(self) -> None:
         self.backbone.require_stages("sad")

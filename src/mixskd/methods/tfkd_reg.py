@@ -41,7 +41,7 @@ class TfKDReg(Method):
 
     Config = TfKDRegConfig
     config: TfKDRegConfig
-    about = About("A teacher made by hand: high on the right class, uniform on the rest.", 1, 1, "nothing")
+    about = About("A teacher made by hand: high on the right class, uniform on the rest.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)

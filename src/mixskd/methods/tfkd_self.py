@@ -36,7 +36,12 @@ class TfKDSelf(Method):
     """L = (1 - a) CE(f(x), y) + a m / N KL_T(f(x) <- teacher(x)); the teacher is frozen, in evaluation mode."""
 
     Config = TfKDSelfConfig
-    about = About("A trained copy of the network teaches a new one.", 1.33, 2, "a trained copy of the network")
+    about = About(
+        "A trained copy of the network teaches a new one.",
+        compute=1.33,
+        images=2,
+        keeps="a trained copy of the network",
+    )
     taught_by = "baseline"
     config: TfKDSelfConfig
 

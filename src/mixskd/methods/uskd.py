@@ -45,7 +45,8 @@ class USKD(Method):
     Config = USKDConfig
     config: USKDConfig
     about = About(
-        "Soft labels of two parts: confidence in the own class, ranks for the others.", 1, 1, "one linear classifier"
+        "Soft labels of two parts: confidence in the own class, ranks for the others.",
+        keeps="one linear classifier",
     )
 
     def build(self) -> None:

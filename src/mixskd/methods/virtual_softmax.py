@@ -27,7 +27,7 @@ class VirtualSoftmax(Method):
     """
 
     Config = VirtualSoftmaxConfig
-    about = About("An extra class that is always a rival of the right one.", 1, 1, "nothing")
+    about = About("An extra class that is always a rival of the right one.")
 
     def build(self) -> None:
         self.backbone.require_features("virtual_softmax")

@@ -45,7 +45,7 @@ class ZipfLS(Method):
 
     Config = ZipfLSConfig
     config: ZipfLSConfig
-    about = About("The classes other than the label get soft labels by rank, after Zipf's law.", 1, 1, "nothing")
+    about = About("The classes other than the label get soft labels by rank, after Zipf's law.")
 
     def build(self) -> None:
         if self.config.dense or self.config.depth > 1:
