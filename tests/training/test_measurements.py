@@ -137,7 +137,7 @@ def test_all_measurements_of_a_first_start_take_under_two_seconds(
     assert 0 < clock.now < 2
     assert engine.precision == "bf16"
     assert ("measured faster than fp32" in engine.reason) == found
-    assert found or engine.reason.endswith("not measured, as a step is too slow for that")
+    assert found or engine.reason.endswith("not measured, because a step is too slow for that")
     clock.now = 0.0
     choose(RunConfig())  # measures what the first one had no time for
     assert clock.now == 0 if found else clock.now < 2
