@@ -436,7 +436,7 @@ ARRAYS: list[tuple[str, dict[str, Any], str]] = [
     ("objects as classes", {"classes": np.array([{"a": 1}, None], dtype=object)}, "cannot read"),
     ("a label of 2 ** 40", {"train_labels": np.array([0, 1, 2, 0, 1, 2**40])}, "there may be up to 1,000,000 classes"),
     ("a label of 2 ** 63", {"train_labels": np.full(6, 2**63, np.uint64)}, "there may be up to 1,000,000 classes"),
-    ("a label below 0", {"test_labels": np.array([0, -1, 2])}, "they must be 0 or above"),
+    ("a label below 0", {"test_labels": np.array([0, -1, 2])}, "labels must be 0 or above"),
     ("labels as dates", {"train_labels": np.zeros(6, "datetime64[s]")}, "must be N integers"),
     ("labels as text", {"train_labels": np.array(list("abcabc"))}, "must be N integers"),
     ("labels as records", {"train_labels": np.zeros(6, [("a", "i4")])}, "must be N integers"),

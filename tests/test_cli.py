@@ -62,7 +62,6 @@ def test_no_word_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> No
         (["evaluate", "nothing", "--batch-size", "0"], "batch_size must be above 0"),
         (["predict", "nothing", "image", "--top", "-1"], "top must be above 0"),
         (["evaluate", "nothing", "--jso"], "unknown argument '--jso'; did you mean '--json'"),
-        ([], "required"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(

@@ -212,7 +212,7 @@ def test_a_networks_file_is_told_from_a_classifiers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         evaluate(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="corrupt or truncated"):
+    with pytest.raises(UserError, match="corrupt, truncated or not a safetensors file"):
         evaluate(tmp_path)
 
 

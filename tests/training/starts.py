@@ -116,7 +116,7 @@ STARTS = [
     Start("resume of another run", {"resume": None}, "another configuration", lambda at: run_of(at, finished=False)),
     Start("resume of a run without its checkpoint", {"resume": None}, "its checkpoint is gone",
           finished),
-    Start("resume and overwrite", {"resume": None, "overwrite": None}, "leave one of them out", run_of),
+    Start("resume and overwrite", {"resume": None, "overwrite": None}, "give only one of them", run_of),
     Start("a config.yaml that is none", {}, "cannot read", lambda at: (
         named(at, "config.yaml", b"[1"), named(at, "summary.json", b"{}"))),
     # Overwriting keeps what is there until the new run can begin.

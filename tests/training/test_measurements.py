@@ -189,7 +189,7 @@ def test_auto_takes_what_is_faster_and_says_why(monkeypatch: pytest.MonkeyPatch)
     for _start in range(2):
         engine = choose(RunConfig())
         assert engine == Engine("fp32", channels_last=True, fused=True)
-        assert engine.reason == "measured faster than bf16 here: 14.9 against 12.6 images/s"
+        assert engine.reason == "measured faster than bf16 here: 14.9 and 12.6 images/s"
     assert rates.shapes == [(4, 3, 8, 8)]
     cache_file().unlink()
     Rates(monkeypatch, 14.9, 34.7)

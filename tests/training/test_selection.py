@@ -134,7 +134,7 @@ def test_a_run_can_be_begun_anew(npz: Path, tmp_path: Path) -> None:
     options["optim"]["lr"] = 0.01
     with pytest.raises(UserError, match=r"optim\.lr 0\.1 -> 0\.01.*--overwrite"):
         mixskd.train(data=str(npz), out=str(out), **options)
-    with pytest.raises(UserError, match="leave one of them out"):
+    with pytest.raises(UserError, match="give only one of them"):
         mixskd.train(data=str(npz), out=str(out), resume=True, overwrite=True)
     first = torch.load(out / "checkpoint.pt", weights_only=True)
     mixskd.train(data=str(npz), out=str(out), overwrite=True, **options)

@@ -214,7 +214,7 @@ def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Pat
             return os.mkdir, (str(flag),)
 
     torch.save({"format": "mixskd-checkpoint-1", "x": Evil()}, path)
-    with pytest.raises(UserError, match="no checkpoint of mixskd"):
+    with pytest.raises(UserError, match="not a checkpoint of mixskd"):
         load_checkpoint(path)
     assert not flag.exists()
     torch.save({"weights": torch.zeros(2)}, path)

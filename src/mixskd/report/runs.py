@@ -14,6 +14,7 @@ from typing import Any
 from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
 from mixskd.errors import UserError
 from mixskd.files import slug
+from mixskd.methods import method_class
 from mixskd.report.cost import Cost, classes_from, count_cost
 from mixskd.report.stored import read_summary
 from mixskd.tasks.kinds import Kind, kind_of
@@ -94,6 +95,7 @@ class Repeated:
     @cached_property
     def cost(self) -> Cost:
         """What the method costs at these images and classes; of a classifier."""
+        method_class(self.experiment.method.name)  # one of a plugin that is gone is named before anything is built
         first = self.results[0].summary
         classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
         size = first.get("image_size") or self.experiment.data.image_size
