@@ -1,14 +1,16 @@
 """How long the evaluation suites take on a test set: ``python benchmarks/suites.py --data cifar100.npz --out FILE``.
 
-It evaluates a WRN-16-2 (fresh, or the model file of ``--model``) with every suite but ``corruption``, in one session
-as ``mixskd evaluate --suite all`` does, then ``confidence`` on two classifiers. It writes the seconds of each as JSON:
-by the clock, and of the CPU on all threads of this process together. Other work on a machine lengthens the first, and
-the second less. Without ``--data`` the images are random numbers. The first suite pays for what all suites share.
+It evaluates a WRN-16-2 (fresh, or the model file of ``--model``) with every suite but ``corruption``, as ``mixskd
+evaluate A B --suite all`` does with the first of two runs; the second is there for ``confidence`` to compare. It writes
+the seconds of each suite as JSON: by the clock, and of the CPU on all threads of this process together. Other work on a
+machine lengthens the first, and the second less. Without ``--data`` the images are random numbers. The first suite pays
+for what all suites share.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -24,14 +26,24 @@ import mixskd
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD
 
 
-class Clock:
-    """Is told the progress of suites, and knows the seconds between the ends of two: by the clock, and of the CPU."""
+class Done(Exception):
+    """The first classifier is evaluated."""
 
-    def __init__(self) -> None:
+
+class Clock:
+    """Is told the progress of suites, and knows the seconds between the ends of two: by the clock, and of the CPU.
+
+    It raises Done when the second classifier's turn comes.
+    """
+
+    def __init__(self, first: str) -> None:
+        self.first = first
         self.last = time.perf_counter(), time.process_time()
         self.taken: dict[str, dict[str, float]] = {}
 
     def __call__(self, run: str, suite: str, share: float) -> None:
+        if run != self.first:
+            raise Done
         now = time.perf_counter(), time.process_time()
         taken = self.taken.setdefault(suite, {"seconds": 0.0, "cpu_seconds": 0.0})
         for key, before, after in zip(taken, self.last, now, strict=True):
@@ -85,15 +97,16 @@ def measure(
         first = fresh(folder / "first.safetensors", classes, 0) if model is None else Path(model)
         second = fresh(folder / "second.safetensors", classes, 1)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        clock = Clock()
-        common = {"data": str(source), "batch_size": batch_size, "device": "cpu", "progress": clock}
-        results = mixskd.run_suites([first], "all", options={"ood": {"data": str(foreign)}}, **common)
-        mixskd.run_suites([first, second], "confidence", **common)
-    suites = next(iter(results.values()))
+        clock = Clock(first.resolve().name)
+        with contextlib.suppress(Done):
+            mixskd.run_suites(
+                [first, second], "all", options={"ood": {"data": str(foreign)}}, data=str(source),
+                batch_size=batch_size, device="cpu", progress=clock,
+            )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total = {key: sum(taken[key] for taken in clock.taken.values()) for key in ("seconds", "cpu_seconds")}
     return {
-        "images": suites["accuracy"]["images"],
+        "images": images,
         "backbone": "wrn_16_2",
         "weights": "fresh" if model is None else Path(model).name,
         "data": "random" if data is None else Path(data).name,
