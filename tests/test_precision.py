@@ -2,16 +2,18 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import mixskd
+from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import evaluation_mode
-from mixskd.precision import choose_device, choose_precision, device_name, use_tf32, why_not_use
+from mixskd.precision import choose_device, choose_precision, device_name, why_not_use
 from mixskd.training.engine import choose_engine
 
 CPU = torch.device("cpu")
@@ -104,22 +106,24 @@ def tf32() -> tuple[bool, bool]:
 
 
 @pytest.mark.usefixtures("_restored")
-def test_scores_and_predictions_are_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever computes any chooses its device first; scores within training have the mode of their own."""
+def test_tf32_is_as_it_was_after_scores_and_never_changed_by_a_choice_of_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Cards(monkeypatch)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    choose_device("auto")
-    assert tf32() == (False, False)
-    use_tf32(in_convolutions=True)
-    assert tf32() == (True, False)
-    with evaluation_mode(torch.nn.Identity()):
-        assert tf32() == (False, False)
-    assert tf32() == (True, False)
+    for before in ((True, True), (True, False), (False, True)):
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        choose_device("auto")
+        assert tf32() == before
+        with evaluation_mode(torch.nn.Identity()):
+            assert tf32() == (False, False)
+        assert tf32() == before
 
 
 @pytest.mark.usefixtures("_restored")
-@pytest.mark.parametrize("verb", ["evaluate", "suites", "predict"])
-def test_every_verb_on_a_model_is_without_tf32(verb: str, npz: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["evaluate", "suites", "predict", "calibrate"])
+def test_every_verb_on_a_model_is_without_tf32(
+    verb: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, image = tmp_path / "model.safetensors", tmp_path / "image.png"
     backbone = mixskd.build_backbone("wrn_10_1", 3, 8)
     mixskd.save_model(
@@ -132,13 +136,26 @@ def test_every_verb_on_a_model_is_without_tf32(verb: str, npz: Path, tmp_path: P
     )
     Image.new("RGB", (8, 8)).save(image)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    seen: set[tuple[bool, bool]] = set()
+    forward = StagedBackbone.forward
+
+    def watched(self: StagedBackbone, x: torch.Tensor) -> torch.Tensor:
+        seen.add(tf32())
+        return forward(self, x)
+
+    monkeypatch.setattr(StagedBackbone, "forward", watched)
     if verb == "evaluate":
         mixskd.evaluate(model, data=str(npz))
     elif verb == "suites":
         mixskd.run_suites([model], ["accuracy"], data=str(npz))
+    elif verb == "predict":
+        mixskd.predict(model, [image])
     else:
-        list(mixskd.predict(model, [image]))
-    assert tf32() == (False, False)
+        with np.load(npz) as arrays:
+            np.savez(npz, val_images=arrays["test_images"], val_labels=arrays["test_labels"], **arrays)
+        mixskd.calibrate(model, data=str(npz), coverage=100)
+    assert seen == {(False, False)}
+    assert tf32() == (True, True)
 
 
 def test_other_devices_are_refused_in_one_line() -> None:

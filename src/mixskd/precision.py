@@ -20,32 +20,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, TYPES[precision], enabled=precision != "fp32")
 
 
-def use_tf32(*, in_convolutions: bool) -> None:
-    """Whether fp32 convolutions on GPUs multiply in TF32 (10 bits of mantissa). Matrix products never do."""
-    torch.backends.cudnn.allow_tf32 = in_convolutions
-    torch.backends.cuda.matmul.allow_tf32 = False
-
-
 @contextmanager
 def full_fp32() -> Iterator[None]:
-    """No TF32 within the context."""
-    before = torch.backends.cudnn.allow_tf32
-    use_tf32(in_convolutions=False)
+    """No TF32 (10 bits of mantissa) on GPUs within the context, or in the function that it decorates."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         yield
     finally:
-        use_tf32(in_convolutions=before)
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def choose_device(name: str) -> torch.device:
     """``auto`` is the current CUDA device if it works, else the CPU; a GPU becomes the process's current device.
 
-    From then on fp32 is fp32 on GPUs, without TF32, as scores and predictions need it; only training decides otherwise.
-
     Raises UserError for a device that is not there or does not work, for one that is neither a CPU nor an NVIDIA or AMD
     GPU, and for an index under ``torchrun``, which gives each process its own GPU.
     """
-    use_tf32(in_convolutions=False)
     if name == "auto":
         gpu = torch.device("cuda")
         return gpu if torch.cuda.is_available() and why_not_use(gpu) is None else torch.device("cpu")

@@ -174,7 +174,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, npz: Path) -> None:
     state = load_checkpoint(out / "checkpoint.pt")
     save_checkpoint(out / "checkpoint.pt", {**state, "sums": 2 * state["sums"]})
     (note,) = mixskd.train(data=str(npz), out=str(out), resume=True, **options)["notes"]
-    assert note.startswith("a run of 2 process(es) is resumed by 1")
+    assert note.startswith("a run of 2 processes is resumed by 1")
 
 
 def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:

@@ -18,7 +18,7 @@ from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.calibration import best_temperature, calibration
 from mixskd.evaluation.run import evaluation_data
-from mixskd.precision import choose_device
+from mixskd.precision import choose_device, full_fp32
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0
@@ -135,6 +135,7 @@ def _below(ordered: Tensor, last: int) -> float:
     return middle if middle > refused else accepted  # neighbouring floats have nothing between them
 
 
+@full_fp32()
 def _outputs(
     path: Path, model: Classifier, data: str | None, batch_size: int, device: torch.device,
     progress: Callable[[float], None],

@@ -16,7 +16,7 @@ from mixskd.data.images import ADVICE, decode_image
 from mixskd.deploy.model_file import Classifier, load_model
 from mixskd.deploy.prediction_file import check_target, write_predictions
 from mixskd.errors import UserError, check_positive
-from mixskd.precision import choose_device
+from mixskd.precision import choose_device, full_fp32
 
 UNKNOWN = "unknown"
 BATCH_SIZE = 64
@@ -92,6 +92,7 @@ class Predictor:
         if seen and seen == bad:
             raise UserError(f"none of the {seen} images can be read" if seen > 1 else "the image cannot be read")
 
+    @full_fp32()
     @torch.inference_mode()
     def likeliest(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each."""

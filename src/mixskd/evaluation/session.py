@@ -20,7 +20,7 @@ from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.run import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.files import write_text
-from mixskd.precision import choose_device, device_name
+from mixskd.precision import choose_device, device_name, full_fp32
 from mixskd.text import to_json
 
 T = TypeVar("T")
@@ -55,11 +55,15 @@ class Run:
     def _read(self, split: str | None) -> tuple[DataBundle, DataConfig]:
         return evaluation_data(self.path, self.model, self.data, split)
 
-    def _shared(self, what: str, make: Callable[[], T]) -> T:
-        """What :attr:`opened` has of ``what`` for data that are divided and preprocessed as here, else a new one."""
+    @cached_property
+    def _division(self) -> Hashable:
+        """What decides which images there are, and how the model is given them."""
         config, division = data_of(self.path, self.data)
-        divided = division.read_bytes() if division else None
-        key = what, config, divided, self.model.preprocess, self.model.classes
+        return config, division and division.read_bytes(), self.model.preprocess, self.model.classes
+
+    def _shared(self, what: str, make: Callable[[], T]) -> T:
+        """What :attr:`opened` has of ``what`` for the same images, else a new one."""
+        key = what, self._division
         if key not in self.opened:
             self.opened[key] = make()
         found: T = self.opened[key]
@@ -128,6 +132,7 @@ class Renormalised(nn.Module):
         return logits
 
 
+@full_fp32()
 def run_suites(
     runs: Sequence[str | Path],
     suites: Sequence[str] | str,

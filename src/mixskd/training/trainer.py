@@ -15,6 +15,7 @@ from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
 from mixskd.needs import Batch
+from mixskd.text import counted
 from mixskd.training.arithmetic import stored, to_store
 from mixskd.training.checkpoint import (
     check_fits,
@@ -215,8 +216,8 @@ class Trainer:
         self.tally = Tally(self.shares_of(state["sums"]))
         if (before := len(state["sums"])) != self.world.size:
             self.parts.notes.append(
-                f"a run of {before} process(es) is resumed by {self.world.size}: images and order are the same, but "
-                "batch statistics, mixes and pairs are drawn within each process, so the bits differ"
+                f"a run of {counted(before, 'process', 'es')} is resumed by {self.world.size}: images and order are "
+                "the same, but batch statistics, mixes and pairs are drawn within each process, so the bits differ"
             )
 
     def check(self, state: dict[str, Any]) -> None:
