@@ -19,10 +19,10 @@ from mixskd.config import Experiment
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.precision import device_name
-from mixskd.training.convolution import Limits
+from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine
 
-DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=Limits())
+DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
 
 
 def small(method: str = "mixskd") -> Experiment:

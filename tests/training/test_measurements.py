@@ -20,14 +20,15 @@ from mixskd.experiment import engine_of
 from mixskd.training import arithmetic, convolution_limits, measurements
 from mixskd.training.arithmetic import images_per_second, measured, pays, stored, to_store
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
-from mixskd.training.convolution import Limits
+from mixskd.training.convolution import USUAL, Limits, SmallMaps, image_gradient, output, weight_gradient
 from mixskd.training.convolution_limits import Shape, limits_here, measure_limits
 from mixskd.training.engine import Engine, choose_engine
 from mixskd.training.measurements import cache_file, race, remembered
 from tests.conftest import make_toy
 
 CPU = torch.device("cpu")
-MEASURED = Limits(64, 256, 64)
+MEASURED = SmallMaps(Limits(64, 128, 256, 64), Limits(16, 256), Limits(64, 64, 64, 128))
+NOWHERE, BF16 = SmallMaps(), USUAL["bf16"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that multiplies bf16, whose weight gradients were measured."""
+    """A CPU that multiplies bf16, whose products in place of convolutions were measured."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
-    monkeypatch.setattr(arithmetic, "limits_here", lambda: MEASURED)
+    monkeypatch.setattr(arithmetic, "limits_here", lambda precision, seconds: MEASURED)
 
 
 class Rates:
@@ -53,52 +54,79 @@ class Rates:
     def __call__(
         self, engine: Engine, network: Any, outputs: Any, shape: tuple[int, ...], seconds: float
     ) -> dict[str, float]:
-        assert engine.small_maps == MEASURED, "bf16 is measured with the weight gradients that it would have"
+        assert engine.small_maps == MEASURED, "bf16 is measured with the products that it would have"
         self.shapes.append(shape)
         return self.rates
 
 
-def by_gains(gains: dict[tuple[int, int, int], float], asked: list[tuple[int, int, int]]) -> Callable[..., float]:
-    def gain(shape: Shape, _seconds: float) -> float:
-        asked.append((shape.channels, shape.side, shape.stride))
+Asked = tuple[str, int, int, int]
+
+
+def by_gains(gains: dict[Asked, float], asked: list[Asked]) -> Callable[..., float]:
+    def gain(part: str, shape: Shape, _seconds: float) -> float:
+        asked.append((part, shape.channels, shape.side, shape.stride))
         return gains.get(asked[-1], 0.5)
 
     return gain
 
 
+@pytest.mark.parametrize("part", ["output", "to_images", "to_weight"])
 @pytest.mark.parametrize(
     ("gains", "expected"),
     [
-        ({}, Limits(0, 0, 128)),
-        ({(256, 4, 1): 1.1}, Limits(16, 16, 128)),
-        ({(256, 4, 1): 4, (256, 8, 1): 1.04, (256, 8, 2): 1.8, (128, 8, 2): 1.8, (64, 8, 2): 1.4}, Limits(16, 64, 128)),
-        ({(256, 4, 1): 4, (256, 8, 1): 2, (256, 8, 2): 3, (256, 16, 2): 1.6}, Limits(64, 256, 256)),
-        ({(256, 8, 2): 3, (128, 8, 2): 3, (64, 8, 2): 3, (64, 16, 2): 3}, Limits(0, 256, 64)),
+        ({}, Limits()),
+        ({(256, 4, 1): 1.1}, Limits(16, 256)),
+        ({(256, 4, 1): 1.1, (128, 4, 1): 1.1, (256, 8, 2): 1.4}, Limits(16, 128)),
+        ({(256, 4, 1): 1.1, (64, 4, 1): 9}, Limits(16, 256)),
+        (
+            {(256, 4, 1): 4, (256, 8, 1): 1.04, (256, 8, 2): 1.8, (128, 8, 2): 1.8, (64, 8, 2): 1.4},
+            Limits(16, 256, 64, 128),
+        ),
+        (
+            {(256, 4, 1): 4, (256, 8, 1): 2, (128, 8, 1): 2, (64, 8, 1): 2, (256, 8, 2): 3, (256, 16, 2): 1.6},
+            Limits(64, 64, 256, 256),
+        ),
+        ({(256, 8, 2): 3, (128, 8, 2): 3, (64, 8, 2): 3, (64, 16, 2): 3}, Limits(0, 0, 256, 64)),
     ],
 )
-def test_limits_by_the_gains_of_few_shapes(gains: dict[Any, float], expected: Limits) -> None:
-    asked: list[tuple[int, int, int]] = []
-    assert measure_limits(by_gains(gains, asked)) == expected
-    assert len(asked) == len(set(asked)) <= 6
+def test_limits_by_the_gains_of_few_shapes(gains: dict[Any, float], expected: Limits, part: str) -> None:
+    asked: list[Asked] = []
+    gain = by_gains({(part, *shape): found for shape, found in gains.items()}, asked)
+    assert measure_limits(gain, 9, BF16) == SmallMaps(**{part: expected})
+    assert len(asked) == len(set(asked)) <= 8 + 2 + 2
 
 
 def test_a_slow_processor_keeps_the_usual_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(100))
     monkeypatch.setattr(convolution_limits, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    asked: list[tuple[int, int, int]] = []
-    found = measure_limits(by_gains({(256, 4, 1): 0.5}, asked), seconds=1.5)
-    assert found == Limits(small_map=0), "one shape in the time; the strided ones as elsewhere"
+    asked: list[Asked] = []
+    found = measure_limits(by_gains({("to_weight", 256, 4, 1): 0.5}, asked), 2.5, MEASURED)
     assert len(asked) == 1
+    usual = MEASURED.to_weight
+    limits = Limits(0, 0, usual.strided_map, usual.strided_channels)
+    assert found == SmallMaps(MEASURED.output, MEASURED.to_images, limits), "one shape in the time; the others as usual"
 
 
-def test_both_ways_of_a_weight_gradient_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_call_each(acts: dict[str, Callable[[], None]], _seconds: float) -> dict[str, float]:
-        for act in acts.values():
-            act()
+@pytest.mark.parametrize(
+    ("part", "product"), [("output", output), ("to_images", image_gradient), ("to_weight", weight_gradient)]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_ways_compute_the_same(part: str, product: Any, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, torch.Tensor] = {}
+    called: list[Any] = []
+    monkeypatch.setattr(convolution_limits, product.__name__, lambda *args: called.append(args) or product(*args))
+
+    def one_call_each(acts: dict[str, Callable[[], torch.Tensor]], _seconds: float) -> dict[str, float]:
+        found.update({name: act() for name, act in acts.items()})
         return {"library": 3.0, "product": 2.0}
 
     monkeypatch.setattr(convolution_limits, "race", one_call_each)
-    assert convolution_limits.gain_of(Shape(2, 4, 8, 4, 2), 0.1) == 1.5
+    assert convolution_limits.gain_of(precision, part, Shape(2, 4, 8, 4, 2), 0.1) == 1.5
+    assert len(called) == 1
+    assert (
+        found["library"].dtype == found["product"].dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    )
+    torch.testing.assert_close(found["library"], found["product"])
 
 
 def test_a_race_takes_turns_and_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +164,7 @@ def test_all_measurements_of_a_first_start_take_under_two_seconds(
     engine = choose(RunConfig())
     assert 0 < clock.now < 2
     assert engine.precision == "bf16"
-    assert ("measured faster than fp32" in engine.reason) == found
+    assert ("images/s, with fp32" in engine.reason) == found
     assert found or engine.reason.endswith("not measured, because a step is too slow for that")
     clock.now = 0.0
     choose(RunConfig())  # measures what the first one had no time for
@@ -145,16 +173,18 @@ def test_all_measurements_of_a_first_start_take_under_two_seconds(
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXSKD_MEASURED", str(tmp_path / "elsewhere.json"))
-    calls: list[Limits] = []
-    monkeypatch.setattr(convolution_limits, "measure_limits", lambda: calls.append(MEASURED) or MEASURED)
-    assert limits_here() == limits_here() == MEASURED
+    calls: list[SmallMaps] = []
+    monkeypatch.setattr(convolution_limits, "measure_limits", lambda *_: calls.append(MEASURED) or MEASURED)
+    assert limits_here("bf16", 1) == limits_here("bf16", 1) == MEASURED
     assert len(calls) == 1
     assert cache_file() == tmp_path / "elsewhere.json"
     (key,) = json.loads(cache_file().read_text())
     assert f"{torch.get_num_threads()} threads, torch {torch.__version__}" in key
+    assert limits_here("fp32", 1) == MEASURED
+    assert len(calls) == 2, "another type, other times"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
-    assert limits_here() == MEASURED
-    assert len(calls) == 2, "other threads, other times"
+    assert limits_here("bf16", 1) == MEASURED
+    assert len(calls) == 3, "other threads, other times"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', '{"KEY": {"x": "1"}}', '{"KEY": {}}', '{"KEY": [1]}'])
@@ -169,7 +199,7 @@ def test_a_damaged_cache_is_replaced(content: str) -> None:
 def test_without_a_cache_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert limits_here() == Limits()
+    assert (limits_here("bf16", 1), limits_here("fp32", 1)) == (BF16, NOWHERE)
     rates = Rates(monkeypatch, 2, 1)
     engine = choose(RunConfig())
     assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
@@ -180,6 +210,7 @@ def test_without_a_cache_nothing_is_measured(tmp_path: Path, monkeypatch: pytest
 def choose(run: RunConfig, world: World | None = None) -> Engine:
     engine, _ = choose_engine(run, CPU, World())
     net = make_toy().float()
+    net.wide = torch.nn.Conv2d(64, 8, 3, bias=False)  # never called; products are measured for such convolutions only
     return measured(engine, run, CPU, world or World(), "toy", net, lambda net, x: [net(x)], (4, 3, 8, 8))
 
 
@@ -188,8 +219,8 @@ def test_auto_takes_what_is_faster_and_says_why(monkeypatch: pytest.MonkeyPatch)
     rates = Rates(monkeypatch, 14.94, 12.6)
     for _start in range(2):
         engine = choose(RunConfig())
-        assert engine == Engine("fp32", channels_last=True, fused=True)
-        assert engine.reason == "measured faster than bf16 here: 14.9 and 12.6 images/s"
+        assert engine == Engine("fp32", channels_last=True, fused=True, small_maps=NOWHERE)
+        assert engine.reason == "measured here: 14.9 images/s, with bf16 12.6"
     assert rates.shapes == [(4, 3, 8, 8)]
     cache_file().unlink()
     Rates(monkeypatch, 14.9, 34.7)
@@ -200,9 +231,9 @@ def test_auto_takes_what_is_faster_and_says_why(monkeypatch: pytest.MonkeyPatch)
 def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = Rates(monkeypatch, 2, 1)
     assert choose(RunConfig(precision="bf16")) == Engine("bf16", channels_last=True, fused=True, small_maps=MEASURED)
-    assert choose(RunConfig(precision="fp32")) == Engine("fp32", channels_last=True, fused=True)
+    assert choose(RunConfig(precision="fp32")) == Engine("fp32", channels_last=True, fused=True, small_maps=MEASURED)
     off = choose(RunConfig(measure=False))
-    assert off == Engine("bf16", channels_last=True, fused=True, small_maps=Limits())
+    assert off == Engine("bf16", channels_last=True, fused=True, small_maps=BF16)
     assert off.reason == "which this CPU multiplies in hardware"
     assert not pays(off, RunConfig(), torch.device("cuda"))
     assert rates.shapes == []
@@ -210,10 +241,34 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_cpu_without_bf16_takes_fp32_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    Rates(monkeypatch, 1, 2)
-    assert choose(RunConfig()).reason == "because this CPU does not multiply bf16 in hardware"
-    assert choose(RunConfig(precision="bf16")).reason == "as asked for"
-    assert not cache_file().exists()
+    measured_for: list[str] = []
+    monkeypatch.setattr(arithmetic, "limits_here", lambda kind, seconds: measured_for.append(kind) or MEASURED)
+    rates = Rates(monkeypatch, 1, 2)
+    engine = choose(RunConfig())
+    assert engine == Engine("fp32", channels_last=True, fused=True, small_maps=MEASURED)
+    assert engine.reason == "because this CPU does not multiply bf16 in hardware"
+    emulated = choose(RunConfig(precision="bf16"))
+    assert (emulated.reason, emulated.small_maps) == ("as asked for", BF16)
+    assert measured_for == ["fp32"]
+    assert rates.shapes == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        torch.nn.Conv2d(32, 64, 3, bias=False),
+        torch.nn.Conv2d(64, 64, 3, groups=64, bias=False),
+        torch.nn.Conv2d(64, 64, 3),
+        torch.nn.Linear(512, 512),
+    ],
+)
+def test_products_are_measured_only_for_networks_that_may_gain(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "limits_here", lambda *_: pytest.fail("measured for nothing"))
+    run = RunConfig(precision="fp32")
+    engine, _ = choose_engine(run, CPU, World())
+    assert (
+        measured(engine, run, CPU, World(), "part", torch.nn.Sequential(part), lambda *_: [], (4, 64, 8, 8)) == engine
+    )
 
 
 @pytest.mark.usefixtures("bf16")
@@ -231,7 +286,7 @@ def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_measurement_leaves_the_network_and_the_random_numbers_alone() -> None:
-    net, engine = make_toy().float(), Engine("bf16", small_maps=Limits())
+    net, engine = make_toy().float(), Engine("bf16", small_maps=BF16)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     torch.manual_seed(3)
     expected = torch.randn(4)
@@ -258,12 +313,16 @@ def test_a_network_that_cannot_be_measured_is_trained_as_usual(monkeypatch: pyte
 def test_a_stored_choice_is_taken_as_far_as_the_device_can() -> None:
     engine = Engine("fp32", small_maps=None, reason="because")
     kept = to_store(engine)
-    other = Engine("bf16", channels_last=True, small_maps=Limits())
+    other = Engine("bf16", channels_last=True, small_maps=BF16)
     assert stored(other, kept, CPU) == Engine("fp32", channels_last=True)
     assert stored(other, kept, CPU).reason == "because"
     kept = to_store(Engine("bf16", small_maps=MEASURED))
     assert stored(engine, kept, CPU).small_maps == MEASURED
     assert stored(engine, kept, torch.device("cuda")) == Engine("bf16")
+    assert stored(Engine(compile=True), kept, CPU) == Engine("bf16", compile=True)
+    earlier = {"precision": "bf16", "reason": "because", "small_maps": [16, 256, 128]}
+    assert stored(engine, earlier, CPU).small_maps == BF16
+    assert stored(engine, earlier | {"small_maps": None}, CPU) == Engine("bf16")
 
 
 SETTINGS: dict[str, Any] = {
@@ -295,8 +354,8 @@ def test_a_resumed_run_goes_on_with_its_choice(tmp_path: Path, npz: Path, monkey
     summary = mixskd.train(out=str(out), resume=True, listeners=[told], **words)
     assert len(rates.shapes) == 1
     assert summary["precision"] == "fp32"
-    assert summary["precision_reason"] == "measured faster than bf16 here: 3.0 and 1.0 images/s"
-    assert "precision: fp32, measured faster than bf16 here: 3.0 and 1.0 images/s" in told.lines
+    assert summary["precision_reason"] == "measured here: 3.0 images/s, with bf16 1.0"
+    assert "precision: fp32, measured here: 3.0 images/s, with bf16 1.0" in told.lines
 
 
 def test_a_damaged_choice_is_one_line(tmp_path: Path, npz: Path) -> None:

@@ -20,7 +20,7 @@ from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.needs import Batch, DataNeeds
-from mixskd.training.convolution import Limits
+from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine, choose_engine
 from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
@@ -182,12 +182,15 @@ def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, har
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": hardware})
     assert choose_engine(RunConfig(), CPU, World()) == (
         Engine(
-            "bf16" if hardware else "fp32", channels_last=True, fused=True, small_maps=Limits() if hardware else None
+            "bf16" if hardware else "fp32",
+            channels_last=True,
+            fused=True,
+            small_maps=USUAL["bf16" if hardware else "fp32"],
         ),
         [],
     )
     engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
-    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=Limits())
+    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
     assert [note.partition(":")[0] for note in notes] == ([] if hardware else ["bf16 is emulated"])
     with pytest.raises(UserError, match=r"run\.cuda_graphs needs GPUs"):
         choose_engine(RunConfig(cuda_graphs="always"), CPU, World())

@@ -47,7 +47,7 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
             "default with the unfused optimizer, which no CUDA graph can hold", fused=False, cuda_graphs=False
         )
     if default.small_maps:
-        variants["without_small_maps"] = but("default with the library's weight gradient", small_maps=None)
+        variants["without_small_maps"] = but("default with the library's convolutions", small_maps=None)
     if default.compile:
         variants["without_compile"] = but("default, eager within the graph", compile=False)
     if default.cuda_graphs:

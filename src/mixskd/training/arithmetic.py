@@ -1,6 +1,4 @@
-"""Measure once, on a CPU with bf16 arithmetic, what is faster there: the precision of a network and its weight
-gradients.
-"""
+"""Measure once, on a CPU, what is faster there: the precision of a network, and matrix products for convolutions."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from torch import Tensor, nn
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.precision import autocast, has_bf16
-from mixskd.training.convolution import Limits, SmallMapConvolutions
-from mixskd.training.convolution_limits import limits_here
+from mixskd.training.convolution import Limits, SmallMapConvolutions, SmallMaps
+from mixskd.training.convolution_limits import LEAST_CHANNELS, limits_here
 from mixskd.training.engine import Engine
 from mixskd.training.measurements import BUDGET, race, remembered, seconds_of
 
@@ -27,8 +25,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def pays(engine: Engine, run: RunConfig, device: torch.device) -> bool:
-    """Whether there is anything to measure: only on a CPU with bf16 arithmetic, and unless ``run`` forbids it."""
-    return run.measure and device.type == "cpu" and engine.precision == "bf16" and has_bf16(device)
+    """Whether anything may be measured: only on a CPU, in types that it multiplies, and unless ``run`` forbids it."""
+    if not run.measure or device.type != "cpu":
+        return False
+    return engine.precision == "fp32" or (engine.precision == "bf16" and has_bf16(device))
 
 
 def measured(
@@ -48,11 +48,21 @@ def measured(
     """
     end = time.perf_counter() + BUDGET
     if world.first and pays(engine, run, device):
-        if engine.small_maps is not None:
-            engine = dataclasses.replace(engine, small_maps=limits_here())
-        if run.precision == "auto":
+        choose = run.precision == "auto" and engine.precision == "bf16"
+        if engine.small_maps is not None and has_wide_convolutions(network):
+            seconds = BUDGET * 0.4 if choose else BUDGET
+            engine = dataclasses.replace(engine, small_maps=limits_here(engine.precision, seconds))
+        if choose:
             engine = _faster(engine, name, network, outputs, shape, end - time.perf_counter())
     return stored(engine, world.same(to_store(engine)), device) if world.size > 1 else engine
+
+
+def has_wide_convolutions(network: nn.Module) -> bool:
+    """Whether a matrix product may be faster for any convolution of ``network``."""
+    return any(
+        isinstance(part, nn.Conv2d) and part.groups == 1 and part.bias is None and part.in_channels >= LEAST_CHANNELS
+        for part in network.modules()
+    )
 
 
 def _faster(
@@ -75,8 +85,8 @@ def _faster(
     if rates.keys() != {"fp32", "bf16"}:
         return dataclasses.replace(engine, reason=f"{engine.reason}; not measured, because a step is too slow for that")
     best, other = sorted(rates, key=lambda kind: (rates[kind], kind == "bf16"), reverse=True)
-    reason = f"measured faster than {other} here: {rates[best]:.1f} and {rates[other]:.1f} images/s"
-    small_maps = engine.small_maps if best == "bf16" else None
+    reason = f"measured here: {rates[best]:.1f} images/s, with {other} {rates[other]:.1f}"
+    small_maps = engine.small_maps if best == "bf16" else SmallMaps()
     return dataclasses.replace(engine, precision=best, small_maps=small_maps, reason=reason)
 
 
@@ -97,8 +107,10 @@ def images_per_second(
     network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step(images: Tensor, precision: str) -> None:
-        fast = engine.small_maps is not None and precision == "bf16"
-        with autocast(CPU, precision), SmallMapConvolutions(engine.small_maps or Limits()) if fast else nullcontext():
+        products = (
+            SmallMapConvolutions(engine.small_maps) if engine.small_maps and precision == "bf16" else nullcontext()
+        )
+        with autocast(CPU, precision), products:
             maps = list(outputs(network, images))
         torch.stack([x.float().square().mean() for x in maps]).sum().backward()
         network.zero_grad(set_to_none=True)
@@ -119,13 +131,18 @@ def images_per_second(
 
 def to_store(engine: Engine) -> dict[str, Any]:
     """What a checkpoint keeps of ``engine``, so that a resumed run keeps its arithmetic."""
-    limits = None if engine.small_maps is None else list(dataclasses.astuple(engine.small_maps))
-    return {"precision": engine.precision, "reason": engine.reason, "small_maps": limits}
+    products = (
+        None if engine.small_maps is None else [list(limits) for limits in dataclasses.astuple(engine.small_maps)]
+    )
+    return {"precision": engine.precision, "reason": engine.reason, "products": products}
 
 
 def stored(engine: Engine, kept: Mapping[str, Any], device: torch.device) -> Engine:
     """``engine`` with the arithmetic that :func:`to_store` gave, as far as the device can do it."""
-    small_maps = None if kept["small_maps"] is None else Limits(*kept["small_maps"])
-    if engine.compile or device.type != "cpu":  # the run began on another machine
-        small_maps = None
+    small_maps = None
+    if not engine.compile and device.type == "cpu":  # else the run began on another machine
+        if products := kept.get("products"):
+            small_maps = SmallMaps(*(Limits(*limits) for limits in products))
+        elif earlier := kept.get("small_maps"):  # of a version with a product for the weight alone
+            small_maps = SmallMaps(to_weight=Limits(earlier[0], 0, *earlier[1:]))
     return dataclasses.replace(engine, precision=kept["precision"], reason=kept["reason"], small_maps=small_maps)

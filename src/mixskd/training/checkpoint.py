@@ -57,7 +57,11 @@ SCHEMA = record(
         "ema": optional(table(tensor, string(10_000))),
         "experiment": table(anything),
         "arithmetic": record(
-            {"precision": choice(*TYPES), "reason": string(1000), "small_maps": optional(items(integer(0), 3, 3))}
+            {"precision": choice(*TYPES), "reason": string(1000)},
+            {
+                "products": optional(items(items(integer(0), 4, 4), 3, 3)),
+                "small_maps": optional(items(integer(0), 3, 3)),  # of earlier versions
+            },
         ),
         "best": optional(
             record({"epoch": integer(1), "score": number(finite=False), "weights": table(tensor, string(10_000))})

@@ -1,21 +1,25 @@
-"""Up to which maps the weight gradient by a matrix product is the faster one on this processor."""
+"""Up to which maps a matrix product is the faster way to compute a convolution on this processor."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from mixskd.training.convolution import Limits, weight_gradient
-from mixskd.training.measurements import BUDGET, race, remembered
-
-SECONDS = BUDGET / 3
+from mixskd.precision import TYPES
+from mixskd.training.convolution import USUAL, Limits, SmallMaps, image_gradient, output, weight_gradient
+from mixskd.training.measurements import race, remembered
 
 # How much faster the product must be, alone, to be taken. With a stride its windows go through the memory, which costs
 # more within a step: 1.46 times alone gained nothing there, 1.8 times did (benchmarks/README.md).
 PLAIN_GAIN, STRIDED_GAIN = 1.05, 1.5
+
+# The parts of a convolution; the one that gains most comes first, since the time may end.
+PARTS = ("to_weight", "to_images", "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,76 +33,138 @@ class Shape:
     stride: int = 1
 
 
-# Each some 2 GFLOP, so that a call takes some milliseconds.
-PLAIN = {side: Shape(batch, 256, 256, side) for side, batch in ((4, 128), (8, 32))}
-STRIDED = {
-    channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((64, 128), (128, 64), (256, 16))
+# Each some 1 to 5 GFLOP: a call takes milliseconds. With fewer images the sum of a weight gradient would be too short.
+PLAIN = {
+    (side, channels): Shape(batch, channels, channels, side)
+    for side, channels, batch in ((4, 256, 64), (4, 128, 256), (4, 64, 512), (8, 256, 16), (8, 128, 64), (8, 64, 256))
 }
+STRIDED = {
+    channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((64, 128), (128, 64), (256, 32))
+}
+LEAST_CHANNELS = 64
+
+Gain = Callable[[str, Shape, float], float]
 
 
-def limits_here() -> Limits:
-    """The limits for this processor, measured within some ``SECONDS`` or at an earlier start; else those of others."""
-    found = remembered("bf16 weight gradients", lambda: dataclasses.asdict(measure_limits()))
-    names = dataclasses.asdict(Limits()).keys()
-    return Limits(**{name: int(found[name]) for name in names}) if found and found.keys() >= names else Limits()
+class TooLate(Exception):
+    """No time is left for a further shape."""
 
 
-def measure_limits(gain: Callable[[Shape, float], float] | None = None, seconds: float = SECONDS) -> Limits:
-    """The limits by ``gain``: how many times faster the product is for a shape, found within some seconds.
+def limits_here(precision: str, seconds: float) -> SmallMaps:
+    """The limits for this processor, measured within some ``seconds`` or at an earlier start; else the usual ones."""
+    usual = USUAL[precision]
 
-    A kind of convolution for which no time is left keeps the limits that other processors had.
+    def measure() -> dict[str, float]:
+        return _flat(measure_limits(lambda *shape: gain_of(precision, *shape), seconds, usual))
+
+    found = remembered(f"products in place of convolutions in {precision}", measure)
+    return _of_flat(found) if found and found.keys() == _flat(usual).keys() else usual
+
+
+def measure_limits(gain: Gain, seconds: float, usual: SmallMaps) -> SmallMaps:
+    """The limits by ``gain``: how many times faster the product is in a part for a shape, found within some seconds.
+
+    What no time is left for stays as ``usual``.
     """
-    end, turn, limits = time.perf_counter() + seconds, seconds / (len(PLAIN) + len(STRIDED) + 1), Limits()
-    took = [turn]
+    begun = time.perf_counter()
+    turn, took = seconds / 8, [seconds / 8]
 
-    def ask(shape: Shape) -> float | None:
-        """The gain for ``shape``; None where it would be too late if it took as long as the slowest so far."""
-        begun = time.perf_counter()
-        if begun + max(took) > end:
-            return None
-        found = (gain or gain_of)(shape, turn)
-        took.append(time.perf_counter() - begun)
-        return found
+    def wins(part: str, shape: Shape) -> bool:
+        """Whether the product is taken; raises TooLate if the time would end, should it take as long as the slowest."""
+        start = time.perf_counter()
+        if start + max(took) > begun + seconds:
+            raise TooLate
+        found = gain(part, shape, turn)
+        took.append(time.perf_counter() - start)
+        return found >= (STRIDED_GAIN if shape.stride > 1 else PLAIN_GAIN)
 
-    small = 0
-    for side, shape in PLAIN.items():
-        if (found := ask(shape)) is None:
-            return limits
-        if found < PLAIN_GAIN:
+    found = dataclasses.asdict(usual)
+    try:
+        for part in PARTS:
+            found[part] |= _small(partial(wins, part))
+            found[part] |= _strided(partial(wins, part))
+    except TooLate:
+        pass
+    return SmallMaps(**{part: Limits(**limits) for part, limits in found.items()})
+
+
+def _small(wins: Callable[[Shape], bool]) -> dict[str, int]:
+    """The limits without a stride: the largest map of wide inputs, then the thinnest input of such maps."""
+    if not wins(PLAIN[4, 256]):
+        return {"small_map": 0, "small_channels": 0}
+    side = 8 if wins(PLAIN[8, 256]) else 4
+    channels = _thinnest({c: PLAIN[side, c] for c in (128, 64)}, wins, widest=256)
+    return {"small_map": side * side, "small_channels": channels}
+
+
+def _strided(wins: Callable[[Shape], bool]) -> dict[str, int]:
+    """The limits with a stride: the thinnest input of small maps, then whether a larger map may be."""
+    channels = _thinnest(STRIDED, wins)
+    if not channels:
+        return {"strided_map": 0, "strided_channels": 0}
+    larger = dataclasses.replace(STRIDED[channels], side=16, batch=max(STRIDED[channels].batch // 4, 1))
+    side = 16 if wins(larger) else 8
+    return {"strided_map": side * side, "strided_channels": channels}
+
+
+def _thinnest(shapes: Mapping[int, Shape], wins: Callable[[Shape], bool], widest: int = 0) -> int:
+    """The fewest channels with which, and with all more, the product wins; ``widest`` if it wins with none."""
+    for channels in sorted(shapes, reverse=True):
+        if not wins(shapes[channels]):
             break
-        small = side * side
-    limits = dataclasses.replace(limits, small_map=small)
-
-    least = 0
-    for channels, shape in sorted(STRIDED.items(), reverse=True):
-        if (found := ask(shape)) is None:
-            return limits
-        if found < STRIDED_GAIN:
-            break
-        least = channels
-    if not least:
-        return dataclasses.replace(limits, strided_map=small)
-    found = ask(dataclasses.replace(STRIDED[least], side=16, batch=max(STRIDED[least].batch // 4, 1)))
-    side = 16 if found is None or found >= STRIDED_GAIN else 8
-    return dataclasses.replace(limits, strided_map=max(side * side, small), strided_channels=least)
+        widest = channels
+    return widest
 
 
-def gain_of(shape: Shape, seconds: float) -> float:
-    """Seconds of the library's weight gradient over those of the product, in bf16 on the CPU."""
-    size, stride = shape.side * shape.stride, (shape.stride, shape.stride)
-    layout = torch.channels_last
-    images = torch.ones(shape.batch, shape.channels, size, size, dtype=torch.bfloat16).to(memory_format=layout)
-    gradient = images.new_ones(shape.batch, shape.outputs, shape.side, shape.side).to(memory_format=layout)
-    weight = images.new_ones(shape.outputs, shape.channels, 3, 3).to(memory_format=layout)
-
-    def library() -> None:
-        torch.ops.aten.convolution_backward(
-            gradient, images, weight, None, stride, (1, 1), (1, 1), False, (0, 0), 1, (False, True, False)
-        )
-
-    def product() -> None:
-        weight_gradient(gradient, images, weight.shape, stride, (1, 1))
-
+def gain_of(precision: str, part: str, shape: Shape, seconds: float) -> float:
+    """Seconds of the library's way over those of the product, on the CPU."""
+    acts = ways(TYPES[precision], part, shape)
     with torch.no_grad():
-        found = race({"library": library, "product": product}, seconds)
+        found = race(acts, seconds)
     return found["library"] / found["product"]
+
+
+def ways(dtype: torch.dtype, part: str, shape: Shape) -> dict[str, Callable[[], Tensor]]:
+    """Both ways to compute ``part`` of a convolution: that of the library and the matrix product."""
+    size, stride, padding = shape.side * shape.stride, (shape.stride, shape.stride), (1, 1)
+
+    def ones(*sizes: int) -> Tensor:
+        return torch.ones(sizes, dtype=dtype).to(memory_format=torch.channels_last)
+
+    images, weight = ones(shape.batch, shape.channels, size, size), ones(shape.outputs, shape.channels, 3, 3)
+    gradient = ones(shape.batch, shape.outputs, shape.side, shape.side)
+
+    def library(*needed: bool) -> Tensor:
+        return torch.ops.aten.convolution_backward(
+            gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (*needed, False)
+        )[0 if needed[0] else 1]
+
+    if part == "output":
+        return {
+            "library": lambda: torch.nn.functional.conv2d(images, weight, None, stride, padding),
+            "product": lambda: output(images, weight, stride, padding),
+        }
+    if part == "to_images":
+        return {
+            "library": lambda: library(True, False),
+            "product": lambda: image_gradient(gradient, weight, images.shape, stride, padding),
+        }
+    return {
+        "library": lambda: library(False, True),
+        "product": lambda: weight_gradient(gradient, images, weight.shape, stride, padding),
+    }
+
+
+def _flat(small_maps: SmallMaps) -> dict[str, float]:
+    return {
+        f"{part} {name}": number
+        for part, limits in dataclasses.asdict(small_maps).items()
+        for name, number in limits.items()
+    }
+
+
+def _of_flat(numbers: dict[str, float]) -> SmallMaps:
+    parts = dataclasses.asdict(SmallMaps())
+    return SmallMaps(
+        **{part: Limits(**{name: int(numbers[f"{part} {name}"]) for name in parts[part]}) for part in parts}
+    )

@@ -12,7 +12,7 @@ from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.precision import choose_precision, has_bf16, why_not_use, why_precision
-from mixskd.training.convolution import Limits
+from mixskd.training.convolution import USUAL, SmallMaps
 from mixskd.training.memory import keep_freed_memory
 
 
@@ -24,7 +24,8 @@ class Engine:
         precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: the layout of weights and maps.
         fused: the optimizer in one kernel.
-        small_maps: where the weight gradient of :mod:`mixskd.training.convolution` is taken (CPU, bf16); None: nowhere.
+        small_maps: where convolutions are matrix products (CPU, :mod:`mixskd.training.convolution`); None: nowhere, and
+            not to be measured.
         compile: the method's forward and backward by ``torch.compile``.
         cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
         branch_streams: the branches side by side in a CUDA graph that is not compiled.
@@ -34,7 +35,7 @@ class Engine:
     precision: str = "fp32"
     channels_last: bool = False
     fused: bool = False
-    small_maps: Limits | None = None
+    small_maps: SmallMaps | None = None
     compile: bool = False
     cuda_graphs: bool = False
     branch_streams: bool = False
@@ -74,7 +75,7 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
         precision=precision,
         channels_last=True,
         fused=True,
-        small_maps=Limits() if not cuda and precision == "bf16" and not compiled else None,
+        small_maps=USUAL.get(precision) if not cuda and not compiled else None,
         compile=compiled,
         cuda_graphs=recorded,
         branch_streams=run.branch_streams and recorded and not compiled,

@@ -79,10 +79,10 @@ class TrainStep:
         self._choose_update()
 
     def use(self, engine: Engine) -> None:
-        """Use the precision and the weight gradients of ``engine``, which differs in nothing else."""
+        """Use the precision and the small maps of ``engine``, which differs in nothing else."""
         self.engine = engine
-        limits = engine.small_maps
-        self.convolutions = contextlib.nullcontext() if limits is None else SmallMapConvolutions(limits)
+        products = engine.small_maps
+        self.convolutions = SmallMapConvolutions(products) if products else contextlib.nullcontext()
 
     def _choose_update(self) -> None:
         self.update: Callable[[Batch], dict[str, Tensor]] = self._update
