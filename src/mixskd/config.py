@@ -106,8 +106,9 @@ class RunConfig(Settings, prefix="run."):
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
             bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
             fp32.
-        measure: on a CPU with bf16 arithmetic, time once which precision is faster. The times are kept in
-            ``~/.cache/mixskd`` for later runs, and a resumed run keeps its precision.
+        measure: on a CPU, time once which convolutions are faster as matrix products and, if it has bf16 arithmetic,
+            which precision is faster. The times are kept in ``~/.cache/mixskd`` for later runs, and a resumed run keeps
+            its choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
             part.

@@ -33,13 +33,13 @@ class Shape:
     stride: int = 1
 
 
-# Each some 1 to 5 GFLOP: a call takes milliseconds. With fewer images the sum of a weight gradient would be too short.
+# Each some 1 to 2 GFLOP: a call takes milliseconds. With fewer images the sum of a weight gradient would be too short.
 PLAIN = {
     (side, channels): Shape(batch, channels, channels, side)
     for side, channels, batch in ((4, 256, 64), (4, 128, 256), (4, 64, 512), (8, 256, 16), (8, 128, 64), (8, 64, 256))
 }
 STRIDED = {
-    channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((64, 128), (128, 64), (256, 32))
+    channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((64, 128), (128, 64), (256, 16))
 }
 LEAST_CHANNELS = 64
 
