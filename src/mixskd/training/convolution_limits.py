@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -36,12 +36,11 @@ class Shape:
 # Each some 1 to 2 GFLOP: a call takes milliseconds. With fewer images the sum of a weight gradient would be too short.
 PLAIN = {
     (side, channels): Shape(batch, channels, channels, side)
-    for side, channels, batch in ((4, 256, 64), (4, 128, 256), (4, 64, 512), (8, 256, 16), (8, 128, 64), (8, 64, 256))
+    for side, channels, batch in ((4, 256, 64), (4, 128, 256), (8, 256, 16), (8, 128, 64))
 }
-STRIDED = {
-    channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((64, 128), (128, 64), (256, 16))
-}
-LEAST_CHANNELS = 64
+STRIDED = {channels: Shape(batch, channels, 2 * channels, 8, 2) for channels, batch in ((128, 64), (256, 16))}
+# Thinner inputs lost within a step wherever they were tried.
+LEAST_CHANNELS = 128
 
 Gain = Callable[[str, Shape, float], float]
 
@@ -93,27 +92,18 @@ def _small(wins: Callable[[Shape], bool]) -> dict[str, int]:
     if not wins(PLAIN[4, 256]):
         return {"small_map": 0, "small_channels": 0}
     side = 8 if wins(PLAIN[8, 256]) else 4
-    channels = _thinnest({c: PLAIN[side, c] for c in (128, 64)}, wins, widest=256)
+    channels = 128 if wins(PLAIN[side, 128]) else 256
     return {"small_map": side * side, "small_channels": channels}
 
 
 def _strided(wins: Callable[[Shape], bool]) -> dict[str, int]:
     """The limits with a stride: the thinnest input of small maps, then whether a larger map may be."""
-    channels = _thinnest(STRIDED, wins)
-    if not channels:
+    if not wins(STRIDED[256]):
         return {"strided_map": 0, "strided_channels": 0}
+    channels = 128 if wins(STRIDED[128]) else 256
     larger = dataclasses.replace(STRIDED[channels], side=16, batch=max(STRIDED[channels].batch // 4, 1))
     side = 16 if wins(larger) else 8
     return {"strided_map": side * side, "strided_channels": channels}
-
-
-def _thinnest(shapes: Mapping[int, Shape], wins: Callable[[Shape], bool], widest: int = 0) -> int:
-    """The fewest channels with which, and with all more, the product wins; ``widest`` if it wins with none."""
-    for channels in sorted(shapes, reverse=True):
-        if not wins(shapes[channels]):
-            break
-        widest = channels
-    return widest
 
 
 def gain_of(precision: str, part: str, shape: Shape, seconds: float) -> float:
