@@ -148,7 +148,7 @@ def test_it_compiles_once_and_takes_the_same_updates(name: str, backend: str, mo
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     for key, value in plain.state_dict().items():
-        torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-9, atol=1e-12, msg=key)
+        torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-7, atol=1e-9, msg=key)
 
 
 def test_parts_of_a_batch_are_one_update() -> None:
