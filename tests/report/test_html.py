@@ -122,7 +122,8 @@ def test_fifty_runs_stay_small_and_open_fast(tmp_path: Path) -> None:
     for number in range(50):
         options = {"method.name": "mixskd", "method.alpha": 0.1 + number // 5 / 10, "run.seed": number % 5}
         name = f"mixskd{number // 5}-seed{number % 5}"
-        write_run(tmp_path / "runs", name, (70 + number / 10, 75.0), **{**options, "data.source": "digits"})
+        small = {"data.source": "digits", "backbone": "wrn_10_1"}
+        write_run(tmp_path / "runs", name, (70 + number / 10, 75.0), **options, **small)
         shutil.copytree(whole / "evaluation", tmp_path / "runs" / name / "evaluation")
         metrics = "\n".join(["epoch,step,lr,train_loss,train_feature,test_top1", *rows])
         (tmp_path / "runs" / name / "metrics.csv").write_text(metrics + "\n")
