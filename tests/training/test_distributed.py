@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import mixskd
 from mixskd.config import DataConfig, from_dict, read_yaml
@@ -29,6 +30,8 @@ from tests.conftest import write_npz
 from tests.processes import Fork, as_module, run_two, two
 from tests.training import two_processes
 from tests.training.two_processes import IN_ONE_MESSAGE
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +108,26 @@ def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(whole: Path)
     assert {name: float(last[name]) for name in scores} == pytest.approx(scores)
 
 
+def rank(*words: str) -> None:
+    """``python -m mixskd``, which ends as a function does."""
+    try:
+        as_module("mixskd", *words)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def torchrun(*words: str) -> None:
+    """What ``torchrun --standalone --nproc-per-node 2 --max-restarts 1 -m mixskd`` does, with forks for its ranks."""
+    config = LaunchConfig(
+        1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=1, start_method="fork"
+    )
+    elastic_launch(config, rank)(*words)
+
+
 def test_torchrun_restarts_a_killed_rank(whole: Path, command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    torchrun = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "mixskd"]
-    process = Fork(tmp_path / "log", as_module, "torch.distributed.run", *torchrun, *command, "--out", str(out))
+    process = Fork(tmp_path / "log", torchrun, *command, "--out", str(out))
     wait_for_a_checkpoint(out, process)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
