@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["mixskd.training.run", "sklearn.datasets", "torchmetrics", "torch.distributed.run"])
-SECONDS = 250  # less than pytest's limit for a test; nothing here waits so long unless it hangs
+SECONDS = 600  # less than pytest's limit for a test; nothing waits so long unless it hangs
 
 
 class Fork:
