@@ -157,6 +157,7 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in TUTORIALS])
+@pytest.mark.long
 def test_tutorial(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = FENCE.findall(page.read_text(encoding="utf-8"))

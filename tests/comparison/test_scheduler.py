@@ -91,6 +91,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
     tmp_path: Path, npz: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +278,7 @@ def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Local(Path(), None, "cpu", {}).slots == 8
 
 
+@pytest.mark.long
 def test_slurm_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
     out = tmp_path / "grid"

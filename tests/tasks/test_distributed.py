@@ -17,6 +17,8 @@ from tests.tasks.detection.support import write as write_boxes
 from tests.tasks.segmentation.support import write as write_masks
 from tests.tasks.two_processes import SMALL
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

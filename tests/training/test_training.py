@@ -75,6 +75,7 @@ def signal_after_checkpoints(command: list[str], out: Path, number: int) -> int:
     return process.wait()
 
 
+@pytest.mark.long
 def test_resume_is_exact_after_sigkill_and_sigterm(tmp_path: Path, command: list[str]) -> None:
     whole, killed, stopped = (tmp_path / name for name in ("whole", "killed", "stopped"))
     run = mixskd_command(tmp_path / "whole.log", *command, "--out", str(whole))
