@@ -75,14 +75,17 @@ def wait_for_a_checkpoint(out: Path, process: Fork) -> None:
 
 
 def test_a_killed_run_of_two_resumes_to_the_same_bits(whole: Path, command: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with two(tmp_path, as_module, "mixskd", *command, "--out", str(out)) as (first, second):
-        wait_for_a_checkpoint(out, first)
-        os.kill(second.pid, signal.SIGKILL)
-        time.sleep(0.1)
-        first.process.terminate()  # as torchrun does then
-        assert second.wait() == -signal.SIGKILL
-        assert first.wait() != 0
+    for attempt in range(9):  # a machine under load may kill it too late
+        out = tmp_path / f"run{attempt}"
+        with two(tmp_path, as_module, "mixskd", *command, "--out", str(out)) as (first, second):
+            wait_for_a_checkpoint(out, first)
+            second.process.kill()
+            time.sleep(0.1)
+            first.process.terminate()  # as torchrun does then
+            codes = first.wait(), second.wait()
+        if 0 not in codes:
+            break
+    assert codes[1] == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     run_two(tmp_path, as_module, "mixskd", *command, "--out", str(out), "--resume")
     check_same(out, whole)
@@ -126,12 +129,16 @@ def torchrun(*words: str) -> None:
 
 
 def test_torchrun_restarts_a_killed_rank(whole: Path, command: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = Fork(tmp_path / "log", torchrun, *command, "--out", str(out))
-    wait_for_a_checkpoint(out, process)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.succeed()
+    for attempt in range(9):
+        out = tmp_path / f"run{attempt}"
+        process = Fork(tmp_path / f"log{attempt}", torchrun, *command, "--out", str(out))
+        wait_for_a_checkpoint(out, process)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        process.succeed()
+        if "exitcode: -9" in process.said:  # else it came too late
+            break
+    assert "exitcode: -9" in process.said
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     check_same(out, whole)
