@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="trains for minutes; run with --slow"))
+    # One that begins last would keep a single processor busy.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +63,15 @@ def npz(tmp_path: Path) -> Path:
     return write_npz(tmp_path / "toy.npz")
 
 
-def write_npz(path: Path) -> Path:
-    """The file of the fixture ``npz``."""
+def write_npz(path: Path, train: int = 12, test: int = 6) -> Path:
+    """The file of the fixture ``npz``, with so many images if asked."""
     generator = np.random.default_rng(0)
     np.savez(
         path,
-        train_images=generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8),
-        train_labels=np.arange(12) % 3,
-        test_images=generator.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
-        test_labels=np.arange(6) % 3,
+        train_images=generator.integers(0, 256, (train, 8, 8, 3), dtype=np.uint8),
+        train_labels=np.arange(train) % 3,
+        test_images=generator.integers(0, 256, (test, 8, 8, 3), dtype=np.uint8),
+        test_labels=np.arange(test) % 3,
         classes=np.array(["a", "b", "c"]),
     )
     return path

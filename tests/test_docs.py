@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import re
 import runpy
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+import mixskd.data
 from mixskd.backbones import BACKBONES, build_backbone
 from mixskd.cli import build_parser, main, split_dotted
 from mixskd.config import convert, nest
 from mixskd.data.policies import POLICIES
+from mixskd.data.sources.arrays import load_digits
 from mixskd.evaluation.session import choose_suites
 from mixskd.methods import METHODS, Method
 from tests.conftest import make_toy
@@ -114,7 +118,16 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("registries")
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the digits, since what these programs reach is not looked at; a comparison starts one process."""
+    whole = load_digits()
+    splits = {name: split.subset(np.arange(0, len(split), 10)) for name, split in whole.splits.items()}
+    monkeypatch.setattr(mixskd.data, "load_digits", lambda: replace(whole, splits=splits))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+
+
+@pytest.mark.usefixtures("registries", "quick")
 @pytest.mark.parametrize("program", [as_parameter(i, program) for i, program in enumerate(PROGRAMS)])
 def test_program(
     program: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -144,6 +157,7 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in TUTORIALS])
+@pytest.mark.long
 def test_tutorial(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = FENCE.findall(page.read_text(encoding="utf-8"))

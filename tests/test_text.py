@@ -8,11 +8,13 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixskd.report.cells import comma_separated, latex, markdown
 from mixskd.text import MEDIA, counted, safe, to_json, visible
+
+SOME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ def test_each_medium_shows_the_text_as_it_is(medium: str, text: str, shown: str)
     assert safe(text, medium) == shown
 
 
+@SOME
 @given(st.text(st.characters(exclude_categories=()), max_size=30), st.sampled_from(sorted(MEDIA)))
 def test_any_text_is_one_line_without_control_characters(text: str, medium: str) -> None:
     shown = safe(text, medium)
@@ -67,6 +70,7 @@ def test_any_text_is_one_line_without_control_characters(text: str, medium: str)
     shown.encode("utf-8")
 
 
+@SOME
 @given(st.text(max_size=20))
 def test_html_reads_back_as_the_visible_text(text: str) -> None:
     found: list[str] = []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from mixskd.api import build_experiment
+from mixskd.benchmarking import process, timing
 from mixskd.benchmarking import run as running
-from mixskd.benchmarking import timing
 from mixskd.benchmarking.bench import Bench
 from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.cli import main
@@ -21,6 +22,7 @@ from mixskd.errors import UserError
 from mixskd.precision import device_name
 from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine
+from tests.processes import FORKS
 
 DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
 
@@ -41,6 +43,8 @@ def bench(method: str) -> Bench:
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "first_step": 4.0})
     monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
+    monkeypatch.setitem(running.benchmark.__kwdefaults__, "loader_seconds", 0.1)
+    monkeypatch.setattr(process, "multiprocessing", SimpleNamespace(get_context=lambda _kind: FORKS))
     out = tmp_path / "report.json"
     words = ["--data", "synthetic", "--backbone", "wrn_10_1", "--data.image-size", "16", "--batch-size", "4"]
     words += ["--variants", "plain,default", "--rounds", "1", "--out", str(out)]

@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +30,8 @@ from mixskd.config import to_yaml
 from mixskd.files import locked
 from mixskd.training.interrupt import Interrupted
 from tests.conftest import write_npz
+from tests.processes import SECONDS
+from tests.processes import mixskd as mixskd_command
 
 RUN = {"epochs": 2, "batch_size": 4, "evaluate_every": 1}
 
@@ -85,36 +85,36 @@ def test_the_table_of_plain_run_folders(done: Comparison, tmp_path: Path) -> Non
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
     tmp_path: Path, npz: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
     name = "baseline-wrn_10_1-seed0"
     checkpoint, metrics = out / name / "checkpoint.pt", out / name / "metrics.csv"
-    argv = [
-        "compare",
-        "--data",
-        str(npz),
-        "--methods",
-        "baseline",
-        "--seeds",
-        "0",
-        "--epochs",
-        "900",
+    argv = ["compare", "--data", str(npz), "--methods", "baseline", "--seeds", "0", "--epochs", "900"]
+    argv += [
         "--batch-size",
         "4",
+        "--data.per_class",
+        "none",
+        "--run.evaluate_every",
+        "900",
+        "--jobs",
+        "1",
+        "--out",
+        str(out),
     ]
-    argv += ["--data.per_class", "none", "--run.evaluate_every", "900", "--jobs", "1", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "mixskd", *argv], stderr=subprocess.DEVNULL)
+    command = mixskd_command(tmp_path / "log", *argv)
     wait_for(checkpoint.exists)
-    process.kill()
-    process.wait()
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
 
     def free() -> bool:
         with locked(lock_file(out, name)) as mine:
@@ -278,6 +278,7 @@ def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Local(Path(), None, "cpu", {}).slots == 8
 
 
+@pytest.mark.long
 def test_slurm_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
     out = tmp_path / "grid"

@@ -46,9 +46,9 @@ class Operations(TorchDispatchMode):
 def count(name: str, backbone: str, classes: int, size: int) -> Counted:
     """The cost of an update of the method ``name`` with its usual settings."""
     with torch.device("meta"):
-        network, teacher = (build_network(backbone, classes, size) for _ in range(2))
+        network = build_network(backbone, classes, size)
         choice = MethodChoice(name, {"teacher": "a run"} if name == "tfkd_self" else {})
-        method = build_method(choice, network, BATCH, BATCH, load=lambda _: teacher)
+        method = build_method(choice, network, BATCH, BATCH, load=lambda _: build_network(backbone, classes, size))
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode():
         state = {

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ def reference_terms(method: MixSKD, images: Tensor, labels: Tensor, mix: Mix) ->
     )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     stages=st.integers(1, 4), classes=st.integers(2, 7), batch=st.integers(1, 5),
     lam=st.floats(0, 1), temperature=st.floats(0.5, 6),

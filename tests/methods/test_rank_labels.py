@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from tests.methods.support import batch, check
 Vector = list[float]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=9))
 def test_equal_scores_share_the_lowest_rank(scores: list[int]) -> None:
     expected = rankdata([-s for s in scores], method="min")

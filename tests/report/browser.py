@@ -26,21 +26,21 @@ def opened(page: Path, folder: Path, script: str = "", *, width: int = 1400, dar
     screen = [f"--screen-info={{{width}x900}}", "--kiosk", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", *screen,
                f"--user-data-dir={folder / 'profile'}", "--dump-dom", changed.as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
 
 
-def seconds_to_open(page: Path, folder: Path, times: int = 3) -> float:
-    """From the start of the navigation until ``page`` is read and laid out, the shortest of some ``times``."""
+def opens_within(seconds: float, page: Path, folder: Path, times: int = 8) -> bool:
+    """Whether ``page`` is read and laid out so fast from the start of the navigation, at one of some ``times``."""
     measure = (
         'addEventListener("load", () => { const height = document.body.offsetHeight;'
         "document.documentElement.dataset.opened = `${performance.now()} ${height}`; });"
     )
-    taken = []
     for _ in range(times):
         found = re.search(r'data-opened="([\d.]+) (\d+)"', opened(page, folder, measure))
         assert found is not None
         assert int(found[2]) > 1000
-        taken.append(float(found[1]) / 1000)
-    return min(taken)
+        if float(found[1]) / 1000 < seconds:
+            return True
+    return False

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,28 +10,25 @@ import torch
 
 from mixskd.backbones import BACKBONES
 from mixskd.tasks.using import evaluate
+from tests.processes import Fork, run_two
+from tests.tasks import two_processes
 from tests.tasks.detection.support import tiny_backbone
 from tests.tasks.detection.support import write as write_boxes
 from tests.tasks.segmentation.support import write as write_masks
 from tests.tasks.two_processes import SMALL
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = str(Path(__file__).with_name("two_processes.py"))
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the script leaves, run by one process and by two."""
+    """What one process leaves, and two."""
     root = tmp_path_factory.mktemp("two")
     write_boxes(root / "cascade_rcnn")
     write_masks(root / "deeplabv3", (32, 32))
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    for command in ([], TORCHRUN):
-        done = subprocess.run(
-            [sys.executable, *command, SCRIPT, str(root)], env=environment, capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, done.stderr
+    alone = Fork(root / "log", two_processes.main, root)
+    run_two(root, two_processes.main, root)
+    alone.succeed()
     return root
 
 

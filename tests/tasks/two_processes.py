@@ -1,8 +1,7 @@
-"""Run by torchrun in test_distributed: steps on this process's half of a batch, then a whole run, of both networks."""
+"""Processes of test_distributed: steps on this process's half of a batch, then a whole run, of both networks."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,9 @@ def experiment(name: str, data: Path, out: Path) -> Experiment:
     })  # fmt: skip
 
 
-if __name__ == "__main__":
-    root = Path(sys.argv[1])
+def main(root: Path) -> None:
+    """Leave the states in a file whose name says how many processes there are, and the runs of two."""
+    torch.set_num_threads(1)
     torch.randperm = lambda n, **_: torch.arange(n)  # type: ignore[assignment]  # how regions are sampled
     with join("cpu") as world:
         states = {name: steps(name, root / name, world) for name in SMALL}

@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import mixskd
 from mixskd.config import DataConfig, from_dict, read_yaml
@@ -26,33 +26,41 @@ from mixskd.experiment import build_method, build_network
 from mixskd.methods import METHODS
 from mixskd.needs import DataNeeds
 from mixskd.training.checkpoint import load_checkpoint
+from tests.conftest import write_npz
+from tests.processes import Fork, as_module, run_two, two
+from tests.training import two_processes
 from tests.training.two_processes import IN_ONE_MESSAGE
 
-ROOT = Path(__file__).parents[2]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TRAIN = ["-m", "mixskd", "train", "--backbone", "wrn_10_1", "--batch-size", "64", "--epochs", "2"]
-TRAIN += ["--run.checkpoint-every-steps", "5", "--run.precision", "fp32"]
+pytestmark = pytest.mark.long
 
 
-def torchrun(*command: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*TORCHRUN, *options, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """``train`` of two short epochs of 16 steps, with a checkpoint at each fifth step."""
+    npz = write_npz(tmp_path_factory.mktemp("data") / "toy.npz", train=64, test=31)
+    words = ["train", "--data", str(npz), "--backbone", "wrn_10_1", "--batch-size", "4", "--epochs", "2"]
+    more = {"checkpoint-every-steps": "5", "precision": "fp32", "all-heads": "true"}
+    return [*words, *(word for name, value in more.items() for word in (f"--run.{name}", value))]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
-    return out
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, command: list[str]) -> Path:
+    """The run that two processes carry out to its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_two(folder, as_module, "mixskd", *command, "--out", str(folder / "run"))
+    return folder / "run"
+
+
+def check_same(run: Path, whole: Path) -> None:
+    for name in ("metrics.csv", "model.safetensors"):
+        assert (whole / name).read_bytes() == (run / name).read_bytes(), name
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    script = str(Path(__file__).with_name("two_processes.py"))
-    finish(torchrun(script, str(tmp_path / "two.pt")))
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    subprocess.run([sys.executable, script, str(tmp_path / "one.pt")], check=True, env=environment)
-    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    alone = Fork(tmp_path / "log", two_processes.main, tmp_path)
+    run_two(tmp_path, two_processes.main, tmp_path)
+    alone.succeed()
+    one, two = (torch.load(tmp_path / f"states{size}.pt", weights_only=True) for size in (1, 2))
     assert one.keys() == two.keys() == {*METHODS, *(name + IN_ONE_MESSAGE for name in ("mixskd", "pskd"))}
     for method, state in one.items():
         assert state.keys() == two[method].keys()
@@ -60,51 +68,80 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
             assert torch.allclose(weights, two[method][name], rtol=0, atol=1e-12), (method, name)
 
 
-def test_a_killed_run_of_two_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(torchrun(*TRAIN, "--out", str(whole)))
-    process = torchrun(*TRAIN, "--out", str(killed))
-    while not (killed / "checkpoint.pt").exists():
-        assert process.poll() is None
+def wait_for_a_checkpoint(out: Path, process: Fork) -> None:
+    while not (out / "checkpoint.pt").exists():
+        assert process.code is None, process.said
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)  # one rank dies; torchrun stops the other
-    process.communicate(timeout=100)
-    assert process.returncode != 0
-    finish(torchrun(*TRAIN, "--out", str(killed), "--resume"))
-    for name in ("metrics.csv", "model.safetensors"):
-        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
-    # every test image was counted once
+
+
+def test_a_killed_run_of_two_resumes_to_the_same_bits(whole: Path, command: list[str], tmp_path: Path) -> None:
+    for attempt in range(9):  # a machine under load may kill it too late
+        out = tmp_path / f"run{attempt}"
+        with two(tmp_path, as_module, "mixskd", *command, "--out", str(out)) as (first, second):
+            wait_for_a_checkpoint(out, first)
+            second.process.kill()
+            time.sleep(0.1)
+            first.process.terminate()  # as torchrun does then
+            codes = first.wait(), second.wait()
+        if 0 not in codes:
+            break
+    assert codes[1] == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    run_two(tmp_path, as_module, "mixskd", *command, "--out", str(out), "--resume")
+    check_same(out, whole)
+
+
+def test_every_test_image_is_counted_once(whole: Path) -> None:
     (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
-    assert mixskd.evaluate(whole)["top1"] == pytest.approx(float(last["test_top1"]), abs=1e-4)
+    alone = mixskd.evaluate(whole)
+    assert alone["images"] == 31
+    assert alone["top1"] == pytest.approx(float(last["test_top1"]), abs=1e-4)
     assert json.loads((whole / "summary.json").read_text())["processes"] == 2
 
 
-def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    finish(torchrun(*TRAIN, "--run.all-heads", "true", "--out", str(out)))
-    (*_, last) = csv.DictReader((out / "metrics.csv").read_text().splitlines())
-    experiment = from_dict(read_yaml(out / "config.yaml"))
+def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(whole: Path) -> None:
+    (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
+    experiment = from_dict(read_yaml(whole / "config.yaml"))
     data = load_data(experiment.data)
     network = build_network(experiment.backbone, len(data.classes), data.image_size)
     method = build_method(experiment.method, network, len(data.train), experiment.run.batch_size)
-    method.load_state_dict(load_checkpoint(out / "checkpoint.pt")["method"])
+    method.load_state_dict(load_checkpoint(whole / "checkpoint.pt")["method"])
     device = torch.device("cpu")
     scores = score_heads(method, make_test_loader(data, device), device)
     assert {name: float(last[name]) for name in scores} == pytest.approx(scores)
 
 
-def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = torchrun(*TRAIN, "--out", str(out), options=("--max-restarts", "1"))
-    while not (out / "checkpoint.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    finish(process)
+def rank(*words: str) -> None:
+    """``python -m mixskd``, which ends as a function does."""
+    try:
+        as_module("mixskd", *words)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def torchrun(*words: str) -> None:
+    """What ``torchrun --standalone --nproc-per-node 2 --max-restarts 1 -m mixskd`` does, with forks for its ranks."""
+    config = LaunchConfig(
+        1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=1, start_method="fork"
+    )
+    elastic_launch(config, rank)(*words)
+
+
+def test_torchrun_restarts_a_killed_rank(whole: Path, command: list[str], tmp_path: Path) -> None:
+    for attempt in range(9):
+        out = tmp_path / f"run{attempt}"
+        process = Fork(tmp_path / f"log{attempt}", torchrun, *command, "--out", str(out))
+        wait_for_a_checkpoint(out, process)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        process.succeed()
+        if "exitcode: -9" in process.said:  # else it came too late
+            break
+    assert "exitcode: -9" in process.said
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
+    check_same(out, whole)
 
 
 def test_parts_of_a_batch_are_the_batch(npz: Path) -> None:

@@ -150,7 +150,7 @@ def test_wandb_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WANDB_SILENT", "true")
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(wandb=True))
     (written,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
-    deadline = time.monotonic() + 20  # wandb's own process writes it out after the run
+    deadline = time.monotonic() + 200  # wandb's own process writes it out after the run
     while b"train/loss" not in (content := written.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert b"train/loss" in content

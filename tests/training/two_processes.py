@@ -1,9 +1,9 @@
-"""Run by torchrun in test_distributed: three steps of every method on this process's half of a batch, states saved."""
+"""Processes of test_distributed: three steps of every method on this process's half of a batch, states saved."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,12 +55,14 @@ def paired_within_halves(draws: Any, world: World) -> Any:
     return tuple(paired_within_halves(x, world) for x in draws) if isinstance(draws, tuple) else draws
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """Save the states of all methods in a file whose name says how many processes there are."""
     torch.set_default_dtype(torch.float64)  # so exact that a wrong mean shows under the smallest weight of a term
+    torch.set_num_threads(1)
     with join("cpu") as world:
         states = {name: steps(name, world, Engine()) for name in METHODS}
         # As where the step is compiled or recorded; the compiler itself does not matter here.
         Method.compile = lambda self, **_: None  # type: ignore[method-assign]
         states |= {name + IN_ONE_MESSAGE: steps(name, world, Engine(compile=True)) for name in ("mixskd", "pskd")}
         if world.first:
-            torch.save(states, sys.argv[1])
+            torch.save(states, folder / f"states{world.size}.pt")

@@ -55,10 +55,13 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     Raises UserError for a name or a setting that does not exist, and if there is already a run with other settings.
     """
     runs: dict[str, Run] = {}
+    forwarded: dict[tuple[str, str], int] = {}
     for seed in grid.seeds:
         for backbone in grid.backbones:
             for augment in grid.augments:
-                experiments = {arm.label: _experiment(grid, arm, backbone, augment, seed) for arm in grid.arms}
+                experiments = {
+                    arm.label: _experiment(grid, arm, backbone, augment, seed, forwarded) for arm in grid.arms
+                }
                 if grid.equal_updates is not None:
                     experiments = _with_equal_updates(experiments, grid.equal_updates)
                 # Teachers first: an arm that trains one's very experiment is that teacher.
@@ -77,11 +80,17 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _experiment(grid: Grid, arm: Arm, backbone: str, augment: str, seed: int) -> Experiment:
+def _experiment(
+    grid: Grid, arm: Arm, backbone: str, augment: str, seed: int, forwarded: dict[tuple[str, str], int]
+) -> Experiment:
+    """``forwarded`` keeps the images that an arm forwards for each original, by its label and backbone."""
     own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
     experiment = build_experiment(merge(grid.settings, nest(own)))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
-        batch = max(1, grid.images_per_update // images_forwarded(experiment))
+        key = arm.label, experiment.backbone
+        if key not in forwarded:  # seconds for some networks
+            forwarded[key] = images_forwarded(experiment)
+        batch = max(1, grid.images_per_update // forwarded[key])
         experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
     return experiment
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from mixskd.methods.parts.mixing import Mix, sample_beta, sample_mix
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batch=st.integers(1, 6), lam=st.floats(0, 1), classes=st.integers(2, 9))
 def test_mixup_is_the_convex_sum(batch: int, lam: float, classes: int) -> None:
     x = torch.randn(batch, 2, 3, 3, dtype=torch.float64)
