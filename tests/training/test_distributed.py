@@ -29,7 +29,7 @@ from mixskd.training.checkpoint import load_checkpoint
 from tests.conftest import write_npz
 from tests.processes import Fork, as_module, run_two, two
 from tests.training import two_processes
-from tests.training.two_processes import IN_ONE_MESSAGE
+from tests.training.two_processes import IN_ONE_MESSAGE, RECORDED
 
 pytestmark = pytest.mark.long
 
@@ -61,7 +61,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     run_two(tmp_path, two_processes.main, tmp_path)
     alone.succeed()
     one, two = (torch.load(tmp_path / f"states{size}.pt", weights_only=True) for size in (1, 2))
-    assert one.keys() == two.keys() == {*METHODS, *(name + IN_ONE_MESSAGE for name in ("mixskd", "pskd"))}
+    others = {name + IN_ONE_MESSAGE for name in ("mixskd", "pskd")} | {
+        name + RECORDED for name in ("mixskd", "pskd", "dlb")
+    }
+    assert one.keys() == two.keys() == {*METHODS, *others}
     for method, state in one.items():
         assert state.keys() == two[method].keys()
         for name, weights in state.items():
