@@ -32,10 +32,7 @@ def raising(error: BaseException):
         (PermissionError(errno.EACCES, "Permission denied", "c"), "no permission to use c"),
         (MemoryError(), "not enough memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
-        (
-            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"),
-            "not enough memory",
-        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), "not enough memory"),
         (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "the package onnx is missing"),
         (urllib.error.URLError("unreachable"), "no answer from the network"),
