@@ -67,11 +67,19 @@ def test_processes_speak_as_their_device_needs(
     _one_gpu(monkeypatch, why_not)
     monkeypatch.setattr(dist, "rendezvous", lambda _url: iter([(store, 0, 2)]))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: begun.append(backend))
-    for name, value in {"get_rank": 0, "new_group": None, "destroy_process_group": None}.items():
+    for name, value in {"get_rank": 0, "new_group": None}.items():
         monkeypatch.setattr(dist, name, lambda *_, value=value, **__: value)
+    ended: list[None] = []
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append(None))
     with join(device) as world:
         assert (world.rank, world.size) == (0, 2)
     assert begun == [backend]
+    assert len(ended) == 1
+    for error in (UserError("a bad file"), RuntimeError("a bug"), SystemExit(143)):
+        with pytest.raises(type(error)), join(device):
+            raise error
+    # NCCL's end waits for processes that wait for a message of this one.
+    assert len(ended) == (1 if backend == "nccl" else 4)
     store.set("attempt0/answer 1", str(backend != "nccl"))
     with pytest.raises(UserError, match="the GPUs of some processes work and those of others do not"), join(device):
         pass

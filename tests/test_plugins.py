@@ -12,7 +12,7 @@ import pytest
 from mixskd.backbones import BACKBONES, build_backbone
 from mixskd.cli import main
 from mixskd.methods import METHODS
-from mixskd.plugins import load_plugins
+from mixskd.plugins import has_plugins, load_plugins
 
 MODULE = """
 from functools import partial
@@ -53,6 +53,7 @@ def forget() -> None:
 
 def test_a_plugin_is_named_like_any_other(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     installed.write_text(MODULE)
+    assert has_plugins()
     assert build_backbone("plugged_net", 10).num_classes == 10
     assert main(["list", "methods", "--json"]) == 0
     row = {"method": "plugged", "in short": "Plain training by another name.", "cost": "-"}

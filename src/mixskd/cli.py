@@ -19,8 +19,9 @@ from mixskd.deploy.exports import command as exporting
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
+from mixskd.method_names import NAMES, check_method
+from mixskd.option_help import add_settings_help, help_last
 from mixskd.report import command as reporting
-from mixskd.settings import help_text
 from mixskd.tasks import command as transfer
 from mixskd.tasks.kinds import BY_VERB, kind_of
 from mixskd.text import safe, to_json
@@ -139,12 +140,14 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
             given[key] = value
     if arguments.skip_bad_images:
         given["data.skip_bad_images"] = True
-    from mixskd.api import build_experiment
-
     settings = config.nest(given | arguments.dotted)
     remember_typed(settings.get("backbone"))
     if arguments.config:
         settings = config.merge(config.nest(config.read_yaml(Path(arguments.config))), settings)
+    task = BY_VERB.get(arguments.verb)
+    check_method(settings.get("method", {}).get("name"), NAMES if task is None else task.networks)
+    from mixskd.api import build_experiment
+
     data, weights, out = settings.get("data", {}).get("source"), settings.get("weights"), settings.get("out")
     goes_on = arguments.resume and out and (Path(out) / "config.yaml").is_file()
     name, arguments.chosen = arguments.recipe, f"recipe: {arguments.recipe}" if arguments.recipe else ""
@@ -178,14 +181,15 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of any error; works with every verb")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    def verb(
+        name: str, function: Callable[[argparse.Namespace], int | None], summary: str, **more: Any
+    ) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False, **more)
         added.set_defaults(function=function)
         return added
 
-    def experiment_flags(p: argparse.ArgumentParser) -> None:
-        p.formatter_class = argparse.RawDescriptionHelpFormatter
-        p.epilog = "Every setting has a flag with its dotted name:\n\n" + help_text()
+    def experiment_flags(p: argparse.ArgumentParser, methods: Sequence[str] = NAMES) -> None:
+        add_settings_help(p, methods)
         p.add_argument("recipe", nargs="?", help=f"the recipe to start from: {', '.join(recipes.names())}")
         p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
         p.add_argument(
@@ -193,13 +197,13 @@ def build_parser() -> Parser:
             help="see mixskd list backbones; or timm/NAME, torchvision/NAME",
         )
         p.add_argument("--weights", help="weights to start from: a run's folder, a file of weights, or pretrained")
-        p.add_argument("--method", help="see mixskd list methods")
+        p.add_argument("--method", help="the name of the method; the help without --method lists all names")
         p.add_argument("--batch-size", help="original images per update")
         p.add_argument("--seed", help="the seed of weights, order, augmentation and mixing")
         p.add_argument("--config", metavar="FILE.yaml", help="settings that override the recipe; flags override them")
         p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
 
-    p = verb("train", train, "Train a classifier; with no argument, MixSKD on the embedded digits.")
+    p = verb("train", train, "Train a classifier; with no argument, MixSKD on the embedded digits.", add_help=False)
     experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images")
     p.add_argument("--out", help="the run's folder; runs/... by default")
@@ -208,7 +212,8 @@ def build_parser() -> Parser:
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     dry_run.add_flag(p)
 
-    p = verb("benchmark", benchmark, "Time the training step on this machine, with each optimisation on and off.")
+    summary = "Time the training step on this machine, with each optimisation on and off."
+    p = verb("benchmark", benchmark, summary, add_help=False)
     experiment_flags(p)
     p.set_defaults(resume=False)
     p.add_argument("--variants", help="comma-separated names, such as plain,default; all usual ones by default")
@@ -223,13 +228,14 @@ def build_parser() -> Parser:
         p = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         transfer.add_flags(p, name, experiment_flags, experiment_from)
 
-    p = verb("evaluate", evaluation.evaluate, "Score a trained classifier, or examine it with suites.")
+    summary = "Score a trained classifier, or examine it with suites."
+    p = verb("evaluate", evaluation.evaluate, summary, add_help=False)
     evaluation.add_flags(p)
 
     p = verb("report", reporting.report, "Show finished runs in one HTML file.")
     reporting.add_report_flags(p)
 
-    p = verb("show-data", show_data, "Draw what the network will see, before anything is trained.")
+    p = verb("show-data", show_data, "Draw what the network will see, before anything is trained.", add_help=False)
     experiment_flags(p)
     p.set_defaults(resume=False)
     p.add_argument("--images", type=int, default=8, help="rows of the picture")
@@ -268,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(argv: Sequence[str]) -> int | None:
-    words, dotted = split_dotted(argv)
+    words, dotted = split_dotted(help_last(argv))
     arguments, unknown_words = build_parser().parse_known_args(words)
     if not hasattr(arguments, "recipe") and not hasattr(arguments, "suite"):
         unknown_words += [f"--{key}" for key in dotted]

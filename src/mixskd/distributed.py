@@ -92,8 +92,10 @@ def join(device: str) -> Iterator[World]:
     if not _alike(store, rank, size, gpu):
         raise UserError("the GPUs of some processes work and those of others do not; use --run.device cpu")
     dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=size)
+    failed = True
     try:
         yield World(dist.get_rank(), size, dist.new_group(backend="gloo"))
+        failed = False
     except UserError as error:
         if rank == 0:
             store.set(FAILURE, str(error))
@@ -101,7 +103,9 @@ def join(device: str) -> Iterator[World]:
             error.rank = rank
         raise
     finally:
-        dist.destroy_process_group()
+        # NCCL's end waits for all processes, and those without an error may wait for this one's next message.
+        if not (gpu and failed):
+            dist.destroy_process_group()
 
 
 def _takes_its_gpu(device: str) -> bool:

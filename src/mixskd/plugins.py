@@ -10,6 +10,11 @@ from mixskd.errors import UserError
 GROUP = "mixskd.plugins"
 
 
+def has_plugins() -> bool:
+    """Whether an installed package names such modules; none is imported."""
+    return bool(entry_points(group=GROUP))
+
+
 @cache
 def load_plugins() -> None:
     """Import, once, each module that an installed package names in the entry-point group ``mixskd.plugins``.

@@ -9,7 +9,8 @@ import dataclasses
 import inspect
 import re
 import typing
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
@@ -40,18 +41,28 @@ class Setting:
 
 def settings_of(group: str) -> list[Setting]:
     """The settings of one of GROUPS, in order."""
-    kind = GROUPS[group][1]
+    return fields_of(GROUPS[group][1], f"{group}." if group else "")
+
+
+def fields_of(kind: type, prefix: str) -> list[Setting]:
+    """The fields of a dataclass, in order, with ``prefix`` before their names; a plugin's may lack a meaning."""
     meanings, defaults = documented(kind), {field.name: field.default for field in dataclasses.fields(kind)}
     return [
-        Setting(f"{group}.{name}" if group else name, type_text(hint), default_text(defaults[name]), meanings[name])
+        Setting(f"{prefix}{name}", type_text(hint), default_text(defaults[name]), meanings.get(name, ""))
         for name, hint in types_of(kind).items()
     ]
 
 
 def documented(kind: type) -> dict[str, str]:
-    """The entries of the Args section of a docstring, by name, each in one line."""
-    text = inspect.cleandoc(kind.__doc__ or "")
-    _, _, section = text.partition("Args:\n")
+    """The entries of the Args section of a docstring and of those of its bases, by name, each in one line."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        found |= _documented(vars(base).get("__doc__") or "")
+    return found
+
+
+def _documented(text: str) -> dict[str, str]:
+    _, _, section = inspect.cleandoc(text).partition("Args:\n")
     found: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
@@ -80,7 +91,7 @@ def type_text(kind: Any) -> str:
 
 def default_text(value: Any) -> str:
     """A default as it would be given."""
-    if value is None or value == "" or value == ():
+    if value is None or value is MISSING or value == "" or value == ():
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
@@ -91,16 +102,16 @@ def default_text(value: Any) -> str:
 
 def help_text() -> str:
     """All settings by group, for ``--help``."""
-    lines = []
-    for group, (title, _) in GROUPS.items():
-        lines.append(f"{title}:")
-        for setting in settings_of(group):
-            lines.append(f"  {setting.flag}  ({setting.type}; default {setting.default})")
-            meaning = setting.meaning.replace("``", "")
-            lines += [f"      {line}" for line in wrapped(meaning, 92)]
-        lines.append("")
-    lines.append("Hyper-parameters of the method: --method.NAME; mixskd list methods names the methods.")
-    return "\n".join(lines)
+    return "\n".join(section(title, settings_of(group)) for group, (title, _) in GROUPS.items())
+
+
+def section(title: str, settings: Sequence[Setting]) -> str:
+    """A part of ``--help``: each of the ``settings`` under ``title``."""
+    lines = [f"{title}:"]
+    for setting in settings:
+        lines.append(f"  {setting.flag}  ({setting.type}; default {setting.default})")
+        lines += [f"      {line}" for line in wrapped(setting.meaning.replace("``", ""), 92)]
+    return "\n".join([*lines, ""])
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -122,7 +133,8 @@ def page() -> str:
             cells = [f"`{setting.key}`", setting.type, f"`{setting.default}`", setting.meaning.replace("``", "`")]
             parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
     parts.append(
-        "\nThe hyper-parameters of each method are on [its page](methods/index.md). The flags are `--method.NAME`.\n"
+        "\nThe hyper-parameters of each method are on [its page](methods/index.md). "
+        "`mixskd train --help --method mixskd` shows those of MixSKD. The flags are `--method.NAME`.\n"
     )
     return "".join(parts)
 

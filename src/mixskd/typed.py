@@ -85,7 +85,7 @@ def described(kind: Any) -> str:
 
 def _list(item: Any, meta: Meta) -> str:
     base, inner = unpacked(item)
-    what = " ".join(filter(None, ("whole numbers" if base is int else "numbers", range_text(inner))))
+    what = " ".join(filter(None, ({int: "whole numbers", str: "names"}.get(base, "numbers"), range_text(inner))))
     low, high = meta.min_length or 0, meta.max_length
     if low == high:
         return f"{COUNTS[low]} {what}"

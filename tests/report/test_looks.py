@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,29 @@ def test_a_request_to_the_outside_would_be_noticed(report: Path, tmp_path: Path)
         opened(
             report, tmp_path, 'document.body.append(Object.assign(new Image(), { src: "https://example.org/a.png" }));'
         )
+
+
+PIXELS = """
+addEventListener("load", () => {
+  const paper = getComputedStyle(document.body).backgroundColor;
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const seen = [...document.querySelectorAll("#confusion figure svg image")].map(image => {
+    const width = Math.ceil(image.width.baseVal.value), height = Math.ceil(image.height.baseVal.value);
+    Object.assign(pen.canvas, { width, height });
+    pen.fillStyle = paper;
+    pen.fillRect(0, 0, width, height);
+    pen.drawImage(image, 0, 0, width, height);
+    return [0, height - 1].map(y => [...pen.getImageData(width >> 1, y, 1, 1).data].slice(0, 3));
+  });
+  document.documentElement.dataset.measured = JSON.stringify({ paper: paper.match(/\\d+/g).map(Number), seen });
+});
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_zero_in_a_confusion_matrix_has_the_colour_of_the_page(report: Path, tmp_path: Path, dark: bool) -> None:
+    found = measured(opened(report, tmp_path, PIXELS, dark=dark))
+    (_, bar), paper = found["seen"], found["paper"]  # the matrix, and the bar beside it from 0 to 100 %
+    assert paper == ([21, 24, 28] if dark else [255, 255, 255])
+    for seen, wanted in zip(sorted(bar, key=lambda end: math.dist(end, paper)), (paper, [38, 115, 217]), strict=True):
+        assert seen == pytest.approx(wanted, abs=6)

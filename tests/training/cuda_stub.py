@@ -22,10 +22,29 @@ class Stream:
         pass
 
 
+class State:
+    """Of a generator. As in torch up to 2.11, a recording that breaks leaves it within the recording."""
+
+    recording = False
+
+
+class Generator:
+    def __init__(self) -> None:
+        self.state = State()
+
+    def clone_state(self) -> State:
+        return State()
+
+    def graphsafe_set_state(self, state: State) -> None:
+        self.state = state
+
+
 class Graph:
     """``fails`` is raised where a recording ends."""
 
     modes: list[str] = []
+    pools: list[Any] = []  # of recordings that did not end
+    generator = Generator()
     fails: Exception | None = None
 
     def __init__(self) -> None:
@@ -36,22 +55,40 @@ class Graph:
         self.replays += 1
         self.play()
 
+    def reset(self) -> None:
+        self.play = None
+
 
 @contextlib.contextmanager
-def recording(graph: Graph, *, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+def recording(graph: Graph, *, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
     Graph.modes.append(capture_error_mode)
+    Graph.pools.append((0, pool))
+    Graph.generator.state.recording = True
     yield
     if Graph.fails is not None:
         raise Graph.fails
+    Graph.generator.state.recording = False
+    Graph.pools.pop()
+
+
+def ended(device: int, pool: Any) -> None:
+    """As torch from 2.12 on, which ends a broken recording itself, this raises for a pool that is not recorded to."""
+    Graph.pools.remove((device, pool))
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stubs in torch's place. A recording runs nothing: the step is taken at the replays only."""
     monkeypatch.setattr(Stream, "made", 0)
     monkeypatch.setattr(Graph, "modes", [])
+    monkeypatch.setattr(Graph, "pools", [])
+    monkeypatch.setattr(Graph, "generator", Generator())
     monkeypatch.setattr(Graph, "fails", None)
     for name, value in {"Stream": Stream, "CUDAGraph": Graph, "graph": recording}.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "default_generators", (Graph.generator,))
+    for name, answer in {"current_device": 0, "graph_pool_handle": (0, 1), "synchronize": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: contextlib.nullcontext())
     record, step_of = GraphedStep._record, GraphedStep.__init__

@@ -22,9 +22,10 @@ from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.training.engine import Engine
+from mixskd.training.graphs import RecordingError
 from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
-from tests.conftest import make_toy
+from tests.conftest import make_toy, make_toy_without_norm
 from tests.methods.support import make
 from tests.training import cuda_stub
 from tests.training.test_step import HostWaits
@@ -168,8 +169,53 @@ def test_a_recording_that_fails_loses_no_update(
     reason = "the step is not replayed as a CUDA graph: RuntimeError: not permitted when stream is capturing"
     assert step.notes == [reason]
     assert reason in caplog.text
+    assert not cuda_stub.Graph.generator.state.recording, "torch up to 2.11 would refuse to draw from it"
+    assert cuda_stub.Graph.pools == [], "and would wait for ever for memory that other streams have used"
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
+
+
+class Breaks(torch.optim.AdamW):
+    """Fails in its fourth step, after the loss scaler has given it its own scale."""
+
+    steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        if self.steps == 4:
+            assert self.grad_scale is not None
+            self.grad_scale = self.grad_scale * 1000
+            error = RuntimeError("not permitted when stream is capturing")
+            raise RecordingError("cannot be recorded") from error
+        return super().step(closure)
+
+
+def test_what_the_loss_scaler_left_behind_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repeated step would multiply its scale by what a step left that was never taken."""
+    finals = []
+    for optimizer in (torch.optim.AdamW, Breaks):
+        monkeypatch.setattr(torch.optim, "AdamW", optimizer)
+        torch.manual_seed(0)
+        method = make("baseline", make_toy_without_norm())
+        step = build_step(method, OptimConfig(name="adamw", lr=0.01), CPU, Engine("fp16", fused=True))
+        batch = next(iter(make_loader(method).epoch(0)))
+        for i in range(5):
+            step(batch, 0.01, seed=i)
+        finals.append(torch.cat([p.detach().flatten() for p in method.parameters()]))
+    assert step.optimizer.steps == 6
+    assert step.notes == ["the step is not replayed as a CUDA graph: cannot be recorded"]
+    assert torch.equal(*finals)
+
+
+def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_stub.install(monkeypatch)
+    _, step, *_ = run("baseline", GRAPHS, epochs=1)
+    graph = step.update.graph
+    step.close()
+    assert graph.play is None
+    assert (step.update.graph, step.update.outputs) == (None, {})
+    step.close()
+    run("baseline", Engine(), epochs=1)[1].close()
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from mixskd.errors import UserError
 from mixskd.methods import Baseline
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.engine import Engine, for_optimizer
-from mixskd.training.optimizers import build_optimizer, freeze, parameter_groups
+from mixskd.training.optimizers import build_optimizer, executed_as, freeze, parameter_groups
 from mixskd.training.schedule import learning_rate
 
 
@@ -179,3 +179,26 @@ def test_optimizers_of_timm_are_not_recorded() -> None:
     engine = Engine(fused=True, cuda_graphs=True)
     assert for_optimizer(engine, "adamw") == engine
     assert for_optimizer(engine, "timm/lion") == Engine()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_optimizer_is_executed_as_on_this_machine(name: str) -> None:
+    """A run may go on elsewhere, or without CUDA graphs; torch would take over the flags of the checkpoint."""
+    here, there = ({"foreach": a, "fused": b, "capturable": b} for a, b in ((False, True), (None, False)))
+    optimizers = []
+    for flags in (here, there):
+        parameter = torch.nn.Parameter(torch.ones(3))
+        kind = torch.optim.AdamW if name == "adamw" else torch.optim.SGD
+        optimizer = kind([parameter], lr=0.1, **({} if name == "adamw" else {"momentum": 0.9}))
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group.update({key: value for key, value in flags.items() if key in group})
+        optimizers.append(optimizer)
+    one, other = optimizers
+    one.load_state_dict(executed_as(one, {**other.state_dict()}))
+    (group,) = one.param_groups
+    assert (group["foreach"], group["fused"], group.get("capturable", True)) == (False, True, True)
+    assert one.state_dict()["state"].keys() == other.state_dict()["state"].keys()
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        one.load_state_dict(executed_as(one, {**other.state_dict(), "param_groups": []}))

@@ -16,6 +16,7 @@ from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import merge, nest, read_yaml
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
+from mixskd.method_names import check_method
 from mixskd.tasks.kinds import KINDS
 from mixskd.text import visible
 
@@ -25,7 +26,8 @@ SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epo
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
     p.epilog = (
-        "A method may have options and a label: mixskd[mix=cutmix], short=mixskd[run.epochs=10]. Any setting of all "
+        "A method may have options and a label: mixskd[mix=cutmix], short=mixskd[run.epochs=10]. mixskd train --help "
+        "--method NAME explains the options of a method. Any setting of all "
         "runs has a flag by its dotted name, such as --optim.lr 0.05; so has an option of the launcher: "
         "--launcher.num_gpus 1. --transfer.SETTING is one of the detectors or segmentation networks that the backbones "
         "are carried into: --transfer.recipe detect_coco --transfer.data.source cells --transfer.scratch true."
@@ -66,6 +68,8 @@ def compare(arguments: argparse.Namespace) -> int:
         tabulate(Path(arguments.table), words(arguments.suites or (), "suites"))
         return _show(Path(arguments.table))
     grid = grid_from(_values(arguments))
+    for arm in grid.arms:
+        check_method(arm.settings["method.name"])
     from mixskd.comparison.run import folder_of, plan, run_grid, state_of
 
     folder = folder_of(grid, arguments.out, arguments.grid)

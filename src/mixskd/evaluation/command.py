@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mixskd.config import nest
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, nearest, unknown
+from mixskd.option_help import FLAGS, WIDTH, OptionHelp, options_text
+from mixskd.settings import wrapped
 from mixskd.text import to_json
 
 if TYPE_CHECKING:
@@ -23,10 +25,8 @@ NAMES = (
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
-    p.epilog = (
-        "An option of a suite has a flag by its dotted name, such as --fgsm.epsilons 0.001,0.01; mixskd list suites "
-        "names them. Results are written to RUN/evaluation/SUITE.json."
-    )
+    what = "explain every flag, with --suite NAME also the options of that suite, and stop"
+    p.add_argument(*FLAGS, action=OptionHelp, about=about_suites, help=what)
     p.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a .safetensors file with --data")
     p.add_argument("--suite", help=f"comma-separated, or all: {', '.join(NAMES)}")
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
@@ -35,6 +35,22 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--batch-size", type=int, help="images at a time; chosen by the device if not given")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
     p.add_argument("--json", action="store_true")
+
+
+def about_suites(given: argparse.Namespace, command: str) -> str:
+    """The end of the help: the options of the suites that are named, or how to see them."""
+    if given.suite is None:
+        text = (
+            "An option of a suite has a flag by its dotted name, such as --fgsm.epsilons 0.001,0.01. "
+            f"{command} --help --suite NAME explains them. Results are written to RUN/evaluation/SUITE.json."
+        )
+        return "\n".join(wrapped(text, WIDTH))
+    names = NAMES if given.suite == "all" else [name.strip() for name in given.suite.split(",")]
+    if strange := [name for name in names if name not in NAMES]:
+        raise unknown("suite", strange[0], NAMES)
+    from mixskd.evaluation.suites import SUITES
+
+    return "\n".join(options_text(f"Options of {name}", SUITES[name], f"{name}.") for name in names)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

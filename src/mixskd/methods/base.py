@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import build
 from mixskd.errors import UserError, unknown
+from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
 from mixskd.needs import DataNeeds
 
@@ -114,6 +115,7 @@ class Method(nn.Module):
             config = dataclasses.replace(config, **options)
         self.config = make_config(self.Config, options) if config is None else config
         self.backbone = backbone
+        self.register_forward_pre_hook(check_call, with_kwargs=True)
         self.build()
 
     def build(self) -> None:
@@ -151,6 +153,7 @@ class Method(nn.Module):
         """The losses of a batch: ``images`` ``B x C x H x W``, ``labels`` ``B`` -> ``loss``, ``output``, every term.
 
         ``output`` is the backbone's logits ``B x N``; the other values are scalars. Without ``draws`` it draws itself.
-        ``extra`` is what ``needs`` asks for, under the names given there.
+        ``extra`` is what ``needs`` asks for, under the names given there. The call ``method(images, labels)`` raises
+        UserError for labels that are not class indices.
         """
         raise NotImplementedError

@@ -12,6 +12,7 @@ from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.parts.tables import read_rows
 from mixskd.needs import DataNeeds, take
 from mixskd.typed import NotNegative, Positive, Settings
 
@@ -65,7 +66,7 @@ class DLB(Method):
             raise UserError("dlb has no room for the last batch yet: call prepare_batch(images in a batch) first")
         previous, slots = take(extra, "partners")[:, 0], take(extra, "slots")
         logits, again = self.backbone(images), self.backbone(previous)
-        past, past_labels = self.past[slots], self.past_labels[slots]
+        past, past_labels = read_rows(self.past, slots), read_rows(self.past_labels, slots)
         known = (past_labels >= 0).to(past.dtype).mean()  # 0 at the first step of a run, then 1
         cls, cls_again = cross_entropy(logits, labels), cross_entropy(again, past_labels.clamp(min=0))
         consistency = known * kl_divergence(again, past, self.config.temperature)

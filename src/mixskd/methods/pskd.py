@@ -14,6 +14,7 @@ from mixskd.distributed import gather_batch
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
+from mixskd.methods.parts.tables import read_rows
 from mixskd.needs import DataNeeds, take
 from mixskd.typed import Settings, Share
 
@@ -64,7 +65,7 @@ class PSKD(Method):
         log_p = F.log_softmax(full_precision(logits), dim=1)
         indices, alpha = take(extra, "indices"), self.config.alpha * take(extra, "progress")
         hard = one_hot(labels, log_p)
-        past = self.past[indices].to(log_p.dtype)
+        past = read_rows(self.past, indices).to(log_p.dtype)
         past = torch.where(past.sum(1, keepdim=True) > 0, past, hard)
         target = (1 - alpha) * hard + alpha * past
         self.past[gather_batch(indices)] = gather_batch(log_p.detach().exp().to(self.past.dtype))

@@ -16,6 +16,7 @@ import matplotlib
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -28,6 +29,10 @@ STYLE: Any = {
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
 }  # fmt: skip
+
+# From nothing to a blue, faster at first so that small shares are seen: 0 has the colour of the page, light or dark.
+OPACITY = {0.0: 0.0, 0.1: 0.25, 1.0: 1.0}
+SHARES = LinearSegmentedColormap.from_list("shares", [(at, (0.15, 0.45, 0.85, much)) for at, much in OPACITY.items()])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from mixskd.files import slug
 from mixskd.report.curve_plots import MOST_LINES
 from mixskd.report.evidence import Evidence
-from mixskd.report.plots import Plot, axes, colour, label, legend, line_plot, styled
+from mixskd.report.plots import SHARES, Plot, axes, colour, label, legend, line_plot, styled
 
 MOST_CONFUSIONS = 12
 
@@ -105,7 +105,7 @@ def _confusion(evidence: Evidence) -> list[Plot]:
         with styled():
             figure, ax = axes("called", "class", 4.2)
             ax.grid(visible=False)
-            shown = ax.imshow(rows, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+            shown = ax.imshow(rows, cmap=SHARES, vmin=0, vmax=100, interpolation="nearest")
             figure.colorbar(shown, label="% of the class", shrink=0.8)
             if len(rows) <= 20:
                 names = [label(str(c["name"]), 16) for c in result["classes"]]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mixskd import dry_run
 from mixskd.config import Experiment, to_yaml
 from mixskd.tasks.kinds import BY_VERB
 
-Flags = Callable[[argparse.ArgumentParser], None]
+Flags = Callable[[argparse.ArgumentParser, Sequence[str]], None]
 ExperimentOf = Callable[[argparse.Namespace], Experiment]
 
 
@@ -96,13 +96,14 @@ def add_flags(
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
-        added = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        own_help = name != "train"  # that of the settings
+        added = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False, add_help=own_help)
         added.set_defaults(function=function)
         return added
 
     what = "boxes" if verb == "detect" else "masks"
     p = action("train", lambda arguments: train(arguments, experiment_of), f"Train a network that finds {what}.")
-    experiment_flags(p)
+    experiment_flags(p, BY_VERB[verb].networks)
     p.add_argument("--epochs", help="passes over the training images, or parts of method.iterations")
     p.add_argument("--out", help="the run's folder; runs/... by default")
     p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")

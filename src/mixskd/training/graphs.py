@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,18 +63,32 @@ class GraphedStep:
         return outputs
 
     def _record(self, inputs: Any) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        random_state = generator.clone_state()
         try:
             # thread_local: the loader's thread that pins memory, and NCCL's, may go on meanwhile. The outer context
             # gives the main stream back even where the end of a broken recording raises.
             with (
                 torch.cuda.stream(self.stream),
-                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 self.outputs = self.step(*inputs)
         except Exception as error:
+            # Before torch 2.12 a broken recording goes on in the generator, which then refuses to draw, and in the
+            # memory, which then waits for ever for blocks that other streams have used.
+            generator.graphsafe_set_state(random_state)
+            with contextlib.suppress(Exception):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
             raise RecordingError(reason(error)) from error
         self.graph = graph
+
+    def close(self) -> None:
+        """Give the graph back. NCCL waits at its end for the graphs that hold its messages."""
+        if self.graph is not None:
+            torch.cuda.synchronize()
+            self.graph.reset()
+        self.graph, self.inputs, self.outputs = None, [], {}
 
 
 def reason(error: BaseException) -> str:

@@ -41,6 +41,16 @@ def build_optimizer(method: Method, optim: OptimConfig, engine: Engine, *, start
     return optimizer
 
 
+EXECUTION = ("foreach", "fused", "capturable")
+
+
+def executed_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """``state``, to be executed as ``optimizer`` is; torch would take over how the machine before executed it."""
+    own = [{key: group[key] for key in EXECUTION if key in group} for group in optimizer.param_groups]
+    groups = [{**group, **flags} for group, flags in zip(state["param_groups"], own, strict=False)]
+    return {**state, "param_groups": groups}
+
+
 def create_state(optimizer: Optimizer, optim: OptimConfig) -> None:
     """Zeros where the first step would make them: a first step that the loss scaler skips would leave the fused
     optimizer with unwritten memory.

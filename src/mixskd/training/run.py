@@ -116,6 +116,7 @@ def made_ready(
         if going_on:
             trainer.restore()
         yield trainer, experiment, going_on
+        trainer.step.close()
 
 
 def agreed(world: World, act: Callable[[], bool | None]) -> bool:

@@ -24,7 +24,7 @@ from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
-from mixskd.training.optimizers import build_optimizer, freeze
+from mixskd.training.optimizers import build_optimizer, executed_as, freeze
 
 log = logging.getLogger("mixskd")
 
@@ -149,6 +149,9 @@ class TrainStep:
         out.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        for leftover in ("grad_scale", "found_inf"):  # of the loss scaler, if the optimizer's own step failed
+            if hasattr(self.optimizer, leftover):
+                delattr(self.optimizer, leftover)
         if isinstance(error, RecordingError):
             self.update = self._update
             scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
@@ -170,6 +173,11 @@ class TrainStep:
         else:
             raise error
 
+    def close(self) -> None:
+        """Give back what only further steps would need."""
+        if isinstance(self.update, GraphedStep):
+            self.update.close()
+
     def _note(self, note: str) -> None:
         self.notes.append(note)
         log.warning("note: %s", note)
@@ -185,7 +193,7 @@ class TrainStep:
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
         """Continue from what :meth:`state_dict` gave."""
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(executed_as(self.optimizer, state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
         if self.buffers is not None:
             self.buffers = [x.clone() for x in self.method.buffers()]
