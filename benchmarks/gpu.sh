@@ -5,13 +5,13 @@
 #
 # CIFAR100   CIFAR-100 under MedMNIST's keys
 # OUT        where small results go: JSON, metrics, summaries, the fp16 weights of the best MixSKD run
-# STATE      where runs and marks of finished stages stay between calls (runs/gpu)
+# STATE      where runs, marks of finished stages and what was compiled stay between calls (runs/gpu)
 # LIMIT      seconds that this call may take (570); a training run is then stopped by SIGTERM, and goes on next time
 # WHEELS     a folder of wheels for what the machine lacks; without it nothing is installed, and what cannot run is left
 #            out. Where there is a network it is made by
 #            pip download -d WHEELS --only-binary=:all: --no-deps --python-version 3.12 --platform manylinux_2_28_x86_64 \
 #              pyyaml safetensors rich markdown-it-py mdurl pygments scikit-learn scipy joblib threadpoolctl narwhals \
-#              torchmetrics lightning-utilities packaging pytest iniconfig pluggy pytest-timeout pytest-xdist \
+#              msgspec torchmetrics lightning-utilities packaging pytest iniconfig pluggy pytest-timeout pytest-xdist \
 #              execnet hypothesis sortedcontainers
 # FLOWERS17  a folder of flowers17, CLASS/*.jpg, to see whether 8 workers feed a step at 224 px
 # RELEASED   a clone of github.com/winycg/Self-KD-Lib, whose step is timed beside ours
@@ -26,8 +26,10 @@ export PYTHONPATH=$PWD/src:$PWD PIP_BREAK_SYSTEM_PACKAGES=1
 mkdir -p "$STATE/done" "$STATE/train" "$OUT"
 OUT=$(realpath "$OUT") STATE=$(realpath "$STATE")
 # What was compiled once is there for the next call; it is too much for OUT.
-export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$(dirname "$OUT")/inductor}
-export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$(dirname "$OUT")/triton}
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$STATE/inductor}
+export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$STATE/triton}
+# The seconds that a measurement or a group of tests needs if it compiles.
+COMPILES=240
 
 left() { echo $((LIMIT - (SECONDS - STARTED))); }
 
@@ -37,14 +39,17 @@ once() {
   if [ -e "$STATE/done/$name" ]; then return 0; fi
   if [ "$(left)" -lt "$needed" ]; then echo "-- $name: $(left) s left, next time"; return 1; fi
   echo "-- $name"
-  timeout --signal=TERM --kill-after=45 $(($(left) - 20)) "$@" > "$OUT/$name.log" 2>&1
+  # With --foreground, COMMAND gets the signal once. A second one would end a run before it is saved.
+  timeout --foreground --signal=TERM --kill-after=45 $(($(left) - 20)) "$@" > "$OUT/$name.log" 2>&1
   local code=$?
   tail -n 25 "$OUT/$name.log"
   if [ $code = 0 ]; then touch "$STATE/done/$name"; else echo "-- $name: exit code $code"; fi
   return $code
 }
 
-NEEDED="yaml=pyyaml rich=rich safetensors=safetensors sklearn=scikit-learn torchmetrics=torchmetrics"
+# torch, torchvision and NumPy are expected to be there. matplotlib draws figures, and no stage has any.
+NEEDED="msgspec=msgspec yaml=pyyaml rich=rich safetensors=safetensors scipy=scipy sklearn=scikit-learn"
+NEEDED="$NEEDED torchmetrics=torchmetrics"
 FOR_TESTS="pytest=pytest pytest_timeout=pytest-timeout xdist=pytest-xdist hypothesis=hypothesis"
 
 lacking() { # those of MODULE=PACKAGE... that this Python cannot import
@@ -74,9 +79,11 @@ tests() {
   python -c 'import sys, torch; print(sys.version, torch.__version__, torch.cuda.is_available() and torch.cuda.get_device_name())' | tee "$OUT/machine.txt"
   nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1
   # In parts, as each compiles much: eager, compiled and recorded steps agree; none waits or compiles again; the rest.
-  once tests_agree 60 python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "agrees or updates" &&
-  once tests_step 60 python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "not agrees and not updates" &&
-  once tests 60 python -m pytest -n 0 -m gpu -q -rs tests --ignore tests/training/test_step.py
+  # The files are named, because others import what this machine may lack.
+  local rest; rest=$(grep -rlE --include='*.py' '^@pytest\.mark\.gpu' tests | grep -v tests/training/test_step.py | sort)
+  once tests_agree $COMPILES python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "agrees or updates"
+  once tests_step $COMPILES python -m pytest -n 0 -m gpu -q -rs tests/training/test_step.py -k "not agrees and not updates"
+  once tests $COMPILES python -m pytest -n 0 -m gpu -q -rs $rest
 }
 
 CIFAR100=$(realpath "${CIFAR100:?the path of cifar100.npz}")
@@ -102,29 +109,42 @@ if [ -n "${TINY:-}" ]; then
   TRAIN+=(--backbone wrn_10_1 --epochs 2 --optim.warmup-epochs 0)
 fi
 
+# What decides which variants there are: "gpu", "eager" for a GPU without a compiler, or "cpu".
+machine() {
+  python - <<'PY'
+import torch
+from mixskd.training.engine import why_not_compile
+gpu = torch.cuda.is_available()
+print("cpu" if not gpu else "eager" if why_not_compile(torch.device("cuda")) else "gpu")
+PY
+}
+
 speed() {
   # plain and default stand in each part, so that each has both to compare with.
-  local first=plain,low_precision,eager,without_graphs,default
-  local second=plain,default,without_compile,with_branch_streams,without_fused
-  if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    first=plain,low_precision,default second=plain,default,without_fused
-  fi
-  once speed_mixskd 90 python -m mixskd benchmark "${SPEED[@]}" --variants "$first" --rounds $ROUNDS --out "$OUT/speed_mixskd.json" &&
-  once speed_mixskd_without 90 python -m mixskd benchmark "${SPEED[@]}" --variants "$second" --rounds $ROUNDS --out "$OUT/speed_mixskd_without.json" &&
-  once speed_baseline 60 python -m mixskd benchmark "${SPEED[@]}" --method baseline --variants plain,default --rounds $ROUNDS --out "$OUT/speed_baseline.json" &&
-  once speed_wrn 60 python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --variants plain,default --rounds $ROUNDS --out "$OUT/speed_wrn.json"
+  local first second
+  case $(machine) in
+    gpu) first=plain,low_precision,eager,without_graphs,default
+         second=plain,default,without_compile,with_branch_streams,without_fused ;;
+    eager) first=plain,low_precision,without_graphs,default second=plain,default,with_branch_streams,without_fused ;;
+    *) first=plain,low_precision,default second=plain,default,without_fused ;;
+  esac
+  # One that fails does not stop the others.
+  once speed_mixskd $COMPILES python -m mixskd benchmark "${SPEED[@]}" --variants "$first" --rounds $ROUNDS --out "$OUT/speed_mixskd.json"
+  once speed_mixskd_without $COMPILES python -m mixskd benchmark "${SPEED[@]}" --variants "$second" --rounds $ROUNDS --out "$OUT/speed_mixskd_without.json"
+  once speed_baseline $COMPILES python -m mixskd benchmark "${SPEED[@]}" --method baseline --variants plain,default --rounds $ROUNDS --out "$OUT/speed_baseline.json"
+  once speed_wrn $COMPILES python -m mixskd benchmark "${SPEED[@]}" --backbone wrn_16_2 --variants plain,default --rounds $ROUNDS --out "$OUT/speed_wrn.json"
 }
 
 loader() {
   if [ ! -d "${FLOWERS17:-}" ]; then echo "-- loader: FLOWERS17 is no folder"; return 0; fi
   local size=224 few=(); if [ -n "${TINY:-}" ]; then size=64 few=(--batch-size 4 --rounds 1); fi
-  once loader 90 python -m mixskd benchmark --data "$FLOWERS17" --backbone resnet18 --data.image-size $size --data.workers 8 --variants default "${few[@]}" --out "$OUT/loader.json"
+  once loader $COMPILES python -m mixskd benchmark --data "$FLOWERS17" --backbone resnet18 --data.image-size $size --data.workers 8 --variants default "${few[@]}" --out "$OUT/loader.json"
 }
 
 released() {
   if [ -z "${RELEASED:-}" ]; then echo "-- released: no RELEASED"; return 0; fi
   local few=(); if [ -n "${TINY:-}" ]; then few=(--batch-size 2 --rounds 1 --steps 1); fi
-  once released 90 python benchmarks/released_step.py "$RELEASED" --out "$OUT/released.json" "${few[@]}"
+  once released $COMPILES python benchmarks/released_step.py "$RELEASED" --out "$OUT/released.json" "${few[@]}"
 }
 
 # run NAME SEED FLAGS...: one training run, taken up where it was left.
@@ -134,7 +154,7 @@ run() {
   if [ -e "$STATE/done/train_$name" ]; then return 0; fi
   if [ -d "${RESUME:-}/$name" ] && [ ! -d "$folder" ]; then cp -r "$RESUME/$name" "$folder"; fi
   if [ -e "$folder/config.yaml" ]; then resume=(--resume); fi
-  once "train_$name" 60 python -m mixskd train "${TRAIN[@]}" "$@" --seed "$seed" --out "$folder" "${resume[@]}"
+  once "train_$name" 120 python -m mixskd train "${TRAIN[@]}" "$@" --seed "$seed" --out "$folder" "${resume[@]}"
   local code=$?
   mkdir -p "$OUT/train/$name"
   for file in config.yaml metrics.csv summary.json; do cp "$folder/$file" "$OUT/train/$name/" 2>/dev/null; done

@@ -32,6 +32,7 @@ def raising(error: BaseException):
         (PermissionError(errno.EACCES, "Permission denied", "c"), "no permission to use c"),
         (MemoryError(), "not enough memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), "not enough memory"),
         (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "the package onnx is missing"),
         (urllib.error.URLError("unreachable"), "no answer from the network"),
@@ -48,6 +49,27 @@ def test_what_was_foreseen_is_one_line_and_code_2(
     assert message in said
     assert said.count("\n") == 1
     assert said.startswith("mixskd: error: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "no space left on the disk"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, "there is not enough memory"),
+        (TypeError("odd"), 70, "this is a bug of mixskd"),
+    ],
+)
+@pytest.mark.parametrize(("rank", "place"), [("3", " in process 3"), ("0", ""), (None, "")])
+def test_every_error_of_a_later_process_is_said_with_its_rank(
+    error: Exception, code: int, message: str, rank: str | None, place: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert exit_code(raising(error)) == code
+    assert capsys.readouterr().err.startswith(f"mixskd: error{place}: {message}")
 
 
 @pytest.mark.parametrize("error", [TypeError("odd\nlines"), KeyError("x"), ModuleNotFoundError("m", name="mixskd.x")])

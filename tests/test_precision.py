@@ -13,8 +13,8 @@ from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import evaluation_mode
-from mixskd.precision import choose_device, choose_precision, device_name, why_not_use
-from mixskd.training.engine import choose_engine
+from mixskd.precision import choose_device, choose_precision, device_name, full_fp32, why_not_use
+from mixskd.training.engine import choose_engine, configure_process
 
 CPU = torch.device("cpu")
 
@@ -96,9 +96,10 @@ def test_a_gpu_for_which_torch_holds_no_code(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def _restored() -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    convolutions, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = convolutions, benchmark
+    torch.set_float32_matmul_precision("highest")
 
 
 def tf32() -> tuple[bool, bool]:
@@ -117,6 +118,49 @@ def test_tf32_is_as_it_was_after_scores_and_never_changed_by_a_choice_of_device(
         with evaluation_mode(torch.nn.Identity()):
             assert tf32() == (False, False)
         assert tf32() == before
+
+
+def newer() -> dict[str, str]:
+    """The settings by which torch 2.9 and later decide what fp32 is multiplied in."""
+    kinds = {"conv": torch.backends.cudnn.conv, "rnn": torch.backends.cudnn.rnn, "matmul": torch.backends.cuda.matmul}
+    return {name: kind.fp32_precision for name, kind in kinds.items()}
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has only the older settings")
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"conv": "ieee", "rnn": "tf32", "matmul": "ieee"},
+        {"conv": "tf32", "rnn": "tf32", "matmul": "tf32"},
+        {"conv": "ieee", "rnn": "ieee", "matmul": "tf32"},
+    ],
+)
+def test_a_caller_may_use_the_newer_settings(before: dict[str, str]) -> None:
+    """torch refuses to read the older ones then, as they say something else."""
+    torch.backends.cudnn.conv.fp32_precision = before["conv"]
+    torch.backends.cudnn.rnn.fp32_precision = before["rnn"]
+    torch.backends.cuda.matmul.fp32_precision = before["matmul"]
+    with pytest.raises(RuntimeError):
+        tf32()
+    for _ in range(2):
+        with full_fp32():
+            assert set(newer().values()) == {"ieee"}
+        assert newer() == before
+    configure_process(torch.device("cuda"), deterministic=False)
+    assert newer() == {"conv": "tf32", "rnn": "tf32", "matmul": "ieee"}
+    assert tf32() == (True, False), "both kinds of settings say the same"
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+def test_the_precision_of_products_is_as_it_was_after_scores(before: str) -> None:
+    torch.set_float32_matmul_precision(before)
+    with full_fp32():
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert tf32() == (False, False)
+    assert torch.get_float32_matmul_precision() == before
+    assert tf32() == (True, before != "highest")
 
 
 @pytest.mark.usefixtures("_restored")

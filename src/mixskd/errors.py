@@ -54,7 +54,7 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
     machine lacks (space, memory, a permission, the network). It is 70 after one line for an unexpected error, whose
     traceback is written to a file, or shown with ``debug``. It is 130 after Ctrl-C, and 141 if the reader of the output
     has gone (``| head``). Of several processes, the first one prints the line of a UserError; another one adds its rank
-    to an error of its own.
+    to an error of its own, and to every error of another kind.
     """
     debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:
@@ -66,13 +66,23 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        line = str(error) if isinstance(error, UserError) else foreseen(error)
-        if line is None:
-            return report_fault(error, debug=debug)
+    except UserError as error:
         if debug:
             traceback.print_exc()
-        rank = error.rank if isinstance(error, UserError) else None
-        if rank is not None or os.environ.get("RANK", "0") == "0" or not isinstance(error, UserError):
-            say(line, rank)
+        if error.rank is not None or _later_rank() is None:
+            say(str(error), error.rank)
         return 2
+    except Exception as error:
+        line = foreseen(error)
+        if line is None:
+            return report_fault(error, debug=debug, rank=_later_rank())
+        if debug:
+            traceback.print_exc()
+        say(line, _later_rank())
+        return 2
+
+
+def _later_rank() -> int | None:
+    """The rank of this process, if ``torchrun`` started it and it is not the first."""
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdecimal() and int(rank) > 0 else None

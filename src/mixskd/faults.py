@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixskd.text import safe
+from mixskd.training.memory import is_out_of_memory
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -32,7 +33,7 @@ def foreseen(error: BaseException) -> str | None:
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
         return "a name has characters that this system cannot write; rename it, or set PYTHONUTF8=1"
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or _torch_has_no_memory(error):
+    if is_out_of_memory(error):
         return "there is not enough memory; take a smaller --batch-size, image size or network"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
         return f"the package {error.name} is missing; install it with pip"
@@ -51,10 +52,6 @@ def _of_the_system(error: OSError) -> str | None:
     return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
 
 
-def _torch_has_no_memory(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -65,10 +62,10 @@ def say(line: str, rank: int | None = None) -> None:
     print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
 
 
-def report_fault(error: BaseException, *, debug: bool) -> int:
+def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:
     """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
 
-    With ``debug`` the traceback is shown before the line.
+    With ``debug`` the traceback is shown before the line. ``rank`` is that of :func:`say`.
     """
     text = "".join(traceback.format_exception(error))
     written = "shown above"
@@ -80,7 +77,8 @@ def report_fault(error: BaseException, *, debug: bool) -> int:
         written = "not saved, because no folder could be written to; --debug shows it"
     say(
         f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
-        f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume"
+        f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume",
+        rank,
     )
     return FAULT
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,12 +25,59 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 @contextmanager
 def full_fp32() -> Iterator[None]:
     """No TF32 (10 bits of mantissa) on GPUs within the context, or in the function that it decorates."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    with _without_advice():
+        found: list[tuple[Setting, Any]] = []
+        for setting in _settings():
+            with suppress(RuntimeError):  # torch does not read an older setting that contradicts a newer one
+                found.append((setting, setting.read()))
+        for setting, _ in found:
+            setting.write(setting.full)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        with _without_advice():
+            for setting, before in found:
+                setting.write(before)
+
+
+def use_tf32_as_usual() -> None:
+    """TF32 on GPUs as torch uses it by default: in fp32 convolutions, and not in matrix products."""
+    with _without_advice():
+        for setting in _settings():
+            setting.write(setting.usual)
+
+
+class Setting(NamedTuple):
+    """One of torch's settings of fp32 products: its value without TF32, and the usual one."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    full: Any
+    usual: Any
+
+
+def _settings() -> Iterator[Setting]:
+    """All of them. The older ones come first, because they overwrite the newer ones, which torch has from 2.9 on.
+
+    Both are written, so that a caller can read either.
+    """
+    cudnn = torch.backends.cudnn
+    yield Setting(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False, True)
+    yield Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "highest")
+    matmuls = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+    others = getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)
+    for kind, usual in (*((x, "ieee") for x in matmuls), *((x, "tf32") for x in others)):
+        if hasattr(kind, "fp32_precision"):
+            name = "fp32_precision"
+            yield Setting(partial(getattr, kind, name), partial(setattr, kind, name), "ieee", usual)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """torch 2.9 and later advise against the older settings, even where they are only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        yield
 
 
 def choose_device(name: str) -> torch.device:
@@ -57,7 +106,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-@functools.cache
+@cache
 def why_not_use(device: torch.device) -> str | None:
     """Why ``device`` does not work, found by adding numbers on it; None if it does.
 

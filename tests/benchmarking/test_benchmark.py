@@ -147,6 +147,20 @@ def test_the_arithmetic_is_that_of_the_network() -> None:
     assert one.flops() == expected
 
 
+@pytest.mark.parametrize("method", ["mixskd", "ddgsd", "bake"])
+@pytest.mark.parametrize("deferred", [False, True])
+def test_without_channels_last_no_image_has_them(method: str, deferred: bool) -> None:
+    """Nor a view or a partner; a recorded step gets what they are made from, and makes them itself."""
+    one = bench(method)
+    one.loader.deferred = deferred
+    batch = next(one._endless())
+    assert (batch.prepare is not None) == deferred
+    prepared = batch if batch.prepare is None else batch.prepare(batch)
+    assert prepared.images.shape == (4, 3, 16, 16)
+    for x in (prepared.images, *prepared.extra.values()):
+        assert x.is_contiguous()
+
+
 def test_each_optimisation_is_left_out_once() -> None:
     known = variants_of(DEFAULT, "cpu")
     assert known["plain"].engine == Engine()

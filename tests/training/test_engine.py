@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,21 @@ def test_tf32_and_determinism_are_set_in_one_place(monkeypatch: pytest.MonkeyPat
     assert torch.are_deterministic_algorithms_enabled()
     _, notes = choose_engine(RunConfig(precision="fp32", compile="never"), GPU, World())
     assert notes == ["fp32 convolutions multiply in TF32 (10 bits of mantissa), as torch does by default"]
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        UserWarning("TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."),
+        UserWarning("Please use the new API settings to control TF32 behavior, such as"),
+        DeprecationWarning("This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."),
+    ],
+)
+def test_what_is_only_warned_of_on_a_gpu_is_no_error(warning: Warning) -> None:
+    """The step would go on without what such an error ends, and the tests would not show it."""
+    warnings.warn(warning, stacklevel=1)
+    with pytest.raises(UserWarning):
+        warnings.warn("another", UserWarning, stacklevel=1)
 
 
 def test_one_side_stream_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:

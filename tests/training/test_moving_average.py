@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixskd.training.moving_average import MovingAverage
 
@@ -35,6 +37,30 @@ def test_weights_statistics_and_counters() -> None:
     for name, value in average.module.state_dict().items():
         assert torch.allclose(value.double(), expected[name], rtol=1e-5, atol=1e-6), name
     assert average.module[1].num_batches_tracked.item() == 4
+
+
+class Launches(TorchDispatchMode):
+    """The names of the operations that change tensors, as a GPU would be sent them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norms", [0, 1, 5])
+def test_two_launches_whatever_the_number_of_norms(norms: int) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), *(nn.BatchNorm1d(4) for _ in range(norms)))
+    average = MovingAverage(model, 0.9)
+    average.update_parameters(model)
+    with Launches() as launches:
+        average.update_parameters(model)
+    copies = ["_foreach_copy_"] if norms else []
+    assert launches.names == ["_foreach_lerp_", *copies, "add_"], "the last is torch's count, on the host"
 
 
 @pytest.mark.gpu

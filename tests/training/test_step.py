@@ -22,10 +22,12 @@ from mixskd.methods.base import Method
 from mixskd.needs import Batch, DataNeeds
 from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine, choose_engine, why_not_compile
-from mixskd.training.step import build_step
+from mixskd.training.graphs import GraphedStep
+from mixskd.training.step import TrainStep, build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
+from tests.training import cuda_stub
 
 CPU = torch.device("cpu")
 IMAGES, CLASSES = 20, 5
@@ -60,9 +62,28 @@ def make_batch(needs: DataNeeds, step: int, device: torch.device = CPU, size: in
 def losses(method: Method, engine: Engine, steps: int, device: torch.device = CPU, size: int = 8) -> list[float]:
     step = build_step(method, OPTIM, device, engine)
     batches = [make_batch(method.needs, i, device, size) for i in range(steps)]
-    return [
+    found = [
         step(batch, 0.05 / (i + 1), seed=i, progress=(i + 1) / 10)["loss"].item() for i, batch in enumerate(batches)
     ]
+    check_nothing_was_left_out(step)
+    return found
+
+
+def forget_what_was_compiled() -> None:
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def check_nothing_was_left_out(step: TrainStep) -> None:
+    """A step that cannot be compiled or recorded goes on without, and would agree with an eager one as well."""
+    assert step.notes == []
+    if step.engine.compile:
+        assert step.method._compiled_call_impl is not None
+        assert counters["stats"]["unique_graphs"] >= 1
+        assert not counters["graph_break"]
+    if step.engine.cuda_graphs:
+        assert isinstance(step.update, GraphedStep)
+        assert step.update.graph is not None
 
 
 class HostWaits(TorchDispatchMode):
@@ -245,13 +266,32 @@ def ways(precision: str) -> dict[str, Engine]:
     return {way: dataclasses.replace(engine, precision=precision) for way, engine in WAYS.items()}
 
 
+@pytest.mark.parametrize("engine", [Engine(compile=True), Engine(fused=True, cuda_graphs=True)])
+def test_what_was_left_out_is_seen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the check that the tests on a GPU rely on, after a compiler or a recording that fails."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("not here")
+
+    cuda_stub.install(monkeypatch)
+    forget_what_was_compiled()
+    if engine.compile:  # the compiler itself is a minute's work: any other does
+        monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    assert len(losses(make_method("baseline"), engine, 5)) == 5
+    monkeypatch.setattr(cuda_stub.Graph, "fails", RuntimeError("not here"))
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=fail))
+    forget_what_was_compiled()
+    with pytest.raises(AssertionError, match="not here"):
+        losses(make_method("baseline"), engine, 5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["baseline", "mixskd", "pskd", "bake", "manifold_mixup", "cskd"])
 def test_cuda_agrees_however_it_is_carried_out(name: str, precision: str) -> None:
     found = {}
     for way, engine in ways(precision).items():
-        torch._dynamo.reset()
+        forget_what_was_compiled()
         torch.manual_seed(0)
         method = make(name, build_backbone("wrn_10_1", CLASSES), IMAGES)
         found[way] = losses(method, engine, 8, torch.device("cuda"), 16)
@@ -280,7 +320,7 @@ def test_graphs_take_the_same_updates(precision: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["mixskd", "pskd", "bake", "cutmix"])
 def test_cuda_never_waits_and_never_recompiles(name: str, way: str, precision: str) -> None:
-    torch._dynamo.reset()
+    forget_what_was_compiled()
     device = torch.device("cuda")
     method = make_method(name)
     step, tally = build_step(method, CLIPPED, device, ways(precision)[way]), Tally()
@@ -288,6 +328,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str, precision: s
     for i in range(5):
         tally.add(step(batches[i], 0.05, seed=i), i)
     torch.cuda.synchronize()
+    check_nothing_was_left_out(step)
     graphs = counters["stats"]["unique_graphs"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the mode is experimental
@@ -305,7 +346,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str, precision: s
 def test_peak_memory_is_no_more_than_plain() -> None:
     peaks = {}
     for way, engine in {"plain": Engine(), **WAYS}.items():
-        torch._dynamo.reset()
+        forget_what_was_compiled()
         torch.manual_seed(0)
         method = make("mixskd", build_backbone("wrn_16_2", 100))
         torch.cuda.empty_cache()
@@ -313,5 +354,6 @@ def test_peak_memory_is_no_more_than_plain() -> None:
         step = build_step(method, OPTIM, torch.device("cuda"), engine)
         for i in range(6):
             step(make_batch(method.needs, i, torch.device("cuda"), 32, 64), 0.05, seed=i)
+        check_nothing_was_left_out(step)
         peaks[way] = torch.cuda.max_memory_allocated()
     assert max(peaks.values()) <= peaks["plain"] * 1.05, peaks

@@ -38,9 +38,7 @@ class Bench:
     def _endless(self) -> Iterator[Batch]:
         for epoch in itertools.count():
             for batch in self.loader.epoch(epoch):
-                if not self.variant.engine.channels_last:
-                    batch = batch._replace(images=batch.images.contiguous())
-                yield batch
+                yield batch if self.variant.engine.channels_last else contiguous(batch)
 
     def steps(self, number: int) -> float:
         """Seconds a step, over ``number`` steps after one another."""
@@ -103,6 +101,15 @@ class Bench:
             if sum(seconds) > 1 and len(seconds) >= 5:
                 break
         return 2 * side**3 / float(np.median(seconds))
+
+
+def contiguous(batch: Batch) -> Batch:
+    """``batch`` with contiguous images, views and partners; where the step prepares it, those that come of that."""
+    prepare = batch.prepare
+    if prepare is not None:
+        return batch._replace(prepare=lambda given: contiguous(prepare(given)))
+    extra = {name: x.contiguous() for name, x in batch.extra.items()}
+    return batch._replace(images=batch.images.contiguous(), extra=extra)
 
 
 def benchmark_data(experiment: Experiment) -> DataBundle | None:

@@ -11,7 +11,7 @@ import torch
 from mixskd.config import RunConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, has_bf16, why_not_use, why_precision
+from mixskd.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
 from mixskd.training.convolution import USUAL, SmallMaps
 from mixskd.training.memory import keep_freed_memory
 
@@ -103,8 +103,7 @@ def configure_process(device: torch.device, *, deterministic: bool) -> None:
     if device.type == "cpu":
         keep_freed_memory()
         return
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cuda.matmul.allow_tf32 = False
+    use_tf32_as_usual()
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

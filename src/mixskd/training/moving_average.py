@@ -19,15 +19,19 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        (mine, counters), (others, their_counters) = _tensors(self.module), _tensors(model)
         if self.n_averaged > 0:
-            averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-            torch._foreach_lerp_([mine for mine, _ in averaged], [other for _, other in averaged], 1 - self.decay)
-            pairs = [pair for pair in pairs if not pair[0].is_floating_point()]
-        for mine, other in pairs:
-            mine.copy_(other)
+            torch._foreach_lerp_(mine, others, 1 - self.decay)
+        else:
+            torch._foreach_copy_(mine, others)
+        if counters:  # one of each norm
+            torch._foreach_copy_(counters, their_counters)
         self.n_averaged += 1
 
 
-def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
+def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The parameters and buffers of ``model``: those that are averaged, and the others."""
+    both: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    for x in (*model.parameters(), *model.buffers()):
+        both[not x.is_floating_point()].append(x)
+    return both

@@ -1,0 +1,164 @@
+"""The script for a machine with a GPU, run with a Python that only writes down what it is asked for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixskd.benchmarking.variants import choose, variants_of
+from mixskd.cli import main
+from mixskd.training.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
+TEXT = SCRIPT.read_text()
+ENGINES = {
+    "gpu": Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True),
+    "eager": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True),
+    "cpu": Engine(channels_last=True, fused=True),
+}
+EXPECTED = {"torch", "torchvision", "numpy"}  # on the machine
+UNUSED = {"matplotlib"}  # by any stage
+BENCHMARKS = ["speed_mixskd", "speed_mixskd_without", "speed_baseline", "speed_wrn", "loader"]
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("bash") and shutil.which("timeout") and shutil.which("realpath")),
+    reason="needs bash and the GNU core utilities",
+)
+
+# -m and files are written down; "-" alone is the question for the kind of machine; the rest is for a true Python.
+PYTHON = """#!/bin/sh
+case "$1 $#" in
+  "- 1") cat > /dev/null; echo "$MACHINE" ;;
+  "- "*) exec "$TRUE_PYTHON" "$@" ;;
+  "-c "*) ;;
+  *) for word in "$@"; do printf '%s\\t' "$word"; done >> "$ASKED"; echo >> "$ASKED"; [ "$FAILS" != 1 ] ;;
+esac
+"""
+
+
+def run_script(
+    folder: Path, machine: str, stages: list[str], fails: bool = False, **variables: str
+) -> tuple[list[list[str]], str]:
+    """What the script asks of Python, and what it says."""
+    binaries, images = folder / "bin", folder / "flowers" / "rose"
+    binaries.mkdir()
+    images.mkdir(parents=True)
+    python, asked, array = binaries / "python", folder / "asked", folder / "cifar100.npz"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    for file in (asked, array):
+        file.touch()
+    given = {"CIFAR100": array, "OUT": folder / "out", "STATE": folder / "state", "FLOWERS17": images.parent}
+    ours = {"ASKED": asked, "MACHINE": machine, "TRUE_PYTHON": sys.executable, "FAILS": int(fails), "RELEASED": folder}
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **{k: str(v) for k, v in (given | ours).items()}, "PATH": path, **variables}
+    done = subprocess.run(["bash", SCRIPT, *stages], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [line.split("\t")[:-1] for line in asked.read_text().splitlines()], done.stdout
+
+
+def test_its_syntax() -> None:
+    assert subprocess.run(["bash", "-n", SCRIPT], capture_output=True, check=False).returncode == 0
+
+
+class ReachedError(BaseException):
+    """Raised instead of a measurement or a training, with what it was asked for."""
+
+    def __init__(self, experiment: Any, options: dict[str, Any]) -> None:
+        self.experiment, self.options = experiment, options
+
+
+@pytest.mark.parametrize("machine", ENGINES)
+def test_every_command_is_one_of_ours(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reach(experiment: Any, **options: Any) -> None:
+        raise ReachedError(experiment, options)
+
+    monkeypatch.setattr("mixskd.benchmarking.run.benchmark", reach)
+    monkeypatch.setattr("mixskd.training.run.train", reach)
+    asked, _ = run_script(tmp_path, machine, ["speed", "loader", "train"])
+    known, compared = variants_of(ENGINES[machine], "cpu" if machine == "cpu" else "cuda"), set()
+    for program, module, *words in asked:
+        assert (program, module) == ("-m", "mixskd")
+        with pytest.raises(ReachedError) as reached:
+            main(words)
+        if words[0] == "benchmark":
+            compared |= set(choose(known, reached.value.options["variants"]))
+    benchmarks = [words for words in asked if words[2] == "benchmark"]
+    assert [Path(words[-1]).stem for words in benchmarks] == BENCHMARKS
+    assert len(asked) - len(benchmarks) == 12
+    if machine != "cpu":
+        missing = set(known) - compared
+        assert missing == {"without_low_precision", "without_channels_last"} | ({"eager"} & missing)
+
+
+def test_a_measurement_that_fails_stops_no_other(tmp_path: Path) -> None:
+    asked, said = run_script(tmp_path, "eager", ["tests", "speed", "loader", "released"], fails=True)
+    assert sum(words[1] == "pytest" for words in asked) == 3
+    assert [Path(words[-1]).stem for words in asked if words[1] == "mixskd"] == BENCHMARKS
+    assert said.count("exit code 1") == len(asked) == 3 + len(BENCHMARKS) + 1
+
+
+def test_nothing_that_compiles_begins_without_the_time_for_it(tmp_path: Path) -> None:
+    asked, said = run_script(tmp_path, "gpu", ["tests", "speed", "loader", "released", "train"], LIMIT="100")
+    assert asked == []
+    assert said.count("next time") == 3 + len(BENCHMARKS) + 1 + 1
+
+
+def test_a_run_is_asked_to_stop_once() -> None:
+    """Without the option, timeout sends the signal to its child and then to the whole group."""
+    assert re.findall(r"^ *timeout (\S+)", TEXT, re.MULTILINE) == ["--foreground"]
+
+
+def requirements(name: str) -> set[str]:
+    """The packages of a line ``NAME="module=package ..."``."""
+    lines = re.findall(rf'^{name}="(.*)"$', TEXT, re.MULTILINE)
+    return {word.partition("=")[2] for line in lines for word in line.split() if "=" in word}
+
+
+def modules() -> set[str]:
+    """What the script sees to that Python can import."""
+    lines = re.findall(r'^(?:NEEDED|FOR_TESTS)="(.*)"$', TEXT, re.MULTILINE)
+    return {word.partition("=")[0] for line in lines for word in line.split() if "=" in word}
+
+
+def test_what_a_machine_may_lack_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=!~ ]", line)[0] for line in project["dependencies"]}
+    assert requirements("NEEDED") == needed - EXPECTED - UNUSED
+    header = TEXT[: TEXT.index("\nset -u")]
+    wheels = set(header[header.index("pip download") : header.index("# FLOWERS17")].split())
+    assert requirements("NEEDED") | requirements("FOR_TESTS") <= wheels
+
+
+def imported(path: Path) -> set[str]:
+    """The modules outside of the standard library that ``path`` imports at its top, and our tests' that it imports."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            ours = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            found |= imported(ours) if name.startswith("tests.") and ours.exists() else {name.partition(".")[0]}
+    return found - sys.stdlib_module_names - {"tests", "mixskd"}
+
+
+def test_the_tests_on_a_gpu_need_nothing_else(tmp_path: Path) -> None:
+    asked, _ = run_script(tmp_path, "gpu", ["tests"])
+    files = {word for words in asked for word in words if word.endswith(".py")}
+    marked = {p for p in (ROOT / "tests").rglob("*.py") if re.search(r"^\s*@pytest\.mark\.gpu", p.read_text(), re.M)}
+    assert {ROOT / file for file in files} == marked
+    assert not [word for words in asked for word in words if word == "tests"], "all files would be collected"
+    for path in (*marked, ROOT / "tests" / "conftest.py"):
+        assert imported(path) <= EXPECTED | modules() | {"PIL"}, path
