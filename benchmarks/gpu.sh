@@ -164,15 +164,17 @@ run() {
 
 # Methods that forward an image once take the paper's batch of 128; MixSKD's 64 originals and their mixes are as many.
 train() {
-  run mixskd 0 &&
-  run baseline 0 --method baseline --batch-size 128 &&
-  run mixskd_released 0 "${RELEASED_NET[@]}" --method.preset released_cifar &&
-  run mixup 0 --method mixup --batch-size 128 &&
-  run mixskd_cutmix 0 --method.mix cutmix --method.alpha 1.0 &&
-  run mixskd 1 && run mixskd 2 &&
-  run baseline 1 --method baseline --batch-size 128 && run baseline 2 --method baseline --batch-size 128 &&
-  run mixskd_released 1 "${RELEASED_NET[@]}" --method.preset released_cifar &&
-  run mixup 1 --method mixup --batch-size 128 &&
+  run mixskd 0
+  run baseline 0 --method baseline --batch-size 128
+  run mixskd_released 0 "${RELEASED_NET[@]}" --method.preset released_cifar
+  run mixup 0 --method mixup --batch-size 128
+  run mixskd_cutmix 0 --method.mix cutmix --method.alpha 1.0
+  run mixskd 1
+  run mixskd 2
+  run baseline 1 --method baseline --batch-size 128
+  run baseline 2 --method baseline --batch-size 128
+  run mixskd_released 1 "${RELEASED_NET[@]}" --method.preset released_cifar
+  run mixup 1 --method mixup --batch-size 128
   run mixskd_cutmix 1 --method.mix cutmix --method.alpha 1.0
 }
 

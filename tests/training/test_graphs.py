@@ -218,9 +218,16 @@ def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     run("baseline", Engine(), epochs=1)[1].close()
 
 
-def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ...")
+        raise error
 
     monkeypatch.setattr("mixskd.training.step.autocast", too_much)
     with pytest.raises(UserError, match=r"small for a step of 4 images; try a larger --run\.accumulate \(now 2\)"):

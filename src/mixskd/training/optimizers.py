@@ -34,6 +34,8 @@ def build_optimizer(method: Method, optim: OptimConfig, engine: Engine, *, start
         optimizer: Optimizer = torch.optim.AdamW(
             groups, lr=optim.lr, betas=optim.adam_betas, fused=fused, capturable=engine.cuda_graphs
         )
+        # The first steps of a recorded one are taken from the host, of which torch warns.
+        optimizer._warned_capturable_if_run_uncaptured = engine.cuda_graphs  # type: ignore[attr-defined]
     else:
         optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
     if engine.precision == "fp16":

@@ -24,6 +24,7 @@ from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
+from mixskd.training.memory import is_out_of_memory
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze
 
 log = logging.getLogger("mixskd")
@@ -158,7 +159,7 @@ class TrainStep:
             scaler.load_state_dict(self.scaler.state_dict())  # it may be in the middle of a step
             self.scaler = scaler
             self._note(f"the step is not replayed as a CUDA graph: {error}")
-        elif isinstance(error, torch.OutOfMemoryError):
+        elif is_out_of_memory(error):
             raise UserError(
                 f"the memory of {self.device} is too small for a step of {images} images; try a larger "
                 f"--run.accumulate (now {self.accumulate}) or a smaller --run.batch-size"
