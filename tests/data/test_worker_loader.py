@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +47,19 @@ def test_workers_that_stay_change_nothing(folder: Path) -> None:
     assert one.images.is_contiguous(memory_format=torch.channels_last)
     rest = [batch.labels for batch in islice(alone.epoch(3), 1, None)]
     assert all(torch.equal(a, b.labels) for a, b in zip(rest, helped.epoch(3, 1), strict=True))
+
+
+def test_workers_end_with_a_loader_that_is_within_a_reference_cycle(folder: Path) -> None:
+    data = load_data(DataConfig(source=str(folder), image_size=16))
+    begun = time.perf_counter()
+    for whole in (True, False):
+        loader = make_train_loader(data, DataConfig(workers=1), 4, CPU, 0)
+        batches = loader.epoch(0)
+        batch = list(batches)[-1] if whole else next(batches)
+        loader.cycle = [loader, batches, batch]
+        del loader, batches, batch
+    gc.collect()
+    assert time.perf_counter() - begun < 8, "torch waits five seconds for workers that nobody told to end"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -22,8 +22,8 @@ from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
 from mixskd.data.sources.shards import Member
+from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.distributed import World
-from mixskd.errors import UserError
 from mixskd.needs import Batch
 
 
@@ -194,18 +194,13 @@ class WorkerBatches:
 
     def __init__(self, images: Dataset[Any], device: torch.device, workers: int) -> None:
         self.asked, self.device = Asked(), device
-        self.loader = DataLoader(
-            images, batch_sampler=self.asked, num_workers=workers, pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0, worker_init_fn=_one_thread,
-        )  # fmt: skip
+        self.loader = lasting_loader(self, images, self.asked, device, workers)
 
     def load(self, items: Iterable[list[Any]]) -> Iterator[dict[str, Tensor]]:
         """The samples of each of ``items``, in order, of which only the next few are taken ahead of their samples."""
         self.asked.items = items
-        try:
+        with errors_in_one_line():
             yield from ahead(self.loader, self.device)
-        except UserError as error:  # from a worker it comes behind that process's traceback
-            raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
 
 
 class Asked:
@@ -216,7 +211,3 @@ class Asked:
 
     def __iter__(self) -> Iterator[list[Any]]:
         return iter(self.items)
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.needs import Batch
@@ -94,19 +95,14 @@ class Workers:
     ) -> None:
         self.items: list[list[Item]] = []
         self.device = device
-        self.loader = DataLoader(
-            images, batch_sampler=self.items, collate_fn=collate, num_workers=workers,
-            pin_memory=device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=_one_thread,
-        )  # fmt: skip
+        self.loader = lasting_loader(self, images, self.items, device, workers, collate)
 
     def load(self, items: list[list[Item]]) -> Iterator[Any]:
         """One batch for each of ``items``, in order; a Batch is on the device."""
         self.items[:] = items
-        try:
+        with errors_in_one_line():
             for batch in self.loader:
                 yield to(self.device, batch) if isinstance(batch, Batch) else batch
-        except UserError as error:  # from a worker it comes behind that process's traceback
-            raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
 
 
 def to(device: torch.device, batch: Batch) -> Batch:
@@ -114,7 +110,3 @@ def to(device: torch.device, batch: Batch) -> Batch:
     images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
     extra = {name: value.to(device, non_blocking=True) for name, value in batch.extra.items()}
     return Batch(images, batch.labels.to(device, non_blocking=True), extra)
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

@@ -1,0 +1,49 @@
+"""Worker processes that stay between epochs, and what is said of their errors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mixskd.errors import UserError
+
+
+def lasting_loader(
+    owner: object,
+    images: Dataset[Any],
+    batches: Iterable[list[Any]],
+    device: torch.device,
+    workers: int,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader of ``batches`` for ``device``, whose workers use one thread each and end when ``owner`` is gone."""
+    loader: DataLoader[Any] = DataLoader(
+        images, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0, worker_init_fn=_one_thread,
+    )  # fmt: skip
+    # This holds the loader as long as its owner. Within a reference cycle Python may close the loader's pipes before
+    # the loader can tell its workers to end, and then waits five seconds for them.
+    weakref.finalize(owner, _let_go, loader)
+    return loader
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """A UserError of a worker comes behind that process's traceback; here it loses it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _let_go(_loader: DataLoader[Any]) -> None:
+    pass
