@@ -14,9 +14,10 @@ from mixskd.precision import TYPES
 from mixskd.training.convolution import USUAL, Limits, SmallMaps, image_gradient, output, weight_gradient
 from mixskd.training.measurements import race, remembered
 
-# How much faster the product must be, alone, to be taken. With a stride its windows go through the memory, which costs
-# more within a step: 1.46 times alone gained nothing there, 1.8 times did (benchmarks/README.md).
-PLAIN_GAIN, STRIDED_GAIN = 1.05, 1.5
+# How much faster the product must be, alone, to be taken. Its windows go through the memory, which costs more within a
+# step, with a stride or for thin inputs: 1.46 times alone gained nothing there, 1.8 times did (benchmarks/README.md).
+WIDE_GAIN, OTHER_GAIN = 1.05, 1.5
+WIDE = 256
 
 # The parts of a convolution; the one that gains most comes first, since the time may end.
 PARTS = ("to_weight", "to_images", "output")
@@ -75,7 +76,7 @@ def measure_limits(gain: Gain, seconds: float, usual: SmallMaps) -> SmallMaps:
             raise TooLate
         found = gain(part, shape, turn)
         took.append(time.perf_counter() - start)
-        return found >= (STRIDED_GAIN if shape.stride > 1 else PLAIN_GAIN)
+        return found >= (WIDE_GAIN if shape.stride == 1 and shape.channels >= WIDE else OTHER_GAIN)
 
     found = dataclasses.asdict(usual)
     try:
