@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import tempfile
 import time
@@ -12,10 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixskd.text import safe
-from mixskd.training.memory import is_out_of_memory
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
+    r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
+    re.IGNORECASE,
+)
 NO_NETWORK = {
     "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
     "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
@@ -38,6 +44,13 @@ def foreseen(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
         return f"the package {error.name} is missing; install it with pip"
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of the device or of the machine is too small."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
 def _of_the_system(error: OSError) -> str | None:

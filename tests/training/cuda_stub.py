@@ -23,7 +23,7 @@ class Stream:
 
 
 class State:
-    """Of a generator. As in torch up to 2.11, a recording that breaks leaves it within the recording."""
+    """Of a generator. As in older releases of torch, a recording that breaks leaves it within the recording."""
 
     recording = False
 
@@ -72,7 +72,7 @@ def recording(graph: Graph, *, pool: Any, stream: Stream, capture_error_mode: st
 
 
 def ended(device: int, pool: Any) -> None:
-    """As torch from 2.12 on, which ends a broken recording itself, this raises for a pool that is not recorded to."""
+    """Raises for a pool that is not recorded to, as where torch ends a broken recording itself."""
     Graph.pools.remove((device, pool))
 
 

@@ -169,8 +169,8 @@ def test_a_recording_that_fails_loses_no_update(
     reason = "the step is not replayed as a CUDA graph: RuntimeError: not permitted when stream is capturing"
     assert step.notes == [reason]
     assert reason in caplog.text
-    assert not cuda_stub.Graph.generator.state.recording, "torch up to 2.11 would refuse to draw from it"
-    assert cuda_stub.Graph.pools == [], "and would wait for ever for memory that other streams have used"
+    assert not cuda_stub.Graph.generator.state.recording, "older releases of torch would refuse to draw from it"
+    assert cuda_stub.Graph.pools == [], "and would never reuse memory that other streams have used"
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
 

@@ -75,8 +75,8 @@ class GraphedStep:
             ):
                 self.outputs = self.step(*inputs)
         except Exception as error:
-            # Before torch 2.12 a broken recording goes on in the generator, which then refuses to draw, and in the
-            # memory, which then waits for ever for blocks that other streams have used.
+            # Older releases of torch leave a broken recording open in the generator, which then refuses to draw, and in
+            # the memory, which then never reuses blocks that other streams have used.
             generator.graphsafe_set_state(random_state)
             with contextlib.suppress(Exception):
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)

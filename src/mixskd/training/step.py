@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from mixskd.config import OptimConfig
 from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.faults import is_out_of_memory
 from mixskd.methods.base import Method
 from mixskd.methods.parts.streams import side_by_side
 from mixskd.needs import Batch
@@ -24,7 +25,6 @@ from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
-from mixskd.training.memory import is_out_of_memory
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze
 
 log = logging.getLogger("mixskd")
