@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mixskd.method_names import check_method
-from mixskd.settings import default_text, fields_of, help_text, section, wrapped
+from mixskd.settings import WIDTH, default_text, fields_of, help_text, section, wrapped
 
 About = Callable[[argparse.Namespace, str], str]
 FLAGS = ("-h", "--help")
-WIDTH = 92
 
 
 class OptionHelp(argparse.Action):

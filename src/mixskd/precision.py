@@ -26,7 +26,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def full_fp32() -> Iterator[None]:
     """No TF32 (10 bits of mantissa) on GPUs within the context, or in the function that it decorates."""
     with _without_advice():
-        found: list[tuple[Setting, Any]] = []
+        found: list[tuple[Fp32Setting, Any]] = []
         for setting in _settings():
             with suppress(RuntimeError):  # torch does not read an older setting that contradicts a newer one
                 found.append((setting, setting.read()))
@@ -47,7 +47,7 @@ def use_tf32_as_usual() -> None:
             setting.write(setting.usual)
 
 
-class Setting(NamedTuple):
+class Fp32Setting(NamedTuple):
     """One of torch's settings of fp32 products: its value without TF32, and the usual one."""
 
     read: Callable[[], Any]
@@ -56,20 +56,20 @@ class Setting(NamedTuple):
     usual: Any
 
 
-def _settings() -> Iterator[Setting]:
+def _settings() -> Iterator[Fp32Setting]:
     """All of them. The older ones come first, because they overwrite the newer ones, which torch has from 2.9 on.
 
     Both are written, so that a caller can read either.
     """
     cudnn = torch.backends.cudnn
-    yield Setting(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False, True)
-    yield Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "highest")
+    yield Fp32Setting(partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False, True)
+    yield Fp32Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "highest")
     matmuls = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
     others = getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)
     for kind, usual in (*((x, "ieee") for x in matmuls), *((x, "tf32") for x in others)):
         if hasattr(kind, "fp32_precision"):
             name = "fp32_precision"
-            yield Setting(partial(getattr, kind, name), partial(setattr, kind, name), "ieee", usual)
+            yield Fp32Setting(partial(getattr, kind, name), partial(setattr, kind, name), "ieee", usual)
 
 
 @contextmanager

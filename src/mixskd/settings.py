@@ -24,6 +24,9 @@ GROUPS: dict[str, tuple[str, type]] = {
 }
 
 
+WIDTH = 92  # of a line of the help
+
+
 @dataclass(frozen=True)
 class Setting:
     """A setting: its dotted ``key``, the text of its ``type`` and ``default``, and its ``meaning``."""
@@ -110,7 +113,7 @@ def section(title: str, settings: Sequence[Setting]) -> str:
     lines = [f"{title}:"]
     for setting in settings:
         lines.append(f"  {setting.flag}  ({setting.type}; default {setting.default})")
-        lines += [f"      {line}" for line in wrapped(setting.meaning.replace("``", ""), 92)]
+        lines += [f"      {line}" for line in wrapped(setting.meaning.replace("``", ""), WIDTH)]
     return "\n".join([*lines, ""])
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixskd.config import nest
 from mixskd.errors import UserError, nearest, unknown
-from mixskd.option_help import FLAGS, WIDTH, OptionHelp, options_text
-from mixskd.settings import wrapped
+from mixskd.option_help import FLAGS, OptionHelp, options_text
+from mixskd.settings import WIDTH, wrapped
 from mixskd.text import to_json
 
 if TYPE_CHECKING:
