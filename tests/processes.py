@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["mixskd.training.run", "sklearn.datasets", "torchmetrics", "torch.distributed.run"])
@@ -69,6 +71,23 @@ def as_module(name: str, *words: str) -> None:
     """What ``python -m name words`` does in its process."""
     sys.argv = [name, *words]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def signalled(step: int, number: int, *words: str) -> None:
+    """What ``python -m mixskd words`` does in its process, which gets signal ``number`` in its step ``step``.
+
+    Of several processes it is the last one, and not again after ``torchrun`` has restarted them.
+    """
+    last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+    if last and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        steps = itertools.count(1)
+
+        def stop(*_: object) -> None:
+            if next(steps) == step:
+                os.kill(os.getpid(), number)
+
+        register_optimizer_step_post_hook(stop)
+    as_module("mixskd", *words)
 
 
 def mixskd(log: Path, *words: str) -> Fork:

@@ -35,6 +35,22 @@ def raising(error: BaseException):
         (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), "not enough memory"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1"), "another process"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:1] Broken pipe"), "another process of this run ended"),
+        (torch.distributed.DistNetworkError("Connection reset by peer"), "another process of this run ended"),
+        (
+            torch.distributed.DistBackendError(
+                "A call failed ... network error or a remote process exiting prematurely."
+            ),
+            "another process of this run ended",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "), "a process that loads images was"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+            "a process that loads images was stopped",
+        ),
+        (RuntimeError("unable to write to file </torch_7_1_2>: No space left on device (28)"), "/dev/shm is too small"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </x>: Success (0)"), "/dev/shm is too small"),
         (ModuleNotFoundError("No module named 'onnx'", name="onnx"), "the package onnx is missing"),
         (urllib.error.URLError("unreachable"), "no answer from the network"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "no answer from the network"),

@@ -22,6 +22,15 @@ NO_MEMORY = re.compile(
     r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
+# What gloo, NCCL and torch's store say once one of several processes is gone.
+LOST_PROCESS = re.compile(
+    r"(closed|reset) by (remote )?peer|Broken pipe|pair closure|remote process exit|did the remote server shutdown",
+    re.IGNORECASE,
+)
+# What torch says of processes that load images, and of the memory through which they send them.
+LOST_WORKER = re.compile(
+    r"DataLoader worker .*(killed by signal|exited unexpectedly)|shared memory|</?torch_\d+", re.DOTALL
+)
 NO_NETWORK = {
     "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
     "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
@@ -29,8 +38,8 @@ NO_NETWORK = {
 
 
 def foreseen(error: BaseException) -> str | None:
-    """The message for an ``error`` that the machine or its user can cause: no space, no memory, no network, a missing
-    package, a file name that is not possible. None if it is a bug of mixskd.
+    """The message for an ``error`` that the machine or its user can cause: no space, no memory, no network, another
+    process that ended, a missing package, a file name that is not possible. None if it is a bug of mixskd.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & NO_NETWORK:
@@ -41,6 +50,13 @@ def foreseen(error: BaseException) -> str | None:
         return "a name has characters that this system cannot write; rename it, or set PYTHONUTF8=1"
     if is_out_of_memory(error):
         return "there is not enough memory; take a smaller --batch-size, image size or network"
+    if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
+        return "another process of this run ended, and its own message says why; the run continues with --resume"
+    if isinstance(error, RuntimeError) and LOST_WORKER.search(str(error)):
+        return (
+            "a process that loads images was stopped; often the memory or /dev/shm is too small: use fewer workers "
+            "(--data.workers 1), or give a container more (--shm-size 8g); the run continues with --resume"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
         return f"the package {error.name} is missing; install it with pip"
     return None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
-import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from mixskd.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
 from tests.conftest import write_npz
+from tests.processes import Fork, signalled
 from tests.processes import mixskd as mixskd_command
 
 
@@ -58,29 +56,17 @@ def command(tmp_path: Path) -> list[str]:
     return [*words, "--epochs", "2", "--run.checkpoint-every-steps", "5"]
 
 
-def signal_after_checkpoints(command: list[str], out: Path, number: int) -> int:
-    """The exit code of a run that got the signal once its third checkpoint was there."""
-    for attempt in range(9):  # a machine under load may send it too late
-        process = mixskd_command(out.with_name(f"{out.name}{attempt}.log"), *command, "--out", str(out))
-        checkpoint, seen, changes = out / "checkpoint.pt", 0, 0
-        while process.code is None and changes < 3:
-            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
-                seen, changes = checkpoint.stat().st_mtime_ns, changes + 1
-            time.sleep(0.005)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-        if process.wait() != 0:
-            break
-        shutil.rmtree(out)
-    return process.wait()
-
-
 @pytest.mark.long
 def test_resume_is_exact_after_sigkill_and_sigterm(tmp_path: Path, command: list[str]) -> None:
     whole, killed, stopped = (tmp_path / name for name in ("whole", "killed", "stopped"))
     run = mixskd_command(tmp_path / "whole.log", *command, "--out", str(whole))
-    assert signal_after_checkpoints(command, killed, signal.SIGKILL) == -signal.SIGKILL
-    assert signal_after_checkpoints(command, stopped, signal.SIGTERM) == 128 + signal.SIGTERM
+    # in the second epoch, two steps after the third checkpoint
+    for out, number, code in (
+        (killed, signal.SIGKILL, -signal.SIGKILL),
+        (stopped, signal.SIGTERM, 128 + signal.SIGTERM),
+    ):
+        end = Fork(tmp_path / f"{out.name}.log", signalled, 17, number, *command, "--out", str(out))
+        assert end.wait() == code, end.said
     refused = mixskd_command(tmp_path / "log", *command, "--out", str(stopped), "--resume", "--optim.lr", "0.05")
     assert refused.wait() == 2
     assert "optim.lr 0.1 -> 0.05" in refused.said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,11 +35,16 @@ def lasting_loader(
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """A UserError of a worker comes behind that process's traceback; here it loses it."""
+    """A UserError of a worker comes behind that process's traceback; here it loses it. A worker that is gone is a
+    RuntimeError, which says so.
+    """
     try:
         yield
     except UserError as error:
         raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
+    except (ConnectionError, EOFError) as error:
+        time.sleep(1)  # its pipe breaks a moment before torch hears of its end, and raises here
+        raise RuntimeError("a DataLoader worker exited unexpectedly") from error
 
 
 def _one_thread(_worker: int) -> None:
