@@ -77,6 +77,8 @@ def test_an_image_that_breaks_during_a_run_is_named_in_one_line(folder: Path, wo
     assert "\n" not in str(raised.value)
 
 
+# torch raises wherever the program is when a worker ends, in a finalizer too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_that_is_killed_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     loader = make_train_loader(data, DataConfig(workers=1), 1, CPU, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -45,18 +46,23 @@ def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
 
 
 class Item(NamedTuple):
-    """What is asked of the data set: an anchor, its partners, and the seed of all that is random about them."""
+    """What is asked of the data set: an anchor, its partners, and the seed of all that is random about them.
+
+    ``draws`` (``n x numbers``) are what a policy on the device needs of random numbers for each of the item's images.
+    """
 
     anchor: int
     partners: tuple[int, ...]
     seed: int
+    draws: np.ndarray | None = None
 
 
 class Images(Dataset[dict[str, Tensor]]):
     """Decoded and augmented images as uint8 by :class:`Item`, so that workers do not change the result.
 
-    ``images`` (``n x 3 x H x W``) are the anchor, its further views and its partners: one tensor, so that the device is
-    sent one. JPEG files are decoded no larger than ``enough`` pixels of height and width need.
+    ``images`` (``n x 3 x H x W``) are the anchor, its further views and its partners; with draws, all of it as
+    :func:`packed` gives it. That is one tensor in any case, so that the device is sent one. JPEG files are decoded no
+    larger than ``enough`` pixels of height and width need.
     """
 
     def __init__(
@@ -77,7 +83,8 @@ class Images(Dataset[dict[str, Tensor]]):
             first = self.augment(image)
             views = [self.view(image, first) for _ in range(self.views - 1)]
             partners = [self.augment(self.open(i)) for i in item.partners]
-        return {"images": torch.stack([pil_to_tensor(x) for x in (first, *views, *partners)])}
+        images = torch.stack([pil_to_tensor(x) for x in (first, *views, *partners)])
+        return {"images": images if item.draws is None else packed(torch.from_numpy(item.draws), images)}
 
     def view(self, image: Image.Image, first: Image.Image) -> Image.Image:
         """A view after the first: augmented anew from ``image``, or from ``first`` by the policy for views."""
@@ -91,11 +98,23 @@ class Images(Dataset[dict[str, Tensor]]):
         return decode_image(str(image), content, self.enough)
 
 
+def packed(draws: Tensor, images: Tensor) -> Tensor:
+    """fp32 ``draws`` (``n x numbers``) and uint8 ``images`` (``n x 3 x H x W``) as ``n`` rows of bytes."""
+    rows = torch.cat([draws.view(torch.uint8), images.flatten(1)], dim=1)
+    return F.pad(rows, [0, -rows.shape[1] % draws.element_size()])  # so that each row's numbers are where fp32 may be
+
+
+def unpacked(rows: Tensor, numbers: int, size: int) -> tuple[Tensor, Tensor]:
+    """The draws (``numbers x n``) and images (``n x 3 x size x size``) of :func:`packed`; they are views."""
+    draws, images, _ = rows.tensor_split([numbers * 4, numbers * 4 + 3 * size**2], dim=1)
+    return draws.view(torch.float32).T, images.unflatten(1, (3, size, size))
+
+
 class WorkerLoader:
     """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone.
 
-    With ``deferred`` set, a batch is given as bytes, indices and random numbers, and its ``prepare`` makes the same
-    batch of them, so that a recorded step holds that work too.
+    With ``deferred`` set, a batch is given as bytes and indices, and its ``prepare`` makes the same batch of them, so
+    that a recorded step holds that work too.
     """
 
     def __init__(
@@ -104,15 +123,16 @@ class WorkerLoader:
         needs, name = plan.needs, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
         images = Images(data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy)
-        self.plan, self.device = plan, device
+        self.plan, self.device, self.size = plan, device, data.image_size
         self.labels = torch.from_numpy(data.train.labels).to(device)
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
         self.policy = BATCH_POLICIES.get(config.augment)
+        self.counts = [1, needs.views - 1, needs.partners]
         if self.policy is not None:
-            sizes = [len(plan.slots) * images for images in (1, needs.views - 1, needs.partners)]
-            self.draws = Draws(plan, device, self.policy.draws, sizes)
+            sizes = [len(plan.slots) * count for count in self.counts]
+            self.draws = Draws(plan, torch.device("cpu"), self.policy.draws, sizes)
         self.deferred = False
 
     def __len__(self) -> int:
@@ -122,28 +142,32 @@ class WorkerLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
         anchors, partners = self.plan.epoch(epoch)
-        seeds = self.plan.seeds(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
-        items = [
-            [Item(*item) for item in zip(row, map(tuple, others), drawn, strict=True)]
-            for row, others, drawn in zip(
-                anchors[start:].tolist(), partners[start:].tolist(), seeds[start:].tolist(), strict=True
-            )
-        ]
+        items = self.items(epoch, start, anchors.tolist(), partners.tolist())
         for step, samples in enumerate(self.batches.load(items), start):
-            extra = {} if self.policy is None else {"draws": self.draws.of(epoch, step)}
-            batch = Batch(samples["images"], indices[step], extra, self.prepare)
+            batch = Batch(samples["images"], indices[step], {}, self.prepare)
             yield batch if self.deferred else self.prepare(batch)
+
+    def items(
+        self, epoch: int, start: int, anchors: list[list[int]], partners: list[list[list[int]]]
+    ) -> Iterator[list[Item]]:
+        """What the workers make of each of the epoch's batches, as it is asked for."""
+        seeds = self.plan.seeds(epoch).tolist()
+        for step in range(start, len(self)):
+            draws: Sequence[np.ndarray | None] = [None] * len(anchors[step])
+            if self.policy is not None:
+                groups = self.draws.split(self.draws.of(epoch, step))
+                each = [u.unflatten(1, (-1, count)) for u, count in zip(groups, self.counts, strict=True) if count]
+                draws = [*torch.cat(each, dim=2).permute(1, 2, 0).contiguous().numpy()]
+            yield [
+                Item(anchor, tuple(others), seed, drawn)
+                for anchor, others, seed, drawn in zip(anchors[step], partners[step], seeds[step], draws, strict=True)
+            ]
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
         needs, index = self.plan.needs, batch.labels
-        groups = batch.images.split([1, needs.views - 1, needs.partners], dim=1)
-        flat = [self.normalise(x.flatten(0, 1)) for x in groups]
-        if self.policy is not None:
-            draws = self.draws.split(batch.extra["draws"])
-            flat = [self.policy.apply(x, u, self.normalise.mean) for x, u in zip(flat, draws, strict=True)]
-        images, views, partners = flat
+        images, views, partners = (self.finish(x.flatten(0, 1)) for x in batch.images.split(self.counts, dim=1))
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = views.unflatten(0, (len(index), -1))
@@ -154,6 +178,13 @@ class WorkerLoader:
         if needs.slots:
             extra["slots"] = self.slots
         return Batch(images, self.labels[index], extra)
+
+    def finish(self, sent: Tensor) -> Tensor:
+        """Normalised images of what the workers have sent, and of them what the policy makes."""
+        if self.policy is None:
+            return self.normalise(sent)
+        draws, images = unpacked(sent, self.policy.draws, self.size)
+        return self.policy.apply(self.normalise(images), draws, self.normalise.mean)
 
 
 class WorkerTestLoader:
