@@ -29,7 +29,6 @@ from mixskd.tasks.classification import Classification
 from mixskd.training.arithmetic import measured, pays
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.examples import Examples, ShowExamples
-from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
 from mixskd.training.step import TrainStep, build_step
 from mixskd.training.sync_bn import with_sync_bn
@@ -45,10 +44,9 @@ class Parts:
         device: where the step runs.
         data: the images by split.
         task: what a label is.
-        step: the method with its optimizer.
+        step: the method with its optimizer and the moving average of its weights.
         loader: the training batches; ``loader.epoch(e, start)`` are those of an epoch.
         score_loaders: batches of images and targets of each split but ``train``, by its name.
-        ema: the moving average of the weights, if there is one.
         notes: what a person should know before the run begins.
         writer: writes the deployed model to a file; None for a classifier's model file.
         examples: computes a few images and mixes with their predictions; None for tasks without classes.
@@ -62,7 +60,6 @@ class Parts:
     step: TrainStep
     loader: Any
     score_loaders: dict[str, Any] = field(default_factory=dict)
-    ema: MovingAverage | None = None
     notes: list[str] = field(default_factory=list)
     writer: Callable[[nn.Module, Path], None] | None = None
     examples: Callable[[], Examples] | None = None
@@ -86,7 +83,8 @@ class Parts:
     @property
     def deployed(self) -> StagedBackbone:
         """The model that is evaluated and saved: the backbone, or its moving average."""
-        return self.ema.module if self.ema is not None else self.step.method.backbone  # type: ignore[return-value]
+        ema = self.step.ema
+        return ema.module if ema is not None else self.step.method.backbone  # type: ignore[return-value]
 
 
 def build_parts(
@@ -152,9 +150,8 @@ def build_parts(
         name = f"{experiment.backbone} with {experiment.method.name}"
         engine = measured(engine, run, device, world, name, method, all_heads, shape)
     step = build_step(method, experiment.optim, device, engine, run.accumulate, world, started=weights is not None)
-    ema = MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None
     task = Classification(len(data.classes))
-    parts = Parts(experiment, world, device, data, task, step, loader, score_loaders, ema, notes)
+    parts = Parts(experiment, world, device, data, task, step, loader, score_loaders, notes)
     parts.examples = ShowExamples(parts)
     return parts
 

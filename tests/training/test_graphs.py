@@ -71,12 +71,13 @@ def run(
     epochs: int = 2,
     kind: type[DeviceLoader | WorkerLoader] = DeviceLoader,
     count: int = 20,
+    ema: float = 0.0,
 ) -> tuple[Any, ...]:
     torch.manual_seed(0)
     method = make(name, make_toy().float(), count)
     loader, tally = make_loader(method, policy, kind, count), Tally()
     loader.deferred = engine.cuda_graphs
-    step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0), CPU, engine, accumulate)
+    step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0, ema=ema), CPU, engine, accumulate)
     counts, number = [], 0
     for epoch in range(epochs):
         batches = iter(loader.epoch(epoch))
@@ -104,16 +105,19 @@ def test_a_recorded_step_takes_the_same_updates(
     name: str, policy: str, kind: type, precision: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading, draws, the scale of the loss and all: to the bit on this stub, where a replay runs the same kernels."""
-    plain, plain_step, plain_tally, _ = run(name, Engine(precision, fused=True), accumulate, policy, kind=kind)
+    options: dict[str, Any] = {"kind": kind, "ema": 0.9}
+    plain, plain_step, plain_tally, _ = run(name, Engine(precision, fused=True), accumulate, policy, **options)
     cuda_stub.install(monkeypatch)
     engine = dataclasses.replace(GRAPHS, precision=precision)
-    graphed, step, tally, _ = run(name, engine, accumulate, policy, kind=kind)
+    graphed, step, tally, _ = run(name, engine, accumulate, policy, **options)
     assert step.update.graph.replays == 7
     assert step.notes == []
     assert step.scaler.is_enabled() == (precision == "fp16")
     assert step.scaler.state_dict() == plain_step.scaler.state_dict()
     for key, value in plain.state_dict().items():
         assert torch.equal(value, graphed.state_dict()[key]), key
+    for key, value in plain_step.ema.module.state_dict().items():
+        assert torch.equal(value, step.ema.module.state_dict()[key]), key
     assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}
 
 
@@ -129,7 +133,7 @@ def test_at_most_eight_launches_a_step(name: str, policy: str, monkeypatch: pyte
     The first step of an epoch also brings its order and the progress to the device.
     """
     cuda_stub.install(monkeypatch)
-    *_, counts = run(name, GRAPHS, policy=policy, count=12)
+    *_, counts = run(name, GRAPHS, policy=policy, count=12, ema=0.9)
     for names in counts[4:]:
         assert len(names) + REPLAY <= 8, names
 
@@ -139,7 +143,7 @@ def test_at_most_eight_launches_a_step(name: str, policy: str, monkeypatch: pyte
 def test_at_most_eight_launches_a_step_with_workers(name: str, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images, and the numbers of a policy with them, are one transfer, which this device does without."""
     cuda_stub.install(monkeypatch)
-    *_, counts = run(name, GRAPHS, policy=policy, kind=WorkerLoader, count=12)
+    *_, counts = run(name, GRAPHS, policy=policy, kind=WorkerLoader, count=12, ema=0.9)
     for names in counts[4:]:
         assert len(names) + REPLAY + 1 <= 8, names
 

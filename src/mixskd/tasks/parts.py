@@ -39,7 +39,6 @@ from mixskd.tasks.streaming import InOrder, Stream
 from mixskd.tasks.transfer import TransferConfig, make_backbone, normalisation_of, scaled
 from mixskd.training.arithmetic import measured
 from mixskd.training.engine import Engine
-from mixskd.training.moving_average import MovingAverage
 from mixskd.training.schedule import remarks
 from mixskd.training.step import build_step
 from mixskd.training.sync_bn import with_sync_bn
@@ -112,7 +111,6 @@ def transfer_parts(
     )  # fmt: skip
     return Parts(
         experiment, world, device, data, task_of(data, config), step, loader, score_loaders,
-        MovingAverage(method.backbone, experiment.optim.ema) if experiment.optim.ema > 0 else None,
         [*data.notes, *engine_notes, *notes, *weight_notes, *remarks(experiment.optim, run.epochs)],
         writer=lambda model, path: save_network(model, path, about),
     )  # fmt: skip

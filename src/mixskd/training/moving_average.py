@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 class MovingAverage(AveragedModel):
     """``module``: w <- decay w + (1 - decay) w_model at each update but the first, which copies; counters are copied.
 
-    torch's own update sends its number of updates to the device each time, for which the host waits.
+    torch's own update sends its number of updates to the device each time, for which the host waits. Here the number is
+    the host's, which a CUDA graph does not count on: it only says whether there was an update before.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

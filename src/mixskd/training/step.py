@@ -25,6 +25,7 @@ from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
+from mixskd.training.moving_average import MovingAverage
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze
 
 log = logging.getLogger("mixskd")
@@ -36,6 +37,8 @@ class TrainStep:
     With several processes each calls it with its own part of the batch, and the gradients are averaged over all: by
     DistributedDataParallel in an eager step, which sends them while the backward pass goes on, else by one message
     after it, which a compiled step and a CUDA graph can hold.
+
+    The step also updates ``ema``, the moving average of the backbone's weights, if there is one.
 
     What cannot be compiled or recorded is carried out without; ``notes`` and the log say why, and no update is lost.
     Raises UserError where the memory of a GPU is too small.
@@ -50,8 +53,9 @@ class TrainStep:
         accumulate: int = 1,
         world: World | None = None,
         clip_norm: float = 0.0,
+        ema: MovingAverage | None = None,
     ) -> None:
-        self.method = method
+        self.method, self.ema = method, ema
         self.device, self.accumulate = device, accumulate
         self.use(engine)
         self.world = world or World()
@@ -143,6 +147,8 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.method.backbone)
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
     def _do_without(self, error: Exception, images: int) -> None:
@@ -184,11 +190,12 @@ class TrainStep:
         log.warning("note: %s", note)
 
     def state_dict(self) -> dict[str, object]:
-        """Weights, buffers, momentum and loss scale."""
+        """Weights, buffers, momentum, loss scale and moving average."""
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
@@ -196,6 +203,8 @@ class TrainStep:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(executed_as(self.optimizer, state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         if self.buffers is not None:
             self.buffers = [x.clone() for x in self.method.buffers()]
         self._choose_update()  # a recorded step would go on with the momentum that was replaced
@@ -220,7 +229,7 @@ def build_step(
     *,
     started: bool = False,
 ) -> TrainStep:
-    """The step of ``method`` on ``device`` with the optimizer, frozen stages and clipping of ``optim``.
+    """The step of ``method`` on ``device`` with the optimizer, frozen stages, clipping and moving average of ``optim``.
 
     ``started`` says that the backbone began from weights that exist. Raises UserError as :func:`build_optimizer` does.
     """
@@ -228,7 +237,8 @@ def build_step(
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(method, optim, engine, started=started)
-    return TrainStep(method, optimizer, device, engine, accumulate, world, optim.clip_norm)
+    ema = MovingAverage(method.backbone, optim.ema) if optim.ema > 0 else None
+    return TrainStep(method, optimizer, device, engine, accumulate, world, optim.clip_norm, ema)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

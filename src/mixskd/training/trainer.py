@@ -111,8 +111,6 @@ class Trainer:
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
         terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
-        if self.parts.ema is not None:
-            self.parts.ema.update_parameters(self.step.method.backbone)
         self.tally.add(terms, step)
         self.position.step += 1
         self.position.images += len(batch.labels) * self.world.size
@@ -184,13 +182,11 @@ class Trainer:
         now = time.perf_counter()
         self.position.seconds += now - self.started
         self.started = now
-        ema = self.parts.ema
         state = {
             "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
             "arithmetic": to_store(self.step.engine),
             **self.step.state_dict(),
-            "ema": ema.state_dict() if ema is not None else None,
             "best": self.selection.state,
             "position": dataclasses.asdict(self.position),
             "sums": sums,
@@ -209,8 +205,6 @@ class Trainer:
         if "arithmetic" in state:  # older runs take what their hardware multiplies
             self.step.use(stored(self.step.engine, state["arithmetic"], self.parts.device))
         self.step.load_state_dict(state)
-        if self.parts.ema is not None:
-            self.parts.ema.load_state_dict(state["ema"])
         self.selection.state = state.get("best")
         self.position = Position(**state["position"])
         self.tally = Tally(self.shares_of(state["sums"]))
@@ -222,7 +216,7 @@ class Trainer:
 
     def check(self, state: dict[str, Any]) -> None:
         """Raises UserError unless ``state`` is one of this very run."""
-        path, ema = self.folder.checkpoint, self.parts.ema
+        path, ema = self.folder.checkpoint, self.step.ema
         if "experiment" in state and (changed := difference(from_dict(state["experiment"]), self.experiment)):
             raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints do not tell
