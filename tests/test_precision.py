@@ -28,14 +28,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_a_processor_by_its_name(capabilities: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: capabilities)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert device_name(CPU) == name
 
 
 def test_amx_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"amx_bf16": True})
     assert choose_precision("auto", CPU) == "bf16"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -125,10 +125,22 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return device.type
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = cpu_capabilities()
     name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(unit)]
     return f"{name} ({', '.join(units)})" if units else name
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """What the processor computes with, and its name; before torch 2.11 only what torch asked itself."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    return {
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "avx512_f": torch.cpu._is_avx512_supported(),
+        "avx2": torch.cpu._is_avx2_supported(),
+    }
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -158,6 +170,6 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        capabilities = cpu_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return False

@@ -40,7 +40,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that multiplies bf16, whose products in place of convolutions were measured."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
     monkeypatch.setattr(arithmetic, "limits_here", lambda precision, seconds: MEASURED)
 
 
@@ -160,7 +160,7 @@ def test_all_measurements_of_a_first_start_take_under_two_seconds(
 
     monkeypatch.setattr(measurements, "seconds_of", call)
     monkeypatch.setattr(arithmetic, "seconds_of", call)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
     engine = choose(RunConfig())
     assert 0 < clock.now < 2
     assert engine.precision == "bf16"
@@ -240,7 +240,7 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_cpu_without_bf16_takes_fp32_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"avx2": True})
     measured_for: list[str] = []
     monkeypatch.setattr(arithmetic, "limits_here", lambda kind, seconds: measured_for.append(kind) or MEASURED)
     rates = Rates(monkeypatch, 1, 2)

@@ -221,7 +221,7 @@ def test_the_tally_names_the_first_bad_step() -> None:
 
 @pytest.mark.parametrize("hardware", [True, False])
 def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": hardware})
+    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"avx512_bf16": hardware})
     assert choose_engine(RunConfig(), CPU, World()) == (
         Engine(
             "bf16" if hardware else "fp32",

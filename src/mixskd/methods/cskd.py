@@ -42,7 +42,7 @@ class CSKD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         partners = take(extra, "partners")[:, 0]
         if draws is not None:
-            images, partners = draws(images), draws(partners)
+            images, partners = draws.apply(images), draws.apply(partners)
         logits = self.backbone(images)
         with torch.no_grad():  # in training mode: the partners move the running statistics too
             target = self.backbone(partners)

@@ -44,5 +44,5 @@ class CutMix(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
-        logits = self.backbone(mix(images))
+        logits = self.backbone(mix.apply(images))
         return {"loss": mix.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}

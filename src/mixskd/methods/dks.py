@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import Any
 
 from torch import Tensor
@@ -36,5 +35,6 @@ class DKS(BranchedMethod):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.logits(self.pooled(images))
         cls = total(cross_entropy(z, labels) for z in logits)
-        synergy = total((kl_divergence(a, b, self.config.temperature) for a, b in permutations(logits, 2)), images)
+        pairs = ((a, b) for a in logits for b in logits if a is not b)
+        synergy = total((kl_divergence(a, b, self.config.temperature) for a, b in pairs), images)
         return {"loss": cls + self.config.weight * synergy, "output": logits[-1], "cls": cls, "synergy": synergy}

@@ -62,7 +62,7 @@ class FRSKD(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         if draws is not None:
-            images = draws(images)
+            images = draws.apply(images)
         maps = self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
         grids = [spatial(f) for f in maps]

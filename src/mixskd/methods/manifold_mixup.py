@@ -63,11 +63,11 @@ class ManifoldMixup(Method):
         for k, stage in enumerate([None, *self.backbone.stages]):
             x = x if stage is None else stage(x)
             if k <= self.config.depth:  # lam = 1 leaves a map as it is, so no place needs a branch
-                x = mix._replace(lam=torch.where(place == k, mix.lam, 1.0))(x)
+                x = mix._replace(lam=torch.where(place == k, mix.lam, 1.0)).apply(x)
         logits = self.backbone.head(self.backbone.pooled(x))
         if self.config.loss == "ce":
             return {"loss": mix.cross_entropy(logits, labels), "output": logits}
         with torch.autocast(images.device.type, enabled=False):
             p = full_precision(logits).softmax(1)
-            loss = F.binary_cross_entropy(p, mix(one_hot(labels, p)))
+            loss = F.binary_cross_entropy(p, mix.apply(one_hot(labels, p)))
         return {"loss": loss, "output": logits}

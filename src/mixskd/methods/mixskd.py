@@ -171,18 +171,18 @@ class MixSKD(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         c, mix = self.config, draws or self.draw(images)
-        originals, mixed = self._both(images, mix(images))  # per head: F_k and M_k, B x C x H x W each
+        originals, mixed = self._both(images, mix.apply(images))  # per head: F_k and M_k, B x C x H x W each
         with torch.autocast(images.device.type, enabled=False):
-            interpolated = [mix(f) for f in originals]  # I_k of Eq. 6
+            interpolated = [mix.apply(f) for f in originals]  # I_k of Eq. 6
             pooled_originals = [self.backbone.pooled(f) for f in originals]
             if self.backbone.pool is None and mix.box is None:  # an average is linear: it commutes with mixup
-                pooled_i = [mix(p) for p in pooled_originals]
+                pooled_i = [mix.apply(p) for p in pooled_originals]
             else:
                 pooled_i = [self.backbone.pooled(i) for i in interpolated]
             pooled_m = [self.backbone.pooled(f) for f in mixed]
             heads = [self.backbone.head] if self.branches is None else [*self.branches.heads, self.backbone.head]
             z = [head(p) for head, p in zip(heads, pooled_originals, strict=True)]
-            z_i = [mix(logits) for logits in z]  # Eq. 9
+            z_i = [mix.apply(logits) for logits in z]  # Eq. 9
             z_m = [head(p) for head, p in zip(heads, pooled_m, strict=True)]
 
             smoothing = c.label_smoothing

@@ -44,6 +44,6 @@ class RegMixup(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix, smoothing = draws or self.draw(images), self.config.label_smoothing
-        originals, mixed = self.backbone(torch.cat([images, mix(images).to(images.dtype)])).chunk(2)
+        originals, mixed = self.backbone(torch.cat([images, mix.apply(images).to(images.dtype)])).chunk(2)
         cls, cls_mix = cross_entropy(originals, labels, smoothing), mix.cross_entropy(mixed, labels, smoothing)
         return {"loss": cls + self.config.weight * cls_mix, "output": originals, "cls": cls, "cls_mix": cls_mix}

@@ -16,6 +16,7 @@ import mixskd
 from mixskd.cli import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
+from mixskd.deploy.exports.program import CHECKED_LATER
 from tests.deploy.photo_run import CLASSES, MEAN, STD, as_described, photos, predicted, softmax, tempered
 
 KINDS = {
@@ -77,6 +78,8 @@ def test_a_free_size_takes_images_of_another_one(small: Path, graphs: dict[str, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_program_of_torch_export_gives_predicts_probabilities(small: Path, tmp_path: Path, kind: str) -> None:
+    if KINDS[kind].dynamic_size and not CHECKED_LATER:
+        pytest.skip("torch 2.8 makes no program with free sizes")
     done = export(small, out=tmp_path / "w.pt2", options=KINDS[kind])
     extra: dict[str, Any] = {"description.json": ""}
     with torch.inference_mode():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from typing import Any
 
 import torch
 
@@ -10,16 +12,20 @@ from mixskd.deploy.exports.description import KEY, as_text, describe
 from mixskd.deploy.exports.graph import Deployed, example, free_sizes, no_graph
 from mixskd.deploy.exports.job import Job, Written
 
+# Else what a free height must fulfil must be proven for every value. torch has this option from 2.9 on.
+CHECKED_LATER: dict[str, Any] = {
+    name: True
+    for name in inspect.signature(torch.export.export).parameters
+    if name == "prefer_deferred_runtime_asserts_over_guards"
+}
+
 
 def pt2(job: Job) -> Written:
     """The program, with the description as its extra file ``description.json``."""
     module = Deployed(job.model, job.options, job.temperature).eval()
     free = free_sizes(job)
     try:
-        program = torch.export.export(
-            module, (example(job),), dynamic_shapes=(free,),
-            prefer_deferred_runtime_asserts_over_guards=True,  # else a free height must be proven for every value
-        )  # fmt: skip
+        program = torch.export.export(module, (example(job),), dynamic_shapes=(free,), **CHECKED_LATER)
     except Exception as error:  # torch has many for what it cannot trace
         raise no_graph(job, error) from None
     about = as_text(describe(job.model, job.options, job.temperature))

@@ -29,15 +29,19 @@ class Mix(NamedTuple):
     size: tuple[int, int] = (0, 0)
 
     @overload
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def apply(self, x: Tensor) -> Tensor: ...
     @overload
-    def __call__(self, x: FeatureMap) -> FeatureMap: ...
-    def __call__(self, x: FeatureMap) -> FeatureMap:
+    def apply(self, x: FeatureMap) -> FeatureMap: ...
+    def apply(self, x: FeatureMap) -> FeatureMap:
         """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``; at least fp32.
 
         A class token beside a grid of tokens has no position: a box mixes it as it mixes vectors, by ``lam``.
         """
         return each(self._mixed, x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """:meth:`apply`, which a method calls by its name, because torch 2.8 compiles no call of a tuple."""
+        return self.apply(x)
 
     def _mixed(self, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
