@@ -29,7 +29,8 @@ LOST_PROCESS = re.compile(
 )
 # What torch says of processes that load images, and of the memory through which they send them.
 LOST_WORKER = re.compile(
-    r"DataLoader worker .*(killed by signal|exited unexpectedly)|shared memory|</?torch_\d+", re.DOTALL
+    r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
+    re.DOTALL,
 )
 NO_NETWORK = {
     "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
