@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mixskd.precision import TYPES, device_name
+from mixskd.runtime.precision import TYPES, device_name
 from mixskd.training.convolution import USUAL
 from mixskd.training.convolution_limits import PARTS, Shape, gain_of, measure_limits, ways
 from mixskd.training.engine import configure_process

@@ -22,9 +22,9 @@ import torch
 import mixskd
 from mixskd.data import worker_count
 from mixskd.data.image_paths import image_files
-from mixskd.deploy.using import BATCH_SIZE, Predictor
-from mixskd.precision import choose_device, device_name
-from mixskd.text import to_json
+from mixskd.deploy.predicting import BATCH_SIZE, Predictor
+from mixskd.errors.text import to_json
+from mixskd.runtime.precision import choose_device, device_name
 
 
 def used() -> float:

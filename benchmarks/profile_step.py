@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixskd.api import build_experiment
-from mixskd.benchmarking.bench import benchmark_data
 from mixskd.benchmarking.timing import StepTimer
+from mixskd.benchmarking.variant_bench import benchmark_data
 from mixskd.config import Experiment, OptimConfig
-from mixskd.experiment import build_method, engine_of
-from mixskd.needs import Batch
-from mixskd.precision import device_name
+from mixskd.config.build import build_experiment
+from mixskd.data.needs import Batch
+from mixskd.runtime.precision import device_name
+from mixskd.training.classification import build_method
 from mixskd.training.engine import Engine, configure_process
+from mixskd.training.factory import engine_of
 from mixskd.training.step import TrainStep, build_step
 from mixskd.training.summary import provenance
 

@@ -27,12 +27,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mixskd.api import build_experiment
-from mixskd.benchmarking.bench import benchmark_data
 from mixskd.benchmarking.process import remotes
+from mixskd.benchmarking.variant_bench import benchmark_data
 from mixskd.benchmarking.variants import variants_of
-from mixskd.experiment import engine_of
-from mixskd.precision import choose_device
+from mixskd.config.build import build_experiment
+from mixskd.runtime.precision import choose_device
+from mixskd.training.factory import engine_of
 
 FUNCTIONS = ("mixup_data", "mixup_criterion", "train")
 

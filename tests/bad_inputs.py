@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mixskd.artifacts.model_file import content_digest, save_model
 from mixskd.backbones import build_backbone
-from mixskd.cli import main
-from mixskd.deploy.model_file import content_digest, save_model
+from mixskd.cli.main import main
 
 
 class Row(NamedTuple):
@@ -568,7 +568,7 @@ def broken(package: str, folder: Path, error: str, message: str) -> Iterator[Non
 
 def export_where_broken(folder: Path, package: str, error: str, message: str) -> int:
     """``mixskd export`` to ONNX there."""
-    from mixskd.cli import main
+    from mixskd.cli.main import main
 
     with broken(package, folder, error, message):
         return main(["export", exportable(folder), "--to", "onnx"])

@@ -10,10 +10,10 @@ import pytest
 
 import mixskd
 from mixskd import api
-from mixskd.arguments import PATH, Many, checked
-from mixskd.comparison.run import compare
+from mixskd.comparison.comparison import compare
+from mixskd.config.arguments import PATH, Many, checked
 from mixskd.errors import UserError
-from mixskd.evaluation.session import run_suites
+from mixskd.evaluation.runner import run_suites
 from tests.conftest import make_toy, write_npz
 
 WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text"]
@@ -73,7 +73,7 @@ def test_every_public_function_is_in_the_table() -> None:
 
 
 def test_a_report_can_be_asked_for_after_another_verb_imported_its_package() -> None:
-    import mixskd.report.runs
+    import mixskd.reporting.repeated
 
     with pytest.raises(UserError, match="there is no folder none"):
         mixskd.report("none")

@@ -8,13 +8,13 @@ import pytest
 import timm  # noqa: F401
 
 import mixskd.deploy.exporting  # noqa: F401 (imported here, for a row has few seconds)
-from mixskd.cli import main
+from mixskd.artifacts.model_file import load_model
+from mixskd.cli.main import main
 from mixskd.comparison.grid import grid_from
 from mixskd.data.images import check_image, decode_image
 from mixskd.data.sources.arrays import load_npz
 from mixskd.data.sources.manifest import load_manifest
 from mixskd.data.sources.shards import expand, read_index
-from mixskd.deploy.model_file import load_model
 from mixskd.errors import exit_code
 from tests import bad_inputs as table
 from tests.bad_inputs import Row

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixskd import recipes
-from mixskd.cli import main
-from mixskd.config import from_dict, read_yaml, to_dict
+from mixskd.cli.main import main
+from mixskd.config import from_dict, read_yaml, recipes, to_dict
 
 
 def test_help_starts_without_torch() -> None:
     code = (
-        "import sys, mixskd.cli\ntry: mixskd.cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys, mixskd.cli.main\ntry: mixskd.cli.main.main(['--help'])\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

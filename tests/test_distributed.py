@@ -13,13 +13,13 @@ import torch.distributed as dist
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mixskd import distributed
 from mixskd.config import DataConfig
 from mixskd.data import ImageSet, load_data, make_test_loader
-from mixskd.distributed import FAILURE, World, _said_by_the_first, join
 from mixskd.errors import UserError, exit_code
-from mixskd.evaluation.scoring import score
+from mixskd.runtime import distributed
+from mixskd.runtime.distributed import FAILURE, World, _said_by_the_first, join
 from mixskd.tasks.classification import Classification
+from mixskd.tasks.scoring import score
 from tests.conftest import make_toy
 from tests.methods.support import make
 

@@ -22,11 +22,11 @@ import yaml
 
 import mixskd.data
 from mixskd.backbones import BACKBONES, build_backbone
-from mixskd.cli import build_parser, main, split_dotted
+from mixskd.cli.main import build_parser, main, split_dotted
 from mixskd.config import convert, nest
 from mixskd.data.policies import POLICIES
 from mixskd.data.sources.arrays import load_digits
-from mixskd.evaluation.session import choose_suites
+from mixskd.evaluation.runner import choose_suites
 from mixskd.methods import METHODS, Method
 from tests.conftest import make_toy
 from tests.deploy.photo_run import make_run, photos

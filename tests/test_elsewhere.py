@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import mixskd
-from mixskd import elsewhere
-from mixskd.cli import main
-from mixskd.elsewhere import VARIABLE, announce, check_typed, is_elsewhere, remember_typed
+from mixskd.cli.main import main
+from mixskd.config import trusted_backbones as elsewhere
+from mixskd.config.trusted_backbones import VARIABLE, announce, check_typed, is_elsewhere, remember_typed
 from mixskd.errors import UserError
 from tests.conftest import write_npz
 

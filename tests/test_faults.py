@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixskd.errors import UserError, exit_code
-from mixskd.faults import is_out_of_memory
+from mixskd.errors.faults import is_out_of_memory
 
 
 def raising(error: BaseException):

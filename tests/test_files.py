@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixskd import files
 from mixskd.errors import UserError, exit_code
-from mixskd.files import check_readable, check_writable, replacing, write_text
+from mixskd.runtime import files
+from mixskd.runtime.files import check_readable, check_writable, replacing, write_text
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import mixskd
-from mixskd.deploy.model_file import FORMAT as MODEL
-from mixskd.deploy.model_file import OLDER as OLDER_MODELS
-from mixskd.deploy.model_file import store_calibration
+from mixskd.artifacts.model_file import FORMAT as MODEL
+from mixskd.artifacts.model_file import OLDER as OLDER_MODELS
+from mixskd.artifacts.model_file import store_calibration
 from mixskd.training.checkpoint import FORMAT as CHECKPOINT
 from mixskd.training.checkpoint import OLDER as OLDER_CHECKPOINTS
 from tests.bad_inputs import described

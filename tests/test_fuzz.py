@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixskd.artifacts.model_file import load_model
 from mixskd.data.images import EXTENSIONS, decode_image
-from mixskd.deploy.model_file import load_model
 from mixskd.errors import UserError
 from tests.bad_inputs import whole_model
 

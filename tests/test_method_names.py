@@ -7,18 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from mixskd.config.method_names import NAMES, check_method
 
-from mixskd import UserError, plugins
-from mixskd.method_names import NAMES, check_method
+from mixskd import UserError
+from mixskd.config import plugins
 from mixskd.methods import METHODS
 
 WITHOUT_TORCH = """
-import sys, mixskd.cli
+import sys, mixskd.cli.main
 commands = [["train", "--method", "mixkd"], ["train", "--method.name", "mixkd"], ["train", "--config", "mine.yaml"],
             ["benchmark", "--method", "mixkd"], ["compare", "--methods", "baseline,mixkd[alpha=1]"],
             ["detect", "train", "--method", "faster_rcn"]]
 for command in commands:
-    assert mixskd.cli.main(command) == 2, command
+    assert mixskd.cli.main.main(command) == 2, command
 assert 'torch' not in sys.modules
 """
 

@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from mixskd.cli import main
+from mixskd.cli.main import main
+from mixskd.cli.option_help import help_last
+from mixskd.config.registry import NETWORKS
+from mixskd.config.settings import Setting, fields_of
 from mixskd.evaluation.suites import SUITES
 from mixskd.methods import METHODS
-from mixskd.option_help import help_last
-from mixskd.settings import Setting, fields_of
-from mixskd.tasks.networks import NETWORKS
 
 WITHOUT_TORCH = """
-import sys, mixskd.cli
+import sys, mixskd.cli.main
 for words in (["train"], ["detect", "train"], ["evaluate"], ["show-data"], ["benchmark"]):
-    try: mixskd.cli.main([*words, "--help"])
+    try: mixskd.cli.main.main([*words, "--help"])
     except SystemExit as ended: assert ended.code == 0
 assert 'torch' not in sys.modules
 """

@@ -10,10 +10,10 @@ from PIL import Image
 import mixskd
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import RunConfig
-from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.evaluation.scoring import evaluation_mode
-from mixskd.precision import choose_device, choose_precision, device_name, full_fp32, why_not_use
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import choose_device, choose_precision, device_name, full_fp32, why_not_use
+from mixskd.tasks.scoring import evaluation_mode
 from mixskd.training.engine import choose_engine, configure_process
 
 CPU = torch.device("cpu")
@@ -28,14 +28,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_a_processor_by_its_name(capabilities: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: capabilities)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert device_name(CPU) == name
 
 
 def test_amx_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"amx_bf16": True})
     assert choose_precision("auto", CPU) == "bf16"
 
 

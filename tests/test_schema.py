@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from mixskd.artifacts.model_file import SCHEMA as MODEL
+from mixskd.artifacts.model_file import load_model
 from mixskd.config import from_dict, nest, read_yaml
+from mixskd.config.schema import Mismatch, integer, items, number, optional, record, shown, string, table
 from mixskd.data.sources.arrays import load_npz
-from mixskd.deploy.model_file import SCHEMA as MODEL
-from mixskd.deploy.model_file import load_model
-from mixskd.digest import digest_of
 from mixskd.errors import UserError
-from mixskd.schema import Mismatch, integer, items, number, optional, record, shown, string, table
+from mixskd.runtime.digest import digest_of
 from mixskd.training.checkpoint import SCHEMA as CHECKPOINT
 from mixskd.training.checkpoint import examined
 from tests.bad_inputs import described, put, whole_model

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixskd.config import known_keys
-from mixskd.conversion import convert
-from mixskd.settings import GROUPS, help_text, page, settings_of
+from mixskd.config.conversion import convert
+from mixskd.config.settings import GROUPS, help_text, page, settings_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ def test_every_setting_has_a_meaning() -> None:
 
 
 def test_the_page_is_made_from_the_code() -> None:
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page(), "python -m mixskd.settings > it"
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == page(), "run python -m mixskd.config.settings"
 
 
 @pytest.mark.parametrize(

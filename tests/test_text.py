@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixskd.report.cells import comma_separated, latex, markdown
-from mixskd.text import MEDIA, counted, safe, to_json, visible
+from mixskd.errors.text import MEDIA, counted, safe, to_json, visible
+from mixskd.reporting.tables.cells import comma_separated, latex, markdown
 
 SOME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from msgspec import Meta
 
+from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, Share, described
 from mixskd.errors import UserError
-from mixskd.typed import BelowOne, Count, NotNegative, Positive, Settings, Share, described
 
 
 @dataclass(frozen=True)

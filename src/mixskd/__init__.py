@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mixskd.runtime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mixskd.api import (
         benchmark,
@@ -23,11 +25,8 @@ if TYPE_CHECKING:
     )
     from mixskd.backbones import StagedBackbone, build_backbone
     from mixskd.errors import UserError
-    from mixskd.methods import *  # noqa: F403
-    from mixskd.methods import Method
+    from mixskd.methods.base import Method
     from mixskd.training.listeners import Listener
-
-__version__ = "0.1.0"
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (
@@ -80,8 +79,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name[:1].isupper():  # every method, by its class's name
-        methods = importlib.import_module("mixskd.methods")
-        for method in methods.METHODS.values():
-            if method.__name__ == name:
-                return method
+        from mixskd.methods import METHODS
+
+        if (found := METHODS.class_called(name)) is not None:
+            return found
     raise AttributeError(f"module 'mixskd' has no attribute {name!r}")

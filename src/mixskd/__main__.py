@@ -5,7 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
-from mixskd.cli import main
+from mixskd.cli.main import main
 
 
 def run() -> NoReturn:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixskd import recipes
-from mixskd.arguments import FUNCTION, NUMBER, PATH, Many, checked
-from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, read_yaml
-from mixskd.elsewhere import remember_typed
+from mixskd.config import merge, nest, recipes
+from mixskd.config.arguments import FUNCTION, NUMBER, PATH, Many, checked
+from mixskd.config.build import build_experiment
+from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
 
 EXPERIMENT: dict[str, Any] = {"data": (str, Mapping), "backbone": str, "method": (str, Mapping), "weights": str}
 
 if TYPE_CHECKING:
+    from mixskd.artifacts.model_file import Classifier
     from mixskd.backbones import StagedBackbone
-    from mixskd.comparison.run import Comparison
-    from mixskd.deploy.model_file import Classifier
+    from mixskd.comparison.comparison import Comparison
     from mixskd.training.listeners import Listener
 
 
@@ -39,7 +38,7 @@ def benchmark(
     each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
     for anything that cannot work.
     """
-    from mixskd.benchmarking.run import benchmark as run
+    from mixskd.benchmarking.benchmark import benchmark as run
 
     return run(
         build_experiment(_settings(recipe, data, backbone, method, None, settings)), variants=variants, rounds=rounds
@@ -88,8 +87,8 @@ def train(
 def evaluate(
     path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
-    """The scores of a trained classifier; see :func:`mixskd.evaluation.run.evaluate`."""
-    from mixskd.evaluation.run import evaluate as run
+    """The scores of a trained classifier; see :func:`mixskd.evaluation.split_scores.evaluate`."""
+    from mixskd.evaluation.split_scores import evaluate as run
 
     return run(path, data, split=split, batch_size=batch_size)
 
@@ -101,8 +100,8 @@ def evaluate(
 def run_suites(
     runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.session.run_suites`."""
-    from mixskd.evaluation.session import run_suites as run
+    """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.runner.run_suites`."""
+    from mixskd.evaluation.runner import run_suites as run
 
     return run(runs, suites, **arguments)
 
@@ -125,11 +124,11 @@ def predict(
     temperature: float | None = None,
     threshold: float | None = None,
 ) -> Any:
-    """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.using.predict`.
+    """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.predicting.predict`.
 
     ``temperature`` and ``threshold`` are those of the model file (:func:`calibrate`) if None, or 1 and 0.
     """
-    from mixskd.deploy.using import predict as run
+    from mixskd.deploy.predicting import predict as run
 
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
@@ -202,8 +201,8 @@ def export(
     transfer=Mapping, jobs=int, devices=str, launcher=str, launcher_options=Mapping, progress=bool, **EXPERIMENT,
 )  # fmt: skip
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
-    """A grid of runs and its tables; see :func:`mixskd.comparison.run.compare`."""
-    from mixskd.comparison.run import compare as run
+    """A grid of runs and its tables; see :func:`mixskd.comparison.comparison.compare`."""
+    from mixskd.comparison.comparison import compare as run
 
     return run(recipe, **arguments)
 
@@ -212,8 +211,8 @@ def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
 def report(
     runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
 ) -> Path:
-    """One HTML file that shows finished runs; see :func:`mixskd.report.html.write_report`."""
-    from mixskd.report.html import write_report as run
+    """One HTML file that shows finished runs; see :func:`mixskd.reporting.page.report.write_report`."""
+    from mixskd.reporting.page.report import write_report as run
 
     return run([runs] if isinstance(runs, str | Path) else runs, out, figures=figures)
 
@@ -229,10 +228,10 @@ def show_data(
     images: int = 8,
     **settings: Any,
 ) -> Path:
-    """A picture of what the network will see; see :func:`mixskd.report.show_data.show_data`. Arguments as for
+    """A picture of what the network will see; see :func:`mixskd.reporting.show_data.show_data`. Arguments as for
     :func:`train`.
     """
-    from mixskd.report.show_data import show_data as run
+    from mixskd.reporting.show_data import show_data as run
 
     experiment = build_experiment(_settings(recipe, data, backbone, method, None, settings))
     return run(experiment, out, images=images)
@@ -240,8 +239,8 @@ def show_data(
 
 @checked(path=PATH)
 def load(path: str | Path) -> Classifier:
-    """A trained classifier, in evaluation mode; see :func:`mixskd.deploy.model_file.load_model`."""
-    from mixskd.deploy.model_file import load_model
+    """A trained classifier, in evaluation mode; see :func:`mixskd.artifacts.model_file.load_model`."""
+    from mixskd.artifacts.model_file import load_model
 
     return load_model(path)
 
@@ -264,8 +263,8 @@ def save_model(
     training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
     as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
+    from mixskd.artifacts.model_file import save_model as save
     from mixskd.backbones import StagedBackbone
-    from mixskd.deploy.model_file import save_model as save
 
     if not isinstance(backbone, StagedBackbone):
         raise TypeError(f"save_model() needs backbone as StagedBackbone, not {type(backbone).__name__}")
@@ -294,25 +293,3 @@ def _settings(
     if recipe == "auto":
         recipe = recipes.fitting(given.get("data", {}).get("source"), given.get("weights"))
     return merge(recipes.load(recipe) if recipe else {}, given)
-
-
-def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Experiment:
-    """The experiment that nested (or dotted) ``values`` describe, with every hyper-parameter of its method spelt out.
-
-    Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
-    """
-    from mixskd.distributed import restarts
-    from mixskd.methods import make_config, method_class
-
-    values = nest(values)
-    if resume and values.get("out") and (config := Path(values["out"]) / "config.yaml").is_file():
-        values = merge(read_yaml(config), values)
-    experiment = from_dict(values)
-    name = experiment.method.name
-    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
-    experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
-    if "out" not in values:
-        experiment = dataclasses.replace(
-            experiment, out=default_out(experiment, resume=resume, restarted=restarts() > 0)
-        )
-    return experiment

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import mixskd
 from mixskd import MixSKD, UserError, build_backbone
-from mixskd.deploy.model_file import save_model
+from mixskd.artifacts.model_file import save_model
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "mobilenetv2_050", "test_resnet"])

@@ -12,11 +12,11 @@ from torch import nn
 
 import mixskd
 from mixskd import UserError, build_backbone
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import start_from
 from mixskd.backbones.pretrained import normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import TokenMap, spatial, to_map, to_tokens
-from mixskd.deploy.model_file import save_model
 from mixskd.methods import METHODS
 from tests.methods.support import extras
 

@@ -20,8 +20,8 @@ from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.pretrained import normalisation_of
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
-from mixskd.files import load_tensors
 from mixskd.methods.mixskd import MixSKD
+from mixskd.runtime.files import load_tensors
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from mixskd.api import build_experiment
+from mixskd.benchmarking import benchmark as running
 from mixskd.benchmarking import process, timing
-from mixskd.benchmarking import run as running
-from mixskd.benchmarking.bench import Bench
+from mixskd.benchmarking.variant_bench import Bench
 from mixskd.benchmarking.variants import Variant, choose, variants_of
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.config import Experiment
-from mixskd.distributed import World
+from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
-from mixskd.precision import device_name
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import device_name
 from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine
 from tests.processes import FORKS

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mixskd.benchmarking.variants import choose, variants_of
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.training.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def test_every_command_is_one_of_ours(machine: str, tmp_path: Path, monkeypatch:
     def reach(experiment: Any, **options: Any) -> None:
         raise ReachedError(experiment, options)
 
-    monkeypatch.setattr("mixskd.benchmarking.run.benchmark", reach)
+    monkeypatch.setattr("mixskd.benchmarking.benchmark.benchmark", reach)
     monkeypatch.setattr("mixskd.training.run.train", reach)
     asked, _ = run_script(tmp_path, machine, ["speed", "loader", "train"])
     known, compared = variants_of(ENGINES[machine], "cpu" if machine == "cpu" else "cuda"), set()

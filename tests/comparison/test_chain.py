@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mixskd.transfer.networks import DETECTORS, SEGMENTERS
 from PIL import Image
 from safetensors.torch import load_file
 
 import mixskd
 from mixskd import api
 from mixskd.backbones import BACKBONES
-from mixskd.cli import main
-from mixskd.comparison import grids
+from mixskd.cli.main import main
+from mixskd.comparison.comparison import tabulate, to_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import plan
-from mixskd.comparison.run import tabulate, to_yaml
 from mixskd.comparison.worker import carry_out
-from mixskd.config import read_yaml
+from mixskd.config import grids, read_yaml
+from mixskd.config.task_kinds import DETECTION, KINDS, SEGMENTATION
 from mixskd.errors import UserError
-from mixskd.tasks.kinds import DETECTION, KINDS, SEGMENTATION
-from mixskd.tasks.networks import DETECTORS, SEGMENTERS
 from tests.tasks.detection.support import tiny_backbone
 from tests.tasks.detection.support import write as write_boxes
 from tests.tasks.segmentation.support import write as write_masks

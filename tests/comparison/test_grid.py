@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mixskd.cli import main
-from mixskd.comparison.command import _option
+from mixskd.cli.compare import _option
+from mixskd.cli.main import main
+from mixskd.comparison.comparison import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
-from mixskd.comparison.run import to_yaml
 from mixskd.config import MethodChoice, difference, read_yaml
 from mixskd.errors import UserError
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mixskd.api import build_experiment
-from mixskd.cli import main
-from mixskd.comparison import grids
+from mixskd.cli.main import main
+from mixskd.comparison.comparison import to_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.plan import plan
-from mixskd.comparison.run import to_yaml
-from mixskd.config import nest, read_yaml
+from mixskd.config import grids, nest, read_yaml
+from mixskd.config.build import build_experiment, make_config
 from mixskd.errors import UserError
-from mixskd.methods import make_config, method_class
-from mixskd.report.published import place_of, published_in
+from mixskd.methods import method_class
+from mixskd.reporting.published.classification import place_of, published_in
 
 
 @pytest.mark.parametrize("name", grids.names())

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 
 import mixskd
-from mixskd.cli import main
+from mixskd.cli.main import main
+from mixskd.comparison.comparison import Comparison, tabulate
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.launchers.local import Local, visible_gpus
 from mixskd.comparison.plan import plan
-from mixskd.comparison.run import Comparison, tabulate
 from mixskd.comparison.scheduler import carry_out_all, reason
 from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file
 from mixskd.config import to_yaml
-from mixskd.files import locked
+from mixskd.runtime.files import locked
 from mixskd.training.interrupt import Interrupted
 from tests.conftest import write_npz
 from tests.processes import SECONDS

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mixskd.data.draws import Draws
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
-from mixskd.distributed import World
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
 
 CPU, NUMBERS, SIZES = torch.device("cpu"), 5, [6, 0, 12]
 

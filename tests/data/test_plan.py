@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
-from mixskd.distributed import World
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
 
 LABELS = np.array([0, 1, 2, 1, 0, 2, 1, 2, 0, 2, 2, 3])  # 3, 3, 5 and 1 images
 

@@ -12,10 +12,10 @@ import torch
 from mixskd.config import DataConfig
 from mixskd.data import load_data
 from mixskd.data.device_loader import DeviceLoader
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
 from mixskd.data.worker_loader import WorkerLoader
-from mixskd.distributed import World
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
 
 NEEDS = DataNeeds(partners=1, partners_from="previous", slots=True)
 CPU = torch.device("cpu")

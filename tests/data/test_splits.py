@@ -14,14 +14,13 @@ import torch
 from PIL import Image
 
 import mixskd
-from mixskd import recipes
-from mixskd.config import DataConfig
+from mixskd.config import DataConfig, recipes
 from mixskd.data import load_data, make_test_loader
-from mixskd.data.division import divided_as, write_division
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
-from mixskd.distributed import World
+from mixskd.data.splits_file import divided_as, write_division
 from mixskd.errors import UserError
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
 
 
 def image(path: Path, seed: int) -> Path:

@@ -15,8 +15,8 @@ from PIL import Image
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_train_loader, worker_count
 from mixskd.data.images import decode_image
+from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError, exit_code
-from mixskd.needs import DataNeeds
 
 CPU = torch.device("cpu")
 

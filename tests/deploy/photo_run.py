@@ -16,12 +16,12 @@ from PIL import Image
 from torch import nn
 
 import mixskd
-from mixskd.api import build_experiment
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import BACKBONES, StagedBackbone, build_backbone
 from mixskd.config import to_yaml
+from mixskd.config.build import build_experiment
 from mixskd.data.images import decode_image
 from mixskd.data.preprocess import Preprocess
-from mixskd.deploy.model_file import save_model
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

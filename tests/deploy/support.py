@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone
-from mixskd.deploy.model_file import save_model
 
 CLASSES = ("ant", "bee", "=cat")
 

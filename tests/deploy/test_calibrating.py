@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 import mixskd
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.deploy.calibrating import threshold_for_accuracy, threshold_for_coverage
 from mixskd.errors import UserError
 from mixskd.training.run_lock import run_lock

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mixskd
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone
-from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
 
 

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 import mixskd
-from mixskd.cli import main
+from mixskd.artifacts.model_file import store_calibration
+from mixskd.cli.main import main
 from mixskd.deploy import hub
-from mixskd.deploy.model_file import store_calibration
 from mixskd.errors import UserError
 from tests.deploy.support import photo, write_model
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mixskd.api import export
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone
 from mixskd.deploy.exporting import EXPORTERS
 from mixskd.deploy.exports.formats import SUFFIXES
-from mixskd.deploy.model_file import save_model
 from mixskd.errors import UserError
 
 
@@ -48,7 +48,7 @@ def test_detectron2_has_names_of_its_own(tmp_path: Path) -> None:
 
 
 def test_values_stay_with_their_layers(tmp_path: Path) -> None:
-    from mixskd.deploy.model_file import load_model
+    from mixskd.artifacts.model_file import load_model
 
     run = saved("resnet18", tmp_path)
     own = load_model(run).export_state_dict()

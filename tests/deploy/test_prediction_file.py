@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mixskd
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.deploy.prediction_file import write_predictions
 from mixskd.errors import UserError
 from tests.deploy.support import photo, photos, write_model

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import mixskd
-from mixskd.cli import main
-from mixskd.deploy import command
-from mixskd.deploy.model_file import store_calibration
-from mixskd.deploy.using import Predictor
+from mixskd.artifacts.model_file import store_calibration
+from mixskd.cli import deploy as command
+from mixskd.cli.main import main
+from mixskd.deploy.predicting import Predictor
 from mixskd.errors import UserError
 from tests.deploy.support import CLASSES, photos, write_model
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mixskd.errors import UserError
-from mixskd.evaluation.attack import Space, loss_gradient
 from mixskd.evaluation.base import picked
-from mixskd.evaluation.fgsm import Fgsm, steps
-from mixskd.evaluation.pgd import Pgd
+from mixskd.evaluation.suites.attack import Space, loss_gradient
+from mixskd.evaluation.suites.fgsm import Fgsm, steps
+from mixskd.evaluation.suites.pgd import Pgd
 from tests.evaluation.support import MEAN, STD, Toy, batches, context, whole
 
 with warnings.catch_warnings():

@@ -10,15 +10,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-import mixskd.evaluation.linearity as linearity
+import mixskd.evaluation.suites.linearity as linearity
 from mixskd.errors import UserError
-from mixskd.evaluation.corruption import Corruption
-from mixskd.evaluation.corruptions import CORRUPTIONS, corrupt, glass_blur
-from mixskd.evaluation.features import Features, extract
-from mixskd.evaluation.kernels import Draws
-from mixskd.evaluation.linearity import Linearity, gather, partners
+from mixskd.evaluation.corruptions.corruptions import CORRUPTIONS, corrupt, glass_blur
+from mixskd.evaluation.corruptions.kernels import Draws
+from mixskd.evaluation.corruptions.weather import frozen_pane
 from mixskd.evaluation.suites import SUITES, build_suite
-from mixskd.evaluation.weather import frozen_pane
+from mixskd.evaluation.suites.corruption import Corruption
+from mixskd.evaluation.suites.features import Features, extract
+from mixskd.evaluation.suites.linearity import Linearity, gather, partners
 from tests.evaluation.support import Toy, batches, context, pixels, whole
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from torch import Tensor
 
-from mixskd.evaluation.linearity import Linearity
 from mixskd.evaluation.suites import SUITES
+from mixskd.evaluation.suites.linearity import Linearity
 from tests.evaluation.support import Toy, batches, context
 
 BATCHES = 15

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from mixskd.errors import UserError
-from mixskd.evaluation.accuracy import Accuracy
 from mixskd.evaluation.base import PART
-from mixskd.evaluation.calibration import Calibration, best_temperature, calibration
-from mixskd.evaluation.confidence import Confidence
-from mixskd.evaluation.errors import Errors
-from mixskd.evaluation.ood import Ood, separation
+from mixskd.evaluation.suites.accuracy import Accuracy
+from mixskd.evaluation.suites.calibration import Calibration, best_temperature, calibration
+from mixskd.evaluation.suites.confidence import Confidence
+from mixskd.evaluation.suites.errors import Errors
+from mixskd.evaluation.suites.ood import Ood, separation
 from tests.evaluation.support import Fixed, context, numbered
 
 GENERATOR = torch.Generator().manual_seed(5)

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import nn
 
 import mixskd
+from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import build_backbone
-from mixskd.cli import main
-from mixskd.deploy.model_file import load_model, save_model
+from mixskd.cli.evaluate import NAMES
+from mixskd.cli.main import main
 from mixskd.errors import UserError
-from mixskd.evaluation import session
-from mixskd.evaluation.command import NAMES
-from mixskd.evaluation.run import evaluation_data
+from mixskd.evaluation import runner as session
+from mixskd.evaluation.split_scores import evaluation_data
 from mixskd.evaluation.suites import SUITES
-from mixskd.report.listing import LISTINGS
+from mixskd.reporting.listing import LISTINGS
 
 ABOUT = {"backbone_name": "wrn_10_1", "image_size": 8, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 

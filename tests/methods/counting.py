@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mixskd.config import MethodChoice
-from mixskd.experiment import build_method, build_network
+from mixskd.training.classification import build_method, build_network
 
 BATCH = 8
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mixskd.backbones import StagedBackbone
+from mixskd.data.needs import DataNeeds
 from mixskd.methods import METHODS, Method
-from mixskd.needs import DataNeeds
 
 OPTIONS: dict[str, dict[str, Any]] = {"tfkd_self": {"teacher": "a trained baseline"}}
 

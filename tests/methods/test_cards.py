@@ -11,7 +11,7 @@ import pytest
 from mixskd.config import convert
 from mixskd.methods import METHODS
 from mixskd.methods.base import NETWORKS
-from mixskd.report.listing import methods
+from mixskd.reporting.listing import methods
 from tests.methods.counting import count
 
 ROOT = Path(__file__).parents[2]

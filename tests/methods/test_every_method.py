@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mixskd
 from mixskd import build_backbone
+from mixskd.data.needs import Batch
 from mixskd.methods import METHODS
-from mixskd.needs import Batch
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.listeners import StepInfo
 from tests.methods.support import extras, make

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mixskd import MixSKD, UserError, build_backbone
-from mixskd.methods import make_config
+from mixskd.config.build import make_config
 from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig
 from mixskd.methods.parts.branches import AuxiliaryBranches
 from mixskd.methods.parts.mixing import Mix

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mixskd.errors.text import to_json
 from mixskd.evaluation.base import Context
-from mixskd.evaluation.corruption import Corruption
 from mixskd.evaluation.suites import SUITES
-from mixskd.text import to_json
+from mixskd.evaluation.suites.corruption import Corruption
 
 EVIL = "<script>alert(1)</script>"
 

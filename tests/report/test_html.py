@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mixskd import UserError, api
-from mixskd.cli import main
-from mixskd.report.evidence import MOST_POINTS, read_evidence, thinned
-from mixskd.report.html import compose
+from mixskd.cli.main import main
+from mixskd.reporting.evidence import MOST_POINTS, read_evidence, thinned
+from mixskd.reporting.page.report import compose
 from tests.report.browser import CHROMIUM, WHY, needs_chromium, opened, opens_within
 from tests.report.support import EVIL, write_suites
 from tests.report.test_tables import write_run

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mixskd.cli import main
-from mixskd.report import listing
+from mixskd.cli.main import main
+from mixskd.reporting import listing
 
 
 def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

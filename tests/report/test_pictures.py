@@ -13,9 +13,9 @@ from mixskd.config import DataConfig
 from mixskd.data import DataBundle, ImageSet, Preprocess
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
-from mixskd.report.evidence import read_evidence
-from mixskd.report.mistakes import WITHOUT, mistake_section, suspect_section
-from mixskd.report.readable import Readable
+from mixskd.reporting.evidence import read_evidence
+from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
+from mixskd.reporting.readable_data import Readable
 from tests.report.test_stored import RESULTS
 from tests.report.test_tables import write_run
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from mixskd import UserError, api
-from mixskd.api import build_experiment
-from mixskd.cli import main
+from mixskd.cli.main import main
+from mixskd.config.build import build_experiment
 from mixskd.data import load_data
-from mixskd.report.picture import Cell
-from mixskd.report.show_data import STEPS, seen
+from mixskd.drawing.picture import Cell
+from mixskd.reporting.show_data import STEPS, seen
 
 
 def columns(method: str) -> dict[str, list[Cell]]:

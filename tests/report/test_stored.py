@@ -13,20 +13,21 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixskd.artifacts.results import read_results
+from mixskd.artifacts.stored_files import SUITES, read_grid, read_suite
+from mixskd.benchmarking.cost import Cost
 from mixskd.config import from_dict, to_yaml
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES as KNOWN
-from mixskd.report import runs
-from mixskd.report.cost import Cost
-from mixskd.report.evidence import Run, read_evidence
-from mixskd.report.html import _trained, _worst
-from mixskd.report.mistakes import mistake_section, suspect_section
-from mixskd.report.readable import Readable
-from mixskd.report.runs import put_together, read_results
-from mixskd.report.stored import SUITES, read_grid, read_suite
-from mixskd.report.suite_plots import suite_plots
-from mixskd.report.suite_tables import suite_tables
-from mixskd.report.tables import write_tables
+from mixskd.reporting import runs
+from mixskd.reporting.evidence import Run, read_evidence
+from mixskd.reporting.page.mistakes import mistake_section, suspect_section
+from mixskd.reporting.page.report import _trained, _worst
+from mixskd.reporting.plots.suites import suite_plots
+from mixskd.reporting.readable_data import Readable
+from mixskd.reporting.repeated import put_together
+from mixskd.reporting.tables.comparison import write_tables
+from mixskd.reporting.tables.suites import suite_tables
 from tests.test_schema import JSON, SOME, one_line, paths, put_at
 
 SUMMARY: dict[str, Any] = {

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from mixskd import build_backbone
-from mixskd.api import build_experiment
-from mixskd.comparison.run import tabulate
+from mixskd.benchmarking.cost import classes_from, count_cost, images_forwarded
+from mixskd.comparison.comparison import tabulate
 from mixskd.config import nest, to_yaml
+from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
-from mixskd.report.cells import Number, Spread, comma_separated, escape, latex, markdown
-from mixskd.report.cost import classes_from, count_cost, images_forwarded
-from mixskd.report.published import _rows, published, published_fgsm
+from mixskd.reporting.published.classification import _rows, published, published_fgsm
+from mixskd.reporting.tables.cells import Number, Spread, comma_separated, escape, latex, markdown
 from tests.report.test_stored import RESULTS
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixskd.backbones import BACKBONES
-from mixskd.tasks.using import evaluate
+from mixskd.transfer.evaluating import evaluate
 from tests.processes import Fork, run_two
 from tests.tasks import two_processes
 from tests.tasks.detection.support import tiny_backbone

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mixskd.distributed import World
+from mixskd.data.needs import Batch
 from mixskd.errors import UserError
-from mixskd.needs import Batch
-from mixskd.tasks.streaming import InOrder, Stream
+from mixskd.runtime.distributed import World
+from mixskd.transfer.loaders import InOrder, Stream
 
 
 class Numbers(Dataset[tuple[int, int]]):

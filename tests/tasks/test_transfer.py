@@ -15,19 +15,21 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file
 
-from mixskd.api import build_experiment
 from mixskd.backbones import BACKBONES
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.config import Experiment, OptimConfig, read_yaml
+from mixskd.config.build import build_experiment
+from mixskd.deploy.exports.segmentation import export_onnx
 from mixskd.errors import UserError
-from mixskd.experiment import build_parts
-from mixskd.tasks.detection.model import Detector
-from mixskd.tasks.network_file import About, load_network, save_network
-from mixskd.tasks.segmentation.model import DeepLabV3
-from mixskd.tasks.transfer import TransferConfig, description_of, scaled
-from mixskd.tasks.using import evaluate, export_onnx, predict, run_lengths
+from mixskd.training.factory import build_parts
 from mixskd.training.run import train
 from mixskd.training.schedule import learning_rate
+from mixskd.transfer.detection.model import Detector
+from mixskd.transfer.evaluating import evaluate
+from mixskd.transfer.network_file import About, load_network, save_network
+from mixskd.transfer.predicting import predict, run_lengths
+from mixskd.transfer.segmentation.model import DeepLabV3
+from mixskd.transfer.start import TransferConfig, description_of, scaled
 from tests.tasks.detection.support import content, tiny_backbone
 from tests.tasks.detection.support import write as write_boxes
 from tests.tasks.segmentation.support import write as write_masks
@@ -227,8 +229,8 @@ def test_masks_are_cocos_run_lengths() -> None:
 def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mixskd.deploy.model_file import save_model
-    from mixskd.tasks.transfer import make_backbone, normalisation_of
+    from mixskd.artifacts.model_file import save_model
+    from mixskd.transfer.start import make_backbone, normalisation_of
 
     backbone = tiny_backbone()
     file = tmp_path / "model.safetensors"

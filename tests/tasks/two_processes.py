@@ -9,27 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mixskd.api import build_experiment
 from mixskd.backbones import BACKBONES
 from mixskd.config import Experiment, OptimConfig
-from mixskd.distributed import World, join
-from mixskd.experiment import build_parts
-from mixskd.needs import Batch
-from mixskd.tasks.detection.coco import load_detection
-from mixskd.tasks.detection.config import DetectorConfig
-from mixskd.tasks.detection.loading import DetectionImages, Sizes
-from mixskd.tasks.detection.loading import augmentation as detection_augmentation
-from mixskd.tasks.detection.loading import train_batch as detection_batch
-from mixskd.tasks.detection.method import CascadeRCNN
-from mixskd.tasks.segmentation.config import DeepLabConfig
-from mixskd.tasks.segmentation.loading import SegmentationImages, normalisation
-from mixskd.tasks.segmentation.loading import train_batch as segmentation_batch
-from mixskd.tasks.segmentation.method import SegmentationMethod
-from mixskd.tasks.segmentation.sources import load_segmentation
+from mixskd.config.build import build_experiment
+from mixskd.data.needs import Batch
+from mixskd.runtime.distributed import World, join
 from mixskd.training.engine import Engine
+from mixskd.training.factory import build_parts
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.step import build_step
 from mixskd.training.trainer import Trainer
+from mixskd.transfer.detection.coco import load_detection
+from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.detection.loading import DetectionImages, Sizes
+from mixskd.transfer.detection.loading import augmentation as detection_augmentation
+from mixskd.transfer.detection.loading import train_batch as detection_batch
+from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.segmentation.config import DeepLabConfig
+from mixskd.transfer.segmentation.loading import SegmentationImages, normalisation
+from mixskd.transfer.segmentation.loading import train_batch as segmentation_batch
+from mixskd.transfer.segmentation.method import SegmentationMethod
+from mixskd.transfer.segmentation.sources import load_segmentation
 from tests.tasks.detection.support import tiny_backbone
 
 NORM = ((0.5,) * 3, (0.25,) * 3)

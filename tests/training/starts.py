@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mixskd.backbones import StagedBackbone
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.config import from_dict
 from mixskd.training.run_folder import RunFolder
 from tests.conftest import write_npz

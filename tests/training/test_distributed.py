@@ -15,14 +15,14 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import mixskd
 from mixskd.config import DataConfig, from_dict, read_yaml
 from mixskd.data import load_data, make_test_loader, make_train_loader
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
-from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.evaluation.scoring import score_heads
-from mixskd.experiment import build_method, build_network
 from mixskd.methods import METHODS
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
+from mixskd.tasks.scoring import score_heads
 from mixskd.training.checkpoint import load_checkpoint
+from mixskd.training.classification import build_method, build_network
 from tests.conftest import write_npz
 from tests.processes import Fork, as_module, run_two, signalled, two
 from tests.training import two_processes

@@ -11,7 +11,7 @@ import pytest
 
 import mixskd
 from mixskd.backbones import BACKBONES
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.errors import UserError
 from mixskd.training.listeners import Listener, RunInfo
 from mixskd.training.run_lock import run_lock

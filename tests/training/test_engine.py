@@ -12,8 +12,8 @@ from torch._inductor import config as inductor
 from mixskd.benchmarking.variants import variants_of
 from mixskd.config import RunConfig
 from mixskd.data import prefetch
-from mixskd.distributed import World
 from mixskd.errors import UserError
+from mixskd.runtime.distributed import World
 from mixskd.training import engine as engines
 from mixskd.training.engine import Engine, choose_engine, configure_process
 from mixskd.training.interrupt import Interrupt

@@ -17,10 +17,10 @@ from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.worker_loader import WorkerLoader
-from mixskd.distributed import World
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
+from mixskd.runtime.distributed import World
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import RecordingError
 from mixskd.training.step import build_step

@@ -12,17 +12,18 @@ import pytest
 import torch
 
 import mixskd
-from mixskd.api import build_experiment
 from mixskd.config import RunConfig
-from mixskd.distributed import World
+from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
-from mixskd.experiment import engine_of
-from mixskd.training import arithmetic, convolution_limits, measurements
-from mixskd.training.arithmetic import images_per_second, measured, pays, stored, to_store
+from mixskd.runtime.distributed import World
+from mixskd.training import convolution_limits, measurements
+from mixskd.training import measured_precision as arithmetic
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.convolution import USUAL, Limits, SmallMaps, image_gradient, output, weight_gradient
 from mixskd.training.convolution_limits import Shape, limits_here, measure_limits
 from mixskd.training.engine import Engine, choose_engine
+from mixskd.training.factory import engine_of
+from mixskd.training.measured_precision import images_per_second, measured, pays, stored, to_store
 from mixskd.training.measurements import cache_file, race, remembered
 from tests.conftest import make_toy
 
@@ -40,7 +41,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that multiplies bf16, whose products in place of convolutions were measured."""
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
     monkeypatch.setattr(arithmetic, "limits_here", lambda precision, seconds: MEASURED)
 
 
@@ -160,7 +161,7 @@ def test_all_measurements_of_a_first_start_take_under_two_seconds(
 
     monkeypatch.setattr(measurements, "seconds_of", call)
     monkeypatch.setattr(arithmetic, "seconds_of", call)
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"cpu_name": "X", "amx_bf16": True})
     engine = choose(RunConfig())
     assert 0 < clock.now < 2
     assert engine.precision == "bf16"
@@ -240,7 +241,7 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_cpu_without_bf16_takes_fp32_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"avx2": True})
     measured_for: list[str] = []
     monkeypatch.setattr(arithmetic, "limits_here", lambda kind, seconds: measured_for.append(kind) or MEASURED)
     rates = Rates(monkeypatch, 1, 2)

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import OptimConfig, RunConfig
-from mixskd.distributed import World
+from mixskd.data.needs import Batch, DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
-from mixskd.needs import Batch, DataNeeds
+from mixskd.runtime.distributed import World
 from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine, choose_engine, why_not_compile
 from mixskd.training.graphs import GraphedStep
@@ -221,7 +221,7 @@ def test_the_tally_names_the_first_bad_step() -> None:
 
 @pytest.mark.parametrize("hardware", [True, False])
 def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
-    monkeypatch.setattr("mixskd.precision.cpu_capabilities", lambda: {"avx512_bf16": hardware})
+    monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"avx512_bf16": hardware})
     assert choose_engine(RunConfig(), CPU, World()) == (
         Engine(
             "bf16" if hardware else "fp32",

@@ -15,7 +15,7 @@ import torch
 import mixskd
 from mixskd.config import OptimConfig
 from mixskd.errors import UserError
-from mixskd.precision import choose_device, device_name
+from mixskd.runtime.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
 from mixskd.training.schedule import learning_rate, remarks
 from tests.conftest import write_npz

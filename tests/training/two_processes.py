@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config import OptimConfig
-from mixskd.distributed import World, join
+from mixskd.data.needs import Batch
 from mixskd.methods import METHODS, Method
 from mixskd.methods.parts.mixing import Mix
-from mixskd.needs import Batch
+from mixskd.runtime.distributed import World, join
 from mixskd.training.engine import Engine
 from mixskd.training.step import build_step
 from tests.conftest import make_toy_without_norm

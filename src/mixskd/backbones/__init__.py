@@ -14,8 +14,8 @@ from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.config.plugins import load_plugins
 from mixskd.errors import unknown
-from mixskd.plugins import load_plugins
 
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
     **CIFAR_RESNETS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.chains import STAGES, grouped, nested, units
+from mixskd.backbones.cutting import STAGES, grouped, nested, units
 from mixskd.backbones.library import (
     ChannelsLast,
     Library,
@@ -22,7 +22,7 @@ from mixskd.backbones.library import (
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
-from mixskd.elsewhere import announce, is_elsewhere
+from mixskd.config.trusted_backbones import announce, is_elsewhere
 from mixskd.errors import UserError
 
 PREFIX = "timm/"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.chains import ends_by_size, grouped, nested, units
+from mixskd.backbones.cutting import ends_by_size, grouped, nested, units
 from mixskd.backbones.library import (
     ChannelsLast,
     Library,

@@ -16,7 +16,7 @@ from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError
-from mixskd.files import check_readable, load_tensors
+from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
 

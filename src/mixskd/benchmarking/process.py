@@ -73,8 +73,8 @@ def remotes(experiment: Experiment, variants: Mapping[str, Variant], threads: in
 
 def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: int, where: dict[str, str]) -> None:
     os.environ.update(where, MASTER_ADDR="localhost")
-    from mixskd.benchmarking.bench import Bench
-    from mixskd.distributed import join
+    from mixskd.benchmarking.variant_bench import Bench
+    from mixskd.runtime.distributed import join
 
     torch.set_num_threads(threads)
     bench: Any = None

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from mixskd.artifacts.results import deployed_scores
 from mixskd.comparison.plan import Run, unfinished
-from mixskd.report.runs import deployed_scores
-from mixskd.tasks.kinds import kind_of
+from mixskd.config.task_kinds import kind_of
 
 
 class RunsDisplay:

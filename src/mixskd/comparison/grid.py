@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from mixskd import recipes
-from mixskd.comparison.chain import Transfer, transfer_from
-from mixskd.config import Experiment, convert, merge, nest
+from mixskd.comparison.transfer_runs import Transfer, transfer_from
+from mixskd.config import Experiment, convert, merge, nest, recipes
 from mixskd.errors import UserError, nearest, unknown
-from mixskd.evaluation.command import NAMES
+from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
     "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
@@ -80,8 +79,8 @@ class Grid:
 def check_columns(suites: Iterable[str]) -> None:
     """Raises UserError for a suite that is unknown, or that needs more than one run and its data."""
     for name in suites:
-        if name not in NAMES:
-            raise unknown("suite", name, NAMES)
+        if name not in SUITES:
+            raise unknown("suite", name, SUITES)
         if name in ("confidence", "ood"):
             needed = "two runs" if name == "confidence" else "another data set"
             raise UserError(f"the suite {name} needs {needed}, so it has no column; use mixskd evaluate --suite {name}")

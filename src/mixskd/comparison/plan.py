@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixskd.api import build_experiment
-from mixskd.comparison.chain import SCRATCH, Transfer, label_of
+from mixskd.benchmarking.cost import images_forwarded
 from mixskd.comparison.grid import Arm, Grid
+from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
 from mixskd.config import DataConfig, Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
+from mixskd.config.build import build_experiment
 from mixskd.data import load_data
 from mixskd.errors import UserError
-from mixskd.files import slug
 from mixskd.methods import method_class
-from mixskd.report.cost import images_forwarded
+from mixskd.runtime.files import slug
 from mixskd.training.run_folder import RunFolder
 
 

@@ -13,8 +13,8 @@ from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import ELSEWHERE, settings_file
 from mixskd.config import to_yaml
-from mixskd.distributed import World
-from mixskd.files import write_text
+from mixskd.runtime.distributed import World
+from mixskd.runtime.files import write_text
 from mixskd.training.interrupt import Interrupt, Interrupted
 
 PAUSE = 0.2  # seconds between two looks

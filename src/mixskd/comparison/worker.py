@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mixskd.errors import exit_code
-from mixskd.files import locked
+from mixskd.runtime.files import locked
 
 ELSEWHERE = 75  # the exit code of a run that another process is at
 

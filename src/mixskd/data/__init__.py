@@ -14,6 +14,8 @@ import torch
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
+from mixskd.data.holdout import first_per_class, hold_out
+from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
 from mixskd.data.preprocess import Preprocess
@@ -22,12 +24,10 @@ from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
-from mixskd.data.split import first_per_class, hold_out
 from mixskd.data.verify import verified, without_twins
 from mixskd.data.worker_loader import WorkerLoader, WorkerTestLoader
-from mixskd.distributed import World, usable_cores
 from mixskd.errors import UserError, unknown
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World, usable_cores
 
 if TYPE_CHECKING:
     from mixskd.config import DataConfig
@@ -205,10 +205,13 @@ def make_train_loader(
     seed: int,
     needs: DataNeeds | None = None,
     world: World | None = None,
+    *,
+    deferred: bool = False,
 ) -> DeviceLoader | WorkerLoader:
     """Batches of ``batch_size`` training images in all processes together, with what ``needs`` asks for.
 
     Arrays are cropped, flipped and normalised on the device, where they fit there; all else comes from workers.
+    ``deferred`` batches are finished within the step, so that a recorded step holds that work too.
     """
     needs, world = needs or DataNeeds(), world or World()
     plan = BatchPlan(data.train.labels, batch_size, seed, needs, world, balance=config.balance)
@@ -216,8 +219,8 @@ def make_train_loader(
     on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
     padded = config.crop_for(data.image_size) == "pad"
     if data.train.in_memory and padded and not on_single_images and fits_device(data.train, device):
-        return DeviceLoader(data, plan, device, config.augment)
-    return WorkerLoader(data, plan, device, config, worker_count(config.workers))
+        return DeviceLoader(data, plan, device, config.augment, deferred=deferred)
+    return WorkerLoader(data, plan, device, config, worker_count(config.workers), deferred=deferred)
 
 
 def make_test_loader(

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from mixskd.config.schema import Mismatch, items, string
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
-from mixskd.schema import Mismatch, items, string
 
 MOST_CLASSES = 1_000_000
 LARGEST_IMAGE = 4096  # pixels of height and width, after the resize

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.draws import Draws
+from mixskd.data.needs import Batch
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
-from mixskd.distributed import World
-from mixskd.needs import Batch
+from mixskd.runtime.distributed import World
 
 GEOMETRY = 3  # numbers for each image: the two coordinates of its crop, and whether it is flipped
 
@@ -32,8 +32,9 @@ class DeviceLoader:
     """
 
     def __init__(
-        self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none", pad: int | None = None
-    ) -> None:
+        self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none",
+        pad: int | None = None, *, deferred: bool = False,
+    ) -> None:  # fmt: skip
         self.images, self.labels = on_device(data.train, device)
         self.plan, self.device, self.flip = plan, device, data.flip
         self.pad = data.image_size // 8 if pad is None else pad
@@ -43,7 +44,7 @@ class DeviceLoader:
         numbers = GEOMETRY + (self.policy.draws if self.policy is not None else 0)
         needs, each = plan.needs, len(plan.slots)
         self.draws = Draws(plan, device, numbers, [each] * needs.views + [each * needs.partners])
-        self.deferred = False
+        self.deferred = deferred
 
     def __len__(self) -> int:
         """Batches an epoch."""

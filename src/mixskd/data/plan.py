@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixskd.distributed import World
+from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
-from mixskd.needs import DataNeeds
+from mixskd.runtime.distributed import World
 
 
 class BatchPlan:

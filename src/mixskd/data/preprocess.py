@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms import v2
 
-from mixskd.config import SMALL
+from mixskd.config.data import SMALL
 
 CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

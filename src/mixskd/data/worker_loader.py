@@ -19,13 +19,13 @@ from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
 from mixskd.data.images import decode_image
+from mixskd.data.needs import Batch
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
-from mixskd.distributed import World
-from mixskd.needs import Batch
+from mixskd.runtime.distributed import World
 
 
 def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
@@ -118,8 +118,9 @@ class WorkerLoader:
     """
 
     def __init__(
-        self, data: DataBundle, plan: BatchPlan, device: torch.device, config: DataConfig, workers: int = 2
-    ) -> None:
+        self, data: DataBundle, plan: BatchPlan, device: torch.device, config: DataConfig, workers: int = 2,
+        *, deferred: bool = False,
+    ) -> None:  # fmt: skip
         needs, name = plan.needs, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
         images = Images(data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy)
@@ -133,7 +134,7 @@ class WorkerLoader:
         if self.policy is not None:
             sizes = [len(plan.slots) * count for count in self.counts]
             self.draws = Draws(plan, torch.device("cpu"), self.policy.draws, sizes)
-        self.deferred = False
+        self.deferred = deferred
 
     def __len__(self) -> int:
         """Batches an epoch."""

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixskd.artifacts.model_file import Classifier, load_model, store_calibration
 from mixskd.data import make_test_loader
-from mixskd.deploy.model_file import Classifier, load_model, store_calibration
-from mixskd.deploy.using import probabilities
+from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
-from mixskd.evaluation.calibration import best_temperature, calibration
-from mixskd.evaluation.run import evaluation_data
-from mixskd.precision import choose_device, full_fp32
+from mixskd.evaluation.split_scores import evaluation_data
+from mixskd.evaluation.suites.calibration import best_temperature, calibration
+from mixskd.runtime.precision import choose_device, full_fp32
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0

@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mixskd.deploy.card import model_card
+from mixskd.artifacts.model_file import load_model
 from mixskd.deploy.exports.description import describe
-from mixskd.deploy.model_file import load_model
+from mixskd.deploy.model_card import model_card
 from mixskd.errors import UserError
-from mixskd.files import replacing, write_text
-from mixskd.optional import needed
-from mixskd.text import to_json
+from mixskd.errors.text import to_json
+from mixskd.runtime.files import replacing, write_text
+from mixskd.runtime.packages import needed
 
 MODEL, PREPROCESSING, CARD = FILES = ("model.safetensors", "preprocess.json", "README.md")
 REPOSITORY = re.compile(r"(?:\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixskd.artifacts.model_file import Classifier
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.resnet import LAYOUTS
-from mixskd.deploy.model_file import Classifier
 from mixskd.errors import UserError
 
 FRAMEWORKS = ("mmdetection", "mmsegmentation", "detectron2")

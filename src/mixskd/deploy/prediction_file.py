@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mixskd.errors import UserError
-from mixskd.files import replacing
-from mixskd.text import safe, to_json
+from mixskd.errors.text import safe, to_json
+from mixskd.runtime.files import replacing
 
 Prediction = Mapping[str, Any]
 Write = Callable[[Prediction], object]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings
+from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import BelowOne, Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.config import build
-from mixskd.errors import UserError, unknown
+from mixskd.config.build import make_config
+from mixskd.data.needs import DataNeeds
+from mixskd.errors import UserError
 from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
-from mixskd.needs import DataNeeds
-
-# The methods with the option label_smoothing.
-SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix")
-
-
-def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
-    """``config_type`` from ``options``; the key ``preset`` names the defaults under them (``config_type.PRESETS``).
-
-    Raises UserError for an unknown option or preset, or a value that the configuration refuses.
-    """
-    values = dict(options)
-    if presets := getattr(config_type, "PRESETS", None):
-        preset = values.get("preset", "paper")
-        if preset not in presets:
-            raise unknown("preset", preset, presets)
-        values = {**presets[preset], **values}
-    if "label_smoothing" in values and not any(
-        field.name == "label_smoothing" for field in dataclasses.fields(config_type)
-    ):
-        raise UserError(
-            f"this method has no label_smoothing; use it with {', '.join(SMOOTHED)}, "
-            "or train with --method label_smoothing"
-        )
-    return build(config_type, values, "method.")
-
 
 # Where the costs of the methods are counted: 100 classes for the first and third, 17 for the others.
 NETWORKS = ("WRN-16-2 at 32 px", "ResNet-18 at 128 px", "ResNet-50 at 224 px", "EfficientNet-Lite0 at 128 px")

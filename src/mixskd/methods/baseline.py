@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mixskd.config.types import Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
-from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
-from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

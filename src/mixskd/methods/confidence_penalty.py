@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.config.types import NotNegative, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
-from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)

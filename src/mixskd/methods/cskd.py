@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mixskd.config.types import NotNegative, Positive, Settings
+from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 from mixskd.methods.parts.mixing import Mix, sample_mix
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

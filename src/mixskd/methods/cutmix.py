@@ -9,9 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from mixskd.config.types import BelowOne, Positive, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.mixing import Mix, sample_mix
-from mixskd.typed import BelowOne, Positive, Settings
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixskd.config.types import NotNegative, Positive, Settings
+from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

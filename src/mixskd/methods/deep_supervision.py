@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from mixskd.config.types import Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
 from mixskd.methods.parts.losses import cross_entropy, total
-from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)

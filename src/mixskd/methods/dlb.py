@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixskd.distributed import gather_batch
+from mixskd.config.types import NotNegative, Positive, Settings
+from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
 from mixskd.methods.parts.tables import read_rows
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import NotNegative, Positive, Settings
+from mixskd.runtime.distributed import gather_batch
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
+from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.bifpn import BiFPN
 from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
 from mixskd.methods.parts.mixing import Mix, sample_mix
-from mixskd.typed import Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.config.types import BelowOne, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision
-from mixskd.typed import BelowOne, Settings
 
 
 @dataclass(frozen=True)

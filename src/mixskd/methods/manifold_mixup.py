@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap
+from mixskd.config.types import Positive, Settings, WholeNumber
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.methods.parts.mixing import Mix, sample_mix
-from mixskd.typed import Positive, Settings, WholeNumber
 
 
 @dataclass(frozen=True)

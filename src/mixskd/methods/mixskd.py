@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from mixskd.backbones.tokens import FeatureMap, each, halves
+from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, Share
+from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
@@ -22,8 +24,6 @@ from mixskd.methods.parts.losses import (
     total,
 )
 from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import BelowOne, NotNegative, Positive, Settings, Share
 
 FEATURE_DISTANCES = {"squared": feature_distance, "normalised": relative_distance}
 DiscriminatorMode = Literal["joint", "grl", "d_only", "frozen", "off"]

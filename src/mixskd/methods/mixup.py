@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixskd.config.types import BelowOne, Positive, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.mixing import Mix, sample_mix
-from mixskd.typed import BelowOne, Positive, Settings
 
 
 @dataclass(frozen=True)

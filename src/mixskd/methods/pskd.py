@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.distributed import gather_batch
+from mixskd.config.types import Settings, Share
+from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import full_precision, one_hot
 from mixskd.methods.parts.tables import read_rows
-from mixskd.needs import DataNeeds, take
-from mixskd.typed import Settings, Share
+from mixskd.runtime.distributed import gather_batch
 
 
 @dataclass(frozen=True)

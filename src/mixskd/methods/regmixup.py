@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixskd.config.types import BelowOne, NotNegative, Positive, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
 from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
-from mixskd.typed import BelowOne, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

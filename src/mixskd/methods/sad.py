@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
+from mixskd.config.types import NotNegative, Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, total
-from mixskd.typed import NotNegative, Settings
 
 
 @dataclass(frozen=True)

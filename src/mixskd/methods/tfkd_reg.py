@@ -10,9 +10,9 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.config.types import Positive, Settings, Share
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
-from mixskd.typed import Positive, Settings, Share
 
 
 @dataclass(frozen=True)

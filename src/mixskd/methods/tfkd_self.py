@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixskd.config.types import Positive, Settings, Share
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, kl_divergence
-from mixskd.typed import Positive, Settings, Share
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap
+from mixskd.config.types import BelowOne, NotNegative, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision
 from mixskd.methods.parts.zipf import log_softmax_of_others, ranks, zipf_weights
-from mixskd.typed import BelowOne, NotNegative, Settings
 
 Ranking = Literal["probability", "released"]
 

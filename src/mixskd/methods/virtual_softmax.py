@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.staged import exact, split
+from mixskd.config.types import Settings
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy
-from mixskd.typed import Settings
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot, total
 from mixskd.methods.parts.zipf import non_target_divergence, ranks, zipf_weights
-from mixskd.typed import Count, NotNegative, Positive, Settings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mixskd.distributed import World
+from mixskd.runtime.distributed import World
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixskd.digest import digest_of
+from mixskd.config.schema import Mismatch, anything, choice, integer, items, number, optional, record, string, table
 from mixskd.errors import UserError
-from mixskd.files import check_readable, load_tensors, replacing
-from mixskd.precision import TYPES
-from mixskd.schema import Mismatch, anything, choice, integer, items, number, optional, record, string, table
+from mixskd.runtime.digest import digest_of
+from mixskd.runtime.files import check_readable, load_tensors, replacing
+from mixskd.runtime.precision import TYPES
 
 FORMAT = "mixskd-checkpoint-2"
 OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mixskd.precision import TYPES
+from mixskd.runtime.precision import TYPES
 from mixskd.training.convolution import USUAL, Limits, SmallMaps, image_gradient, output, weight_gradient
 from mixskd.training.measurements import race, remembered
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mixskd.experiment import Parts
-from mixskd.precision import device_name
-from mixskd.text import counted
+from mixskd.errors.text import counted
+from mixskd.runtime.precision import device_name
+from mixskd.training.parts import Parts
 
 
 def describe(parts: Parts) -> list[str]:

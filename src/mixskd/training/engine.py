@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from mixskd.config import RunConfig
-from mixskd.distributed import World
 from mixskd.errors import UserError
-from mixskd.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
 from mixskd.training.convolution import USUAL, SmallMaps
 from mixskd.training.memory import keep_freed_memory
 
@@ -42,9 +42,12 @@ class Engine:
     reason: str = field(default="", compare=False)
 
 
-def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[Engine, list[str]]:
+def choose_engine(
+    run: RunConfig, device: torch.device, world: World, *, fixed_shapes: bool = True
+) -> tuple[Engine, list[str]]:
     """The best engine for ``device`` that ``run`` allows, and notes on what it costs or what was left out.
 
+    Steps whose shapes change from batch to batch (not ``fixed_shapes``) are neither compiled nor recorded.
     Raises UserError for a setting that is not possible here.
     """
     precision, notes = choose_precision(run.precision, device), []
@@ -55,6 +58,8 @@ def choose_engine(run: RunConfig, device: torch.device, world: World) -> tuple[E
         notes.append(f"the CPU is used, because the GPU does not work: {why_not_use(torch.device('cuda'))}")
     if cuda and precision == "fp32":
         notes.append("fp32 convolutions multiply in TF32 (10 bits of mantissa), as torch does by default")
+    if not fixed_shapes:
+        run = dataclasses.replace(run, compile="never", cuda_graphs="never")
     compiled = run.compile == "always" or (run.compile == "auto" and cuda)
     if compiled and (reason := WAITS if run.sync_bn else why_not_compile(device)):
         if run.compile == "always":
@@ -94,8 +99,11 @@ def for_optimizer(engine: Engine, name: str) -> Engine:
     return dataclasses.replace(engine, fused=False, cuda_graphs=False, branch_streams=False)
 
 
-def configure_process(device: torch.device, *, deterministic: bool) -> None:
+def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes: bool = True) -> None:
     """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA).
+
+    Where shapes change from batch to batch (not ``fixed_shapes``), timing convolutions for each shape would cost more
+    than it gains.
 
     fp32 steps on a GPU: TF32 in convolutions, not in matrix products. These are torch's own defaults, with which the
     released code ran; they are set here so that nothing else decides them. Scores are without TF32.
@@ -104,7 +112,7 @@ def configure_process(device: torch.device, *, deterministic: bool) -> None:
         keep_freed_memory()
         return
     use_tf32_as_usual()
-    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.benchmark = fixed_shapes and not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

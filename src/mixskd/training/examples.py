@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from mixskd.data import make_test_loader
-from mixskd.evaluation.scoring import evaluation_mode
+from mixskd.tasks.scoring import evaluation_mode
 
 if TYPE_CHECKING:
-    from mixskd.experiment import Parts
+    from mixskd.training.parts import Parts
 
 IMAGES = 6
 MIXES = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from mixskd.distributed import World
+from mixskd.runtime.distributed import World
 
 
 class Interrupted(SystemExit):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from mixskd.errors import UserError
-from mixskd.files import locked, write_text
-from mixskd.precision import device_name
+from mixskd.runtime.files import locked, write_text
+from mixskd.runtime.precision import device_name
 
 
 def cache_file() -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment
-from mixskd.data.division import write_division
-from mixskd.distributed import World, join, may_restart, restarts
+from mixskd.data.splits_file import write_division
 from mixskd.errors import UserError
-from mixskd.experiment import build_parts
+from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.description import describe
+from mixskd.training.factory import build_parts
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock

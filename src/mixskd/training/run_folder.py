@@ -10,8 +10,8 @@ from typing import Any
 
 from mixskd.config import Experiment, difference, from_dict, read_yaml, to_yaml
 from mixskd.errors import UserError
-from mixskd.files import write_text
-from mixskd.text import to_json
+from mixskd.errors.text import to_json
+from mixskd.runtime.files import write_text
 from mixskd.training.checkpoint import previous
 
 

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mixskd.config import OptimConfig
-from mixskd.distributed import World
+from mixskd.data.needs import Batch
 from mixskd.errors import UserError
-from mixskd.faults import is_out_of_memory
+from mixskd.errors.faults import is_out_of_memory
 from mixskd.methods.base import Method
 from mixskd.methods.parts.streams import side_by_side
-from mixskd.needs import Batch
-from mixskd.precision import autocast
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import autocast
 from mixskd.training.averaging import average_gradients
 from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-import mixskd
-from mixskd.experiment import Parts
-from mixskd.precision import device_name
+from mixskd.runtime.precision import device_name
+from mixskd.runtime.version import __version__
+from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.selection import Selection
 
@@ -73,7 +73,7 @@ def provenance() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = None
     return {
-        "mixskd": mixskd.__version__,
+        "mixskd": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from mixskd.config import difference, from_dict, to_dict
+from mixskd.data.needs import Batch
 from mixskd.errors import UserError
-from mixskd.evaluation.scoring import score, score_heads
-from mixskd.experiment import Parts
-from mixskd.needs import Batch
-from mixskd.text import counted
-from mixskd.training.arithmetic import stored, to_store
+from mixskd.errors.text import counted
+from mixskd.tasks.scoring import score, score_heads
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -28,6 +26,8 @@ from mixskd.training.checkpoint import (
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
+from mixskd.training.measured_precision import stored, to_store
+from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.schedule import learning_rate

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mixskd
-from mixskd.cli import main
+from mixskd.cli.main import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.program import CHECKED_LATER

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixskd.tasks.detection.cascade import CascadeConfig, CascadeHeads, PyramidAlign, Stage
+from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, PyramidAlign, Stage
 
 TRUTH = torch.tensor([[20.0, 20.0, 60.0, 60.0]])
 LABEL = torch.tensor([2])

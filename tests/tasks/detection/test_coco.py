@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixskd.errors import UserError
-from mixskd.tasks.detection.coco import find_splits, load_coco, load_detection
+from mixskd.transfer.detection.coco import find_splits, load_coco, load_detection
 from tests.tasks.detection.support import content, write
 
 

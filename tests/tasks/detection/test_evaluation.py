@@ -10,10 +10,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mixskd.errors import UserError
-from mixskd.tasks.detection import evaluation
-from mixskd.tasks.detection.coco import load_coco
-from mixskd.tasks.detection.evaluation import Detection, coco_results, in_file_pixels
-from mixskd.tasks.detection.loading import truth
+from mixskd.transfer.detection import evaluation
+from mixskd.transfer.detection.coco import load_coco
+from mixskd.transfer.detection.evaluation import Detection, coco_results, in_file_pixels
+from mixskd.transfer.detection.loading import truth
 
 SIDE = 320
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mixskd.backbones import build_backbone
 from mixskd.errors import UserError
-from mixskd.tasks.detection.config import DetectorConfig
-from mixskd.tasks.detection.model import Detector, FloorMatcher, make_rpn
+from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.detection.model import Detector, FloorMatcher, make_rpn
 from tests.tasks.detection.support import tiny_backbone
 
 ARCHITECTURES = ("cascade_rcnn", "faster_rcnn")

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mixskd.errors import UserError
-from mixskd.tasks.segmentation.data import label_table
-from mixskd.tasks.segmentation.sources import load_segmentation
+from mixskd.transfer.segmentation.data import label_table
+from mixskd.transfer.segmentation.sources import load_segmentation
 from tests.tasks.segmentation.support import write
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mixskd.tasks.segmentation.evaluation import Segmentation, scores_of
+from mixskd.transfer.segmentation.evaluation import Segmentation, scores_of
 
 CLASSES = ("a", "b", "c", "d", "e")
 

@@ -7,15 +7,15 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from mixskd.tasks.segmentation.config import DeepLabConfig
-from mixskd.tasks.segmentation.loading import (
+from mixskd.transfer.segmentation.config import DeepLabConfig
+from mixskd.transfer.segmentation.loading import (
     RandomScale,
     SegmentationImages,
     augmentation,
     normalisation,
     train_batch,
 )
-from mixskd.tasks.segmentation.sources import load_segmentation
+from mixskd.transfer.segmentation.sources import load_segmentation
 from tests.tasks.segmentation.support import write
 
 SCALES = DeepLabConfig().scales

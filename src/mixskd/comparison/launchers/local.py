@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from mixskd.comparison.worker import Worker
-from mixskd.distributed import usable_cores
 from mixskd.errors import UserError
+from mixskd.runtime.distributed import usable_cores
 
 MOST_CPU_JOBS = 8  # by default: one run a core uses a processor best, until its memory ends
 

@@ -16,7 +16,7 @@ from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.data.sources.folder import load_folder
 from mixskd.errors import UserError
-from mixskd.files import locked
+from mixskd.runtime.files import locked
 
 DEFAULT_ROOT = "~/.cache/mixskd"
 

@@ -6,10 +6,10 @@ import json
 import math
 from typing import Any
 
-import mixskd
+from mixskd.artifacts.model_file import Classifier
 from mixskd.data.preprocess import Preprocess
 from mixskd.deploy.exports.formats import Options
-from mixskd.deploy.model_file import Classifier
+from mixskd.runtime.version import __version__
 
 KEY = "description"
 """Of the text in the metadata of safetensors and ONNX files; ``description.json`` in a .pt2 file."""
@@ -23,7 +23,7 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
     ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1].
     """
     about = {
-        "made_by": f"mixskd {mixskd.__version__}",
+        "made_by": f"mixskd {__version__}",
         "backbone": model.name,
         "classes": list(model.classes),
         "image_size": model.image_size,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mixskd.config.types import Settings
 from mixskd.errors import UserError, unknown
-from mixskd.typed import Settings
 
 STATE_DICT = (".safetensors", ".pth", ".pt")
 SUFFIXES: dict[str, tuple[str, ...]] = {

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixskd.artifacts.model_file import Classifier
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.job import Job
-from mixskd.deploy.model_file import Classifier
 from mixskd.errors import UserError
 
 

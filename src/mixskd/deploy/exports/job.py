@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mixskd.artifacts.model_file import Classifier
 from mixskd.deploy.exports.formats import Options
-from mixskd.deploy.model_file import Classifier
 
 Answer = Callable[[Tensor], Tensor]
 """The written file at work: from images, as the file takes them, to its logits or probabilities ``B x N``."""

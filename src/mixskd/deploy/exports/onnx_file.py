@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mixskd.deploy.exports.description import KEY, as_text, describe, output_name
 from mixskd.deploy.exports.graph import Deployed, as_input, example, free_sizes, no_graph
 from mixskd.deploy.exports.job import Answer, Job, Written
-from mixskd.optional import needed
+from mixskd.runtime.packages import needed
 
 
 def onnx(job: Job) -> Written:

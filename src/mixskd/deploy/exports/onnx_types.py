@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mixskd.deploy.exports.onnx_file import quiet
-from mixskd.optional import needed
+from mixskd.runtime.packages import needed
 
 BATCH = 16
 

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mixskd.artifacts.described_file import read_described
 from mixskd.backbones import build_backbone
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.library import LibraryBackbone
 from mixskd.backbones.resnet import LAYOUTS
-from mixskd.deploy.described import read_described
 from mixskd.deploy.exports.description import KEY, as_text, describe, timm_data_config, torchvision_transform
 from mixskd.deploy.exports.job import Answer, Job, Written
 from mixskd.errors import UserError
-from mixskd.files import load_tensors
-from mixskd.optional import needed
+from mixskd.runtime.files import load_tensors
+from mixskd.runtime.packages import needed
 
 
 def plain(job: Job) -> Written:

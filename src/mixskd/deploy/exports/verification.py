@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from mixskd.artifacts.model_file import Classifier
 from mixskd.data.bundle import DataBundle
 from mixskd.data.worker_loader import Images
 from mixskd.deploy.exports.description import output_name
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.graph import as_input
 from mixskd.deploy.exports.job import Answer
-from mixskd.deploy.model_file import Classifier
 from mixskd.errors import UserError
-from mixskd.evaluation.run import chosen_split, evaluation_data
+from mixskd.evaluation.split_scores import chosen_split, evaluation_data
 
 MOST = 64  # images that an export is compared on
 CALIBRATION = 128  # training images that int8 takes its ranges from

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from mixskd.files import write_text
+from mixskd.runtime.files import write_text
 from mixskd.training.listeners.base import Listener, RunInfo
 
 

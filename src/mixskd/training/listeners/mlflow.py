@@ -8,7 +8,7 @@ from typing import Any
 
 from mixskd.config import flatten, to_dict
 from mixskd.errors import UserError
-from mixskd.files import write_text
+from mixskd.runtime.files import write_text
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 
 

@@ -63,8 +63,8 @@ class TensorBoard(Listener):
 
 def _drawn(examples: Examples) -> np.ndarray:
     """The picture of ``examples``, uint8 ``H x W x 3``."""
-    from mixskd.report.picture import cells, rendered
-    from mixskd.report.plots import label
+    from mixskd.drawing.picture import cells, rendered
+    from mixskd.drawing.plots import label
 
     columns = {
         title: cells(

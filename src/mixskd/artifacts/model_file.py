@@ -1,0 +1,172 @@
+"""model.safetensors: the deployed classifier's weights, and in the metadata what is needed to use them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mixskd.artifacts.described_file import check_weights_finite, read_described
+from mixskd.backbones import StagedBackbone, build_backbone, check_local
+from mixskd.config.schema import Mismatch, choice, integer, items, number, record, string
+from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
+from mixskd.data.preprocess import RESIZES, Preprocess
+from mixskd.errors import UserError
+from mixskd.runtime.digest import digest_of
+from mixskd.runtime.files import replacing
+
+FORMAT = "mixskd-model-2"
+OLDER = ("mixskd-model-1",)  # without a digest
+
+SCHEMA = record(
+    {
+        "format": string(),
+        "backbone": string(200),
+        "classes": items(string(), 1, MOST_CLASSES),
+        "image_size": integer(1, LARGEST_IMAGE),
+        "mean": items(number(), 3, 3),
+        "std": items(number(above=0), 3, 3),
+    },
+    {
+        "digest": string(64),
+        "resize": choice("", *RESIZES),
+        "temperature": number(above=0),
+        "threshold": number(0, 1),
+    },
+)
+
+
+class Classifier(StagedBackbone):
+    """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor.
+
+    ``temperature`` and ``threshold`` are those that :func:`mixskd.calibrate` stored, or None. They are not part of the
+    network: its logits are the same with and without them.
+    """
+
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    temperature: float | None
+    threshold: float | None
+
+
+def save_model(
+    backbone: StagedBackbone,
+    path: Path,
+    *,
+    backbone_name: str,
+    classes: Sequence[str],
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resize: str = "",
+) -> None:
+    """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
+
+    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
+    :class:`mixskd.data.preprocess.Preprocess` has it. Raises UserError on a full disk.
+    """
+    description = {
+        "format": FORMAT,
+        "backbone": backbone_name,
+        "classes": list(classes),
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+        "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
+    }
+    try:
+        SCHEMA(description, "")
+    except Mismatch as error:
+        raise UserError(f"cannot save the classifier: {error}") from None
+    tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
+    _write(path, description, tensors)
+
+
+def store_calibration(path: str | Path, temperature: float, threshold: float) -> Path:
+    """Put ``temperature`` (above 0) and ``threshold`` (0 to 1) into the model file at ``path``; the file's own path.
+
+    All else in it stays as it is; a file of an older format becomes one of the present format. Raises UserError as
+    :func:`load_model` does, and on a full disk, which leaves the file as it was.
+    """
+    path, said, tensors = read_described(path)
+    about = {**_examined(path, said, tensors), "format": FORMAT, "temperature": temperature, "threshold": threshold}
+    SCHEMA(about, "")
+    _write(path, about, tensors)
+    return path
+
+
+def _write(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    description = {**about, "digest": content_digest(about, tensors)}
+    with replacing(path) as temporary:
+        # One key: safetensors writes several in random order, and equal runs are to give equal files.
+        save_file(dict(tensors), temporary, metadata={"mixskd": json.dumps(description)})
+
+
+def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    described = {key: value for key, value in about.items() if key != "digest"}
+    return digest_of([described, {key: tensors[key] for key in sorted(tensors)}])
+
+
+def load_model(path: str | Path) -> Classifier:
+    """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
+
+    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
+    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
+    """
+    path, said, tensors = read_described(path)
+    about = _examined(path, said, tensors)
+    model = cast(Classifier, _fitted(path, about, tensors))
+    model.pretrained = True
+    model.classes = tuple(about["classes"])
+    model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
+    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
+    model.temperature, model.threshold = about.get("temperature"), about.get("threshold")
+    return model.eval()
+
+
+def _examined(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """``about`` itself. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
+    known = about.get("format") if isinstance(about, dict) else None
+    if known not in (FORMAT, *OLDER):
+        if isinstance(known, str) and known.startswith("mixskd-model-"):
+            raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
+        raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
+    try:
+        SCHEMA(about, "")
+        if known == FORMAT and about.get("digest") != content_digest(about, tensors):
+            raise Mismatch("its content is not what was written (its digest differs)")
+    except ValueError as error:  # Mismatch, and what digest_of refuses
+        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
+    check_weights_finite(path, tensors)
+    return dict(about)
+
+
+def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedBackbone:
+    """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
+    name, classes = about["backbone"], len(about["classes"])
+    misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
+    check_local(name)
+    try:
+        with torch.device("meta"):  # no memory is taken for what the file does not hold
+            wanted = build_backbone(name, classes, about["image_size"]).export_state_dict()
+        if _forms(wanted) != _forms(tensors):
+            raise misfit
+        backbone = build_backbone(name, classes, about["image_size"])
+        backbone.load_export_state_dict(tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        raise misfit from None
+    if about["image_size"] < backbone.min_size:
+        raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
+    return backbone
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    return {key: (x.shape, x.is_floating_point()) for key, x in tensors.items()}

@@ -1,0 +1,115 @@
+"""Finished runs read back from their folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixskd.artifacts.stored_files import read_summary
+from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
+from mixskd.config.task_kinds import Kind, kind_of
+from mixskd.errors import UserError
+from mixskd.runtime.files import slug
+
+# A run's own, whatever the setting that it repeats.
+OF_A_RUN = (*NOT_COMPARED, "run.seed", "method.teacher")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run: its experiment and its summary."""
+
+    name: str
+    experiment: Experiment
+    summary: dict[str, Any]
+    folder: Path = Path()
+
+    @property
+    def label(self) -> str:
+        """The run's name without backbone, augmentation policy and seed."""
+        e, label = self.experiment, self.name.removesuffix(f"-seed{self.experiment.run.seed}")
+        if self.kind is not None:
+            label = re.sub(r"-from\d+$", "", label)  # the seed of its backbone
+        for part in (e.data.augment, slug(e.backbone)):
+            label = label.removesuffix(f"-{part}")
+        return label
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it is trained for, if that is not classification."""
+        return kind_of(self.experiment.method.name)
+
+    @property
+    def score(self) -> float | None:
+        """The main score of what is deployed, in per cent: top-1, AP or mIoU; None if its data cannot give one."""
+        return deployed_scores(self.summary)[1].get("top1" if self.kind is None else self.kind.monitor)
+
+    @property
+    def split(self) -> str:
+        """The split of :attr:`top1`: ``test`` where there is one, else ``val``."""
+        return deployed_scores(self.summary)[0]
+
+    @property
+    def top1(self) -> float:
+        """Top-1 of the deployed classifier, in per cent."""
+        return float(deployed_scores(self.summary)[1]["top1"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch with the highest top-1 of those that were scored: ``epoch``, ``split`` and ``top1``."""
+        return best_epoch(self.summary)
+
+    def setting(self) -> dict[str, Any]:
+        """What the run shares with its repetitions, by dotted name."""
+        flat = flatten(to_dict(self.experiment))
+        setting = {key: value for key, value in flat.items() if key not in OF_A_RUN}
+        if self.experiment.weights is not None:  # backbones of several seeds are repetitions too
+            setting["weights"] = re.sub(r"-seed\d+/?$", "", self.experiment.weights)
+        return setting
+
+
+def deployed_scores(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+    """The split and the scores of the deployed classifier: on ``test`` where there is one, else on ``val``.
+
+    Summaries of the first format have those after the last epoch, on ``test``.
+    """
+    if "scores" not in summary:
+        return "test", summary["last"]
+    split = "test" if "test" in summary["scores"] else "val"
+    return split, summary["scores"][split]
+
+
+def best_epoch(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The epoch with the highest score: ``epoch``, ``split``, ``top1``."""
+    return summary["best"] if "best" in summary else {"split": "test", **summary["best_on_test"]}
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The finished runs in ``folder``, by name. Raises UserError if there is none."""
+    found = sorted(folder.glob("*/summary.json"))
+    results = [read_result(path.parent) for path in found if path.with_name("config.yaml").exists()]
+    if not results:
+        raise UserError(f"there is no finished run in {folder}")
+    return results
+
+
+def read_result(folder: Path) -> Result:
+    """The finished run in ``folder``. Raises UserError for a summary or a configuration that is none."""
+    path, config = folder / "summary.json", folder / "config.yaml"
+    if not config.exists():
+        raise UserError(f"{folder} has no config.yaml; it is not a run of mixskd")
+    experiment = _experiment(config)
+    summary = read_summary(path, classifier=kind_of(experiment.method.name) is None)
+    return Result(folder.resolve().name, experiment, summary, folder)
+
+
+def _experiment(config: Path) -> Experiment:
+    try:
+        return from_dict(read_yaml(config))
+    except UserError as error:
+        if str(config) in str(error):
+            raise
+        raise UserError(f"{config} is not the configuration of a run: {error}") from None

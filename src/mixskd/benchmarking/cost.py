@@ -1,0 +1,95 @@
+"""What a method costs, counted without computing anything: parameters, FLOPs and images forwarded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from mixskd.backbones import build_backbone
+from mixskd.benchmarking.flops import flop_counter
+from mixskd.config import Experiment
+from mixskd.config.trusted_backbones import check_typed
+from mixskd.training.classification import build_method, build_network
+
+BATCH = 8  # the counts are per original image; batch norm wants more than one
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one original image; a multiplication and an addition are two FLOPs.
+
+    Args:
+        images: forwarded through the first stage: the original with its views, partners and mixes.
+        training_flops: of the forward and backward passes of an update.
+        inference_flops: of the deployed classifier.
+        training_parameters: of the whole training graph, a frozen teacher included.
+        inference_parameters: of the deployed classifier.
+    """
+
+    images: float
+    training_flops: float
+    inference_flops: float
+    training_parameters: int
+    inference_parameters: int
+
+
+def count_cost(experiment: Experiment, classes: int, image_size: int | None = None) -> Cost:
+    """The cost of ``experiment`` with ``classes`` classes, at ``image_size`` px (the backbone's usual size if None).
+
+    Convolutions and matrix products are counted. Raises UserError for a method that
+    refuses the backbone.
+    """
+    with torch.device("meta"):
+        network, teacher = (build_network(experiment.backbone, classes, image_size) for _ in range(2))
+        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load=lambda _: teacher)
+    backbone = method.backbone
+    parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
+    forwarded = 0
+
+    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal forwarded
+        forwarded += len(arguments[0])
+
+    hook = backbone.stages[0].register_forward_pre_hook(count)
+    with FakeTensorMode():  # tensors of the CPU in all but their contents, so that autocast and draws work
+        state = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
+            for name, tensor in [*method.named_parameters(), *method.named_buffers()]
+        }
+        size, needs = image_size or backbone.default_size, method.needs
+        images, labels = torch.randn(BATCH, 3, size, size), torch.zeros(BATCH, dtype=torch.long)
+        offered = {
+            "views": torch.randn(BATCH, max(needs.views - 1, 0), 3, size, size),
+            "partners": torch.randn(BATCH, needs.partners, 3, size, size),
+            "indices": torch.arange(BATCH),
+            "slots": torch.arange(BATCH),
+            "progress": torch.ones(()),
+        }
+        wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
+                  "slots": needs.slots, "progress": needs.progress}  # fmt: skip
+        extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
+        with flop_counter() as training:
+            functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()
+        hook.remove()
+        deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
+        with flop_counter() as inference, torch.no_grad():
+            functional_call(backbone.eval(), deployed, (images,))
+    flops = training.get_total_flops() / BATCH, inference.get_total_flops() / BATCH
+    return Cost(forwarded / BATCH, *flops, *parameters)
+
+
+def images_forwarded(experiment: Experiment) -> int:
+    """How many images the method forwards for each original: itself, views, partners and mixes."""
+    return round(count_cost(experiment, classes=10).images)
+
+
+def classes_from(parameters: int, experiment: Experiment) -> int:
+    """The number of classes of a classifier with so many ``parameters``, which grow linearly with it."""
+    check_typed(experiment.backbone)
+    with torch.device("meta"):
+        two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))
+    return 2 + round((parameters - two) / (three - two))

@@ -1,0 +1,124 @@
+"""One variant, set up as ``train`` sets itself up, ready to be asked for steps."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from mixskd.benchmarking.flops import flop_counter
+from mixskd.benchmarking.timing import StepTimer
+from mixskd.benchmarking.variants import Variant
+from mixskd.config import Experiment
+from mixskd.data import DataBundle, ImageSet
+from mixskd.data.needs import Batch
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import TYPES
+from mixskd.training.factory import build_parts
+
+SYNTHETIC_CLASSES = 100
+
+
+class Bench:
+    """A step of ``experiment`` by ``variant`` on batches from its loader."""
+
+    def __init__(self, experiment: Experiment, variant: Variant, world: World) -> None:
+        self.experiment, self.variant = experiment, variant
+        parts = build_parts(experiment, world, engine=variant.engine, data=benchmark_data(experiment),
+                            keep_memory=variant.keep_memory)  # fmt: skip
+        self.device, self.loader, self.step = parts.device, parts.loader, parts.step
+        self.batches = list(itertools.islice(self._endless(), 4))
+        self.count = 0
+
+    def _endless(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            for batch in self.loader.epoch(epoch):
+                yield batch if self.variant.engine.channels_last else contiguous(batch)
+
+    def steps(self, number: int) -> float:
+        """Seconds a step, over ``number`` steps after one another."""
+        self._wait()
+        start = time.perf_counter()
+        for _ in range(number):
+            self._one()
+        self._wait()
+        return (time.perf_counter() - start) / number
+
+    def _one(self) -> None:
+        self.step(self.batches[self.count % len(self.batches)], self.experiment.optim.lr / 100, seed=self.count)
+        self.count += 1
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def parts(self, number: int) -> dict[str, float]:
+        """Seconds of each part of a step, the median of ``number`` steps."""
+        return StepTimer(self.step, self.device).measure(self._one, number)
+
+    def data_seconds(self, at_least: float) -> float:
+        """Seconds that a batch takes in the loader alone: the mean over ``at_least`` seconds and 20 batches."""
+        batches, number = self._endless(), 0
+        for _ in range(8):  # what the workers have ready is no measure of them
+            next(batches)
+        self._wait()
+        start = time.perf_counter()
+        while number < 20 or time.perf_counter() - start < at_least:
+            next(batches)
+            number += 1
+        self._wait()
+        return (time.perf_counter() - start) / number
+
+    def peak_memory(self) -> int:
+        """Bytes: what the tensors on a GPU took at most, or the process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def flops(self) -> int:
+        """Floating-point operations of a step's convolutions and matrix products, forward and backward."""
+        with flop_counter() as counter:
+            self._one()
+        return counter.get_total_flops()
+
+    def ceiling(self, precision: str) -> float:
+        """FLOP/s of a large square matrix product in ``precision``: the median of a second's, or five."""
+        side = 8192 if self.device.type == "cuda" else 2048
+        a, b = (torch.randn(side, side, device=self.device).to(TYPES[precision]) for _ in range(2))
+        seconds = []
+        for i in range(1000):
+            self._wait()
+            start = time.perf_counter()
+            a @ b
+            self._wait()
+            if i > 0:  # the first is warm-up
+                seconds.append(time.perf_counter() - start)
+            if sum(seconds) > 1 and len(seconds) >= 5:
+                break
+        return 2 * side**3 / float(np.median(seconds))
+
+
+def contiguous(batch: Batch) -> Batch:
+    """``batch`` with contiguous images, views and partners; where the step prepares it, those that come of that."""
+    prepare = batch.prepare
+    if prepare is not None:
+        return batch._replace(prepare=lambda given: contiguous(prepare(given)))
+    extra = {name: x.contiguous() for name, x in batch.extra.items()}
+    return batch._replace(images=batch.images.contiguous(), extra=extra)
+
+
+def benchmark_data(experiment: Experiment) -> DataBundle | None:
+    """Random images of ``data.image_size`` (32) in 100 classes for the source ``synthetic``; else None, for its own."""
+    if experiment.data.source != "synthetic":
+        return None
+    size = experiment.data.image_size or 32
+    count = max(4 * experiment.run.batch_size, 2 * SYNTHETIC_CLASSES)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
+    classes = tuple(map(str, range(SYNTHETIC_CLASSES)))
+    return DataBundle({"train": images, "test": images}, classes, Preprocess(size, CIFAR_MEAN, CIFAR_STD))

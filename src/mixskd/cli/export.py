@@ -1,0 +1,68 @@
+"""The flags of ``mixskd export``, and what it prints. It imports no torch, so that help starts fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from mixskd.deploy.exports.formats import SUFFIXES, Dtype, Input, Options, resolve
+from mixskd.errors import UserError
+from mixskd.errors.text import safe
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """Give ``p`` the flags of the verb."""
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("--to", choices=list(SUFFIXES), help="the format; by default the suffix of --out decides")
+    p.add_argument("--out", help="the file to write (.safetensors, .pth, .onnx, .pt2); beside the model by default")
+    p.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    p.add_argument("--data", help="the data set to check the copy on; the run's data by default")
+    graphs = p.add_argument_group("graphs (.onnx, .pt2)")
+    graphs.add_argument(
+        "--input", choices=get_args(Input), default="float",
+        help="images as float (normalised), unit (in [0, 1]) or uint8 (0 to 255); the graph normalises the last two",
+    )  # fmt: skip
+    graphs.add_argument("--softmax", action="store_true", help="give probabilities instead of logits")
+    graphs.add_argument(
+        "--temperature",
+        metavar="T",
+        help="divide the logits by T before the softmax; stored takes the one in the model file",
+    )
+    graphs.add_argument("--dynamic-size", action="store_true", help="take images of any height and width")
+    graphs.add_argument(
+        "--dtype",
+        choices=get_args(Dtype),
+        default="fp32",
+        help="the number type of an ONNX file's weights and arithmetic",
+    )
+    graphs.add_argument("--force", action="store_true", help="keep an fp16 or int8 file that names other classes")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the classifier in a form that needs nothing of ours, and print where; the check goes to stderr."""
+    options = Options(
+        arguments.input, arguments.softmax, temperature(arguments.temperature), arguments.dynamic_size, arguments.dtype
+    )
+    options.check(resolve(arguments.to, arguments.out, Path(arguments.run))[0])  # before torch is imported
+    from mixskd.deploy.exporting import export as run
+
+    done = run(
+        arguments.run, arguments.to, arguments.out, options=options, data=arguments.data,
+        overwrite=arguments.overwrite, force=arguments.force,
+    )  # fmt: skip
+    print(safe(done.file, "terminal"))
+    if done.beside is not None:
+        print(safe(done.beside, "terminal"))
+    print(safe(done.verified or "a backbone without classifier: not checked", "terminal"), file=sys.stderr)
+
+
+def temperature(text: str | None) -> float | str | None:
+    """The number in ``text``, or ``stored``. Raises UserError for anything else."""
+    if text in (None, "stored"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--temperature must be a number above 0, or stored, not {text!r}") from None

@@ -1,0 +1,134 @@
+"""The verbs ``mixskd detect`` and ``mixskd segment``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mixskd.cli import dry_run
+from mixskd.config import Experiment, to_yaml
+from mixskd.config.task_kinds import BY_VERB
+
+Flags = Callable[[argparse.ArgumentParser, Sequence[str]], None]
+ExperimentOf = Callable[[argparse.Namespace], Experiment]
+
+
+def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
+    """Train on annotated images and print the scores and the model's place."""
+    experiment = prepared(arguments, experiment_of)
+    if arguments.print_config:
+        print(to_yaml(experiment), end="")
+        return
+    if arguments.dry_run:
+        dry_run.rehearse(experiment, arguments)
+        return
+    from mixskd.training.run import train as run
+
+    summary = run(experiment, resume=arguments.resume, overwrite=arguments.overwrite)
+    if "scores" not in summary:
+        return
+    for split, scores in summary["scores"].items():
+        print(f"{split} {BY_VERB[arguments.verb].line(scores)}")
+    print(f"weights of epoch {summary['deployed']['epoch']:.0f}, in {summary['seconds']:.0f} s")
+    print(f"model: {Path(summary['out']) / 'model.safetensors'}")
+
+
+def prepared(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> Experiment:
+    """The experiment that the flags describe: the verb's recipe, unless another one or a configuration is named.
+
+    The weights of a run of mixskd name their backbone, so that it need not be given.
+    """
+    from mixskd.errors import UserError
+
+    known = BY_VERB[arguments.verb].networks
+    going_on = arguments.resume and arguments.out and (Path(arguments.out) / "config.yaml").is_file()
+    if not (arguments.recipe or arguments.config or going_on):
+        arguments.recipe = BY_VERB[arguments.verb].recipe
+    if arguments.weights and not arguments.backbone:
+        from mixskd.transfer.start import description_of
+
+        arguments.backbone = description_of(arguments.weights).get("backbone")
+    if arguments.skip_bad_annotations:
+        arguments.dotted["method.skip_bad_annotations"] = "true"
+    experiment = experiment_of(arguments)
+    if experiment.method.name not in known:
+        raise UserError(
+            f"mixskd {arguments.verb} trains {', '.join(known)}, not {experiment.method.name}; leave --method out"
+        )
+    return experiment
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print the scores of a trained network on one split, with those of each class."""
+    from mixskd.transfer.evaluating import evaluate as run
+
+    scores = run(arguments.run, arguments.data, split=arguments.split)
+    if arguments.json:
+        print(json.dumps(scores))
+        return
+    print(f"{scores['split']} {BY_VERB[arguments.verb].line(scores)}  on {scores['images']} images")
+    for name, value in scores["per_class"].items():
+        print(f"  {name}: {'absent' if value is None else f'{value:.2f} %'}")
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Draw what is found on images, write predictions.json, and print where."""
+    from mixskd.transfer.predicting import predict as run
+
+    entries = run(arguments.run, arguments.images, arguments.out, threshold=getattr(arguments, "threshold", 0.5))
+    kind = "boxes" if arguments.verb == "detect" else "masks"
+    print(f"{len(entries)} {kind} in {Path(arguments.out) / 'predictions.json'}, drawn images beside it")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a segmentation network as ONNX, and print where."""
+    from mixskd.deploy.exports.segmentation import export_onnx
+
+    print(export_onnx(arguments.run, arguments.out, size=arguments.size, overwrite=arguments.overwrite))
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, verb: str, experiment_flags: Flags, experiment_of: ExperimentOf
+) -> None:  # fmt: skip
+    """Give ``parser`` the actions of ``verb``, ``detect`` or ``segment``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+        own_help = name != "train"  # that of the settings
+        added = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False, add_help=own_help)
+        added.set_defaults(function=function)
+        return added
+
+    what = "boxes" if verb == "detect" else "masks"
+    p = action("train", lambda arguments: train(arguments, experiment_of), f"Train a network that finds {what}.")
+    experiment_flags(p, BY_VERB[verb].networks)
+    p.add_argument("--epochs", help="passes over the training images, or parts of method.iterations")
+    p.add_argument("--out", help="the run's folder; runs/... by default")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
+    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
+    p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
+    dry_run.add_flag(p)
+    p.add_argument("--skip-bad-annotations", action="store_true", help="leave bad annotations out and count them")
+
+    p = action("evaluate", evaluate, "Score a trained network on a split of its data, or of others.")
+    p.add_argument("run", help="a run's folder, or a .safetensors file with --data")
+    p.add_argument("--data", help="a data set; the run's data by default")
+    p.add_argument("--split", help="val or test; test by default, else val")
+    p.add_argument("--json", action="store_true")
+
+    p = action("predict", predict, f"Draw {what} on images, and write them as JSON.")
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("images", nargs="+", metavar="IMAGE")
+    p.add_argument("--out", default="predictions", help="the folder to write to")
+    if verb == "detect":
+        p.add_argument("--threshold", type=float, default=0.5, help="the lowest score of a box that is drawn")
+    else:
+        p = action("export", export, "Write a trained network as ONNX.")
+        p.add_argument("run", help="a run's folder or a .safetensors file")
+        p.add_argument("--out", help="the .onnx file to write; beside the model by default")
+        p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+        p.add_argument("--size", type=int, help="height and width of the images; those of the crops by default")
+    for added in actions.choices.values():
+        added.set_defaults(usage=added.format_usage())

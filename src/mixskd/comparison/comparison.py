@@ -1,0 +1,172 @@
+"""A grid of runs from its description to its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixskd.artifacts.results import Result, read_results
+from mixskd.artifacts.stored_files import read_grid
+from mixskd.comparison.display import RunsDisplay
+from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from
+from mixskd.comparison.launchers import LAUNCHERS
+from mixskd.comparison.plan import Run, plan, unfinished
+from mixskd.comparison.scheduler import carry_out_all
+from mixskd.config import grids, merge, nest
+from mixskd.config.trusted_backbones import remember_typed
+from mixskd.errors import UserError, unknown
+from mixskd.reporting.repeated import put_together
+from mixskd.reporting.tables.comparison import write_tables
+from mixskd.runtime.files import slug, write_text
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a grid gave.
+
+    Args:
+        folder: where runs and tables lie.
+        rows: those of table.csv, one for each arm, backbone and policy, then those of detection.csv and
+            segmentation.csv, where there are such runs.
+        failures: by the run's name, why it failed, in one line.
+    """
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    failures: dict[str, str]
+
+
+def compare(
+    recipe: str | None = None,
+    *,
+    grid: str | None = None,
+    methods: Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: Sequence[str] | None = None,
+    augments: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    out: str | None = None,
+    equal_updates: str | None = None,
+    images_per_update: int | None = None,
+    suites: Sequence[str] | None = None,
+    transfer: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    devices: str = "auto",
+    launcher: str = "local",
+    launcher_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Comparison:
+    """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
+
+    A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
+    to options is also accepted. ``grid`` names an ablation (:mod:`mixskd.config.grids`) whose methods are used.
+    ``settings`` are those of all runs, by group (``run={"epochs": 3}``); they override those of ``recipe``, or without
+    a recipe those of the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a
+    column. With ``transfer``, each backbone is used in a detector or a segmentation network
+    (:class:`mixskd.comparison.transfer_runs.Transfer`). Up to ``jobs`` runs are active at a time, on ``devices``
+    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
+    does not stop the others. Raises UserError for a mistake in the grid, before anything is run.
+    """
+    axes = {
+        "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
+        "equal_updates": equal_updates, "images_per_update": images_per_update,
+        "suites": suites,
+    }  # fmt: skip
+    given = {key: value for key, value in axes.items() if value is not None}
+    remember_typed(backbones, settings.get("backbone"))
+    named = grids.load(grid) if grid is not None else {}
+    if transfer is not None:  # it refines that of the named grid
+        given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
+    whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
+    return run_grid(
+        whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
+        launcher_options=launcher_options or {}, progress=progress,
+    )  # fmt: skip
+
+
+def folder_of(grid: Grid, out: str | None, name: str | None = None) -> Path:
+    """``out``, or ``runs/compare-DATA[-NAME]``, with the ``name`` of a grid. Raises UserError for a file."""
+    source = grid.settings.get("data", {}).get("source", "digits")
+    folder = Path(out or f"runs/compare-{Path(source).stem}" + (f"-{name}" if name else ""))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    return folder
+
+
+def run_grid(
+    grid: Grid,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    devices: str = "auto",
+    launcher: str = "local",
+    launcher_options: Mapping[str, Any],
+    progress: bool = True,
+) -> Comparison:
+    """Run what is missing of ``grid`` in ``folder``, and write its tables there."""
+    if launcher not in LAUNCHERS:
+        raise unknown("launcher", launcher, LAUNCHERS)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {jobs}")
+    runs = plan(grid, folder)
+    failures = {}
+    if unfinished(runs):
+        carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
+        try:
+            write_text(folder / "grid.yaml", to_yaml(grid))
+            failures = carry_out_all(runs, carrier, RunsDisplay(runs, quiet=not progress))
+        finally:
+            carrier.close()
+    rows = tabulate(folder, grid.suites) if any(run.finished for run in runs) else []
+    return Comparison(folder, rows, failures)
+
+
+def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of all tables.
+
+    Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
+    gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.
+    """
+    grid = read_grid(folder / "grid.yaml")
+    labels = {slug(label): label for label in grid.get("methods", ())}
+    suites = suites or grid.get("suites", ())
+    check_columns(suites)
+    results = read_results(folder)
+    for result in (one for one in results if one.kind is None):  # the suites are of classifiers
+        if missing := [name for name in suites if not is_measured(result, name)]:
+            from mixskd.evaluation.runner import run_suites
+
+            run_suites([result.folder], missing)
+    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites)
+
+
+def is_measured(result: Result, suite: str) -> bool:
+    """Whether the result of ``suite`` is there and no older than the run's weights."""
+    written, model = result.folder / "evaluation" / f"{suite}.json", result.folder / "model.safetensors"
+    return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
+
+
+def state_of(run: Run) -> str:
+    """The state of a run, for a person."""
+    if run.finished:
+        return "finished"
+    return "to resume" if run.files.checkpoint.exists() else "to run"
+
+
+def to_yaml(grid: Grid) -> str:
+    """``grid`` as a file for ``--config``."""
+    methods = {
+        arm.label: {key.removeprefix("method."): value for key, value in arm.settings.items()} for arm in grid.arms
+    }
+    values = {
+        "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
+        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
+        "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
+        "transfer": None if grid.transfer is None else grid.transfer.to_dict(),
+    }  # fmt: skip
+    given = {key: value for key, value in values.items() if value is not None}
+    return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

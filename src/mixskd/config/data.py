@@ -1,0 +1,84 @@
+"""The settings of the data. It imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, Share, WholeNumber
+from mixskd.errors import UserError
+
+Pair = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
+
+SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings, prefix="data."):
+    """What is trained on.
+
+    Args:
+        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
+            WebDataset shards (``train-{000..015}.tar``).
+        root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
+        image_size: height and width in pixels; those of the data set if not given.
+        crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
+            resized), or ``auto``: ``pad`` up to 64 px, ``resized`` above, as the paper does.
+        crop_scale: the smallest and the largest part of the area that ``resized`` crops.
+        crop_ratio: the smallest and the largest ratio of width to height of that part.
+        color_jitter: strengths of random brightness, contrast, saturation and hue (torchvision's ColorJitter); none if
+            empty.
+        augment: a policy on top of crop and flip: ``none``, ``cutout``, ``random_erasing``, ``autoaugment`` (by the
+            image size, or ``autoaugment_cifar10``, ``_imagenet``, ``_svhn``), ``randaugment``, ``augmix`` or
+            ``trivialaugment``.
+        holdout: the share of each class that is held out as ``test`` if there is neither ``val`` nor ``test``.
+        val_holdout: the share of each class of the training images that becomes ``val`` if there is none; 0 for none.
+        split_seed: decides which images are held out; ``run.seed`` has no influence on it.
+        group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
+            or a regular expression on the path; the name of the group is its first bracket, or the whole match.
+        duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
+            ``drop`` them.
+        balance: how often each class is drawn, from 0 (each image equally often) to 1 (each class equally often).
+        per_class: train only on this many images of each class, the first ones; all if not given.
+        flip: mirror half of the training images; if not given, this is done for all data but the digits.
+        skip_bad_images: leave unreadable images out and count them, instead of stopping.
+        workers: processes that decode images; as many as the cores allow if not given. Arrays need none.
+    """
+
+    source: str = "digits"
+    root: str | None = None
+    image_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    crop: Literal["auto", "pad", "resized"] = "auto"
+    crop_scale: Pair = (0.08, 1.0)
+    crop_ratio: Pair = (3 / 4, 4 / 3)
+    color_jitter: Annotated[tuple[NotNegative, ...], Meta(max_length=4)] = ()
+    augment: str = "none"
+    holdout: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    val_holdout: BelowOne = 0.0
+    split_seed: WholeNumber = 0
+    group: str | None = None
+    duplicates: Literal["warn", "error", "drop"] = "warn"
+    balance: Share = 0.0
+    per_class: Count | None = None
+    flip: bool | None = None
+    skip_bad_images: bool = False
+    workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("crop_scale", "crop_ratio"):
+            pair = getattr(self, name)
+            if pair[0] > pair[1]:
+                raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
+        if self.crop_scale[1] > 1:
+            raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
+        if len(self.color_jitter) == 4 and self.color_jitter[3] > 0.5:
+            raise UserError(f"data.color_jitter: the hue must be 0.5 or less, not {self.color_jitter[3]}")
+
+    def crop_for(self, image_size: int) -> str:
+        """``pad`` or ``resized`` for images of ``image_size`` pixels."""
+        if self.crop != "auto":
+            return self.crop
+        return "pad" if image_size <= SMALL else "resized"

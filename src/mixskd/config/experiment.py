@@ -1,0 +1,106 @@
+"""An experiment: all that a run depends on, as frozen dataclasses. It imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from mixskd.config.conversion import build
+from mixskd.config.data import DataConfig
+from mixskd.config.merging import flatten
+from mixskd.config.optim import OptimConfig
+from mixskd.config.run import RunConfig
+from mixskd.errors import UserError
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """The objective by name, and those of its hyper-parameters that differ from its defaults."""
+
+    name: str = "mixskd"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that a run depends on; ``config.yaml`` of a run folder.
+
+    Args:
+        backbone: the network that is deployed, by name.
+        weights: the weights to start from: a run folder, a file with a state dict, or ``pretrained`` for those that
+            torchvision or timm publish; random if not given.
+        out: the run's folder.
+    """
+
+    backbone: str = "cifar_resnet18"
+    weights: str | None = None
+    method: MethodChoice = field(default_factory=MethodChoice)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    out: str = "runs/mixskd"
+
+
+# None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
+NOT_COMPARED = (
+    "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
+    "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
+    "run.measure", "run.branch_streams",
+)  # fmt: skip
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain values; the options of the method stand beside its name."""
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(experiment))  # lists in place of tuples
+    values["method"] = {"name": experiment.method.name, **values["method"]["options"]}
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """The inverse of :func:`to_dict`. Raises UserError for a key or a type that does not belong."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"an experiment must hold keys such as backbone, method, data, not {values!r}")
+    values = dict(values)
+    method = values.get("method", {})
+    if isinstance(method, Mapping):
+        options = {key: value for key, value in method.items() if key != "name"}
+        values["method"] = {"name": method.get("name", "mixskd"), "options": options}
+    return build(Experiment, values)
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The text of ``config.yaml``."""
+    return yaml.safe_dump(to_dict(experiment), sort_keys=False)
+
+
+def difference(old: Experiment, new: Experiment) -> list[str]:
+    """The settings that differ, as ``optim.lr 0.1 -> 0.05``; settings that do not change the result are left out."""
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    teacher, now = before.get("method.teacher"), after.get("method.teacher")
+    if teacher and now and _same_run(teacher, now):
+        before["method.teacher"] = now
+    return [
+        f"{key} {before.get(key, 'default')} -> {after.get(key, 'default')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in NOT_COMPARED
+    ]
+
+
+def _same_run(old: str, new: str) -> bool:
+    """Whether both paths name one run: the same path in another form, or the place of the run before its grid was
+    moved.
+    """
+    if Path(old).resolve() == Path(new).resolve():
+        return True
+    return Path(old).name == Path(new).name and not Path(old).exists()
+
+
+def known_keys() -> list[str]:
+    """The dotted name of every field but the method's own."""
+    values = to_dict(Experiment())
+    return [*flatten(values)]

@@ -1,0 +1,79 @@
+"""What ``method.name`` can be: the training objectives, and the networks of detection and segmentation.
+
+A new method is one file in ``methods/`` and one line here. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mixskd.config.lazy_table import LazyTable
+from mixskd.config.plugins import has_plugins, load_plugins
+from mixskd.errors import unknown
+
+METHODS = LazyTable(
+    {
+        "baseline": "mixskd.methods.baseline:Baseline",
+        "mixskd": "mixskd.methods.mixskd:MixSKD",
+        "deep_supervision": "mixskd.methods.deep_supervision:DeepSupervision",
+        # self-knowledge distillation
+        "ddgsd": "mixskd.methods.ddgsd:DDGSD",
+        "dks": "mixskd.methods.dks:DKS",
+        "byot": "mixskd.methods.byot:BYOT",
+        "sad": "mixskd.methods.sad:SAD",
+        "tfkd_reg": "mixskd.methods.tfkd_reg:TfKDReg",
+        "tfkd_self": "mixskd.methods.tfkd_self:TfKDSelf",
+        "cskd": "mixskd.methods.cskd:CSKD",
+        "frskd": "mixskd.methods.frskd:FRSKD",
+        "pskd": "mixskd.methods.pskd:PSKD",
+        "bake": "mixskd.methods.bake:BAKE",
+        "dlb": "mixskd.methods.dlb:DLB",
+        "uskd": "mixskd.methods.uskd:USKD",
+        "zipf_ls": "mixskd.methods.zipf_ls:ZipfLS",
+        # mixing
+        "mixup": "mixskd.methods.mixup:Mixup",
+        "regmixup": "mixskd.methods.regmixup:RegMixup",
+        "manifold_mixup": "mixskd.methods.manifold_mixup:ManifoldMixup",
+        "cutmix": "mixskd.methods.cutmix:CutMix",
+        "cskd_mixup": "mixskd.methods.cskd:CSKDMixup",
+        "frskd_mixup": "mixskd.methods.frskd:FRSKDMixup",
+        "augmix_jsd": "mixskd.methods.augmix_jsd:AugMixJSD",
+        # losses on the labels
+        "label_smoothing": "mixskd.methods.label_smoothing:LabelSmoothing",
+        "virtual_softmax": "mixskd.methods.virtual_softmax:VirtualSoftmax",
+        "focal": "mixskd.methods.focal:Focal",
+        "confidence_penalty": "mixskd.methods.confidence_penalty:ConfidencePenalty",
+    }
+)
+NETWORKS = LazyTable(
+    {
+        "cascade_rcnn": "mixskd.transfer.detection.method:CascadeRCNN",
+        "faster_rcnn": "mixskd.transfer.detection.method:FasterRCNN",
+        "deeplabv3": "mixskd.transfer.segmentation.method:SegmentationMethod",
+    }
+)
+
+
+def method_class(name: str) -> type[Any]:
+    """The method called ``name``, a plugin's or another task's network included.
+
+    Raises UserError for an unknown name, with the nearest one.
+    """
+    load_plugins()
+    if name in METHODS:
+        found: type[Any] = METHODS[name]
+        return found
+    if name in NETWORKS:
+        network: type[Any] = NETWORKS[name]
+        return network
+    raise unknown("method", name, METHODS)
+
+
+def check_method(name: object, names: Iterable[str] | None = None) -> None:
+    """Raises UserError for a ``name`` that no method has, with the nearest of ``names``, without importing torch.
+
+    A name that a plugin might add passes; :func:`method_class` knows them all.
+    """
+    if isinstance(name, str) and name not in METHODS and name not in NETWORKS and not has_plugins():
+        raise unknown("method", name, METHODS if names is None else names)

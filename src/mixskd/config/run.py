@@ -1,0 +1,87 @@
+"""The settings of a run: how long, how large, on what. It imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from mixskd.config.types import Count, Settings, WholeNumber
+from mixskd.errors import UserError
+
+# The largest value that any machine could serve, so that a typing error is refused at once.
+Million = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings, prefix="run."):
+    """How long, how large, on what.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: original images per update; MixSKD forwards as many mixes in addition.
+        seed: the seed of weights, order, augmentation and mixing.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
+            bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
+            fp32.
+        measure: on a CPU, time once which convolutions are faster as matrix products and, if it has bf16 arithmetic,
+            which precision is faster. The times are kept in ``~/.cache/mixskd`` for later runs, and a resumed run keeps
+            its choice.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
+            part.
+        checkpoint_every_steps: steps between two checkpoints within an epoch; 0 to save only at the end of epochs.
+        checkpoint_every_epochs: epochs between two checkpoints; the last epoch is always saved.
+        evaluate_every: epochs between two evaluations on ``val``, or on ``test`` where there is no ``val``; the last
+            epoch is always evaluated.
+        keep: which weights are deployed: ``best`` (the epoch with the best score on ``val``; needs ``val``), ``last``,
+            or ``auto``: ``best`` if there is ``val``, else ``last``, as in the paper's protocol.
+        patience: stop after this many evaluations on ``val`` without a better score; 0 for never.
+        log_every: steps between two readings of the losses; they are then shown, and a run that has diverged is
+            stopped.
+        progress: show the progress bar and one line per epoch.
+        curve: show the loss and the score of this many last epochs as curves on the screen; 0 for none.
+        tensorboard: also write losses, scores and a few mixes with their predictions for TensorBoard.
+        wandb: also send losses and scores to Weights & Biases (``WANDB_MODE=offline`` keeps them on this machine).
+        mlflow: also send losses and scores to MLflow (``MLFLOW_TRACKING_URI`` says where).
+        sync_bn: compute the statistics of batch norm over the images of all processes (GPUs only).
+        compile: compile forward and backward with ``torch.compile``: ``auto`` (on GPUs, if the compiler works there),
+            ``always`` or ``never``.
+        cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on GPUs), ``always`` or ``never``.
+        branch_streams: on GPUs, run the branches of a method in parallel within the CUDA graph of a step that is not
+            compiled (``--run.compile never``); not yet measured.
+        deterministic: on GPUs, use convolutions and sums that give the same bits in every run; they are slower.
+        all_heads: also score the classifiers that are used only in training; the released code reports the maximum over
+            them and over epochs, chosen on the test set.
+    """
+
+    epochs: Million = 205
+    batch_size: Million = 64
+    seed: WholeNumber = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    measure: bool = True
+    device: str = "auto"
+    accumulate: Million = 1
+    checkpoint_every_steps: WholeNumber = 0
+    checkpoint_every_epochs: Count = 1
+    evaluate_every: Count = 1
+    keep: Literal["auto", "best", "last"] = "auto"
+    patience: WholeNumber = 0
+    log_every: Count = 20
+    progress: bool = True
+    curve: WholeNumber = 0
+    tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
+    sync_bn: bool = False
+    compile: Literal["auto", "always", "never"] = "auto"
+    cuda_graphs: Literal["auto", "always", "never"] = "auto"
+    branch_streams: bool = False
+    deterministic: bool = False
+    all_heads: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.accumulate:
+            raise UserError(f"run.accumulate {self.accumulate} does not divide the batch size {self.batch_size}")

@@ -1,0 +1,189 @@
+"""Using a deployed classifier: image files in, named classes with their probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.data import worker_count
+from mixskd.data.file_loader import FileLoader
+from mixskd.data.image_paths import check_paths, image_files
+from mixskd.data.images import ADVICE, decode_image
+from mixskd.deploy.prediction_file import check_target, write_predictions
+from mixskd.errors import UserError, check_positive
+from mixskd.runtime.precision import choose_device, full_fp32
+
+UNKNOWN = "unknown"
+BATCH_SIZE = 64
+
+
+class Predictor:
+    """The classifier at ``path``, ready to name the classes of any number of images.
+
+    Args:
+        path: a run's folder or a model file.
+        top: classes an image, the likeliest first.
+        batch_size: images that go through the network at once.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: processes that decode images; what the cores allow if None, and none for a few images.
+        skip_bad_images: go on after an image that cannot be read.
+        temperature: divides the logits; that of the model file if None, which :func:`mixskd.calibrate` stores, else 1.
+        threshold: the probability, 0 to 1, below which the likeliest class is not named; likewise, else 0.
+
+    Raises UserError for a value that cannot be, and if only the temperature is given where a threshold is stored.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        top: int = 5,
+        batch_size: int = BATCH_SIZE,
+        device: str = "auto",
+        workers: int | None = None,
+        skip_bad_images: bool = False,
+        temperature: float | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        check_options(top, batch_size, workers, temperature, threshold)
+        model = load_model(path)
+        if temperature not in (None, model.temperature) and threshold is None and model.threshold is not None:
+            raise UserError(
+                f"the threshold in {path} was fitted at the temperature {model.temperature:.4g}; give --threshold too"
+            )
+        given = ((temperature, model.temperature), (threshold, model.threshold))
+        self.uses_stored = any(ours is None and stored is not None for ours, stored in given)
+        self.temperature = _first(temperature, model.temperature, 1.0)
+        self.threshold = _first(threshold, model.threshold, 0.0)
+        self.top = min(top, len(model.classes))
+        self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
+        self.device = choose_device(device)
+        self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
+        """The predictions for the files, folders and patterns ``images`` (:func:`mixskd.data.image_paths.image_files`).
+
+        They come in the order of the files, as :func:`predict` describes them, and memory does not grow with their
+        number. Raises UserError as :func:`predict` does.
+        """
+        loader = FileLoader(
+            image_files(images), self.model.preprocess, self.device, batch_size=self.batch_size,
+            workers=worker_count(self.workers), few_alone=self.workers is None,
+        )  # fmt: skip
+        seen = bad = 0
+        for paths, batch, readable in loader:
+            values, indices = self.likeliest(batch)
+            finite = values.isfinite().all(1).tolist()
+            rows = zip(paths, readable, finite, values.tolist(), indices.tolist(), strict=True)
+            for path, fine, is_finite, probabilities, classes in rows:
+                seen += 1
+                if not fine:
+                    bad += 1
+                    yield {"image": path, "error": self._reason(path)}
+                    continue
+                if not is_finite:
+                    raise UserError(f"the outputs of the classifier for {path} are not finite; train it again")
+                yield self._said(path, probabilities, classes)
+        if seen and seen == bad:
+            raise UserError(f"none of the {seen} images can be read" if seen > 1 else "the image cannot be read")
+
+    @full_fp32()
+    @torch.inference_mode()
+    def likeliest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each."""
+        return probabilities(self.model(images), self.temperature).topk(self.top)
+
+    def _said(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
+        classes = [
+            {"name": self.model.classes[index], "probability": value}
+            for value, index in zip(values, indices, strict=True)
+        ]
+        return {
+            "image": path,
+            "class": classes[0]["name"] if values[0] >= self.threshold else UNKNOWN,
+            "classes": classes,
+        }
+
+    def _reason(self, path: str) -> str:
+        """Why the file cannot be read. Raises it as a UserError unless bad images are skipped."""
+        try:
+            decode_image(path, enough=self.model.preprocess.enough)
+        except UserError as error:
+            if not self.skip_bad_images:
+                raise
+            return str(error).removesuffix(ADVICE)
+        if not self.skip_bad_images:
+            raise UserError(f"the image {path} has changed while it was read; start again")
+        return f"the image {path} has changed while it was read"
+
+
+def predict(
+    path: str | Path,
+    images: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """A prediction for each file, in order: ``{"image", "class", "classes": [{"name", "probability"}, ...]}``.
+
+    ``images`` are files, folders (all images under them, sorted) and patterns; ``options`` are those of
+    :class:`Predictor`. ``classes`` are the likeliest ones first, with probabilities from 0 to 1; ``class`` is the first
+    of them, or ``unknown`` if its probability is below the threshold. An image that was skipped is
+    ``{"image", "error"}``.
+
+    With ``out``, a ``.csv`` or ``.jsonl`` file, they are written there as they come, whatever their number, and what is
+    returned are the counts ``{"out", "images", "unknown", "skipped"}``. The file is there whole or not at all.
+
+    Raises UserError naming an image that cannot be read (unless ``skip_bad_images``), if none can be read, for a folder
+    or a pattern without images, and for an ``out`` of another suffix, or one that exists without ``overwrite``.
+    """
+    predictor = prepared(path, images, out=out, overwrite=overwrite, **options)
+    if out is None:
+        return list(predictor(images))
+    return write_predictions(predictor(images), Path(out), top=predictor.top, errors=predictor.skip_bad_images)
+
+
+def prepared(
+    path: str | Path, images: Sequence[str | Path], *, out: str | Path | None, overwrite: bool, **options: Any
+) -> Predictor:
+    """The predictor of :func:`predict`. Raises UserError for all mistakes that can be found before the first image."""
+    check_options(**{name: options[name] for name in options.keys() & CHECKED})
+    if out is not None:
+        check_target(Path(out), overwrite=overwrite)
+    check_paths(images, missing_ok=bool(options.get("skip_bad_images")))
+    return Predictor(path, **options)
+
+
+CHECKED = {"top", "batch_size", "workers", "temperature", "threshold"}
+
+
+def check_options(
+    top: int = 1,
+    batch_size: int = 1,
+    workers: int | None = None,
+    temperature: float | None = None,
+    threshold: float | None = None,
+) -> None:
+    """Raises UserError for a value that cannot be."""
+    check_positive(top=top, batch_size=batch_size)
+    if workers is not None and not 0 <= workers <= 1024:
+        raise UserError(f"workers must be from 0 to 1024, not {workers}")
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise UserError(f"temperature must be above 0 and finite, not {temperature}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold must be a probability from 0 to 1, not {threshold}")
+
+
+def probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Softmax of ``logits / temperature`` (``B x N``) in float64."""
+    return (logits.double() / temperature).softmax(1)
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)

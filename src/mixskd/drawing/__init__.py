@@ -1,0 +1,1 @@
+"""Figures and image grids, drawn by matplotlib without a screen."""

@@ -1,0 +1,125 @@
+"""How a process ends after an error: which errors are expected, and what is printed for the others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from mixskd.errors.text import safe
+
+FAULT = 70  # EX_SOFTWARE of sysexits.h
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
+    r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
+    re.IGNORECASE,
+)
+# What gloo, NCCL and torch's store say once one of several processes is gone.
+LOST_PROCESS = re.compile(
+    r"(closed|reset) by (remote )?peer|Broken pipe|pair closure|remote process exit|did the remote server shutdown",
+    re.IGNORECASE,
+)
+# What torch says of processes that load images, and of the memory through which they send them.
+LOST_WORKER = re.compile(
+    r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
+    re.DOTALL,
+)
+NO_NETWORK = {
+    "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
+    "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
+}  # fmt: skip
+
+
+def foreseen(error: BaseException) -> str | None:
+    """The message for an ``error`` that the machine or its user can cause: no space, no memory, no network, another
+    process that ended, a missing package, a file name that is not possible. None if it is a bug of mixskd.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & NO_NETWORK:
+        return f"no answer from the network ({_first_line(error)}); get the files in another way and give their path"
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if isinstance(error, UnicodeEncodeError):
+        return "a name has characters that this system cannot write; rename it, or set PYTHONUTF8=1"
+    if is_out_of_memory(error):
+        return "there is not enough memory; take a smaller --batch-size, image size or network"
+    if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
+        return "another process of this run ended, and its own message says why; the run continues with --resume"
+    if isinstance(error, RuntimeError) and LOST_WORKER.search(str(error)):
+        return (
+            "a process that loads images was stopped; often the memory or /dev/shm is too small: use fewer workers "
+            "(--data.workers 1), or give a container more (--shm-size 8g); the run continues with --resume"
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
+        return f"the package {error.name} is missing; install it with pip"
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of the device or of the machine is too small."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+
+
+def _of_the_system(error: OSError) -> str | None:
+    where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    if isinstance(error, PermissionError):
+        return f"no permission to use {where.strip() or error}"
+    if error.errno in NO_SPACE:
+        full = f"no space left on the disk{f' for{where}' if where else ''}"
+        return f"{full}; free some space, then continue with --resume"
+    if error.errno is None or error.strerror is None:
+        return None
+    return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def say(line: str, rank: int | None = None) -> None:
+    """One line on stderr, whatever ``line`` holds, with the ``rank`` of the process that it happened to."""
+    where = "" if rank is None else f" in process {rank}"
+    print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
+
+
+def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:
+    """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
+
+    With ``debug`` the traceback is shown before the line. ``rank`` is that of :func:`say`.
+    """
+    text = "".join(traceback.format_exception(error))
+    written = "shown above"
+    if debug:
+        print(text, end="", file=sys.stderr)
+    elif (place := _write(text)) is not None:
+        written = f"in {place}"
+    else:
+        written = "not saved, because no folder could be written to; --debug shows it"
+    say(
+        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
+        f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume",
+        rank,
+    )
+    return FAULT
+
+
+def _write(text: str) -> Path | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "faults"
+    for folder in (cache, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"mixskd-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return path
+    return None

@@ -1,0 +1,278 @@
+"""Suites on trained runs: what each needs is loaded, and each result is written to RUN/evaluation/NAME.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.config import DataConfig
+from mixskd.data import DataBundle, load_data, make_test_loader
+from mixskd.errors import UserError, check_positive
+from mixskd.errors.text import to_json
+from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
+from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
+from mixskd.evaluation.suites import SUITES, build_suite
+from mixskd.runtime.files import write_text
+from mixskd.runtime.precision import choose_device, device_name, full_fp32
+
+T = TypeVar("T")
+Progress = Callable[[str, str, float], None]
+"""Is told the run, the suite, and the share of it that is done."""
+
+
+@dataclass
+class Run:
+    """A trained classifier on its data, which are read when a suite first asks for them.
+
+    Runs with one ``opened`` share their data where these are the same, and with them what a model says of them.
+    """
+
+    name: str
+    path: Path
+    device: torch.device
+    data: str | None
+    split: str | None
+    batch_size: int
+    opened: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def model(self) -> Classifier:
+        model = load_model(self.path)
+        return model.to(self.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+    @cached_property
+    def bundle(self) -> tuple[DataBundle, DataConfig]:
+        return self._shared("data", lambda: self._read("train" if self.split == "train" else None))
+
+    def _read(self, split: str | None) -> tuple[DataBundle, DataConfig]:
+        return evaluation_data(self.path, self.model, self.data, split)
+
+    @cached_property
+    def _division(self) -> Hashable:
+        """What decides which images there are, and how the model is given them."""
+        config, division = data_of(self.path, self.data)
+        return config, division and division.read_bytes(), self.model.preprocess, self.model.classes
+
+    def _shared(self, what: str, make: Callable[[], T]) -> T:
+        """What :attr:`opened` has of ``what`` for the same images, else a new one."""
+        key = what, self._division
+        if key not in self.opened:
+            self.opened[key] = make()
+        found: T = self.opened[key]
+        return found
+
+    @cached_property
+    def scored(self) -> str:
+        """The name of the split that is evaluated."""
+        return chosen_split(self.bundle[0], self.split)
+
+    def loader(self, split: str, most: int = 0, seed: int = 0) -> Batches:
+        """The images of ``split``, without augmentation; a seeded choice of ``most`` of them if that is not 0."""
+        bundle, config = self.bundle
+        if split not in bundle.splits:
+            bundle, config = self._read(split)
+        if split not in bundle.splits:
+            raise UserError(f"{config.source} has no split {split!r}, which this suite needs; give data that have one")
+        total = len(bundle.splits[split])
+        if 0 < most < total:  # the others need not be decoded
+            few = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+            bundle = dataclasses.replace(bundle, splits={split: bundle.splits[split].subset(few.numpy())})
+        return make_test_loader(bundle, self.device, split=split, workers=config.workers, batch_size=self.batch_size)
+
+    @cached_property
+    def test(self) -> Batches:
+        return self._shared("test", lambda: self.loader(self.scored))
+
+    @cached_property
+    def val(self) -> Batches | None:
+        has = "val" in self.bundle[0].splits and self.scored != "val"
+        return self._shared("val", lambda: self.loader("val")) if has else None
+
+    @property
+    def folder(self) -> Path:
+        """Where results are written."""
+        return (self.path if self.path.is_dir() else self.path.parent) / "evaluation"
+
+    def elsewhere(self, source: str) -> dict[str, Batches]:
+        """The training and test images of the data set ``source``, preprocessed as this model expects."""
+        sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
+        config = DataConfig(source=source, image_size=self.model.image_size if sized else None)
+        bundle = dataclasses.replace(load_data(config), preprocess=self.model.preprocess)
+        names = {"train": "train", "test": chosen_split(bundle, None)}
+        return {
+            key: make_test_loader(bundle, self.device, split=name, batch_size=self.batch_size)
+            for key, name in names.items()
+            if name in bundle.splits
+        }
+
+
+class Renormalised(nn.Module):
+    """``model`` for images that are normalised as another model's."""
+
+    def __init__(self, model: Classifier, other: Classifier) -> None:
+        super().__init__()
+        self.model = model
+        device = next(model.parameters()).device
+        mean, std, theirs, spread = (
+            torch.tensor(list(values), device=device).reshape(-1, 1, 1)
+            for values in (model.mean, model.std, other.mean, other.std)
+        )
+        self.scale, self.shift = spread / std, (theirs - mean) / std
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x * self.scale + self.shift)
+        return logits
+
+
+@full_fp32()
+def run_suites(
+    runs: Sequence[str | Path],
+    suites: Sequence[str] | str,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = lambda run, suite, share: None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results of ``suites`` on every run, by the run's name and the suite's; each is also written to its folder.
+
+    Args:
+        runs: folders of finished runs, or model files (which need ``data``).
+        suites: names of :data:`mixskd.evaluation.suites.SUITES`, or ``all`` for those that have what they need, without
+            ``corruption``.
+        options: of each suite, by its name, typed or as text.
+        data: another data set with the same classes; that of each run if None.
+        split: ``train``, ``val`` or ``test``; ``test`` where there is one if None, else ``val``.
+        batch_size: images at a time; 64 on a CPU, whose caches hold no more, and 256 elsewhere if None.
+        seed: of every draw.
+        device: as ``run.device``.
+
+    Raises UserError if anything is missing: a run, a second run for ``confidence``, a validation split, other data.
+    """
+    where = choose_device(device)
+    batch_size = (64 if where.type == "cpu" else 256) if batch_size is None else batch_size
+    check_positive(batch_size=batch_size)
+    opened = open_runs(runs, where, data, split, batch_size)
+    evaluators = choose_suites(suites, options or {}, len(opened))
+    results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
+    known: dict[tuple[int, int], Outputs] = {}
+    shared: dict[str, dict[str, Any]] = {}
+    for run in opened:
+        own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
+        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features, known=known)
+        for suite in evaluators:
+            if suite.name in shared:
+                result = of_run(shared[suite.name], run)
+            else:
+                ready = prepared(suite, run, opened, context)
+                told = dataclasses.replace(ready, progress=partial(progress, run.name, suite.name))
+                result = {**suite(run.model, run.test, told), **about(run)}
+            if suite.name == "confidence":  # one result on all runs
+                shared[suite.name] = result
+            progress(run.name, suite.name, 1.0)
+            write_text(run.folder / f"{suite.name}.json", to_json(result, indent=2) + "\n")
+            results[run.name][suite.name] = result
+        for key in [key for key, output in known.items() if is_over(output.source[0], run)]:
+            del known[key]
+    return results
+
+
+def is_over(model: nn.Module, run: Run) -> bool:
+    """Whether no run after ``run`` asks for the outputs of ``model``."""
+    return model is run.model or isinstance(model, Renormalised)
+
+
+def open_runs(
+    paths: Sequence[str | Path], device: torch.device, data: str | None, split: str | None, batch_size: int
+) -> list[Run]:
+    """The runs at ``paths``, each under a name of its own. Raises UserError if there is none, or one is named twice."""
+    places = [Path(path) for path in paths]
+    if not places:
+        raise UserError("no run is named; give the folder of a finished run")
+    if twice := next((p for i, p in enumerate(places) if p.resolve() in [q.resolve() for q in places[:i]]), None):
+        raise UserError(f"{twice} is named twice; name each run once")
+    names = [p.resolve().name for p in places]
+    names = [name if names.count(name) == 1 else str(place) for name, place in zip(names, places, strict=True)]
+    common: dict[Hashable, Any] = {}
+    return [Run(n, p, device, data, split, batch_size, common) for n, p in zip(names, places, strict=True)]
+
+
+def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str, Any]], runs: int) -> list[Evaluator]:
+    """The suites of ``names`` with their ``options``. Raises UserError for one that cannot work with so many runs."""
+    chosen = [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else list(names)
+    if chosen == ["all"]:
+        chosen = [n for n in SUITES if n != "corruption" and (n != "confidence" or runs > 1)]
+        chosen = [n for n in chosen if n != "ood" or options.get("ood", {}).get("data")]
+    if not chosen:
+        raise UserError(f"no suite is named; choose from {', '.join(SUITES)}, or all")
+    suites = [build_suite(name, options.get(name)) for name in dict.fromkeys(chosen)]
+    if unused := next((name for name in options if name not in chosen), None):
+        build_suite(unused, options[unused])
+        raise UserError(f"there are options for the suite {unused}, which is not run; add it to the suites")
+    if "confidence" in chosen and runs < 2:
+        raise UserError("the suite confidence compares two or more runs; name another one")
+    if "ood" in chosen and not options.get("ood", {}).get("data"):
+        raise UserError("the suite ood needs another data set; name one with --ood.data")
+    return suites
+
+
+def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
+    """What all suites on ``run`` share."""
+    images = run.bundle[0].splits[run.scored]
+    paths = () if images.in_memory else [str(image) for image in images.images]
+    return Context(
+        device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored,
+        classes=run.model.classes, paths=paths, name=run.name,
+    )  # fmt: skip
+
+
+def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:
+    """``context`` with what ``suite`` needs beside it."""
+    more: dict[str, Any] = {}
+    if suite.name == "calibration":
+        more["val"] = run.val
+    if suite.name == "confidence":
+        more["others"] = {other.name: comparable(other, run) for other in runs if other is not run}
+    elsewhere = getattr(suite, "data", "")
+    if elsewhere:
+        more |= {"other_data": run.elsewhere(elsewhere), "other_name": elsewhere}
+    elif suite.name == "features":
+        more["train"] = run.loader("train", getattr(suite, "max_train", 0), context.seed)
+    return dataclasses.replace(context, **more)
+
+
+def comparable(other: Run, run: Run) -> nn.Module:
+    """The model of ``other`` for the images of ``run``. Raises UserError if it takes others."""
+    theirs, ours = other.model, run.model
+    if theirs.classes != ours.classes:
+        raise UserError(
+            f"{other.name} has other classes ({len(theirs.classes)}) than {run.name} ({len(ours.classes)}); "
+            "compare runs of one data set"
+        )
+    if theirs.image_size != ours.image_size:
+        raise UserError(f"{other.name} takes images of {theirs.image_size} px and {run.name} of {ours.image_size} px")
+    same = (theirs.mean, theirs.std) == (ours.mean, ours.std)
+    return theirs if same else Renormalised(theirs, ours)
+
+
+def of_run(result: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """The ``result`` of ``confidence``, which another run got, as that of ``run``."""
+    value = result["models"][run.name]["predicted"]["mean"]
+    return {**result, "headline": {**result["headline"], "value": value}, **about(run)}
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What a reader of a result should know of its model."""
+    source = run.data or run.bundle[1].source
+    return {"run": run.name, "backbone": run.model.name, "data": source, "device": device_name(run.device)}

@@ -1,0 +1,97 @@
+"""A trained classifier scored on the images of one split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.config import DataConfig, from_dict, read_yaml
+from mixskd.data import DataBundle, load_data, make_test_loader
+from mixskd.data.bundle import SPLITS
+from mixskd.data.sources.folder import split_folders
+from mixskd.data.splits_file import divided_as
+from mixskd.errors import UserError, check_positive
+from mixskd.runtime.precision import choose_device
+from mixskd.tasks.classification import Classification
+from mixskd.tasks.scoring import score
+
+
+def evaluate(
+    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+) -> dict[str, Any]:
+    """The scores of the classifier at ``path``: ``top1``, ``top5`` (per cent), ``loss``, ``images`` and ``split``.
+
+    The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
+    no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
+    UserError if the data have other classes than the classifier, or no such split, or if it is not known which data to
+    use.
+    """
+    check_positive(batch_size=batch_size)
+    model = load_model(path)
+    bundle, config = evaluation_data(Path(path), model, data, split)
+    name = chosen_split(bundle, split)
+    device = choose_device("auto")
+    loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
+    scores = score(model.to(device), loader, Classification(len(model.classes)), device)
+    return {**scores, "images": len(bundle.splits[name]), "split": "all" if is_whole(bundle) else name}
+
+
+def evaluation_data(
+    path: Path, model: Classifier, data: str | None, split: str | None = None, *, verify: bool = True
+) -> tuple[DataBundle, DataConfig]:
+    """The images on which the run at ``path``, whose classifier is ``model``, is scored, preprocessed as it expects.
+
+    Only the files of the wanted ``split`` are read, and none if ``verify`` is off. Raises UserError as
+    :func:`evaluate` does.
+    """
+    config, division = data_of(path, data)
+    if Path(config.source).expanduser().is_dir() or config.image_size is not None:
+        config = dataclasses.replace(config, image_size=model.image_size)
+    only = (split,) if split else tuple(name for name in SPLITS if name != "train")
+    plain = data is not None and is_class_folder(config.source)
+    if division is not None:  # it names the readable images that are left of each class
+        whole = load_data(dataclasses.replace(config, per_class=None), verify=False, divided=False)
+        bundle = divided_as(whole, division)
+    else:
+        bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
+    if bundle.classes != model.classes:
+        raise UserError(
+            f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
+        )
+    return dataclasses.replace(bundle, preprocess=model.preprocess), config
+
+
+def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
+    """The data of the run at ``path``, or ``data``, and the file that says how the run divided them, if it did.
+
+    Raises UserError if neither is known.
+    """
+    config_file, division = path / "config.yaml", path / "splits.csv"
+    config = from_dict(read_yaml(config_file)).data if config_file.is_file() else None
+    if data is not None:
+        return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
+    if config is None:
+        raise UserError(f"{path} does not say which data it was trained on; name some with --data")
+    return config, division if division.is_file() else None
+
+
+def chosen_split(data: DataBundle, split: str | None) -> str:
+    """``split``, or the one that is scored if None. Raises UserError if the data have no such split."""
+    if split is None:
+        return next(name for name in ("test", "val", "train") if name in data.splits)
+    if split not in data.splits:
+        raise UserError(f"there is no split {split!r}; there are: {', '.join(data.splits)}")
+    return split
+
+
+def is_class_folder(source: str) -> bool:
+    """Whether ``source`` is a folder of class folders, without splits."""
+    path = Path(source).expanduser()
+    return path.is_dir() and not split_folders(path) and not any(path.glob("*.tar"))
+
+
+def is_whole(data: DataBundle) -> bool:
+    """Whether ``data`` is undivided."""
+    return list(data.splits) == ["train"]

@@ -1,0 +1,133 @@
+"""All that a report is made from, read from the folders of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mixskd.artifacts.results import Result, read_result, read_results
+from mixskd.artifacts.stored_files import LARGEST, read_rows, read_suite
+from mixskd.config.task_kinds import KINDS, Kind
+from mixskd.errors import UserError
+from mixskd.evaluation.suites import SUITES
+from mixskd.reporting.repeated import Repeated, put_together
+
+MOST_POINTS = 200
+NOT_CURVES = ("epoch", "step")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run with what its folder holds beside the summary."""
+
+    label: str
+    result: Result
+
+    @cached_property
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """(epoch, value) of every column of metrics.csv that has numbers, at most ``MOST_POINTS`` each."""
+        path = self.result.folder / "metrics.csv"
+        if not path.exists():
+            return {}
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in read_rows(path):
+            epoch = _number(row.get("epoch"))
+            for name, text in row.items():
+                value = _number(text)
+                if name and name not in NOT_CURVES and epoch is not None and value is not None:
+                    found.setdefault(name, []).append((epoch, value))
+        return {name: thinned(points) for name, points in found.items()}
+
+    @cached_property
+    def suites(self) -> dict[str, dict[str, Any]]:
+        """The results of the evaluation suites, by name. Raises UserError for a file that is none."""
+        found = {}
+        for name in SUITES:
+            path = self.result.folder / "evaluation" / f"{name}.json"
+            if not path.exists():
+                continue
+            found[name] = read_suite(path, name)
+        return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of a report, and the settings (``lines``) that they repeat.
+
+    Classifiers come first, then detectors, then segmentation networks; of each kind the highest mean score first.
+    """
+
+    lines: tuple[Repeated, ...]
+    runs: tuple[Run, ...]
+
+    def of_kind(self, kind: Kind | None) -> list[Repeated]:
+        """The settings of this kind of task; None for classifiers."""
+        return [line for line in self.lines if line.kind is kind]
+
+    def first_runs(self) -> list[tuple[Repeated, Run]]:
+        """Each setting with the first of its runs."""
+        runs = {run.result.folder: run for run in self.runs}
+        return [(line, runs[line.results[0].folder]) for line in self.lines]
+
+    def with_suite(self, name: str) -> list[tuple[Run, dict[str, Any]]]:
+        """The runs that have a result of the suite ``name``, with it."""
+        return [(run, run.suites[name]) for run in self.runs if name in run.suites]
+
+    @cached_property
+    def suites(self) -> list[str]:
+        """The suites that any run has a result of."""
+        return [name for name in SUITES if self.with_suite(name)]
+
+
+def read_evidence(paths: Sequence[str | Path]) -> Evidence:
+    """The finished runs in ``paths``, each the folder of a run or a folder of such.
+
+    Raises UserError for a path that is no folder, one without a finished run, or a run without a score.
+    """
+    results: dict[Path, Result] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise UserError(f"there is no folder {path}; give a run's folder, or a folder of runs")
+        found = [read_result(path)] if (path / "summary.json").exists() else read_results(path)
+        results |= {result.folder.resolve(): result for result in found}
+    for result in results.values():
+        try:
+            if result.kind is None:
+                float(result.top1), float(result.best["top1"])
+            else:
+                float(result.score)  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError):
+            named = "top-1" if result.kind is None else result.kind.scores[result.kind.monitor]
+            raise UserError(f"{result.folder} has no {named} in its summary; leave this run out") from None
+    lines = put_together(results.values())
+    lines.sort(key=_place)
+    runs = [Run(_name(line, result), result) for line in lines for result in line.results]
+    return Evidence(tuple(lines), tuple(runs))
+
+
+def _place(line: Repeated) -> tuple[int, float]:
+    order = (None, *KINDS)
+    return order.index(line.kind), -fmean(result.score or 0.0 for result in line.results)
+
+
+def _name(line: Repeated, result: Result) -> str:
+    return f"{line.label}, seed {result.experiment.run.seed}" if len(line.results) > 1 else line.label
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except (TypeError, ValueError):
+        return None
+    return value if abs(value) <= LARGEST else None
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most ``most`` of ``points``, evenly spread, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,139 @@
+"""Most confident mistakes and likely wrong labels with small pictures, where the images can still be read."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mixskd.config import DataConfig
+from mixskd.data.images import decode_image
+from mixskd.errors import UserError
+from mixskd.reporting.evidence import Evidence, Run
+from mixskd.reporting.page import elements as pieces
+from mixskd.reporting.readable_data import Readable
+from mixskd.reporting.tables.cells import Number, Table
+
+EACH_RUN = 12
+MOST_PICTURES = 240  # of a section
+MOST_PAIRS = 10
+SIDE = 112  # pixels of a picture
+WITHOUT = (
+    "Runs with a table in place of pictures: their images cannot be read from here, or the section has its "
+    f"{MOST_PICTURES} pictures already."
+)
+Entry = Mapping[str, Any]
+"""An image that the suite ``errors`` names: its place and path, two classes and their probabilities."""
+
+
+def mistake_section(evidence: Evidence, readable: Readable) -> str:
+    """As HTML, a folded part for each run with its most confident mistakes and most confused classes."""
+    pictures, parts = Pictures(readable), []
+    for run, result in evidence.with_suite("errors"):
+        pairs: Table = [
+            {"class": p["label"], "called": p["predicted"], "images": Number(p["images"]),
+             "% of the class": Number(p["share_of_label"], 1)}
+            for p in result["pairs"][:MOST_PAIRS]
+        ]  # fmt: skip
+        title = f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images"
+        shown = pictures.shown(run, result["split"], result["mistakes"], "called")
+        parts.append(pieces.folded(title, shown + pieces.table(pairs)))
+    return "".join(parts) + pictures.remark()
+
+
+def suspect_section(evidence: Evidence, readable: Readable) -> str:
+    """As HTML, a folded part for each run with the labels that it holds for wrong."""
+    pictures, parts = Pictures(readable), []
+    for run, result in evidence.with_suite("errors"):
+        if result["suspects"]:
+            title = f"{run.label}: {result['number_of_suspects']} of {result['images']} images"
+            parts.append(pieces.folded(title, pictures.shown(run, result["split"], result["suspects"], "perhaps")))
+    if not parts:
+        return ""
+    about = (
+        "Images whose label gets an unusually small probability, and another class a usual one. Look at each before "
+        "you change its label: a hard image looks the same to a classifier."
+    )
+    return pieces.paragraph(about) + "".join(parts) + pictures.remark()
+
+
+class Pictures:
+    """Reads the images that the suites name, at most ``most`` of them; arrays are read once for all runs."""
+
+    def __init__(self, readable: Readable, most: int = MOST_PICTURES) -> None:
+        self.left, self.readable, self.without = most, readable, False
+
+    def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str) -> str:
+        """The first of ``entries`` with their pictures, or a table of them if none has one.
+
+        ``verb`` stands between an image's label and its other class.
+        """
+        entries = entries[:EACH_RUN]
+        addresses = [self.address(run, split, entry) for entry in entries]
+        if not any(addresses):
+            self.without = self.without or bool(entries)
+            return pieces.table([_row(entry, verb) for entry in entries])
+        figures = "".join(
+            pieces.picture(address, _caption(entry, verb)) for address, entry in zip(addresses, entries, strict=True)
+        )
+        return f'<div class="pictures">{figures}</div>'
+
+    def remark(self) -> str:
+        """Why some runs have no picture, if there are such."""
+        return pieces.note(WITHOUT) if self.without else ""
+
+    def address(self, run: Run, split: str, entry: Entry) -> str | None:
+        """A ``data:`` address of the picture of an ``entry`` of the suite ``errors``; None if it cannot be read."""
+        if self.left <= 0:
+            return None
+        try:
+            image = self._read(run.result.experiment.data, split, entry)
+        except (UserError, OSError, ValueError, IndexError, KeyError):
+            return None  # moved or removed since: it is shown without its picture
+        if image is None:
+            return None
+        self.left -= 1
+        return data_address(image)
+
+    def _read(self, data: DataConfig, split: str, entry: Entry) -> Image.Image | None:
+        if entry.get("path"):
+            path = Path(entry["path"])
+            inside = Path(data.source) / path
+            return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=SIDE)
+        bundle = self.readable.bundle(data)
+        if bundle is None or not bundle.splits[split].in_memory:
+            return None
+        return Image.fromarray(np.asarray(bundle.splits[split].images[int(entry["index"])]))
+
+
+def _name(entry: Entry) -> str:
+    return str(entry.get("path") or f"image {entry['index']}")
+
+
+def _caption(entry: Entry, verb: str) -> str:
+    return (
+        f"{entry['label']} ({100 * entry['label_probability']:.1f} %), {verb} {entry['predicted']} "
+        f"({100 * entry['predicted_probability']:.1f} %); {_name(entry)}"
+    )
+
+
+def _row(entry: Entry, verb: str) -> dict[str, Any]:
+    return {
+        "image": _name(entry),
+        "class": entry["label"], "its probability (%)": Number(100 * entry["label_probability"], 1),
+        verb: entry["predicted"], "that probability (%)": Number(100 * entry["predicted_probability"], 1),
+    }  # fmt: skip
+
+
+def data_address(image: Image.Image, side: int = SIDE) -> str:
+    """``image``, at most ``side`` px wide and high, as JPEG in a ``data:`` address."""
+    image = image.convert("RGB")
+    image.thumbnail((side, side))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

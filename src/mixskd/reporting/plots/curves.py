@@ -1,0 +1,79 @@
+"""Learning curves, and what a setting costs against what it reaches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mixskd.drawing.plots import Plot, axes, colour, label, legend, line_plot, styled
+from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.repeated import Repeated, mean_and_std
+from mixskd.runtime.files import slug
+
+MOST_LINES = 10  # of one figure; a reader cannot tell more colours
+MOST_TERMS = 30  # figures of loss terms, and of classifiers that are used only in training
+HEAD = re.compile(r"(val|test)_.+_top1")  # the columns of run.all_heads
+SCORES = (
+    "val_top1", "test_top1", "val_top5", "test_top5", "val_ap", "test_ap", "val_ap50", "test_ap50", "val_miou",
+    "test_miou", "val_loss", "test_loss", "train_loss",
+)  # fmt: skip
+
+
+def score_plots(evidence: Evidence) -> list[Plot]:
+    """A figure for each score and the whole loss over the epochs, a line for each setting's first run."""
+    plots: list[Plot] = []
+    for name in SCORES:
+        having = [(line, run.curves[name]) for line, run in evidence.first_runs() if len(run.curves.get(name, ())) > 1]
+        if not having:
+            continue
+        series = [(line.label, *map(list, zip(*curve, strict=True))) for line, curve in having[:MOST_LINES]]
+        caption = f"{name} over the epochs, the first run of each setting"
+        if len(having) > MOST_LINES:
+            caption += f"; the {MOST_LINES} settings with the highest score of {len(having)}"
+        per_cent = "" if "loss" in name else " (%)"
+        plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent))  # type: ignore[arg-type]
+    return plots
+
+
+def head_plots(evidence: Evidence) -> list[Plot]:
+    """For each setting whose run scored every classifier (``run.all_heads``), their top-1 over the epochs."""
+    plots: list[Plot] = []
+    for line, run in evidence.first_runs():
+        heads = {name: points for name, points in run.curves.items() if HEAD.fullmatch(name) and len(points) > 1}
+        if not heads or len(plots) == MOST_TERMS:
+            continue
+        series = [(name.removesuffix("_top1"), *map(list, zip(*points, strict=True))) for name, points in heads.items()]
+        name = f"heads_{len(plots):02d}_{slug(line.label)[:60]}"
+        caption = f"Top-1 of each classifier of {run.label}; only the backbone is deployed."
+        plots.append(line_plot(name, caption, series, "epoch", "top-1 (%)"))  # type: ignore[arg-type]
+    return plots
+
+
+def term_plots(evidence: Evidence) -> list[Plot]:
+    """For each setting the terms of its loss, and the learning rate, over the epochs of its first run."""
+    plots: list[Plot] = []
+    for line, run in evidence.first_runs()[:MOST_TERMS]:
+        terms = {k: v for k, v in run.curves.items() if (k.startswith("train_") or k == "lr") and len(v) > 1}
+        series = [(name, *map(list, zip(*curve, strict=True))) for name, curve in terms.items()]
+        if not series:
+            continue
+        positive = all(value > 0 for curve in terms.values() for _, value in curve)
+        name = f"terms_{len(plots):02d}_{slug(line.label)[:60]}"
+        caption = f"Loss terms and learning rate of {run.label}."
+        plots.append(line_plot(name, caption, series, "epoch", "value", log_y=positive))  # type: ignore[arg-type]
+    return plots
+
+
+def cost_plot(lines: Sequence[Repeated]) -> Plot:
+    """Top-1 against the operations of the training of one original image."""
+    with styled():
+        figure, ax = axes("MFLOPs an original in training", "top-1 (%)")
+        for index, line in enumerate(lines):
+            mean, std = mean_and_std([result.top1 for result in line.results])
+            ax.errorbar(
+                line.cost.training_flops / 1e6, mean, yerr=std, color=colour(index), capsize=2, linestyle="none",
+                marker="osD^v<>PX*"[index // 10 % 10], label=label(line.label),
+            )  # fmt: skip
+        legend(ax)
+    caption = "What one original image costs in training against top-1; the bars are the deviation over the seeds."
+    return Plot("cost", caption, figure)

@@ -1,0 +1,1 @@
+"""The values that the paper and the released code report, to be shown beside our own."""

@@ -1,0 +1,77 @@
+"""Finished runs put together by all that they share but the seed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mixskd.artifacts.results import Result
+from mixskd.benchmarking.cost import Cost, classes_from, count_cost
+from mixskd.config import Experiment
+from mixskd.config.task_kinds import Kind
+from mixskd.methods import method_class
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The runs of one setting with several seeds; a line of the table."""
+
+    label: str
+    results: tuple[Result, ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.results[0].experiment
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the runs are trained for, if that is not classification."""
+        return self.results[0].kind
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the method costs at these images and classes; of a classifier."""
+        method_class(self.experiment.method.name)  # one of a plugin that is gone is named before anything is built
+        first = self.results[0].summary
+        classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
+        size = first.get("image_size") or self.experiment.data.image_size
+        return count_cost(self.experiment, classes, size)
+
+    def mean(self, key: str) -> float:
+        """The mean of a number in the summaries."""
+        return statistics.fmean(result.summary[key] for result in self.results)
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation (ddof 1), which one value alone does not have."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:
+    """One line for each setting, in the order of ``labels`` (from folder names to labels), then as they come.
+
+    Settings that share a label are distinguished by what differs.
+    """
+    labels = labels or {}
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        key = json.dumps([result.label, result.setting()], sort_keys=True)
+        groups.setdefault(key, []).append(result)
+    lines = [Repeated(labels.get(group[0].label, group[0].label), tuple(group)) for group in groups.values()]
+    order = list(labels.values())
+    lines.sort(key=lambda line: order.index(line.label) if line.label in order else len(order))
+    return [Repeated(_told_apart(line, lines), line.results) for line in lines]
+
+
+def _told_apart(line: Repeated, lines: Sequence[Repeated]) -> str:
+    def place(other: Repeated) -> tuple[str, str, str]:
+        return other.label, other.experiment.backbone, other.experiment.data.augment
+
+    settings = [other.results[0].setting() for other in lines if place(other) == place(line)]
+    own = line.results[0].setting()
+    differing = [key for key in own if any(setting.get(key) != own[key] for setting in settings)]
+    shown = ", ".join(f"{key} {own[key]}" for key in differing)
+    return f"{line.label} ({shown})" if shown else line.label

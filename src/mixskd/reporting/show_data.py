@@ -1,0 +1,97 @@
+"""What a network will see, drawn before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixskd.config import Experiment
+from mixskd.data import DataBundle, load_data, make_train_loader
+from mixskd.data.images import decode_image
+from mixskd.data.needs import Batch
+from mixskd.drawing.picture import Cell, cells, picture
+from mixskd.drawing.plots import label, styled
+from mixskd.errors import UserError
+from mixskd.methods.base import Method
+from mixskd.methods.parts.mixing import Mix
+from mixskd.runtime.files import check_writable, replacing
+from mixskd.training.classification import build_method, build_network, expected_normalisation
+
+STEPS = 3  # whose mixes are drawn; the share of one alone may be near 0 or 1
+
+
+def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: int = 8) -> Path:
+    """Draw the first ``images`` of a run of ``experiment`` as a PNG: a row each, as they are stored, as they are
+    augmented, with the further views, partners and mixes that the method asks for, and their labels.
+
+    Batches are smaller here than in the run, so that the pictures are like the run's, not the very same. Raises
+    UserError for data or a method that cannot work, and for fewer images than two.
+    """
+    out = Path(out)
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out} is not the name of a PNG file; name one, such as {out.with_suffix('.png')}")
+    if images < 2:
+        raise UserError(f"images must be 2 or above, since a mix needs two, not {images}")
+    check_writable(out)
+    data = load_data(experiment.data)
+    columns = seen(experiment, data, min(images, len(data.train)))
+    figure = picture(columns)
+    with styled(), replacing(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return out
+
+
+def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
+    """The columns of the picture, by title, with ``images`` cells each."""
+    if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
+        mean, std = expected
+        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    with torch.device("meta"):  # its needs and draws, without its weights
+        network = build_network(experiment.backbone, len(data.classes), data.image_size)
+        method = build_method(
+            experiment.method, network, len(data.train), experiment.run.batch_size, load=lambda _: _no_teacher()
+        )
+    needs = dataclasses.replace(method.needs, indices=True)
+    config = dataclasses.replace(experiment.data, workers=0)
+    loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
+    batch: Batch = next(iter(loader.epoch(1)))
+    names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
+    columns: dict[str, list[Cell]] = {}
+    stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]
+    if all(image is not None for image in stored):
+        columns["stored"] = [(image, name) for image, name in zip(stored, names, strict=True) if image is not None]
+    columns["augmented"] = _cells(batch.images, names, data)
+    for title in ("views", "partners"):
+        for k in range(batch.extra[title].shape[1] if title in batch.extra else 0):
+            columns[f"{title} {k + 1}"] = _cells(batch.extra[title][:, k], names, data)
+    for k, mix in enumerate(_mixes(method, batch, experiment.run.seed), start=1):
+        columns[f"mix {k}"] = _cells(mix(batch.images), mix.names(names), data)
+    return columns
+
+
+def _no_teacher() -> torch.nn.Module:
+    return torch.nn.Identity()
+
+
+def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
+    """The mixes of images among the random numbers of some steps."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        yield from method.image_mixes(method.draw(batch.images, generator))
+
+
+def _cells(images: Tensor, names: list[str], data: DataBundle) -> list[Cell]:
+    return cells(images, names, data.mean, data.std)
+
+
+def _stored(data: DataBundle, index: int) -> np.ndarray | None:
+    """The training image ``index`` before any augmentation; None for one inside a shard."""
+    image = data.train.images[index]
+    if data.train.in_memory:
+        return np.asarray(image)
+    return np.asarray(decode_image(image, enough=data.image_size)) if isinstance(image, Path) else None

@@ -1,0 +1,223 @@
+"""The tables of a comparison as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mixskd.artifacts.stored_files import read_headline, read_suite
+from mixskd.config import Experiment
+from mixskd.config.task_kinds import KINDS, Kind
+from mixskd.errors.text import visible
+from mixskd.reporting.published.classification import (
+    FGSM,
+    FGSM_NOTE,
+    Published,
+    place_of,
+    published,
+    published_fgsm,
+    published_in,
+)
+from mixskd.reporting.repeated import Repeated, mean_and_std
+from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
+from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
+from mixskd.runtime.files import write_text
+
+
+def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
+    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
+    columns: dict[str, list[Cell]] = {}
+    for name in suites:
+        columns |= _headlines(lines, name)
+    if paper_table == FGSM:
+        columns |= _attacks(lines)
+    return [
+        {
+            **_place(line),
+            "seeds": ", ".join(str(seed) for seed in sorted(r.experiment.run.seed for r in line.results)),
+            "split": line.results[0].split,
+            "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
+            "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
+            "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
+            **_beside(line, paper_table),
+            **{title: cells[index] for title, cells in columns.items()},
+        }
+        for index, line in enumerate(lines)
+    ]
+
+
+def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
+    """The column of a table of the paper that has other data or another backbone, if one is asked for."""
+    if paper_table is None or paper_table == FGSM:
+        return {}
+    value = published_in(paper_table, line.experiment)
+    return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
+
+
+def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
+    """The column of a suite: the name of its headline, and of each line the mean over the runs that have one."""
+    title, cells = suite, list[Cell]()
+    for line in lines:
+        paths = [result.folder / "evaluation" / f"{suite}.json" for result in line.results]
+        found = [read_headline(path, suite) for path in paths if path.exists()]
+        cells.append(Spread(*mean_and_std([headline["value"] for headline in found])) if found else None)
+        title = f"{suite}: {found[0]['name']}" if found else title
+    return {title: cells}
+
+
+def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
+    """For each epsilon that the paper and our runs have: the mean of ours, and the paper's, whatever data ours have."""
+    ours, paper = (
+        [_attacked(line) for line in lines],
+        [published_fgsm(line.experiment, anywhere=True) for line in lines],
+    )
+    columns: dict[str, list[Cell]] = {}
+    for epsilon in sorted({e for values in ours for e in values} & {e for values in paper for e in values}):
+        columns[f"fgsm at {epsilon:g} (%)"] = [
+            Spread(*mean_and_std(values[epsilon])) if epsilon in values else None for values in ours
+        ]
+        columns[f"{FGSM}: {place_of(FGSM)} at {epsilon:g} (%)"] = [
+            Number(values[epsilon], 1) if epsilon in values else None for values in paper
+        ]
+    return columns
+
+
+def _attacked(line: Repeated) -> dict[float, list[float]]:
+    """Top-1 of the runs that have a result of the suite ``fgsm``, by epsilon."""
+    found: dict[float, list[float]] = {}
+    for result in line.results:
+        path = result.folder / "evaluation" / "fgsm.json"
+        for attack in read_suite(path, "fgsm")["attacks"] if path.exists() else ():
+            found.setdefault(attack["epsilon"], []).append(attack["top1"])
+    return found
+
+
+def cost(lines: Sequence[Repeated]) -> Table:
+    """What a run of each line costs, the mean over its seeds where they differ."""
+    return [
+        {
+            **_place(line),
+            "parameters": Number(line.cost.inference_parameters),
+            "in training": Number(line.cost.training_parameters),
+            "MFLOPs an image": Number(line.cost.inference_flops / 1e6, 1),
+            "MFLOPs an original in training": Number(line.cost.training_flops / 1e6, 1),
+            "originals an update": Number(line.experiment.run.batch_size),
+            "images forwarded an original": Number(line.cost.images),
+            "updates": Number(line.mean("updates")),
+            "originals seen": Number(line.mean("images")),
+            "images forwarded": Number(line.mean("images") * line.cost.images),
+            "originals/s": Number(line.mean("images_per_second")),
+            "time (s)": Number(line.mean("seconds")),
+        }
+        for line in lines
+    ]
+
+
+def single_runs(lines: Sequence[Repeated]) -> Table:
+    """One row a run."""
+    return [
+        {
+            **_place(line),
+            "seed": Number(result.experiment.run.seed),
+            "split": result.split,
+            "top-1 (%)": Number(result.top1, 2),
+            "best epoch (%)": Number(result.best["top1"], 2),
+            "best epoch": Number(result.best["epoch"]),
+            "epochs": Number(result.experiment.run.epochs),
+            "updates": Number(result.summary["updates"]),
+            "originals seen": Number(result.summary["images"]),
+            "images forwarded": Number(result.summary["images"] * line.cost.images),
+            "originals/s": Number(result.summary["images_per_second"], 1),
+            "time (s)": Number(result.summary["seconds"], 1),
+            "device": result.summary["device"],
+            "precision": result.summary["precision"],
+            "threads": Number(result.summary["threads"]),
+        }
+        for line in lines
+        for result in line.results
+    ]
+
+
+def notes(lines: Sequence[Repeated]) -> list[str]:
+    """What a reader of the tables must know."""
+    found = [
+        "± is the sample standard deviation (ddof 1) over the seeds. Top-1 is that of the deployed weights on the "
+        "named split: the weights of the last epoch, or where there is a val split those of the best epoch on val.",
+        "Best epoch: the highest top-1 of the epochs that were scored, on val where there is one, else on test. It is "
+        "then chosen on the images that it is measured on.",
+        "One multiplication with its addition is two FLOPs; training counts forward and backward passes. Originals are "
+        "the images that the loader draws; a method forwards views, partners or mixes beside them. Time and rate are "
+        "those of a run among others on the same machine, evaluations included.",
+    ]
+    values = [(line.experiment, value) for line in lines if (value := published(line.experiment)) is not None]
+    if values:
+        found.append("Published: " + "; ".join(sorted({value.source for _, value in values})) + ".")
+    if others := sorted({text for pair in values if (text := _other_protocol(*pair))}):
+        found.append(f"The published runs saw all training images, for the paper's epochs. Here: {'; '.join(others)}.")
+    return found
+
+
+def _other_protocol(experiment: Experiment, value: Published) -> str:
+    parts = []
+    if experiment.data.per_class is not None:
+        parts.append(f"{experiment.data.per_class} images a class")
+    if experiment.run.epochs != value.epochs:
+        parts.append(f"{experiment.run.epochs} epochs instead of {value.epochs}")
+    return ", ".join(parts)
+
+
+def _place(line: Repeated) -> dict[str, Cell]:
+    return {"method": line.label, "backbone": line.experiment.backbone, "policy": line.experiment.data.augment}
+
+
+def write_tables(
+    lines: Sequence[Repeated], folder: Path, paper_table: str | None = None, suites: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
+
+    Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
+    networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
+    ``suites``, the headline of each, from the runs' folders.
+    """
+    parts, rows = [], list[dict[str, Any]]()
+    classifiers = of_kind(lines, None)
+    kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
+    for kind in [*([None] if classifiers else []), *kinds]:
+        if kind is None:
+            shown = [accuracy(classifiers, paper_table, suites), cost(classifiers)]
+            single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
+            said += [FGSM_NOTE] if paper_table == FGSM else []
+        else:
+            shown = [transfer(lines, kind, paper_table)]
+            single, said = single_transfers(lines, kind), transfer_notes(lines)
+            names = (kind.name, f"{kind.name}_runs")
+        whole = [{key: cell for row in together for key, cell in row.items()} for together in zip(*shown, strict=True)]
+        parts.append(("Classification" if kind is None else kind.name.capitalize(), shown, said))
+        rows += plain_rows(whole)
+        write_text(folder / f"{names[0]}.csv", comma_separated(whole))
+        write_text(folder / f"{names[1]}.csv", comma_separated(single))
+    write_text(folder / "table.md", as_markdown(parts))
+    write_text(folder / "table.tex", as_latex(parts))
+    return rows
+
+
+Part = tuple[str, list[Table], list[str]]
+"""A heading, tables, and the notes under them."""
+
+
+def as_markdown(parts: Sequence[Part]) -> str:
+    """The ``parts`` of table.md; a part alone has no heading."""
+    texts = []
+    for heading, shown, said in parts:
+        title = [f"## {heading}\n"] if len(parts) > 1 else []
+        texts.append("\n".join([*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in said)]))
+    return "\n".join(texts)
+
+
+def as_latex(parts: Sequence[Part]) -> str:
+    """The same as LaTeX."""
+    return "\n".join(
+        "\n".join([f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in said), ""])
+        for heading, shown, said in parts
+    )

@@ -1,0 +1,1 @@
+"""What any program of this package stands on: devices, precision, processes, files and digests."""

@@ -1,0 +1,76 @@
+"""The scores of a model on one split. They are computed in fp32, so that every place where one stands has the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import full_fp32
+from mixskd.tasks.base import Task
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode and without TF32, and back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with full_fp32():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@torch.inference_mode()
+def score(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, float]:
+    """The scores of ``task`` for ``model`` on the batches of ``loader``.
+
+    With several processes each gives its own part of the images, which may be none, and gets the scores of all.
+    """
+    metrics = task.metrics().to(device)
+    with evaluation_mode(model):
+        for images, targets in loader:
+            if len(targets):
+                metrics.update(task.predict(model, on(device, images)), on(device, targets))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was called before the ``update``")  # a process without images
+        return task.scores(metrics.compute())
+
+
+@torch.inference_mode()
+def score_heads(
+    method: Any,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    *,
+    split: str = "test",
+    world: World | None = None,
+) -> dict[str, float]:
+    """``SPLIT_NAME_top1`` in per cent of every classifier in ``method`` (its ``heads``); ``SPLIT_max_head_top1``, the best of them."""
+    correct: dict[str, Tensor] = {}
+    count = 0
+    with evaluation_mode(method):
+        for images, labels in loader:
+            for name, logits in method.heads(on(device, images)).items():
+                hits = (logits.float().argmax(1) == on(device, labels)).sum()
+                correct[name] = correct[name] + hits if name in correct else hits
+            count += len(labels)
+    world = world or World()
+    total = world.total(torch.tensor(count, device=device)).item()
+    scores = {f"{split}_{name}_top1": 100 * world.total(hits).item() / total for name, hits in correct.items()}
+    return {**scores, f"{split}_max_head_top1": max(scores.values())}
+
+
+def on(device: torch.device, value: Any) -> Any:
+    """Tensors, and those in lists and dictionaries, on ``device``."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: on(device, item) for key, item in value.items()}
+    return [on(device, item) for item in value] if isinstance(value, list | tuple) else value

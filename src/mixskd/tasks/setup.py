@@ -1,0 +1,49 @@
+"""What a task contributes to a run: its data, its network with a method, and how they are fed, scored and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mixskd.config import Experiment
+from mixskd.data import DataBundle
+from mixskd.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the precision is measured on: the ``outputs`` of ``network`` for images of ``shape`` (``B x C x H x W``)."""
+
+    name: str
+    network: nn.Module
+    outputs: Callable[[Any, Tensor], Iterable[Tensor]]
+    shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class TaskSetup:
+    """The parts of a run that differ from task to task.
+
+    Args:
+        experiment: the experiment, with what the task resolved in it.
+        method: turns a batch into named losses; it holds the backbone.
+        make_loader: the training batches of the method, which may be replaced by one with synchronised norms.
+        score_loaders: batches of images and targets of each split but ``train``, by its name.
+        save: writes the deployed network to a file.
+        sample: what the precision is measured on.
+        notes: what a person should know before the run begins.
+    """
+
+    experiment: Experiment
+    data: DataBundle
+    task: Task
+    method: Any
+    make_loader: Callable[[], Any]
+    score_loaders: Mapping[str, Any]
+    save: Callable[[Any, Path], None]
+    sample: Sample
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,136 @@
+"""What classification contributes to a run: the network, its method, their data and the file of the classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.artifacts.model_file import load_model, save_model
+from mixskd.backbones import StagedBackbone, build_backbone, start_from
+from mixskd.backbones.from_timm import PREFIX
+from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
+from mixskd.config import Experiment, MethodChoice
+from mixskd.config.build import make_config
+from mixskd.config.trusted_backbones import check_typed, is_elsewhere
+from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.errors import UserError
+from mixskd.methods import method_class
+from mixskd.methods.base import Method
+from mixskd.runtime.distributed import World
+from mixskd.tasks.classification import Classification
+from mixskd.tasks.setup import Sample, TaskSetup
+
+
+def set_up_classification(
+    experiment: Experiment,
+    world: World,
+    device: torch.device,
+    data: DataBundle | None = None,
+    *,
+    resumed: bool = False,
+    deferred: bool = False,
+) -> TaskSetup:
+    """The classifier's parts of a run; ``data`` replaces what the experiment names.
+
+    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are finished within the step. Raises
+    UserError for anything in the experiment or its data that cannot work.
+    """
+    run, weights = experiment.run, experiment.weights
+    data = data or load_data(experiment.data)
+    network = build_network(experiment.backbone, len(data.classes), data.image_size)
+    notes = start_from(network, weights) if weights is not None and not resumed else []
+    method = build_method(experiment.method, network, len(data.train), run.batch_size)
+    if (normalisation := expected_normalisation(experiment.backbone, weights)) is not None:
+        mean, std = normalisation
+        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    loaded = data
+    copies = method.about.images if method.about is not None else 1
+    images = copies * run.batch_size // world.size // run.accumulate
+    return TaskSetup(
+        experiment=experiment,
+        data=data,
+        task=Classification(len(data.classes)),
+        method=method,
+        make_loader=lambda: make_train_loader(
+            loaded, experiment.data, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
+        ),
+        score_loaders={
+            split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
+            for split in data.splits
+            if split != "train"
+        },
+        save=lambda deployed, path: save_classifier(deployed, path, experiment, loaded),
+        sample=Sample(
+            f"{experiment.backbone} with {experiment.method.name}",
+            method,
+            all_heads,
+            (images, 3, data.image_size, data.image_size),
+        ),
+        notes=tuple(notes),
+    )
+
+
+def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
+    """The logits of every classifier that ``method`` trains: its whole network on ``images``."""
+    return method.heads(images).values()
+
+
+def save_classifier(deployed: StagedBackbone, path: Path, experiment: Experiment, data: DataBundle) -> None:
+    """Write ``deployed`` as a model file with what is needed to use it. Raises UserError on a full disk."""
+    save_model(
+        deployed,
+        path,
+        backbone_name=deployed.name if is_elsewhere(experiment.backbone) else experiment.backbone,
+        classes=data.classes,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        resize=data.preprocess.resize,
+    )
+
+
+def build_network(name: str, classes: int, image_size: int | None) -> StagedBackbone:
+    """The backbone for images of ``image_size`` pixels, its usual size if None.
+
+    Raises UserError for images that are too small.
+    """
+    check_typed(name)
+    backbone = build_backbone(name, classes, image_size)
+    if image_size is not None and image_size < backbone.min_size:
+        raise UserError(
+            f"{name} takes images of {backbone.min_size} px or more, not {image_size}; "
+            f"set --data.image-size {backbone.default_size}"
+        )
+    return backbone
+
+
+def build_method(
+    choice: MethodChoice,
+    backbone: StagedBackbone,
+    images: int,
+    batch_size: int,
+    load: Callable[[str], nn.Module] = load_model,
+) -> Method:
+    """The method on its backbone for ``images`` training images in batches of ``batch_size``.
+
+    ``load`` reads a trained classifier that the method names. Raises UserError for hyper-parameters that cannot work.
+    """
+    method_type = method_class(choice.name)
+    method: Method = method_type(backbone, make_config(method_type.Config, choice.options))
+    method.prepare(images, load)
+    method.prepare_batch(batch_size)
+    return method
+
+
+def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
+    if weights is None:
+        return None
+    if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):
+        return normalisation_of(backbone)
+    return None

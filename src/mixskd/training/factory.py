@@ -1,0 +1,113 @@
+"""The one factory: from an experiment to the parts that training, benchmark and cost work with."""
+
+from __future__ import annotations
+
+import torch
+
+from mixskd.config import Experiment, RunConfig
+from mixskd.config.registry import NETWORKS
+from mixskd.data import DataBundle
+from mixskd.errors import UserError
+from mixskd.runtime.distributed import World
+from mixskd.runtime.precision import choose_device
+from mixskd.tasks.setup import TaskSetup
+from mixskd.training.classification import set_up_classification
+from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
+from mixskd.training.examples import ShowExamples
+from mixskd.training.measured_precision import measured, pays
+from mixskd.training.parts import Parts
+from mixskd.training.schedule import remarks
+from mixskd.training.step import build_step
+from mixskd.training.sync_bn import with_sync_bn
+
+
+def build_parts(
+    experiment: Experiment,
+    world: World | None = None,
+    *,
+    resumed: bool = False,
+    engine: Engine | None = None,
+    data: DataBundle | None = None,
+    keep_memory: bool = True,
+) -> Parts:
+    """The parts of ``experiment``, with its weights as they are before the first step.
+
+    A run that is ``resumed`` has its weights in its checkpoint. ``engine`` and ``data`` replace what the experiment
+    would choose; ``keep_memory`` has a CPU reuse freed memory. Raises UserError for anything in the experiment or its
+    data that cannot work.
+    """
+    run, world = experiment.run, world or World()
+    device = choose_device(run.device)
+    transfer = experiment.method.name in NETWORKS
+    if keep_memory or device.type != "cpu":
+        configure_process(device, deterministic=run.deterministic, fixed_shapes=not transfer)
+    notes: list[str] = []
+    measure = engine is None and not resumed  # a resumed run goes on with what it chose
+    if engine is None:
+        engine, notes = choose_engine(run, device, world, fixed_shapes=not transfer)
+    engine = for_optimizer(engine, experiment.optim.name)
+    torch.manual_seed(run.seed)
+    setup = _set_up(experiment, world, device, engine, data, resumed=resumed)
+    method = setup.method
+    check_selection(run, setup.data)
+    check_batch(run, world)
+    if run.sync_bn:
+        if device.type != "cuda":
+            raise UserError("run.sync_bn needs GPUs; leave it out on the CPU")
+        method = with_sync_bn(method)
+    loader = setup.make_loader()
+    if measure:
+        sample = setup.sample
+        engine = measured(engine, run, device, world, sample.name, sample.network, sample.outputs, sample.shape)
+    optim, started = setup.experiment.optim, experiment.weights is not None
+    step = build_step(method, optim, device, engine, run.accumulate, world, started=started)
+    notes = [*setup.data.notes, *notes, *setup.notes, *remarks(optim, run.epochs)]
+    parts = Parts(
+        setup.experiment, world, device, setup.data, setup.task, step, loader, setup.score_loaders, setup.save, notes
+    )
+    if not transfer:
+        parts.examples = ShowExamples(parts)
+    return parts
+
+
+def _set_up(
+    experiment: Experiment,
+    world: World,
+    device: torch.device,
+    engine: Engine,
+    data: DataBundle | None,
+    *,
+    resumed: bool,
+) -> TaskSetup:
+    if experiment.method.name in NETWORKS:
+        from mixskd.transfer.setup import set_up_transfer  # a classifier's run does not wait for its imports
+
+        return set_up_transfer(experiment, world, device)
+    return set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
+
+
+def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:
+    """How ``train`` would carry out the step of ``experiment``, measured where ``train`` measures, and notes on it."""
+    device = choose_device(experiment.run.device)
+    engine, notes = choose_engine(experiment.run, device, World())
+    if pays(engine, experiment.run, device):
+        engine = build_parts(experiment, data=data, keep_memory=False).step.engine
+    return engine, notes
+
+
+def check_batch(run: RunConfig, world: World) -> None:
+    """Raises UserError if the images of a process cannot be cut into ``run.accumulate`` equal parts."""
+    each = run.batch_size // world.size
+    if each % run.accumulate:
+        raise UserError(f"run.accumulate {run.accumulate} does not divide the {each} images of each process")
+
+
+def check_selection(run: RunConfig, data: DataBundle) -> None:
+    """Raises UserError if the weights or an early stop are to be chosen on ``val``, and there is no ``val``."""
+    if "val" in data.splits:
+        return
+    how = "give the data a val split, or hold one out with --data.val-holdout 0.1"
+    if run.keep == "best":
+        raise UserError(f"run.keep best needs a val split, since test must not choose the weights; {how}")
+    if run.patience > 0:
+        raise UserError(f"run.patience needs a val split, since test must not end the training; {how}")

@@ -1,0 +1,61 @@
+"""The parts of a run, which the trainer is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mixskd.config import Experiment
+from mixskd.data import DataBundle
+from mixskd.runtime.distributed import World
+from mixskd.tasks.base import Task
+from mixskd.training.step import TrainStep
+
+if TYPE_CHECKING:
+    from mixskd.training.examples import Examples
+
+
+@dataclass
+class Parts:
+    """All that a run is made of.
+
+    Args:
+        experiment: what was asked for.
+        world: this process among all.
+        device: where the step runs.
+        data: the images by split.
+        task: what a label is.
+        step: the method with its optimizer and the moving average of its weights.
+        loader: the training batches; ``loader.epoch(e, start)`` are those of an epoch.
+        score_loaders: batches of images and targets of each split but ``train``, by its name.
+        save_network: writes the deployed network to a file.
+        notes: what a person should know before the run begins.
+        examples: computes a few images and mixes with their predictions; None for tasks without classes.
+    """
+
+    experiment: Experiment
+    world: World
+    device: torch.device
+    data: DataBundle
+    task: Task
+    step: TrainStep
+    loader: Any
+    score_loaders: Mapping[str, Any]
+    save_network: Callable[[nn.Module, Path], None]
+    notes: list[str] = field(default_factory=list)
+    examples: Callable[[], Examples] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the deployed network to ``path``. Raises UserError on a full disk."""
+        self.save_network(self.deployed, path)
+
+    @property
+    def deployed(self) -> Any:
+        """The network that is evaluated and saved: the backbone, or its moving average."""
+        ema = self.step.ema
+        return ema.module if ema is not None else self.step.method.backbone

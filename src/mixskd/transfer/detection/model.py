@@ -1,0 +1,121 @@
+"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN as the plain comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from mixskd.backbones import StagedBackbone
+from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, Size
+from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.detection.pyramid import Pyramid
+
+RPN_NAMES = {"loss_objectness": "rpn_class", "loss_rpn_box_reg": "rpn_box"}
+FASTER_NAMES = {"loss_classifier": "class", "loss_box_reg": "box"}
+
+
+class FloorMatcher(Matcher):
+    """A matcher whose low-quality matches (the best anchor of each box) must still reach the IoU ``floor``."""
+
+    floor = 0.3
+
+    def set_low_quality_matches_(self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor) -> None:
+        best = match_quality_matrix.max(dim=1).values
+        reached = match_quality_matrix[best >= self.floor]
+        if len(reached):
+            chosen = torch.where(reached == best[best >= self.floor, None])[1]
+            matches[chosen] = all_matches[chosen]
+
+
+def make_rpn(channels: int, proposals: int = 2000) -> RegionProposalNetwork:
+    """torchvision's RPN with the constants of MixSKD's Table 3: one scale (8 x stride) and three ratios a level.
+
+    256 anchors an image, half of them positive (IoU 0.7 / 0.3), smooth L1 with beta 1/9; ``proposals`` in training and
+    half as many at test after a suppression at 0.7.
+    """
+    anchors = AnchorGenerator(tuple((8 * stride,) for stride in (4, 8, 16, 32, 64)), ((0.5, 1.0, 2.0),) * 5)
+    head = RPNHead(channels, anchors.num_anchors_per_location()[0])
+    count = {"training": proposals, "testing": proposals // 2}
+    rpn = RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, count, dict(count), 0.7)
+    rpn.proposal_matcher = FloorMatcher(0.7, 0.3, allow_low_quality_matches=True)
+    return rpn
+
+
+class Detector(nn.Module):
+    """Backbone, pyramid and RPN with the RoI head of ``architecture``: ``cascade_rcnn`` or ``faster_rcnn``.
+
+    Images come normalised and padded; boxes are in the pixels of the images as given. Labels run from 1 to N.
+    """
+
+    def __init__(
+        self,
+        backbone: StagedBackbone,
+        classes: int,
+        config: DetectorConfig | None = None,
+        *,
+        architecture: str = "cascade_rcnn",
+    ) -> None:
+        super().__init__()
+        self.config = config = config or DetectorConfig()
+        frozen = backbone.pretrained if config.frozen is None else config.frozen
+        self.backbone = Pyramid(backbone, channels=config.channels, frozen=frozen)
+        self.rpn = make_rpn(config.channels, config.proposals)
+        self.heads: CascadeHeads | RoIHeads
+        if architecture == "cascade_rcnn":
+            cascade = CascadeConfig(hidden=config.hidden, rois=config.rois)
+            self.heads = CascadeHeads(config.channels, classes, cascade)
+        else:
+            self.heads = faster_heads(config, classes)
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Those of the backbone."""
+        return self.backbone.body.stages
+
+    @property
+    def name(self) -> str:
+        """The backbone's."""
+        return self.backbone.body.name
+
+    def losses(
+        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Every loss term of a batch by name; their sum is what is minimised."""
+        maps = self.backbone(images)
+        maps = type(maps)((name, one.float()) for name, one in maps.items())
+        found = [dict(target) for target in targets]
+        with torch.autocast(images.device.type, enabled=False):
+            proposals, rpn_losses = self.rpn(ImageList(images, [*sizes]), maps, found)
+            if isinstance(self.heads, CascadeHeads):
+                terms = self.heads.losses([*maps.values()][:4], proposals, targets, sizes)
+            else:
+                _, losses = self.heads(maps, proposals, [*sizes], found)
+                terms = {FASTER_NAMES[name]: value for name, value in losses.items()}
+        return {RPN_NAMES[name]: value for name, value in rpn_losses.items()} | terms
+
+    def forward(self, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
+        """Detections of each image: ``boxes`` ``d x 4``, ``scores`` ``d``, ``labels`` ``d``, the best first."""
+        maps = self.backbone(images)
+        maps = type(maps)((name, one.float()) for name, one in maps.items())
+        with torch.autocast(images.device.type, enabled=False):
+            proposals, _ = self.rpn(ImageList(images, [*sizes]), maps)
+            if isinstance(self.heads, CascadeHeads):
+                return self.heads.detect([*maps.values()][:4], proposals, sizes)
+            return self.heads(maps, proposals, [*sizes])[0]
+
+
+def faster_heads(config: DetectorConfig, classes: int) -> RoIHeads:
+    """torchvision's own RoI head of Faster R-CNN, with its defaults."""
+    return RoIHeads(
+        MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2), TwoMLPHead(config.channels * 7 * 7, config.hidden),
+        FastRCNNPredictor(config.hidden, classes + 1), 0.5, 0.5, config.rois, 0.25, None, 0.05, 0.5, 100,
+    )  # fmt: skip

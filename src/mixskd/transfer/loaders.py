@@ -1,0 +1,112 @@
+"""Batches of annotated images for training and scoring; what is random follows from (seed, step) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mixskd.data.needs import Batch
+from mixskd.data.workers import errors_in_one_line, lasting_loader
+from mixskd.errors import UserError
+from mixskd.runtime.distributed import World
+
+Item = tuple[int, int]  # an image's place in its split, and the seed of its augmentation
+
+
+class Stream:
+    """An endless stream of shuffled images, cut into ``epochs`` of ``length`` batches.
+
+    Each pass visits every image once, in an order of its own. Without ``length`` an epoch has as many batches as fit
+    into one pass, and at least one. ``batch_size`` is that of all processes together; each gets its own part.
+    """
+
+    def __init__(
+        self,
+        images: Dataset[Any],
+        collate: Callable[[Sequence[Any]], Batch],
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        length: int | None = None,
+        workers: int = 2,
+        world: World | None = None,
+    ) -> None:
+        self.count = len(images)  # type: ignore[arg-type]
+        self.batch_size, self.seed, self.world = batch_size, seed, world or World()
+        if batch_size % self.world.size:
+            raise UserError(f"run.batch_size {batch_size} must be a multiple of the {self.world.size} processes")
+        self.length = length or max(self.count // batch_size, 1)
+        self.batches = Workers(images, collate, device, workers)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.length
+
+    def items(self, step: int) -> list[Item]:
+        """What this process gets of batch ``step`` of the whole stream."""
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        orders = {p: np.random.default_rng([self.seed, 0, p]).permutation(self.count) for p in self.passes(places)}
+        seeds = np.random.default_rng([self.seed, 1, step]).integers(2**62, size=self.batch_size)
+        items = [
+            (int(orders[place // self.count][place % self.count]), int(seed))
+            for place, seed in zip(places, seeds, strict=True)
+        ]
+        share = self.batch_size // self.world.size
+        return items[self.world.rank * share : (self.world.rank + 1) * share]
+
+    def passes(self, places: range) -> range:
+        """The passes over the images that the ``places`` of the stream belong to."""
+        return range(places[0] // self.count, places[-1] // self.count + 1)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` from its step ``start`` on."""
+        first = epoch * self.length
+        yield from self.batches.load([self.items(step) for step in range(first + start, first + self.length)])
+
+
+class InOrder:
+    """Every image of this process's part of a split once, in order, one a batch."""
+
+    def __init__(
+        self, images: Dataset[Any], collate: Callable[[Sequence[Any]], Any], *, workers: int = 2,
+        world: World | None = None,
+    ) -> None:  # fmt: skip
+        world = world or World()
+        self.items = [[(i, 0)] for i in range(world.rank, len(images), world.size)]  # type: ignore[arg-type]
+        self.batches = Workers(images, collate, torch.device("cpu"), workers)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches.load(self.items)
+
+
+class Workers:
+    """Collated batches of a data set from worker processes, which stay between epochs."""
+
+    def __init__(
+        self, images: Dataset[Any], collate: Callable[[Sequence[Any]], Any], device: torch.device, workers: int
+    ) -> None:
+        self.items: list[list[Item]] = []
+        self.device = device
+        self.loader = lasting_loader(self, images, self.items, device, workers, collate)
+
+    def load(self, items: list[list[Item]]) -> Iterator[Any]:
+        """One batch for each of ``items``, in order; a Batch is on the device."""
+        self.items[:] = items
+        with errors_in_one_line():
+            for batch in self.loader:
+                yield to(self.device, batch) if isinstance(batch, Batch) else batch
+
+
+def to(device: torch.device, batch: Batch) -> Batch:
+    """``batch`` on ``device``; images channels last."""
+    images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    extra = {name: value.to(device, non_blocking=True) for name, value in batch.extra.items()}
+    return Batch(images, batch.labels.to(device, non_blocking=True), extra)

@@ -1,0 +1,114 @@
+"""DeepLabV3 (Chen et al., 2017) on a staged backbone, on torchvision's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
+from torchvision.models.segmentation.fcn import FCNHead
+
+from mixskd.backbones import StagedBackbone
+from mixskd.backbones.tokens import spatial
+from mixskd.transfer.segmentation.config import DeepLabConfig
+from mixskd.transfer.segmentation.data import IGNORE
+from mixskd.transfer.segmentation.dilation import dilate
+
+
+class PaperHead(nn.Sequential):
+    """ASPP of 512 channels, a 3x3 convolution of 512, dropout 0.1 and the classifier."""
+
+    def __init__(self, channels: int, classes: int, rates: tuple[int, int, int], width: int = 512) -> None:
+        super().__init__(
+            ASPP(channels, rates, width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv2d(width, classes, 1),
+        )
+
+
+class DeepLabV3(nn.Module):
+    """``images`` ``B x 3 x H x W`` -> logits ``B x N x H x W``.
+
+    The dilation rates of the ASPP are 12, 24, 36 at output stride 8, and half of them at 16. Its keys in
+    :meth:`export_state_dict` are torchvision's. Raises UserError for a backbone that cannot be dilated.
+    """
+
+    def __init__(self, backbone: StagedBackbone, classes: int, config: DeepLabConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DeepLabConfig()
+        widths = backbone.stage_channels()
+        dilate(backbone, config.output_stride)
+        backbone.head = nn.Identity()  # type: ignore[assignment]
+        self.backbone, self.classes = backbone, classes
+        rate = 96 // config.output_stride
+        rates = (rate, 2 * rate, 3 * rate)
+        if config.head == "paper":
+            self.classifier: nn.Module = PaperHead(widths[-1], classes, rates)
+        else:
+            self.classifier = DeepLabHead(widths[-1], classes, rates)
+        self.aux_classifier = FCNHead(widths[-2], classes) if config.aux > 0 else None
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Those of the backbone."""
+        return self.backbone.stages
+
+    @property
+    def name(self) -> str:
+        """The backbone's."""
+        return self.backbone.name
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._enlarged(self.classifier(spatial(self.backbone.feature_maps(images)[-1])), images)
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits of the head and of the auxiliary head, None if there is none."""
+        *_, third, last = map(spatial, self.backbone.feature_maps(images))
+        aux = None if self.aux_classifier is None else self._enlarged(self.aux_classifier(third), images)
+        return self._enlarged(self.classifier(last), images), aux
+
+    def losses(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """``pixel`` and ``aux``: cross-entropies over the pixels of ``masks`` ``B x H x W`` that are not 255.
+
+        The second has its weight in it, so that their sum is what is minimised.
+        """
+        logits, aux = self.both(images)
+        terms = {"pixel": pixel_loss(logits, masks)}
+        if aux is not None:
+            terms["aux"] = self.config.aux * pixel_loss(aux, masks)
+        return terms
+
+    def _enlarged(self, logits: Tensor, images: Tensor) -> Tensor:
+        corners = self.config.head == "paper"
+        return F.interpolate(logits.float(), size=images.shape[-2:], mode="bilinear", align_corners=corners)
+
+    def export_state_dict(self) -> dict[str, Tensor]:
+        """The weights under torchvision's keys: ``backbone.layer1...``, ``classifier...``, ``aux_classifier...``."""
+        backbone = {f"backbone.{key}": value for key, value in self.backbone.export_state_dict().items()}
+        others = {key: value for key, value in self.state_dict().items() if not key.startswith("backbone.")}
+        return backbone | others
+
+    def load_export_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load strictly what :meth:`export_state_dict` gave, or torchvision published (with ``head`` torchvision).
+
+        Raises RuntimeError if keys or shapes differ.
+        """
+        own = self.export_state_dict()
+        if own.keys() != state.keys():
+            raise RuntimeError(f"keys differ: {sorted(own.keys() ^ state.keys())[:5]}")
+        if wrong := [key for key in own if own[key].shape != state[key].shape]:
+            raise RuntimeError(f"shapes differ: {wrong[:5]}")
+        with torch.no_grad():
+            for key, value in own.items():
+                value.copy_(state[key])
+
+
+def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """The mean cross-entropy of ``logits`` ``B x N x H x W`` over pixels that count; 0 if none of the batch does."""
+    count = (masks != IGNORE).sum().clamp(min=1)
+    return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum") / count

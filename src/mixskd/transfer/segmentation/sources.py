@@ -1,0 +1,212 @@
+"""Where the pairs of image and mask lie: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or folders of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mixskd.data.images import EXTENSIONS
+from mixskd.errors import UserError, unknown
+from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
+
+VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+CAMVID = (
+    "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+# Values of COCO-Stuff's maps that no pixel has: objects whose names were planned, but never annotated.
+STUFF_VALUES, STUFF_UNUSED = 182, (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+ADE_CLASSES = 150
+
+Splits = dict[str, SegmentationSet]
+
+
+def load_segmentation(
+    root: str | Path, kind: str = "auto", *, skip_bad: bool = False, check: bool = True, stuff_classes: int = 171
+) -> Splits:
+    """Every split at ``root`` by name: ``train``, ``val`` and, where there is one, ``test``.
+
+    Args:
+        root: the data set's folder.
+        kind: one of ``SOURCES``, or ``auto`` to tell from the folder.
+        skip_bad: leave pairs with bad annotations out and count them.
+        check: read every mask before training; without it a bad one stops the run when it is met.
+        stuff_classes: of COCO-Stuff: the 171 that occur, or 182, which are its raw values, as in the released code.
+
+    Raises UserError for a folder of no known layout, and for bad annotations, see :func:`checked`.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}")
+    if kind == "auto":
+        kind = guess(root)
+    if kind not in SOURCES:
+        raise unknown("segmentation data", kind, SOURCES)
+    splits = coco_stuff(root, stuff_classes) if kind == "coco_stuff" else SOURCES[kind](root)
+    if "train" not in splits:
+        raise UserError(f"{root} holds no training images of {kind}")
+    return {name: checked(split, skip_bad=skip_bad) if check else split for name, split in splits.items()}
+
+
+def guess(root: Path) -> str:
+    """The kind of the data at ``root`` by its folders. Raises UserError if it is none."""
+    signs = {
+        "voc": "ImageSets/Segmentation", "ade20k": "annotations/training", "coco_stuff": "stuffthingmaps",
+        "camvid": "trainannot", "folders": "masks/train",
+    }  # fmt: skip
+    for kind, sign in signs.items():
+        if (root / sign).is_dir():
+            return kind
+    if (root / "annotations" / "train2017").is_dir():
+        return "coco_stuff"
+    raise UserError(
+        f"{root} holds no segmentation data that is known; give a folder with images/train and masks/train, "
+        "or the folder of Pascal VOC (VOC2012), ADE20K, COCO-Stuff or CamVid"
+    )
+
+
+def voc(root: Path) -> Splits:
+    """Pascal VOC 2012; ``train`` is the augmented set (SegmentationClassAug, train_aug.txt) where it is there."""
+    lists = root / "ImageSets" / "Segmentation"
+    augmented = root / "SegmentationClassAug"
+    train = next((name for name in ("train_aug", "trainaug") if (lists / f"{name}.txt").is_file()), "train")
+    splits = {}
+    for split, name in (("train", train), ("val", "val")):
+        if not (lists / f"{name}.txt").is_file():
+            raise UserError(f"{root} is not a folder of Pascal VOC: it has no {lists / name}.txt")
+        masks = augmented if name != "train" and split == "train" else root / "SegmentationClass"
+        stems = [line.split()[0] for line in (lists / f"{name}.txt").read_text().splitlines() if line.strip()]
+        # The lists of the augmented set in circulation name files, such as /JPEGImages/2007_000032.jpg.
+        stems = [Path(stem).stem for stem in stems]
+        splits[split] = SegmentationSet(
+            tuple(root / "JPEGImages" / f"{stem}.jpg" for stem in stems),
+            tuple(masks / f"{stem}.png" for stem in stems),
+            VOC,
+            label_table(len(VOC)),
+        )
+    if train == "train":
+        note = "the augmented training set is not there (SegmentationClassAug, train_aug.txt): training on VOC's own"
+        own = splits["train"]
+        splits["train"] = SegmentationSet(own.images, own.masks, own.classes, own.labels, notes=(note,))
+    return splits
+
+
+def ade20k(root: Path) -> Splits:
+    """ADE20K of the scene parsing challenge: 150 classes, value 0 is ignored."""
+    names = tuple(f"class {i}" for i in range(1, ADE_CLASSES + 1))
+    listing = root / "objectInfo150.txt"
+    if listing.is_file():
+        rows = [line.split("\t") for line in listing.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        if len(rows) == ADE_CLASSES:
+            names = tuple(row[-1].strip() for row in rows)
+    table = label_table(ADE_CLASSES, ignored=(0,), first=1)
+    folders = {"train": "training", "val": "validation"}
+    return {
+        split: _folder(root / "images" / folder, root / "annotations" / folder, names, table)
+        for split, folder in folders.items()
+        if (root / "images" / folder).is_dir()
+    }
+
+
+def coco_stuff(root: Path, classes: int = 171) -> Splits:
+    """COCO-Stuff: the maps of things and stuff (``stuffthingmaps`` or ``annotations``), raw values 0 to 181.
+
+    With 171 classes the 11 values that never occur are left out; with 182 every value is a class, as in the released
+    code, whose mean then has 11 zeros in it. Raises UserError for another number.
+    """
+    used = [value for value in range(STUFF_VALUES) if value not in STUFF_UNUSED]
+    if classes not in (len(used), STUFF_VALUES):
+        raise UserError(f"COCO-Stuff has {len(used)} classes that occur, or {STUFF_VALUES} raw values, not {classes}")
+    if classes == STUFF_VALUES:
+        used = [*range(STUFF_VALUES)]
+    table = [-1] * 256
+    for label, value in enumerate(used):
+        table[value] = label
+    table[IGNORE] = IGNORE
+    names = _names(root / "labels.txt", [f"value {value}" for value in used], used)
+    maps = root / "stuffthingmaps" if (root / "stuffthingmaps").is_dir() else root / "annotations"
+    images = root / "images" if (root / "images").is_dir() else root
+    splits = {}
+    for split in ("train", "val"):
+        folder = f"{split}2017"
+        if (images / folder).is_dir():
+            splits[split] = _folder(images / folder, maps / folder, names, tuple(table), STUFF_VALUES)
+    return splits
+
+
+def camvid(root: Path) -> Splits:
+    """CamVid with 11 classes, as SegNet's authors distribute it (``train`` and ``trainannot``); value 11 is ignored."""
+    table = label_table(len(CAMVID), ignored=(len(CAMVID),))
+    return {
+        split: _folder(root / split, root / f"{split}annot", CAMVID, table)
+        for split in ("train", "val", "test")
+        if (root / split).is_dir()
+    }
+
+
+def folders(root: Path) -> Splits:
+    """``images/SPLIT/NAME.*`` beside ``masks/SPLIT/NAME.png``.
+
+    ``meta.json`` gives ``classes`` and, unless it is 255, ``ignore_index``; or ``classes.txt`` gives a name per line.
+    """
+    ignore, meta = IGNORE, root / "meta.json"
+    if meta.is_file():
+        try:
+            values = json.loads(meta.read_text(encoding="utf-8"))
+            names, ignore = tuple(str(name) for name in values["classes"]), int(values.get("ignore_index", IGNORE))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{meta} must be JSON with a list 'classes' and a number 'ignore_index'") from None
+    elif (root / "classes.txt").is_file():
+        text = (root / "classes.txt").read_text(encoding="utf-8")
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    else:
+        raise UserError(f"{root} does not name its classes; write one name per line to {root / 'classes.txt'}")
+    if not 0 <= ignore <= IGNORE or ignore < len(names):
+        raise UserError(f"ignore_index in {meta} is {ignore}; it must be from {len(names)} to {IGNORE}")
+    if len(names) < 2:
+        raise UserError(f"{root} names {len(names)} class; segmentation needs two or more")
+    table = label_table(len(names), ignored={ignore, IGNORE})
+    return {
+        split: _with_lone_masks(_folder(root / "images" / split, root / "masks" / split, names, table), root, split)
+        for split in ("train", "val", "test")
+        if (root / "images" / split).is_dir()
+    }
+
+
+def _folder(
+    images: Path, masks: Path, names: Sequence[str], table: tuple[int, ...], released: int | None = None
+) -> SegmentationSet:
+    """The images in one folder, each with the mask of the same stem in the other."""
+    files = tuple(sorted(path for path in images.iterdir() if path.suffix.lower() in EXTENSIONS))
+    return SegmentationSet(files, tuple(masks / f"{file.stem}.png" for file in files), tuple(names), table, released)
+
+
+def _with_lone_masks(found: SegmentationSet, root: Path, split: str) -> SegmentationSet:
+    """``found`` with the masks that have no image, so that the check names the image that is missing."""
+    folder, masks = root / "images" / split, root / "masks" / split
+    ending = found.images[0].suffix if found.images else ".png"
+    lone = sorted(set(masks.glob("*.png")) - set(found.masks))
+    images = tuple(folder / f"{mask.stem}{ending}" for mask in lone)
+    return replace(found, images=found.images + images, masks=found.masks + tuple(lone))
+
+
+def _names(listing: Path, default: Sequence[str], used: Sequence[int]) -> tuple[str, ...]:
+    """Class names from COCO-Stuff's ``labels.txt`` (``12: street sign``, ids from 1), where it is there."""
+    if not listing.is_file():
+        return tuple(default)
+    pairs = [line.partition(":") for line in listing.read_text(encoding="utf-8").splitlines() if ":" in line]
+    known = {int(number) - 1: name.strip() for number, _, name in pairs if number.strip().isdigit()}
+    return tuple(known.get(value, text) for value, text in zip(used, default, strict=True))
+
+
+SOURCES: dict[str, Callable[[Path], Splits]] = {
+    "voc": voc,
+    "ade20k": ade20k,
+    "coco_stuff": coco_stuff,
+    "camvid": camvid,
+    "folders": folders,
+}
