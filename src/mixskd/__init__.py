@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mixskd.runtime.renamed import install
 from mixskd.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mixskd.errors import UserError
     from mixskd.methods.base import Method
     from mixskd.training.listeners import Listener
+
+install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (

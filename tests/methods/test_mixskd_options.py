@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from mixskd import MixSKD, UserError
-from mixskd.config.build import make_config
+from mixskd.config.build import SMOOTHED, make_config
 from mixskd.methods import METHODS
-from mixskd.methods.base import SMOOTHED
 from mixskd.methods.mixskd import MixSKDConfig
 from mixskd.methods.parts.losses import feature_distance, relative_distance
 from mixskd.methods.parts.mixing import Mix

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import mixskd
-from mixskd.config import Experiment, default_out
+from mixskd.config import Experiment
+from mixskd.config.build import default_out
 from mixskd.errors import UserError
 from mixskd.training import run as run_module
 from mixskd.training.run_lock import NAME, run_lock

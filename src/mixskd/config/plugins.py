@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from mixskd.errors import UserError
 
-GROUP = "mixskd.config.plugins"
+GROUP = "mixskd.plugins"
 
 
 def has_plugins() -> bool:
@@ -17,7 +17,7 @@ def has_plugins() -> bool:
 
 @cache
 def load_plugins() -> None:
-    """Import, once, each module that an installed package names in the entry-point group ``mixskd.config.plugins``.
+    """Import, once, each module that an installed package names in the entry-point group ``mixskd.plugins``.
 
     On import it puts its names into ``METHODS`` and ``BACKBONES``. Raises UserError for one that cannot be imported.
     """

@@ -52,7 +52,7 @@ def score_heads(
     split: str = "test",
     world: World | None = None,
 ) -> dict[str, float]:
-    """``SPLIT_NAME_top1`` in per cent of every classifier in ``method`` (its ``heads``); ``SPLIT_max_head_top1``, the best of them."""
+    """``SPLIT_NAME_top1`` in per cent of each of ``method.heads``, and the best as ``SPLIT_max_head_top1``."""
     correct: dict[str, Tensor] = {}
     count = 0
     with evaluation_mode(method):

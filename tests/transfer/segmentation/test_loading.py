@@ -16,7 +16,7 @@ from mixskd.transfer.segmentation.loading import (
     train_batch,
 )
 from mixskd.transfer.segmentation.sources import load_segmentation
-from tests.tasks.segmentation.support import write
+from tests.transfer.segmentation.support import write
 
 SCALES = DeepLabConfig().scales
 NONE = ((0.0,) * 3, (1.0,) * 3)

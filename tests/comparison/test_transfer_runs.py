@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mixskd.transfer.networks import DETECTORS, SEGMENTERS
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,11 +23,12 @@ from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import plan
 from mixskd.comparison.worker import carry_out
 from mixskd.config import grids, read_yaml
+from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import DETECTION, KINDS, SEGMENTATION
 from mixskd.errors import UserError
-from tests.tasks.detection.support import tiny_backbone
-from tests.tasks.detection.support import write as write_boxes
-from tests.tasks.segmentation.support import write as write_masks
+from tests.transfer.detection.support import tiny_backbone
+from tests.transfer.detection.support import write as write_boxes
+from tests.transfer.segmentation.support import write as write_masks
 
 NETWORK = {
     "detection": {
@@ -184,8 +184,7 @@ def test_the_report_shows_annotation_beside_prediction(root: Path) -> None:
 
 
 def test_kinds_are_the_networks_there_are() -> None:
-    assert DETECTION.networks == tuple(DETECTORS)
-    assert SEGMENTATION.networks == tuple(SEGMENTERS)
+    assert (*DETECTION.networks, *SEGMENTATION.networks) == tuple(NETWORKS)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mixskd.benchmarking.cost import Cost
 from mixskd.config import from_dict, to_yaml
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES as KNOWN
-from mixskd.reporting import runs
+from mixskd.reporting import repeated
 from mixskd.reporting.evidence import Run, read_evidence
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
@@ -28,7 +28,7 @@ from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.reporting.tables.suites import suite_tables
-from tests.test_schema import JSON, SOME, one_line, paths, put_at
+from tests.config.test_schema import JSON, SOME, one_line, paths, put_at
 
 SUMMARY: dict[str, Any] = {
     "format": "mixskd-summary-2", "scores": {"test": {"top1": 50.0, "top5": 100.0, "loss": 1.1}},
@@ -81,8 +81,8 @@ METRICS = "epoch,step,train_loss\n1,4,1.5\n"
 def _cost() -> Iterator[None]:
     """Nothing is counted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "count_cost", lambda *_: Cost(1.0, 2.0, 3.0, 4, 5))
-        patch.setattr(runs, "classes_from", lambda *_: 3)
+        patch.setattr(repeated, "count_cost", lambda *_: Cost(1.0, 2.0, 3.0, 4, 5))
+        patch.setattr(repeated, "classes_from", lambda *_: 3)
         yield
 
 

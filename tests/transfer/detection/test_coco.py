@@ -10,7 +10,7 @@ import torch
 
 from mixskd.errors import UserError
 from mixskd.transfer.detection.coco import find_splits, load_coco, load_detection
-from tests.tasks.detection.support import content, write
+from tests.transfer.detection.support import content, write
 
 
 def test_labels_follow_the_order_of_ids_and_boxes_are_corners(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from mixskd.errors import UserError
 from mixskd.reporting.evidence import read_evidence
 from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
 from mixskd.reporting.readable_data import Readable
-from tests.report.test_stored import RESULTS
-from tests.report.test_tables import write_run
+from tests.artifacts.test_stored_files import RESULTS
+from tests.reporting.test_tables import write_run
 
 
 def write_errors(folder: Path, source: str) -> None:

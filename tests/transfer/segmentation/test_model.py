@@ -16,8 +16,8 @@ from mixskd.transfer.segmentation.loading import SegmentationImages, augmentatio
 from mixskd.transfer.segmentation.method import SegmentationMethod
 from mixskd.transfer.segmentation.model import DeepLabV3, pixel_loss
 from mixskd.transfer.segmentation.sources import load_segmentation
-from tests.tasks.detection.support import tiny_backbone
-from tests.tasks.segmentation.support import write
+from tests.transfer.detection.support import tiny_backbone
+from tests.transfer.segmentation.support import write
 
 
 def images(size: int = 64) -> Tensor:

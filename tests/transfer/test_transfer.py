@@ -30,9 +30,9 @@ from mixskd.transfer.network_file import About, load_network, save_network
 from mixskd.transfer.predicting import predict, run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
 from mixskd.transfer.start import TransferConfig, description_of, scaled
-from tests.tasks.detection.support import content, tiny_backbone
-from tests.tasks.detection.support import write as write_boxes
-from tests.tasks.segmentation.support import write as write_masks
+from tests.transfer.detection.support import content, tiny_backbone
+from tests.transfer.detection.support import write as write_boxes
+from tests.transfer.segmentation.support import write as write_masks
 
 SMALL = {
     "cascade_rcnn": {"channels": 8, "hidden": 16, "rois": 8, "proposals": 20, "short": [32, 64], "long": 64},

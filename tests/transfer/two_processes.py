@@ -30,7 +30,7 @@ from mixskd.transfer.segmentation.loading import SegmentationImages, normalisati
 from mixskd.transfer.segmentation.loading import train_batch as segmentation_batch
 from mixskd.transfer.segmentation.method import SegmentationMethod
 from mixskd.transfer.segmentation.sources import load_segmentation
-from tests.tasks.detection.support import tiny_backbone
+from tests.transfer.detection.support import tiny_backbone
 
 NORM = ((0.5,) * 3, (0.25,) * 3)
 SMALL: dict[str, dict[str, Any]] = {

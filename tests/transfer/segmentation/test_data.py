@@ -10,7 +10,7 @@ from PIL import Image
 from mixskd.errors import UserError
 from mixskd.transfer.segmentation.data import label_table
 from mixskd.transfer.segmentation.sources import load_segmentation
-from tests.tasks.segmentation.support import write
+from tests.transfer.segmentation.support import write
 
 
 def test_folders_of_images_and_masks(tmp_path: Path) -> None:

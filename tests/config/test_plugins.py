@@ -35,7 +35,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     about = tmp_path / "plugged-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[mixskd.config.plugins]\nit = plugged_module\n")
+    (about / "entry_points.txt").write_text("[mixskd.plugins]\nit = plugged_module\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     load_plugins.cache_clear()

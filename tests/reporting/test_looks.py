@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mixskd import api
-from tests.report.browser import needs_chromium, opened
-from tests.report.support import EVIL, write_suites
-from tests.report.test_tables import write_run
+from tests.reporting.browser import needs_chromium, opened
+from tests.reporting.support import EVIL, write_suites
+from tests.reporting.test_tables import write_run
 
 pytestmark = [pytest.mark.chromium, needs_chromium]
 

@@ -10,7 +10,7 @@ from mixskd.config import known_keys
 from mixskd.config.conversion import convert
 from mixskd.config.settings import GROUPS, help_text, page, settings_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_setting_has_a_meaning() -> None:

@@ -11,7 +11,7 @@ from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
 from mixskd.transfer.detection.loading import DetectionImages, ScoreBatch, Sizes, augmentation, train_batch
 from mixskd.transfer.detection.method import CascadeRCNN
-from tests.tasks.detection.support import tiny_backbone, write
+from tests.transfer.detection.support import tiny_backbone, write
 
 STEPS = 80
 

@@ -11,11 +11,11 @@ import torch
 from mixskd.backbones import BACKBONES
 from mixskd.transfer.evaluating import evaluate
 from tests.processes import Fork, run_two
-from tests.tasks import two_processes
-from tests.tasks.detection.support import tiny_backbone
-from tests.tasks.detection.support import write as write_boxes
-from tests.tasks.segmentation.support import write as write_masks
-from tests.tasks.two_processes import SMALL
+from tests.transfer import two_processes
+from tests.transfer.detection.support import tiny_backbone
+from tests.transfer.detection.support import write as write_boxes
+from tests.transfer.segmentation.support import write as write_masks
+from tests.transfer.two_processes import SMALL
 
 pytestmark = pytest.mark.long
 

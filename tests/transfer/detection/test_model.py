@@ -8,7 +8,7 @@ from mixskd.backbones import build_backbone
 from mixskd.errors import UserError
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.model import Detector, FloorMatcher, make_rpn
-from tests.tasks.detection.support import tiny_backbone
+from tests.transfer.detection.support import tiny_backbone
 
 ARCHITECTURES = ("cascade_rcnn", "faster_rcnn")
 TARGETS = [

@@ -14,9 +14,9 @@ from mixskd import UserError, api
 from mixskd.cli.main import main
 from mixskd.reporting.evidence import MOST_POINTS, read_evidence, thinned
 from mixskd.reporting.page.report import compose
-from tests.report.browser import CHROMIUM, WHY, needs_chromium, opened, opens_within
-from tests.report.support import EVIL, write_suites
-from tests.report.test_tables import write_run
+from tests.reporting.browser import CHROMIUM, WHY, needs_chromium, opened, opens_within
+from tests.reporting.support import EVIL, write_suites
+from tests.reporting.test_tables import write_run
 
 SECTIONS = (
     "What was trained", "Results", "Learning curves", "Loss terms", "Cost and accuracy",

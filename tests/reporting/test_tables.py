@@ -21,7 +21,7 @@ from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.reporting.published.classification import _rows, published, published_fgsm
 from mixskd.reporting.tables.cells import Number, Spread, comma_separated, escape, latex, markdown
-from tests.report.test_stored import RESULTS
+from tests.artifacts.test_stored_files import RESULTS
 
 
 def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: Any) -> None:
