@@ -54,7 +54,7 @@ def last_and_best(summary: dict[str, Any]) -> Iterator[float]:
 
 def printed() -> set[str]:
     """The figures of the papers, as the package holds them."""
-    text = (ROOT / "src/mixskd/report/published.json").read_text()
+    text = (ROOT / "src/mixskd/reporting/published/classification.json").read_text()
     return {f"{float(number):.2f}" for number in re.findall(r"\d+\.?\d*", text)}
 
 

@@ -1,6 +1,5 @@
 """The settings of an experiment: dataclasses, their conversion from text, recipes and grids. It imports no torch."""
 
-from mixskd.config.conversion import build as build
 from mixskd.config.conversion import convert as convert
 from mixskd.config.data import DataConfig as DataConfig
 from mixskd.config.experiment import NOT_COMPARED as NOT_COMPARED

@@ -25,6 +25,9 @@ class LazyTable(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         del self._places[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._places  # the inherited one would import the class
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mixskd.config.conversion import LONGEST_NAME
 from mixskd.config.lazy_table import LazyTable
 from mixskd.config.plugins import has_plugins, load_plugins
 from mixskd.errors import unknown
@@ -70,10 +71,12 @@ def method_class(name: str) -> type[Any]:
     raise unknown("method", name, METHODS)
 
 
-def check_method(name: object, names: Iterable[str] | None = None) -> None:
+def check_method(name: Any, names: Iterable[str] | None = None) -> None:
     """Raises UserError for a ``name`` that no method has, with the nearest of ``names``, without importing torch.
 
-    A name that a plugin might add passes; :func:`method_class` knows them all.
+    A name that a plugin might add passes, since :func:`method_class` knows them all; so does one that is too long to be
+    a name, which the conversion of the settings refuses.
     """
-    if isinstance(name, str) and name not in METHODS and name not in NETWORKS and not has_plugins():
+    known = not isinstance(name, str) or name in METHODS or name in NETWORKS
+    if not known and len(name) <= LONGEST_NAME and not has_plugins():
         raise unknown("method", name, METHODS if names is None else names)

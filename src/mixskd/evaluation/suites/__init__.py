@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixskd.config import build
+from mixskd.config.conversion import build
 from mixskd.config.lazy_table import LazyTable
 from mixskd.errors import unknown
 
