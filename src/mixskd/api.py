@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,37 @@ def train(
         plan = rehearse(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
         return {"out": experiment.out, "plan": plan}
     return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
+
+
+@checked(data=(str, Mapping), backbone=str, weights=str, out=PATH, overwrite=bool, progress=FUNCTION)
+def probe(
+    data: str | Mapping[str, Any],
+    backbone: str,
+    *,
+    weights: str = "pretrained",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Any = lambda backbone, split, share: None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fit simple classifiers on the frozen features of backbones and save the best one as a finished run.
+
+    ``data`` as for :func:`train`; ``backbone`` is a name, or several ones separated by commas. ``weights`` are
+    ``pretrained``, a file, or a run's folder. ``settings`` are others of the groups ``data`` and ``run``. ``progress``
+    is called with (backbone, split, fraction done). Returns what :func:`mixskd.probing.run.probe` does.
+    Raises UserError for anything that cannot work.
+    """
+    from mixskd.probing.run import probe as run
+
+    names = [name.strip() for name in backbone.split(",") if name.strip()]
+    remember_typed(backbone)
+    values = _settings(None, data, None, "baseline", None, {**settings, "weights": weights})
+    experiment = build_experiment({**values, "out": "runs/probe"})
+    if out is None:
+        stem = f"runs/{Path(experiment.data.source).stem or 'data'}-probe"
+        places = (Path(f"{stem}-{number}" if number > 1 else stem) for number in count(1))
+        out = next(place for place in places if overwrite or not place.exists())
+    return run(dataclasses.replace(experiment, out=str(out)), names, overwrite=overwrite, progress=progress)
 
 
 @checked(path=PATH, data=PATH, split=str, batch_size=int)

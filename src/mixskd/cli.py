@@ -21,6 +21,7 @@ from mixskd.errors import UserError, exit_code, nearest
 from mixskd.evaluation import command as evaluation
 from mixskd.method_names import NAMES, check_method
 from mixskd.option_help import add_settings_help, help_last
+from mixskd.probing import command as probing
 from mixskd.report import command as reporting
 from mixskd.tasks import command as transfer
 from mixskd.tasks.kinds import BY_VERB, kind_of
@@ -211,6 +212,9 @@ def build_parser() -> Parser:
     p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     dry_run.add_flag(p)
+
+    p = verb("probe", probing.probe, "Fit simple classifiers on the frozen features of backbones, without training.")
+    probing.add_flags(p)
 
     summary = "Time the training step on this machine, with each optimisation on and off."
     p = verb("benchmark", benchmark, summary, add_help=False)

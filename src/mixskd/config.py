@@ -133,6 +133,8 @@ class RunConfig(Settings, prefix="run."):
         branch_streams: on GPUs, run the branches of a method in parallel within the CUDA graph of a step that is not
             compiled (``--run.compile never``); not yet measured.
         deterministic: on GPUs, use convolutions and sums that give the same bits in every run; they are slower.
+        probe: whether a run that starts from weights first fits simple classifiers on the frozen features, to compare
+            with: ``auto`` (up to 5,000 images in all splits) or ``never``.
         all_heads: also score the classifiers that are used only in training; the released code reports the maximum over
             them and over epochs, chosen on the test set.
     """
@@ -160,6 +162,7 @@ class RunConfig(Settings, prefix="run."):
     cuda_graphs: Literal["auto", "always", "never"] = "auto"
     branch_streams: bool = False
     deterministic: bool = False
+    probe: Literal["auto", "never"] = "auto"
     all_heads: bool = False
 
     def __post_init__(self) -> None:
@@ -195,12 +198,18 @@ class Experiment:
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
+    def __post_init__(self) -> None:
+        needed = {"head_start": self.optim.head_start == "probe", "norms": self.optim.norms == "frozen"}
+        if self.weights is None and (found := [key for key, needs in needed.items() if needs]):
+            value = getattr(self.optim, found[0])
+            raise UserError(f"optim.{found[0]} {value} needs weights to start from; name some with --weights")
+
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.branch_streams",
+    "run.measure", "run.branch_streams", "run.probe",
 )  # fmt: skip
 
 

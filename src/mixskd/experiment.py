@@ -50,6 +50,7 @@ class Parts:
         notes: what a person should know before the run begins.
         writer: writes the deployed model to a file; None for a classifier's model file.
         examples: computes a few images and mixes with their predictions; None for tasks without classes.
+        probe: what simple classifiers reach on the frozen features of the start; None if that was not asked.
     """
 
     experiment: Experiment
@@ -63,6 +64,7 @@ class Parts:
     notes: list[str] = field(default_factory=list)
     writer: Callable[[nn.Module, Path], None] | None = None
     examples: Callable[[], Examples] | None = None
+    probe: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the deployed model to ``path``. Raises UserError on a full disk."""

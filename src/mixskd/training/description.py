@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mixskd.experiment import Parts
 from mixskd.precision import device_name
+from mixskd.probing.start import probe_line
 from mixskd.text import counted
 
 
@@ -29,4 +30,5 @@ def describe(parts: Parts) -> list[str]:
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",
         f"precision: {engine.precision}, {engine.reason}",
+        *([probe_line(parts.probe)] if parts.probe else []),
     ]

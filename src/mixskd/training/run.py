@@ -13,6 +13,7 @@ from mixskd.data.division import write_division
 from mixskd.distributed import World, join, may_restart, restarts
 from mixskd.errors import UserError
 from mixskd.experiment import build_parts
+from mixskd.probing.start import probe_at_start
 from mixskd.training.description import describe
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.run_folder import RunFolder
@@ -115,6 +116,8 @@ def made_ready(
         trainer = Trainer(build_parts(experiment, world, resumed=going_on), folder, told, remarks)
         if going_on:
             trainer.restore()
+        else:
+            probe_at_start(trainer.parts)
         yield trainer, experiment, going_on
         trainer.step.close()
 
