@@ -83,6 +83,30 @@ def train(
     return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
 
 
+@checked(data=(str, Mapping), backbone=str, weights=str, out=PATH, overwrite=bool, progress=FUNCTION)
+def probe(
+    data: str | Mapping[str, Any],
+    backbone: str,
+    *,
+    weights: str = "pretrained",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Any = lambda backbone, split, share: None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fit simple classifiers on the frozen features of backbones and save the best one as a finished run.
+
+    ``data`` as for :func:`train`; ``backbone`` is a name, or several ones separated by commas. ``weights`` are
+    ``pretrained``, a file, or a run's folder. ``settings`` are others of the groups ``data`` and ``run``. ``progress``
+    is called with (backbone, split, fraction done). Returns what :func:`mixskd.evaluation.probe.probe_backbones` does.
+    Raises UserError for anything that cannot work.
+    """
+    from mixskd.evaluation.probe import probe_data as run
+
+    values = _settings(None, data, None, None, None, {**settings, "weights": weights})
+    return run(values, backbone, out, overwrite=overwrite, progress=progress)
+
+
 @checked(path=PATH, data=PATH, split=str, batch_size=int)
 def evaluate(
     path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256

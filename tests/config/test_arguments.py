@@ -33,6 +33,7 @@ RIGHT: dict[str, tuple[type, ...]] = {
 MORE = {"run_suites": run_suites, "compare": compare}
 OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
 NEEDED: dict[str, dict[str, Any]] = {
+    "probe": {"data": "none/none", "backbone": "wrn_10_1"},
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},

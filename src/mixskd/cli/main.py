@@ -17,6 +17,7 @@ from mixskd.cli import deploy as deploying
 from mixskd.cli import dry_run, transfer
 from mixskd.cli import evaluate as evaluation
 from mixskd.cli import export as exporting
+from mixskd.cli import probe as probing
 from mixskd.cli import report as reporting
 from mixskd.cli.option_help import add_settings_help, help_last
 from mixskd.config import recipes
@@ -212,6 +213,9 @@ def build_parser() -> Parser:
     p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     dry_run.add_flag(p)
+
+    p = verb("probe", probing.probe, "Fit simple classifiers on the frozen features of backbones, without training.")
+    probing.add_flags(p)
 
     summary = "Time the training step on this machine, with each optimisation on and off."
     p = verb("benchmark", benchmark, summary, add_help=False)

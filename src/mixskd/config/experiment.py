@@ -45,12 +45,18 @@ class Experiment:
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
+    def __post_init__(self) -> None:
+        needed = {"head_start": self.optim.head_start == "probe", "norms": self.optim.norms == "frozen"}
+        if self.weights is None and (found := [key for key, needs in needed.items() if needs]):
+            value = getattr(self.optim, found[0])
+            raise UserError(f"optim.{found[0]} {value} needs weights to start from; name some with --weights")
+
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.branch_streams",
+    "run.measure", "run.branch_streams", "run.probe",
 )  # fmt: skip
 
 

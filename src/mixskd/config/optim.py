@@ -35,7 +35,12 @@ class OptimConfig(Settings, prefix="optim."):
             everywhere.
         fresh_lr_scale: if the network starts from weights, the rate of all parts without such weights is multiplied by
             this. These are the classifier and the parts that are used only in training.
+        head_start: how the classifier begins: ``random``, or as the ``probe``, the logistic regression on the frozen
+            features (LP-FT, Kumar et al., 2022); needs weights. Branches, which begin as copies of the network, get the
+            same classifier.
         freeze: the number of first stages that are not trained; their batch norms stay in evaluation mode.
+        norms: whether batch norms ``train``, or keep the running statistics that they came with (``frozen``; needs
+            weights). Their scales and shifts are trained in either case.
         schedule: ``step``, ``cosine`` or ``poly`` (the one for segmentation).
         cosine_by: whether ``cosine`` falls by ``epoch``, as published, or by ``step``.
         warmup_epochs: epochs of linear warm-up; the rate rises with every iteration.
@@ -56,7 +61,9 @@ class OptimConfig(Settings, prefix="optim."):
     decay_norms: bool = None  # type: ignore[assignment]
     layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
     fresh_lr_scale: Positive = 1.0
+    head_start: Literal["random", "probe"] = "random"
     freeze: WholeNumber = 0
+    norms: Literal["train", "frozen"] = "train"
     schedule: Literal["step", "cosine", "poly"] = "step"
     cosine_by: Literal["epoch", "step"] = "epoch"
     warmup_epochs: NotNegative = 5

@@ -52,6 +52,8 @@ class RunConfig(Settings, prefix="run."):
         branch_streams: on GPUs, run the branches of a method in parallel within the CUDA graph of a step that is not
             compiled (``--run.compile never``); not yet measured.
         deterministic: on GPUs, use convolutions and sums that give the same bits in every run; they are slower.
+        probe: whether a run that starts from weights first fits simple classifiers on the frozen features, to compare
+            with: ``auto`` (up to 5,000 images in all splits) or ``never``.
         all_heads: also score the classifiers that are used only in training; the released code reports the maximum over
             them and over epochs, chosen on the test set.
     """
@@ -79,6 +81,7 @@ class RunConfig(Settings, prefix="run."):
     cuda_graphs: Literal["auto", "always", "never"] = "auto"
     branch_streams: bool = False
     deterministic: bool = False
+    probe: Literal["auto", "never"] = "auto"
     all_heads: bool = False
 
     def __post_init__(self) -> None:

@@ -37,6 +37,14 @@ def tensor(value: Any, where: str) -> None:
         raise Mismatch(f"{where} must be a tensor")
 
 
+PROBE = record(
+    {
+        "classifier": string(100),
+        "chosen_by": string(100),
+        "scores": table(record({"top1": number(0, 100)}), string(100)),
+    }
+)
+
 SCHEMA = record(
     {
         "method": table(tensor, string(10_000)),
@@ -56,6 +64,7 @@ SCHEMA = record(
         "data": record({"classes": items(string()), "digest": string()}),
         "ema": optional(table(tensor, string(10_000))),
         "experiment": table(anything),
+        "probe": optional(PROBE),
         "arithmetic": record(
             {"precision": choice(*TYPES), "reason": string(1000)},
             {

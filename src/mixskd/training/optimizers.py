@@ -144,5 +144,16 @@ def freeze(backbone: StagedBackbone, stages: int) -> None:
         stage.train = types.MethodType(_stays_in_evaluation, stage)  # type: ignore[method-assign]
 
 
+def freeze_norms(method: Method) -> None:
+    """Keep the running statistics of all batch norms of ``method`` that came with the weights: evaluation mode.
+
+    Those of its branches' stages, which are copies of the backbone's, are among them; those of fresh parts train.
+    """
+    for name, module in method.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_fresh(name):
+            module.eval()
+            module.train = types.MethodType(_stays_in_evaluation, module)  # type: ignore[method-assign]
+
+
 def _stays_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
     return module

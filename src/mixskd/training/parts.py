@@ -36,6 +36,7 @@ class Parts:
         save_network: writes the deployed network to a file.
         notes: what a person should know before the run begins.
         examples: computes a few images and mixes with their predictions; None for tasks without classes.
+        probe: what simple classifiers reach on the frozen features of the start; None if that was not measured.
     """
 
     experiment: Experiment
@@ -49,6 +50,7 @@ class Parts:
     save_network: Callable[[nn.Module, Path], None]
     notes: list[str] = field(default_factory=list)
     examples: Callable[[], Examples] | None = None
+    probe: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the deployed network to ``path``. Raises UserError on a full disk."""

@@ -15,6 +15,7 @@ from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.description import describe
 from mixskd.training.factory import build_parts
 from mixskd.training.listeners import Listener, listeners_of
+from mixskd.training.probe import probe_at_start
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
 from mixskd.training.trainer import Trainer
@@ -115,6 +116,8 @@ def made_ready(
         trainer = Trainer(build_parts(experiment, world, resumed=going_on), folder, told, remarks)
         if going_on:
             trainer.restore()
+        else:
+            probe_at_start(trainer.parts)
         yield trainer, experiment, going_on
         trainer.step.close()
 

@@ -26,7 +26,7 @@ from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
 from mixskd.training.moving_average import MovingAverage
-from mixskd.training.optimizers import build_optimizer, executed_as, freeze
+from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
 
 log = logging.getLogger("mixskd")
 
@@ -234,6 +234,8 @@ def build_step(
     ``started`` says that the backbone began from weights that exist. Raises UserError as :func:`build_optimizer` does.
     """
     freeze(method.backbone, optim.freeze)
+    if optim.norms == "frozen":
+        freeze_norms(method)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(method, optim, engine, started=started)

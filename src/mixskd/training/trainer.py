@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,11 +30,14 @@ from mixskd.training.listeners import Listener, RunInfo, StepInfo
 from mixskd.training.measured_precision import stored, to_store
 from mixskd.training.parts import Parts
 from mixskd.training.position import Position
+from mixskd.training.probe import below_probe
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.schedule import learning_rate
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
+
+log = logging.getLogger("mixskd")
 
 
 class Trainer:
@@ -188,6 +192,7 @@ class Trainer:
             "arithmetic": to_store(self.step.engine),
             **self.step.state_dict(),
             "best": self.selection.state,
+            "probe": self.parts.probe,
             "position": dataclasses.asdict(self.position),
             "sums": sums,
         }
@@ -205,7 +210,7 @@ class Trainer:
         if "arithmetic" in state:  # older runs take what their hardware multiplies
             self.step.use(stored(self.step.engine, state["arithmetic"], self.parts.device))
         self.step.load_state_dict(state)
-        self.selection.state = state.get("best")
+        self.selection.state, self.parts.probe = state.get("best"), state.get("probe")
         self.position = Position(**state["position"])
         self.tally = Tally(self.shares_of(state["sums"]))
         if (before := len(state["sums"])) != self.world.size:
@@ -261,6 +266,9 @@ class Trainer:
         if not self.world.first:
             return {}
         self.parts.save(self.folder.model)
+        if warning := below_probe(self.parts.probe, scores):
+            self.parts.notes.append(warning)
+            log.warning("note: %s", warning)
         summary = summarise(self.parts, self.position, self.selection, row, scores)
         self.folder.write_summary(summary)
         drop_previous(self.folder.checkpoint)

@@ -103,6 +103,7 @@ def check_supported(experiment: Experiment) -> None:
         "data.per_class": data.per_class is not None, "data.val_holdout": data.val_holdout > 0,
         "data.group": data.group is not None, "optim.layer_decay": experiment.optim.layer_decay != 1,
         "optim.fresh_lr_scale": experiment.optim.fresh_lr_scale != 1, "optim.freeze": experiment.optim.freeze > 0,
+        "optim.head_start": experiment.optim.head_start != "random", "optim.norms": experiment.optim.norms != "train",
     }  # fmt: skip
     if found := [key for key, given in unsupported.items() if given]:
         raise UserError(f"{name} does not take {found[0]}; leave it out")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mixskd.config.types import Count, Settings
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
+from mixskd.tasks.temperature import best_temperature
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,6 @@ def halves(outputs: Outputs, generator: torch.Generator) -> tuple[Outputs, Outpu
     parts = order.tensor_split(2)
     first, second = (Outputs(outputs.logits[part], outputs.labels[part]) for part in parts)
     return first, second
-
-
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T in 0.01 to 100 that minimises the mean cross-entropy of ``logits / T`` (``N x C``) with ``labels``.
-
-    The loss is convex in 1/T, so that there is one minimum.
-    """
-    from scipy.optimize import minimize_scalar
-
-    scores, targets = logits.double(), labels[:, None]
-
-    def loss(inverse: float) -> float:
-        scaled = scores * inverse
-        return float((scaled.logsumexp(1) - scaled.gather(1, targets)[:, 0]).mean())
-
-    found = minimize_scalar(loss, bounds=(0.01, 100.0), method="bounded", options={"xatol": 1e-9})
-    return 1 / float(found.x)
 
 
 def calibration(logits: Tensor, labels: Tensor, bins: int) -> dict[str, Any]:
