@@ -23,6 +23,7 @@ from mixskd.methods.manifold_mixup import ManifoldMixup
 from mixskd.methods.mixskd import MixSKD
 from mixskd.methods.mixskd import MixSKDConfig as MixSKDConfig
 from mixskd.methods.mixup import Mixup
+from mixskd.methods.ols import OLS
 from mixskd.methods.pskd import PSKD
 from mixskd.methods.regmixup import RegMixup
 from mixskd.methods.sad import SAD
@@ -61,6 +62,7 @@ METHODS: dict[str, type[Method]] = {
     "augmix_jsd": AugMixJSD,
     # losses on the labels
     "label_smoothing": LabelSmoothing,
+    "ols": OLS,
     "virtual_softmax": VirtualSoftmax,
     "focal": Focal,
     "confidence_penalty": ConfidencePenalty,

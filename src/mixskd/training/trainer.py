@@ -127,6 +127,7 @@ class Trainer:
     def close_epoch(self, epoch: int) -> None:
         """Add the epoch's row, with the scores if they are due; start new sums."""
         self.check_finite()
+        self.step.method.end_epoch()
         steps = len(self.parts.loader)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
+from mixskd.methods.hooks import Hooks
 from mixskd.needs import DataNeeds
 from mixskd.tasks.detection.config import DetectorConfig
 from mixskd.tasks.detection.loading import targets_of
 from mixskd.tasks.detection.model import Detector
 
 
-class DetectionMethod(nn.Module):
+class DetectionMethod(Hooks, nn.Module):
     """Trains a detector; ``backbone`` is what is deployed, the whole detector."""
 
     Config: ClassVar[type] = DetectorConfig

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
+from mixskd.methods.hooks import Hooks
 from mixskd.needs import DataNeeds
 from mixskd.tasks.segmentation.config import DeepLabConfig
 from mixskd.tasks.segmentation.model import DeepLabV3
 
 
-class SegmentationMethod(nn.Module):
+class SegmentationMethod(Hooks, nn.Module):
     """Trains DeepLabV3, as in MixSKD's Table 3; ``backbone`` is what is deployed, the whole network."""
 
     Config: ClassVar[type] = DeepLabConfig
