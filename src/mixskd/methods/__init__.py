@@ -23,6 +23,7 @@ from mixskd.methods.manifold_mixup import ManifoldMixup
 from mixskd.methods.mixskd import MixSKD
 from mixskd.methods.mixskd import MixSKDConfig as MixSKDConfig
 from mixskd.methods.mixup import Mixup
+from mixskd.methods.mixup_cutmix import MixupCutMix
 from mixskd.methods.ols import OLS
 from mixskd.methods.pskd import PSKD
 from mixskd.methods.regmixup import RegMixup
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "regmixup": RegMixup,
     "manifold_mixup": ManifoldMixup,
     "cutmix": CutMix,
+    "mixup_cutmix": MixupCutMix,
     "cskd_mixup": CSKDMixup,
     "frskd_mixup": FRSKDMixup,
     "augmix_jsd": AugMixJSD,
