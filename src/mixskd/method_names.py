@@ -10,7 +10,7 @@ from mixskd.tasks.kinds import kind_of
 
 NAMES = (
     "baseline", "mixskd", "deep_supervision", "ddgsd", "dks", "byot", "sad", "tfkd_reg", "tfkd_self", "cskd", "frskd",
-    "pskd", "bake", "dlb", "uskd", "zipf_ls", "mixup", "regmixup", "manifold_mixup", "cutmix", "mixup_cutmix",
+    "pskd", "bake", "dlb", "uskd", "zipf_ls", "ict", "mixup", "regmixup", "manifold_mixup", "cutmix", "mixup_cutmix",
     "cskd_mixup", "frskd_mixup", "augmix_jsd", "label_smoothing", "ols", "virtual_softmax", "focal",
     "confidence_penalty",
 )  # fmt: skip

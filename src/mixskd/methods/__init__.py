@@ -18,6 +18,7 @@ from mixskd.methods.dks import DKS
 from mixskd.methods.dlb import DLB
 from mixskd.methods.focal import Focal
 from mixskd.methods.frskd import FRSKD, FRSKDMixup
+from mixskd.methods.ict import ICT
 from mixskd.methods.label_smoothing import LabelSmoothing
 from mixskd.methods.manifold_mixup import ManifoldMixup
 from mixskd.methods.mixskd import MixSKD
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "dlb": DLB,
     "uskd": USKD,
     "zipf_ls": ZipfLS,
+    "ict": ICT,
     # mixing
     "mixup": Mixup,
     "regmixup": RegMixup,

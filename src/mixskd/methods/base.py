@@ -18,7 +18,7 @@ from mixskd.methods.parts.mixing import Mix, mixes_in
 from mixskd.needs import DataNeeds
 
 # The methods with the option label_smoothing.
-SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix", "mixup_cutmix")
+SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix", "mixup_cutmix", "ict")
 
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:
