@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
 from mixskd.config import Experiment, MethodChoice, RunConfig
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.deploy.model_file import load_model, save_model
+from mixskd.deploy.teachers import load_teacher
 from mixskd.distributed import World
 from mixskd.elsewhere import check_typed, is_elsewhere
 from mixskd.errors import UserError
@@ -124,10 +126,11 @@ def build_parts(
     network = build_network(experiment.backbone, len(data.classes), data.image_size)
     weights = experiment.weights
     weights_notes = start_from(network, weights) if weights is not None and not resumed else []
-    method = build_method(experiment.method, network, len(data.train), run.batch_size)
     if (mean_and_std := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
         mean, std = mean_and_std
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
+    method = build_method(experiment.method, network, len(data.train), run.batch_size, load)
     notes = [*data.notes, *notes, *weights_notes, *remarks(experiment.optim, run.epochs)]
     if run.sync_bn:
         if device.type != "cuda":

@@ -9,9 +9,9 @@ from mixskd.errors import unknown
 from mixskd.tasks.kinds import kind_of
 
 NAMES = (
-    "baseline", "mixskd", "deep_supervision", "ddgsd", "dks", "byot", "sad", "tfkd_reg", "tfkd_self", "cskd", "frskd",
-    "pskd", "bake", "dlb", "uskd", "zipf_ls", "ict", "mixup", "regmixup", "manifold_mixup", "cutmix", "mixup_cutmix",
-    "cskd_mixup", "frskd_mixup", "augmix_jsd", "label_smoothing", "ols", "virtual_softmax", "focal",
+    "baseline", "kd", "mixskd", "deep_supervision", "ddgsd", "dks", "byot", "sad", "tfkd_reg", "tfkd_self", "cskd",
+    "frskd", "pskd", "bake", "dlb", "uskd", "zipf_ls", "ict", "mixup", "regmixup", "manifold_mixup", "cutmix",
+    "mixup_cutmix", "cskd_mixup", "frskd_mixup", "augmix_jsd", "label_smoothing", "ols", "virtual_softmax", "focal",
     "confidence_penalty",
 )  # fmt: skip
 """Those of :data:`mixskd.methods.METHODS`."""

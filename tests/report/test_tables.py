@@ -21,6 +21,7 @@ from mixskd.methods import METHODS
 from mixskd.report.cells import Number, Spread, comma_separated, escape, latex, markdown
 from mixskd.report.cost import classes_from, count_cost, images_forwarded
 from mixskd.report.published import _rows, published, published_fgsm
+from tests.methods.support import options_of
 from tests.report.test_stored import RESULTS
 
 
@@ -160,8 +161,7 @@ FORWARDED = {"mixskd": 2, "ddgsd": 2, "cskd": 2, "cskd_mixup": 2, "bake": 4, "au
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_forwarded_for_an_original(method: str) -> None:
-    options = {"teacher": "somewhere"} if method == "tfkd_self" else {}
-    assert images_forwarded(experiment(method, **options)) == FORWARDED.get(method, 1)
+    assert images_forwarded(experiment(method, **options_of(method))) == FORWARDED.get(method, 1)
 
 
 def test_images_forwarded_follow_the_options() -> None:

@@ -19,6 +19,7 @@ from mixskd.methods.dlb import DLB
 from mixskd.methods.focal import Focal
 from mixskd.methods.frskd import FRSKD, FRSKDMixup
 from mixskd.methods.ict import ICT
+from mixskd.methods.kd import KD
 from mixskd.methods.label_smoothing import LabelSmoothing
 from mixskd.methods.manifold_mixup import ManifoldMixup
 from mixskd.methods.mixskd import MixSKD
@@ -38,6 +39,7 @@ from mixskd.plugins import load_plugins
 
 METHODS: dict[str, type[Method]] = {
     "baseline": Baseline,
+    "kd": KD,
     "mixskd": MixSKD,
     "deep_supervision": DeepSupervision,
     # self-knowledge distillation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.func import functional_call
 
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment
+from mixskd.deploy.teachers import teacher_without_weights
 from mixskd.elsewhere import check_typed
 from mixskd.experiment import build_method, build_network
 from mixskd.flops import flop_counter
@@ -44,8 +46,12 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     refuses the backbone.
     """
     with torch.device("meta"):
-        network, teacher = (build_network(experiment.backbone, classes, image_size) for _ in range(2))
-        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load=lambda _: teacher)
+        network = build_network(experiment.backbone, classes, image_size)
+        load = partial(
+            teacher_without_weights, student=experiment.backbone, classes=classes,
+            image_size=image_size or network.default_size,
+        )  # fmt: skip
+        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0
