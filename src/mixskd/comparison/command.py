@@ -52,6 +52,13 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
     p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
+    p.add_argument(
+        "--equal-cost",
+        nargs="?",
+        const="",
+        metavar="METHOD",
+        help="give every method as many counted operations in training as this one (baseline, or else the first)",
+    )
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
     p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
     p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")

@@ -11,12 +11,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from mixskd.backbones import build_backbone
-from mixskd.config import Experiment
+from mixskd.config import Experiment, MethodChoice
 from mixskd.deploy.teachers import teacher_without_weights
 from mixskd.elsewhere import check_typed
 from mixskd.experiment import build_method, build_network
 from mixskd.flops import flop_counter
+from mixskd.methods import method_class
 
+YET_TO_TRAIN = "a run that is not there"  # such a teacher costs as the student
 BATCH = 8  # the counts are per original image; batch norm wants more than one
 
 
@@ -46,12 +48,15 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     refuses the backbone.
     """
     with torch.device("meta"):
+        choice = experiment.method
+        if method_class(choice.name).taught_by is not None and not choice.options.get("teacher"):
+            choice = MethodChoice(choice.name, {**choice.options, "teacher": YET_TO_TRAIN})
         network = build_network(experiment.backbone, classes, image_size)
         load = partial(
             teacher_without_weights, student=experiment.backbone, classes=classes,
             image_size=image_size or network.default_size,
         )  # fmt: skip
-        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load)
+        method = build_method(choice, network, BATCH, experiment.run.batch_size, load)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0

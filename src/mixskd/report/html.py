@@ -11,7 +11,7 @@ from mixskd.errors import UserError
 from mixskd.files import check_writable, write_text
 from mixskd.report import pieces, tables
 from mixskd.report.cells import Number, Table
-from mixskd.report.curve_plots import cost_plot, head_plots, score_plots, term_plots
+from mixskd.report.curve_plots import cost_plot, head_plots, operation_plot, score_plots, term_plots
 from mixskd.report.evidence import Evidence, read_evidence
 from mixskd.report.mistakes import mistake_section, suspect_section
 from mixskd.report.plots import Plot
@@ -66,7 +66,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     """The sections as HTML by heading, in order, and all figures in them."""
     classifiers = evidence.of_kind(None)
     curves, heads, terms = score_plots(evidence), head_plots(evidence), term_plots(evidence)
-    cost = [cost_plot(classifiers)] if classifiers else []
+    cost = [plot for plot in (cost_plot(classifiers), operation_plot(evidence)) if plot] if classifiers else []
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),
