@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixskd import recipes
 from mixskd.arguments import FUNCTION, NUMBER, PATH, Many, checked
-from mixskd.config import Experiment, MethodChoice, default_out, from_dict, merge, nest, read_yaml
+from mixskd.config import Experiment, default_out, from_dict, merge, nest, read_yaml
 from mixskd.elsewhere import remember_typed
 from mixskd.errors import UserError
 
@@ -303,15 +303,12 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
     Without ``out`` it gets a folder under ``runs/``. Raises UserError for an unknown key, name or value.
     """
     from mixskd.distributed import restarts
-    from mixskd.methods import make_config, method_class
+    from mixskd.methods import with_all_options
 
     values = nest(values)
     if resume and values.get("out") and (config := Path(values["out"]) / "config.yaml").is_file():
         values = merge(read_yaml(config), values)
-    experiment = from_dict(values)
-    name = experiment.method.name
-    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
-    experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
+    experiment = with_all_options(from_dict(values))
     if "out" not in values:
         experiment = dataclasses.replace(
             experiment, out=default_out(experiment, resume=resume, restarted=restarts() > 0)

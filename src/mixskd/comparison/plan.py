@@ -14,7 +14,7 @@ from mixskd.comparison.grid import Arm, Grid
 from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
 from mixskd.errors import UserError
 from mixskd.files import slug
-from mixskd.methods import method_class
+from mixskd.methods import method_class, with_all_options
 from mixskd.report.cost import images_forwarded
 from mixskd.training.run_folder import RunFolder
 
@@ -44,7 +44,9 @@ class Run:
     def other_settings(self) -> str:
         """In words, how the settings of the run that lies there differ; empty if they do not, or none lies there."""
         config = self.files.config
-        return "; ".join(difference(from_dict(read_yaml(config)), self.experiment)) if config.exists() else ""
+        if not config.exists():
+            return ""
+        return "; ".join(difference(with_all_options(from_dict(read_yaml(config))), self.experiment))
 
 
 def plan(grid: Grid, folder: Path) -> list[Run]:

@@ -1,7 +1,9 @@
 """The training objectives, by name. A new one is a file beside these and a line here."""
 
+import dataclasses
 from typing import cast
 
+from mixskd.config import Experiment, MethodChoice
 from mixskd.errors import unknown
 from mixskd.methods.augmix_jsd import AugMixJSD
 from mixskd.methods.bake import BAKE
@@ -88,3 +90,13 @@ def method_class(name: str) -> type[Method]:
     if name in NETWORKS:
         return cast(type[Method], NETWORKS[name])
     raise unknown("method", name, METHODS)
+
+
+def with_all_options(experiment: Experiment) -> Experiment:
+    """``experiment`` with every option of its method; those that it lacks, as an older run may, have their defaults.
+
+    Raises UserError for an unknown method or option, or a value that cannot work.
+    """
+    name = experiment.method.name
+    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
+    return dataclasses.replace(experiment, method=MethodChoice(name, options))

@@ -16,7 +16,7 @@ from mixskd.backbones.tokens import FeatureMap, each
 from mixskd.methods.base import About, Method
 from mixskd.methods.parts.averaging import average_into, average_statistics
 from mixskd.methods.parts.losses import full_precision, kl_divergence, mean_square, relative_distance
-from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
+from mixskd.methods.parts.mixing import Mix, MixName, part_of, sample_mix
 from mixskd.needs import DataNeeds, take
 from mixskd.typed import BelowOne, NotNegative, Positive, Settings, Share
 
@@ -86,25 +86,17 @@ class ICT(Method):
         self.teacher.eval()
         return self
 
-    def taught(self, images: int) -> int:
-        """How many of so many images the teacher sees."""
-        return max(1, round(self.config.teacher_share * images))
-
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
-        mix = sample_mix(images, self.config.alpha, self.config.mix, generator=generator)
-        seen, device = self.taught(len(images)), images.device
-        if seen == len(images):
-            return mix
-        blocks = [torch.randperm(n, generator=generator, device=device) for n in (seen, len(images) - seen)]
-        return mix._replace(permutation=torch.cat([blocks[0], blocks[1] + seen]))
+        c = self.config
+        return sample_mix(images, c.alpha, c.mix, within=part_of(len(images), c.teacher_share), generator=generator)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, mix, seen = self.config, draws or self.draw(images), self.taught(len(images))
+        c, mix, seen = self.config, draws or self.draw(images), part_of(len(images), self.config.teacher_share)
         last, logits = last_map_and_logits(self.backbone, mix.apply(images))
         with torch.no_grad():
             target_map, target = last_map_and_logits(self.teacher, images[:seen])
         with torch.autocast(images.device.type, enabled=False):
-            part = mix._replace(permutation=mix.permutation[:seen])
+            part = mix.first(seen)
             terms = {
                 "cls_mix": mix.cross_entropy(logits, labels, c.label_smoothing),
                 "consistency": CONSISTENCIES[c.consistency](logits[:seen], target, part, c.temperature),

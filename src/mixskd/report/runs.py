@@ -14,7 +14,7 @@ from typing import Any
 from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
 from mixskd.errors import UserError
 from mixskd.files import slug
-from mixskd.methods import method_class
+from mixskd.methods import method_class, with_all_options
 from mixskd.report.cost import Cost, classes_from, count_cost
 from mixskd.report.stored import read_summary
 from mixskd.tasks.kinds import Kind, kind_of
@@ -148,11 +148,15 @@ def read_result(folder: Path) -> Result:
 
 def _experiment(config: Path) -> Experiment:
     try:
-        return from_dict(read_yaml(config))
+        experiment = from_dict(read_yaml(config))
     except UserError as error:
         if str(config) in str(error):
             raise
         raise UserError(f"{config} is not the configuration of a run: {error}") from None
+    try:
+        return with_all_options(experiment)
+    except UserError:  # a method of a plugin that is gone, or an option that was removed
+        return experiment
 
 
 def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:

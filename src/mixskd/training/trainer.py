@@ -14,6 +14,7 @@ from mixskd.config import difference, from_dict, to_dict
 from mixskd.errors import UserError
 from mixskd.evaluation.scoring import score, score_heads
 from mixskd.experiment import Parts
+from mixskd.methods import with_all_options
 from mixskd.needs import Batch
 from mixskd.text import counted
 from mixskd.training.arithmetic import stored, to_store
@@ -218,8 +219,10 @@ class Trainer:
     def check(self, state: dict[str, Any]) -> None:
         """Raises UserError unless ``state`` is one of this very run."""
         path, ema = self.folder.checkpoint, self.step.ema
-        if "experiment" in state and (changed := difference(from_dict(state["experiment"]), self.experiment)):
-            raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
+        if "experiment" in state:
+            before = with_all_options(from_dict(state["experiment"]))
+            if changed := difference(before, self.experiment):
+                raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints do not tell
             self.parts.data.check_unchanged(state["data"], self.folder.path)
         check_fits(path, "method", state["method"], self.step.method.state_dict())
