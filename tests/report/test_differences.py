@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixskd.cli import main
 from mixskd.comparison.run import tabulate
 from mixskd.report.curve_plots import operation_plot
 from mixskd.report.differences import t_interval
@@ -41,14 +42,19 @@ def test_the_interval_is_scipys() -> None:
     assert t_interval(values[:2]) is None
 
 
-def test_differences_are_paired_by_seed(folder: Path) -> None:
+def test_differences_are_paired_by_seed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tabulate(folder)
     rows = {row["method"]: row for row in csv.DictReader((folder / "table.csv").read_text().splitlines())}
     interval = t_interval([70.9 - 70.1, 71.8 - 71.3, 71.1 - 70.0])
     assert interval is not None
     mean, low, high = interval
-    column = {name: row["difference to plain"].removeprefix("'") for name, row in rows.items()}
-    assert column == {"plain": "-", "mixup": f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", "few": "too few seeds"}
+    column = "difference to plain"
+    assert (rows["plain"][column], rows["few"][column]) == ("", "too few seeds")
+    found = [float(rows["mixup"][name]) for name in (column, f"{column} from", f"{column} to")]
+    assert found == pytest.approx([mean, low, high])
+    assert f"| {mean:+.2f} [{low:+.2f}, {high:+.2f}] |" in (folder / "table.md").read_text()
+    assert main(["compare", "--table", str(folder)]) == 0
+    assert f"{mean:+.2f} [" in capsys.readouterr().out
     assert "95 % t-interval" in (folder / "table.md").read_text()
     assert float(rows["mixup"]["TFLOPs in training"]) == float(rows["plain"]["TFLOPs in training"]) > 0
 

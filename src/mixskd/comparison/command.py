@@ -123,6 +123,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
 # Columns that stand in the files only, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
@@ -132,6 +133,8 @@ def _cell(row: dict[str, str], column: str) -> str:
     from rich.markup import escape
 
     value, deviation = row[column], row.get(f"{column} std")
+    if low := row.get(f"{column} from"):
+        return escape(f"{float(value):+.2f} [{float(low):+.2f}, {float(row[f'{column} to']):+.2f}]")
     try:
         shown = f"{float(value):,.2f}" if "." in value else value
     except ValueError:
@@ -159,7 +162,7 @@ def _show(folder: Path) -> int:
             continue
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
+        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(DETAILS) and any(row[c] for row in rows)]
         table = Table(*columns[:SHOWN], box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from mixskd.report.cells import Cell
+from mixskd.report.cells import Cell, Interval
 from mixskd.report.runs import Repeated
 
 FEWEST = 3  # pairs; with fewer an interval says nothing
@@ -19,14 +18,6 @@ NOTE = (
     f"split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such seeds nothing can be "
     "said. Several such intervals in a table are not corrected for their number."
 )
-
-
-class Interval(NamedTuple):
-    """A mean and the ends of its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
@@ -59,6 +50,5 @@ def _place(line: Repeated) -> tuple[str, str]:
 
 def _cell(line: Repeated, reference: Repeated | None) -> Cell:
     if reference is None or line is reference:
-        return "-"
-    found = t_interval(paired(line, reference))
-    return "too few seeds" if found is None else f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+        return None
+    return t_interval(paired(line, reference)) or "too few seeds"
