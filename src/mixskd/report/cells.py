@@ -78,8 +78,10 @@ def escape(text: str) -> str:
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
-    """The table as plain values; a column of spreads gives one of means and one of deviations (``COLUMN std``), a column
-    of intervals one of means and two of ends (``COLUMN from`` and ``COLUMN to``).
+    """The table as plain values.
+
+    A column of spreads gives one of means and one of deviations (``COLUMN std``), a column of intervals one of means and
+    two of ends (``COLUMN from`` and ``COLUMN to``).
     """
     spread = {column for row in table for column, cell in row.items() if isinstance(cell, Spread)}
     intervals = {column for row in table for column, cell in row.items() if isinstance(cell, Interval)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mixskd.report.cells import Cell, Number, Spread, Table
+from mixskd.report.cells import Cell, Interval, Number, Spread, Table
 from mixskd.report.plots import Plot
 from mixskd.text import safe
 
@@ -43,7 +43,9 @@ def _cell(cell: Cell) -> str:
     return f'<td class="n" data-value="{cell.mean}">{_spread(cell)}</td>'
 
 
-def _spread(cell: Spread) -> str:
+def _spread(cell: Spread | Interval) -> str:
+    if isinstance(cell, Interval):
+        return f"{cell.mean:+.2f} [{cell.low:+.2f}, {cell.high:+.2f}]"
     return f"{cell.mean:.2f}" if cell.std is None else f"{cell.mean:.2f} ± {cell.std:.2f}"
 
 
