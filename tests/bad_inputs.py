@@ -356,6 +356,7 @@ GRIDS: list[tuple[str, dict[str, Any], str]] = [
     ("backbones as a mapping", {"backbones": {"a": 1}}, "backbones must be a list of names"),
     ("augments as a number", {"augments": 1.5}, "augments must be a list of names"),
     ("an unknown reference", {"methods": ["mixup"], "equal_updates": "cutmix"}, "is not one of the methods"),
+    ("an unknown arm of equal cost", {"methods": ["mixup"], "equal_cost": "cutmix"}, "is not one of the methods"),
     ("images below 1", {"images_per_update": 0}, "must be 1 or more"),
     ("images as text", {"images_per_update": "many"}, "images_per_update must be a whole number"),
     ("a recipe that is not there", {"recipe": "digit"}, "did you mean 'digits'"),

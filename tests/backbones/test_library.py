@@ -18,7 +18,7 @@ from mixskd.backbones.pretrained import normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import TokenMap, spatial, to_map, to_tokens
 from mixskd.methods import METHODS
-from tests.methods.support import extras
+from tests.methods.support import extras, options_of
 
 WHOLE = "timm/test_vit_relpos"  # its blocks share a bias of positions, so they are no chain
 BRANCHED = (
@@ -36,7 +36,7 @@ BRANCHED = (
 
 
 def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:
-    method = METHODS[name](backbone, **({"teacher": "x"} if name == "tfkd_self" else {}))
+    method = METHODS[name](backbone, **options_of(name))
     method.prepare(8, lambda _: copy.deepcopy(backbone))
     method.prepare_batch(4)
     images = torch.randn(4, 3, size, size)

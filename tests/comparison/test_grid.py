@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mixskd.report.cost import count_cost
 
 from mixskd.cli.compare import _option
 from mixskd.cli.main import main
@@ -113,6 +114,45 @@ def test_equal_updates(tmp_path: Path) -> None:
     assert by_method["mixup"].optim.milestones == (6, 10)
 
 
+def test_equal_cost(tmp_path: Path) -> None:
+    """CS-KD costs a forward pass more, which is a third less the gradient of the images."""
+    methods, run = "baseline,cskd,mixup[run.batch_size=16],ict", {"epochs": 60, "batch_size": 8}
+    settings = {"optim": {"warmup_epochs": 4, "milestones": [30, 45]}, "seeds": "0,1", "run": run}
+    experiments = [one.experiment for one in runs_of(tmp_path, methods=methods, equal_cost="cskd", **settings).values()]
+    epochs = {(e.method.name, e.run.seed): e.run.epochs for e in experiments}
+    plain, partner = (
+        count_cost(next(e for e in experiments if e.method.name == n), 10, 8) for n in ("baseline", "cskd")
+    )
+    more = round(60 * partner.training_flops / plain.training_flops)
+    assert 79 <= more <= 82
+    for seed in (0, 1):
+        assert {name: epochs[name, seed] for name in ("baseline", "cskd", "mixup", "ict")} == {
+            "baseline": more, "cskd": 60, "mixup": more, "ict": 60,
+        }  # fmt: skip
+    baseline = next(e for e in experiments if e.method.name == "baseline")
+    assert baseline.optim.warmup_epochs == pytest.approx(4 * more / 60)
+    assert baseline.optim.milestones == (round(30 * more / 60), round(45 * more / 60))
+
+
+@pytest.mark.parametrize(("methods", "reference"), [("mixup,baseline", "baseline"), ("mixup,cskd", "mixup")])
+@pytest.mark.parametrize("value", [True, ""])
+def test_equal_cost_is_that_of_the_baseline_or_else_of_the_first(methods: str, reference: str, value: object) -> None:
+    assert grid_from({**SMALL, "methods": methods, "equal_cost": value}).equal_cost == reference
+
+
+def test_the_flag_for_equal_cost_needs_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--methods", "mixup,cskd", "--out", str(tmp_path), "--dry-run", "--equal-cost"]
+    assert main(words) == 0
+    assert "cskd-wrn_10_1-seed0: to run" in capsys.readouterr().out
+    assert main([*words, "baseline"]) == 2
+    assert "--equal-cost 'baseline' is not one of the methods" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_yet_to_be_trained_is_counted_as_the_student(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, methods="baseline,kd", equal_cost="kd", seeds="0", run={"epochs": 60, "batch_size": 8})
+    assert 79 <= runs["baseline-wrn_10_1-seed0"].experiment.run.epochs <= 82
+
+
 def test_images_per_update(tmp_path: Path) -> None:
     runs = runs_of(
         tmp_path, methods="mixskd,mixup,bake,cskd,odd=ddgsd[run.batch_size=5]", seeds="0", images_per_update=16
@@ -133,6 +173,7 @@ def test_images_per_update(tmp_path: Path) -> None:
         ({"seeds": "0,one"}, "seeds must be a whole number"),
         ({"seeds": []}, "no seeds"),
         ({"equal_updates": "mixup"}, "not one of the methods"),
+        ({"methods": "mixup", "equal_updates": "mixup", "equal_cost": "mixup"}, "set the epochs both; give one"),
         ({"images_per_update": 0}, "1 or more"),
         ({"optim": {"lrr": 1}}, "did you mean 'optim.lr'"),
         ({"method_s": "mixup"}, "did you mean 'methods'"),

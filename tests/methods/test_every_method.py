@@ -15,7 +15,7 @@ from mixskd.data.needs import Batch
 from mixskd.methods import METHODS
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.listeners import StepInfo
-from tests.methods.support import extras, make
+from tests.methods.support import extras, make, options_of
 
 SIZES = {"wrn_10_1": 8, "cifar_resnet18": 8, "wrn_16_2": 8, "densenet_40_12": 8, "hcgnet_a1": 8}
 SIZES |= {"cifar_preact_resnet18": 8, "resnet18": 32, "resnet50": 32}
@@ -90,7 +90,7 @@ def test_a_coarse_product_is_seen() -> None:
 
 
 def settings(name: str, teacher: Path) -> dict[str, Any]:
-    method = {"name": name, "teacher": str(teacher)} if name == "tfkd_self" else {"name": name}
+    method = {"name": name, **options_of(name, str(teacher))}
     return {
         "backbone": "wrn_10_1", "method": method, "optim": {"schedule": "cosine", "warmup_epochs": 0},
         "run": {"epochs": 2, "batch_size": 4, "progress": False, "precision": "fp32", "checkpoint_every_steps": 4,
@@ -110,7 +110,7 @@ class Dying(mixskd.Listener):
 def test_resume_is_exact(name: str, tmp_path: Path, npz: Path) -> None:
     """Two epochs of three steps, whole and cut off in the fifth step, end in the same weights and state."""
     options = {**settings(name, tmp_path / "teacher"), "data": str(npz)}
-    if name == "tfkd_self":
+    if METHODS[name].taught_by:
         mixskd.train(out=str(tmp_path / "teacher"), **{**options, "method": {"name": "baseline"}})
     mixskd.train(out=str(tmp_path / "whole"), **options)
 

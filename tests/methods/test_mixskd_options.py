@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
 import torch
+from mixskd.report.cost import count_cost
 
 from mixskd import MixSKD, UserError
+from mixskd.config import from_dict
 from mixskd.config.build import SMOOTHED, make_config
 from mixskd.methods import METHODS
 from mixskd.methods.mixskd import MixSKDConfig
@@ -146,3 +149,44 @@ def test_methods_without_a_label_to_smooth_refuse_it() -> None:
     assert sorted(takers) == sorted(SMOOTHED)
     with pytest.raises(UserError, match=r"this method has no label_smoothing; use it with mixskd, mixup"):
         METHODS["cskd"](make_toy(), label_smoothing=0.1)
+
+
+def test_a_share_of_the_batch_has_all_terms_and_the_rest_is_mixup() -> None:
+    method, images, labels, _ = setup(batch=6, share=1 / 3)
+    permutation = [1, 0, 4, 2, 5, 3]
+    mix = Mix(torch.tensor(0.3, dtype=torch.float64), torch.tensor(permutation))
+    pair = Mix(mix.lam, torch.tensor(permutation[:2]))
+    terms = reference_terms(method, images[:2], labels[:2], pair)
+    mixed = torch.stack([0.3 * images[i] + 0.7 * images[j] for i, j in enumerate(permutation)])[2:]
+    rest = 0.0
+    for z, i in zip(copy.deepcopy(method).backbone(mixed).tolist(), range(2, 6), strict=True):
+        own, other = int(labels[i]), int(labels[permutation[i]])
+        rest += reference.soft_cross_entropy(z, [0.3 * (n == own) + 0.7 * (n == other) for n in range(5)]) / 4
+    out = method(images, labels, mix)
+    for name, value in terms.items():
+        assert out[name].item() == pytest.approx(value, rel=1e-9), name
+    assert out["cls_rest"].item() == pytest.approx(rest, rel=1e-9)
+    assert out["loss"].item() == pytest.approx(sum(terms.values()) / 3 + 2 * rest / 3, rel=1e-9)
+    assert out["output"].shape == (6, 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"per_sample": True}, {"mix": "cutmix"}, {"derangement": True}])
+def test_pairs_of_a_share_stay_within_it(options: dict[str, object]) -> None:
+    method = MixSKD(make_toy(), share=0.25, **options).double()
+    images = torch.randn(16, 3, 8, 8, dtype=torch.float64)
+    mix = method.draw(images)
+    assert sorted(mix.permutation[:4].tolist()) == [0, 1, 2, 3]
+    parts = torch.cat([mix.first(4).apply(images[:4]), mix.rest(4).apply(images[4:])])
+    torch.testing.assert_close(parts, mix.apply(images))
+    method(images, torch.arange(16) % 5, mix)["loss"].backward()
+
+
+def test_a_share_costs_less() -> None:
+    def flops(name: str, **options: object) -> float:
+        return count_cost(
+            from_dict({"method": {"name": name, **options}, "backbone": "wrn_16_2"}), 100, 32
+        ).training_flops
+
+    plain = flops("baseline")
+    assert flops("mixskd", share=0.25) / plain == pytest.approx(1.75, abs=0.02)
+    assert flops("mixskd", share=0.25, preset="light") / plain == pytest.approx(1.25, abs=0.02)

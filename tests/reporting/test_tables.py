@@ -22,6 +22,7 @@ from mixskd.methods import METHODS
 from mixskd.reporting.published.classification import _rows, published, published_fgsm
 from mixskd.reporting.tables.cells import Number, Spread, comma_separated, escape, latex, markdown
 from tests.artifacts.test_stored_files import RESULTS
+from tests.methods.support import options_of
 
 
 def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: Any) -> None:
@@ -160,8 +161,7 @@ FORWARDED = {"mixskd": 2, "ddgsd": 2, "cskd": 2, "cskd_mixup": 2, "bake": 4, "au
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_forwarded_for_an_original(method: str) -> None:
-    options = {"teacher": "somewhere"} if method == "tfkd_self" else {}
-    assert images_forwarded(experiment(method, **options)) == FORWARDED.get(method, 1)
+    assert images_forwarded(experiment(method, **options_of(method))) == FORWARDED.get(method, 1)
 
 
 def test_images_forwarded_follow_the_options() -> None:

@@ -98,6 +98,7 @@ def run(
         ("ddgsd", "none", DeviceLoader),
         ("bake", "cutout", DeviceLoader),
         ("pskd", "cutout", WorkerLoader),
+        ("ict", "none", DeviceLoader),
     ],
 )
 @pytest.mark.parametrize(("precision", "accumulate"), [("fp32", 1), ("fp32", 2), ("fp16", 2)])

@@ -79,7 +79,7 @@ SUITES: dict[str, Check] = {
 HEADLINE = record({"headline": record({"name": string(), "value": figure})})
 RESULT = record({"images": count, "split": string()})
 NAMES = items(string())
-GRID = record({}, {"suites": optional(NAMES), "paper_table": optional(string())})
+GRID = record({}, {"suites": optional(NAMES), "paper_table": optional(string()), "equal_cost": optional(string())})
 
 
 def read_summary(path: Path, *, classifier: bool = True) -> dict[str, Any]:

@@ -50,6 +50,13 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
     p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
+    p.add_argument(
+        "--equal-cost",
+        nargs="?",
+        const="",
+        metavar="METHOD",
+        help="give every method as many counted operations in training as this one (baseline, or else the first)",
+    )
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
     p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
     p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
@@ -114,6 +121,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
 # Columns that stand in the files only, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
@@ -123,6 +131,8 @@ def _cell(row: dict[str, str], column: str) -> str:
     from rich.markup import escape
 
     value, deviation = row[column], row.get(f"{column} std")
+    if low := row.get(f"{column} from"):
+        return escape(f"{float(value):+.2f} [{float(low):+.2f}, {float(row[f'{column} to']):+.2f}]")
     try:
         shown = f"{float(value):,.2f}" if "." in value else value
     except ValueError:
@@ -150,7 +160,7 @@ def _show(folder: Path) -> int:
             continue
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
+        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(DETAILS) and any(row[c] for row in rows)]
         table = Table(*columns[:SHOWN], box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))

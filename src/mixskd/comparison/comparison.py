@@ -50,6 +50,7 @@ def compare(
     seeds: Sequence[int] | None = None,
     out: str | None = None,
     equal_updates: str | None = None,
+    equal_cost: str | None = None,
     images_per_update: int | None = None,
     suites: Sequence[str] | None = None,
     transfer: Mapping[str, Any] | None = None,
@@ -73,7 +74,7 @@ def compare(
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
-        "equal_updates": equal_updates, "images_per_update": images_per_update,
+        "equal_updates": equal_updates, "equal_cost": equal_cost, "images_per_update": images_per_update,
         "suites": suites,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
@@ -141,7 +142,7 @@ def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
             from mixskd.evaluation.runner import run_suites
 
             run_suites([result.folder], missing)
-    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites)
+    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites, grid.get("equal_cost"))
 
 
 def is_measured(result: Result, suite: str) -> bool:
@@ -164,7 +165,8 @@ def to_yaml(grid: Grid) -> str:
     }
     values = {
         "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
-        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
+        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "equal_cost": grid.equal_cost,
+        "images_per_update": grid.images_per_update,
         "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
         "transfer": None if grid.transfer is None else grid.transfer.to_dict(),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -17,8 +17,8 @@ from mixskd.errors import UserError, nearest, unknown
 from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
-    "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
-    "suites", "transfer",
+    "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "equal_cost", "images_per_update",
+    "paper_table", "suites", "transfer",
 )  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
@@ -43,6 +43,7 @@ class Grid:
         settings: those of all runs, nested as in a configuration file.
         equal_updates: label of the arm whose number of updates every other arm is given too, by more or fewer epochs;
             warm-up and milestones are scaled with them.
+        equal_cost: label of the arm whose counted operations in training every other arm is given too, in the same way.
         images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
             divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
         paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
@@ -56,6 +57,7 @@ class Grid:
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: dict[str, Any] = field(default_factory=dict)
     equal_updates: str | None = None
+    equal_cost: str | None = None
     images_per_update: int | None = None
     paper_table: str | None = None
     suites: tuple[str, ...] = ()
@@ -70,8 +72,11 @@ class Grid:
                 raise UserError(f"the grid has no {name}")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
                 raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method may have a LABEL=")
-        if self.equal_updates is not None and self.equal_updates not in labels:
-            raise UserError(f"--equal-updates {self.equal_updates!r} is not one of the methods: {', '.join(labels)}")
+        for flag, label in (("--equal-updates", self.equal_updates), ("--equal-cost", self.equal_cost)):
+            if label is not None and label not in labels:
+                raise UserError(f"{flag} {label!r} is not one of the methods: {', '.join(labels)}")
+        if self.equal_updates is not None and self.equal_cost is not None:
+            raise UserError("--equal-updates and --equal-cost set the epochs both; give one of them")
         if self.images_per_update is not None and self.images_per_update < 1:
             raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
 
@@ -120,18 +125,30 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     backbone = settings.pop("backbone", default.backbone)
     augment = settings.get("data", {}).get("augment", default.data.augment)
     images = values.get("images_per_update")
+    arms = tuple(_arms(methods, own))
     return Grid(
-        arms=tuple(_arms(methods, own)),
+        arms=arms,
         backbones=words(values.get("backbones") or backbone, "backbones"),
         augments=words(values.get("augments") or augment, "augments"),
         seeds=convert(values.get("seeds", "0,1,2"), tuple[int, ...], "seeds"),
         settings=settings,
         equal_updates=values.get("equal_updates"),
+        equal_cost=_reference(values.get("equal_cost"), arms),
         images_per_update=None if images is None else convert(images, int, "images_per_update"),
         paper_table=values.get("paper_table"),
         suites=words(values.get("suites") or (), "suites"),
         transfer=None if values.get("transfer") is None else transfer_from(values["transfer"]),
     )
+
+
+def _reference(value: Any, arms: Sequence[Arm]) -> str | None:
+    """The label that ``equal_cost`` names; True or no name is the arm ``baseline``, or else the first one."""
+    if value is None or value is False:
+        return None
+    if value is True or value == "":
+        labels = [arm.label for arm in arms]
+        return "baseline" if "baseline" in labels or not labels else labels[0]
+    return str(value)
 
 
 def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixskd.benchmarking.cost import images_forwarded
+from mixskd.comparison.budgets import Budgets, equalised
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
-from mixskd.config import DataConfig, Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
-from mixskd.config.build import build_experiment
-from mixskd.data import load_data
+from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
+from mixskd.config.build import build_experiment, with_all_options
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
@@ -44,7 +44,9 @@ class Run:
     def other_settings(self) -> str:
         """In words, how the settings of the run that lies there differ; empty if they do not, or none lies there."""
         config = self.files.config
-        return "; ".join(difference(from_dict(read_yaml(config)), self.experiment)) if config.exists() else ""
+        if not config.exists():
+            return ""
+        return "; ".join(difference(with_all_options(from_dict(read_yaml(config))), self.experiment))
 
 
 def plan(grid: Grid, folder: Path) -> list[Run]:
@@ -56,6 +58,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     """
     runs: dict[str, Run] = {}
     forwarded: dict[tuple[str, str], int] = {}
+    budgets = Budgets()
     for seed in grid.seeds:
         for backbone in grid.backbones:
             for augment in grid.augments:
@@ -63,7 +66,9 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                     arm.label: _experiment(grid, arm, backbone, augment, seed, forwarded) for arm in grid.arms
                 }
                 if grid.equal_updates is not None:
-                    experiments = _with_equal_updates(experiments, grid.equal_updates)
+                    experiments = equalised(experiments, grid.equal_updates, budgets.updates)
+                if grid.equal_cost is not None:
+                    experiments = equalised(experiments, grid.equal_cost, budgets.operations)
                 # Teachers first: an arm that trains one's very experiment is that teacher.
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
@@ -93,30 +98,6 @@ def _experiment(
         batch = max(1, grid.images_per_update // forwarded[key])
         experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
     return experiment
-
-
-def _with_equal_updates(experiments: dict[str, Experiment], reference: str) -> dict[str, Experiment]:
-    """Each with the epochs that make as many updates as ``reference`` does, to within half an epoch."""
-    images: dict[DataConfig, int] = {}  # arms with the same data are counted once
-
-    def steps(experiment: Experiment) -> int:
-        if experiment.data not in images:
-            images[experiment.data] = len(load_data(experiment.data, verify=False).train)
-        return max(1, images[experiment.data] // experiment.run.batch_size)
-
-    updates = experiments[reference].run.epochs * steps(experiments[reference])
-    return {label: _lasting(experiment, updates / steps(experiment)) for label, experiment in experiments.items()}
-
-
-def _lasting(experiment: Experiment, epochs: float) -> Experiment:
-    factor = max(1, round(epochs)) / experiment.run.epochs
-    optim = dataclasses.replace(
-        experiment.optim,
-        warmup_epochs=experiment.optim.warmup_epochs * factor,
-        milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
-    )
-    run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
-    return dataclasses.replace(experiment, optim=optim, run=run)
 
 
 def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment) -> str:

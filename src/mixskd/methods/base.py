@@ -13,6 +13,7 @@ from mixskd.backbones.staged import StagedBackbone
 from mixskd.config.build import make_config
 from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
+from mixskd.methods.hooks import Hooks
 from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
 
@@ -67,7 +68,7 @@ def _times(first: float, others: tuple[float, ...]) -> str:
     return f"{round(first, 1):g} times the baseline on {network} ({low:g} to {high:g} times by network)"
 
 
-class Method(nn.Module):
+class Method(Hooks, nn.Module):
     """A training objective round a ``backbone``; deploying is taking ``method.backbone`` out.
 
     ``Method(backbone, temperature=4.0)`` overrides single hyper-parameters of ``Config``, ``Method(backbone, config)``

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from mixskd.backbones.tokens import FeatureMap, each, halves
@@ -23,7 +24,7 @@ from mixskd.methods.parts.losses import (
     reverse_gradient,
     total,
 )
-from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
+from mixskd.methods.parts.mixing import Mix, MixName, part_of, sample_mix
 
 FEATURE_DISTANCES = {"squared": feature_distance, "normalised": relative_distance}
 DiscriminatorMode = Literal["joint", "grl", "d_only", "frozen", "off"]
@@ -66,6 +67,7 @@ class MixSKDConfig(Settings):
         separate_bn: forward originals and mixes separately, each with its own batch statistics.
         branches: train the branches b_1 .. b_(K-1). Without them there are only the backbone's own map and classifier,
             so Eq. 10 is empty and the self-teacher uses one map.
+        share: the share of each batch that has all the terms; the rest has only the backbone's cross-entropy on mixes.
         label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 as in the
             paper.
     """
@@ -94,6 +96,7 @@ class MixSKDConfig(Settings):
     teacher_norm_act: bool = False
     separate_bn: bool = False
     branches: bool = True
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     label_smoothing: BelowOne = 0.0
 
     # gamma 0.5: the released loss is the mean over both halves of the batch, Eq. 8 the sum of their means.
@@ -163,14 +166,27 @@ class MixSKD(Method):
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         c = self.config
         return sample_mix(
-            images, c.alpha, c.mix, per_sample=c.per_sample, derangement=c.derangement, generator=generator
-        )
+            images, c.alpha, c.mix, per_sample=c.per_sample, derangement=c.derangement,
+            within=part_of(len(images), c.share), generator=generator,
+        )  # fmt: skip
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         return super().heads(images) if self.branches is None else self.branches.logits(self.backbone, images)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, mix = self.config, draws or self.draw(images)
+        mix, full = draws or self.draw(images), part_of(len(images), self.config.share)
+        if full == len(images):
+            return self._whole(images, labels, mix, extra)
+        out = self._whole(images[:full], labels[:full], mix.first(full), extra)
+        rest, weight = mix.rest(full), full / len(images)
+        logits = self.backbone(rest.apply(images[full:]))
+        cls = rest.cross_entropy(logits, labels[full:], self.config.label_smoothing)
+        loss = weight * out["loss"] + (1 - weight) * cls
+        return {**out, "loss": loss, "output": torch.cat([out["output"], logits]), "cls_rest": cls}
+
+    def _whole(self, images: Tensor, labels: Tensor, mix: Mix, extra: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All terms, on every image."""
+        c = self.config
         originals, mixed = self._both(images, mix.apply(images))  # per head: F_k and M_k, B x C x H x W each
         with torch.autocast(images.device.type, enabled=False):
             interpolated = [mix.apply(f) for f in originals]  # I_k of Eq. 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.setup import Sample, TaskSetup
+from mixskd.training.teachers import load_teacher
 
 
 def set_up_classification(
@@ -44,10 +46,11 @@ def set_up_classification(
     data = data or load_data(experiment.data)
     network = build_network(experiment.backbone, len(data.classes), data.image_size)
     notes = start_from(network, weights) if weights is not None and not resumed else []
-    method = build_method(experiment.method, network, len(data.train), run.batch_size)
     if (normalisation := expected_normalisation(experiment.backbone, weights)) is not None:
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
+    method = build_method(experiment.method, network, len(data.train), run.batch_size, load)
     loaded = data
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch_size // world.size // run.accumulate

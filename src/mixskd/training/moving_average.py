@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+
+from mixskd.methods.parts.averaging import average_into
 
 
 class MovingAverage(AveragedModel):
@@ -18,21 +19,6 @@ class MovingAverage(AveragedModel):
         super().__init__(model, use_buffers=True)
         self.decay = decay
 
-    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        (mine, counters), (others, their_counters) = _tensors(self.module), _tensors(model)
-        if self.n_averaged > 0:
-            torch._foreach_lerp_(mine, others, 1 - self.decay)
-        else:
-            torch._foreach_copy_(mine, others)
-        if counters:  # one of each norm
-            torch._foreach_copy_(counters, their_counters)
+        average_into(self.module, model, 1 - self.decay if self.n_averaged > 0 else 1.0)
         self.n_averaged += 1
-
-
-def _tensors(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The parameters and buffers of ``model``: those that are averaged, and the others."""
-    both: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for x in (*model.parameters(), *model.buffers()):
-        both[not x.is_floating_point()].append(x)
-    return both

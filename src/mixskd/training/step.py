@@ -149,6 +149,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update_parameters(self.method.backbone)
+        self.method.after_update()
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
     def _do_without(self, error: Exception, images: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mixskd.config import difference, from_dict, to_dict
+from mixskd.config.build import with_all_options
 from mixskd.data.needs import Batch
 from mixskd.errors import UserError
 from mixskd.errors.text import counted
@@ -131,6 +132,7 @@ class Trainer:
     def close_epoch(self, epoch: int) -> None:
         """Add the epoch's row, with the scores if they are due; start new sums."""
         self.check_finite()
+        self.step.method.end_epoch()
         steps = len(self.parts.loader)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
@@ -222,8 +224,10 @@ class Trainer:
     def check(self, state: dict[str, Any]) -> None:
         """Raises UserError unless ``state`` is one of this very run."""
         path, ema = self.folder.checkpoint, self.step.ema
-        if "experiment" in state and (changed := difference(from_dict(state["experiment"]), self.experiment)):
-            raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
+        if "experiment" in state:
+            before = with_all_options(from_dict(state["experiment"]))
+            if changed := difference(before, self.experiment):
+                raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints do not tell
             self.parts.data.check_unchanged(state["data"], self.folder.path)
         check_fits(path, "method", state["method"], self.step.method.state_dict())

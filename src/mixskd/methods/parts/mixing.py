@@ -52,6 +52,15 @@ class Mix(NamedTuple):
         x = x.to(dtype)
         return torch.lerp(_permuted(x, self.permutation), x, weight.to(dtype))
 
+    def first(self, count: int) -> Mix:
+        """The same mix of the first ``count`` images alone; their pairs must be among them (``sample_mix``)."""
+        return self._replace(lam=self.lam[:count] if self.lam.ndim else self.lam, permutation=self.permutation[:count])
+
+    def rest(self, count: int) -> Mix:
+        """The same mix of all images but the first ``count``."""
+        lam = self.lam[count:] if self.lam.ndim else self.lam
+        return self._replace(lam=lam, permutation=self.permutation[count:] - count)
+
     def names(self, names: Sequence[str]) -> list[str]:
         """For each mixed image the names of its two with their shares, a line each; ``names`` are the images'."""
         weights, others = self.lam.expand(len(names)).tolist(), [names[i] for i in self.permutation.tolist()]
@@ -77,6 +86,11 @@ class Mix(NamedTuple):
         return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
 
 
+def part_of(images: int, share: float) -> int:
+    """How many of ``images`` a ``share`` of them is, at least one."""
+    return max(1, round(share * images))
+
+
 def mixes_in(draws: Any) -> Iterator[Mix]:
     """The mixes among the random numbers of a step, at any depth of its tuples."""
     if isinstance(draws, Mix):
@@ -100,19 +114,21 @@ def sample_mix(
     *,
     per_sample: bool = False,
     derangement: bool = False,
+    within: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Mix:
     """Draw lam ~ Beta(alpha, alpha) and a permutation for ``images`` (``B x C x H x W``), without a host sync.
 
     ``kind`` is ``mixup`` (ICLR 2018) or ``cutmix`` (ICCV 2019: side ratio sqrt(1 - lam), uniform centre, clipped box,
     lam recomputed from its area). ``per_sample`` draws one lam an image (mixup only); ``derangement`` a permutation
-    without fixed points.
+    without fixed points. ``within`` pairs the first so many images among themselves, and so the others.
     """
     batch, device = images.shape[0], images.device
     lam = sample_beta(alpha, (batch,) if per_sample else (), device, generator)
-    permutation = torch.randperm(batch, generator=generator, device=device)
-    if derangement:  # one random cycle through all images
-        permutation = torch.empty_like(permutation).scatter_(0, permutation, permutation.roll(1))
+    first = batch if within is None else within
+    permutation = _pairs(first, derangement, device, generator)
+    if first < batch:
+        permutation = torch.cat([permutation, first + _pairs(batch - first, derangement, device, generator)])
     if kind == "mixup":
         return Mix(lam, permutation)
     height, width = images.shape[-2:]
@@ -123,6 +139,13 @@ def sample_mix(
     high = torch.minimum((centre + half).floor(), extent)
     area = (high - low).prod() / (height * width)
     return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
+
+
+def _pairs(count: int, derangement: bool, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    permutation = torch.randperm(count, generator=generator, device=device)
+    if derangement:  # one random cycle through all images
+        permutation = torch.empty_like(permutation).scatter_(0, permutation, permutation.roll(1))
+    return permutation
 
 
 def sample_beta(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mixskd.drawing.plots import Plot
 from mixskd.errors.text import safe
-from mixskd.reporting.tables.cells import Cell, Number, Spread, Table
+from mixskd.reporting.tables.cells import Cell, Interval, Number, Spread, Table
 
 
 def text(value: object) -> str:
@@ -43,7 +43,9 @@ def _cell(cell: Cell) -> str:
     return f'<td class="n" data-value="{cell.mean}">{_spread(cell)}</td>'
 
 
-def _spread(cell: Spread) -> str:
+def _spread(cell: Spread | Interval) -> str:
+    if isinstance(cell, Interval):
+        return f"{cell.mean:+.2f} [{cell.low:+.2f}, {cell.high:+.2f}]"
     return f"{cell.mean:.2f}" if cell.std is None else f"{cell.mean:.2f} ± {cell.std:.2f}"
 
 

@@ -16,7 +16,7 @@ from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.style import SCRIPT, STYLE
 from mixskd.reporting.page.training_images import seen_section
 from mixskd.reporting.page.transfer_examples import example_section
-from mixskd.reporting.plots.curves import cost_plot, head_plots, score_plots, term_plots
+from mixskd.reporting.plots.curves import cost_plot, head_plots, operation_plot, score_plots, term_plots
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.published.classification import FGSM, FGSM_NOTE
 from mixskd.reporting.published.transfer import TABLE
@@ -67,7 +67,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     """The sections as HTML by heading, in order, and all figures in them."""
     classifiers = evidence.of_kind(None)
     curves, heads, terms = score_plots(evidence), head_plots(evidence), term_plots(evidence)
-    cost = [cost_plot(classifiers)] if classifiers else []
+    cost = [plot for plot in (cost_plot(classifiers), operation_plot(evidence)) if plot] if classifiers else []
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
     sections = {
         "What was trained": _trained(evidence),

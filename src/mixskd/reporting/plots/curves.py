@@ -35,6 +35,25 @@ def score_plots(evidence: Evidence) -> list[Plot]:
     return plots
 
 
+def operation_plot(evidence: Evidence) -> Plot | None:
+    """Top-1 over the operations that the training had spent, a line for each classifier's first run; None without any.
+
+    The operations are counted, as in the tables; those of evaluations and of a teacher's training are not among them.
+    """
+    series: list[tuple[str, list[float], list[float]]] = []
+    for line, run in evidence.first_runs():
+        curve = next((run.curves[name] for name in ("val_top1", "test_top1") if name in run.curves), ())
+        if line.kind is None and len(curve) > 1:
+            spent = run.result.summary["images"] * line.cost.training_flops / 1e12 / curve[-1][0]  # of an epoch
+            series.append((line.label, [epoch * spent for epoch, _ in curve], [value for _, value in curve]))
+    if not series:
+        return None
+    caption = "Top-1 over the operations spent in training, the first run of each setting"
+    if len(series) > MOST_LINES:
+        caption += f"; the {MOST_LINES} settings with the highest score of {len(series)}"
+    return line_plot("operations", f"{caption}.", series[:MOST_LINES], "TFLOPs in training", "top-1 (%)")
+
+
 def head_plots(evidence: Evidence) -> list[Plot]:
     """For each setting whose run scored every classifier (``run.all_heads``), their top-1 over the epochs."""
     plots: list[Plot] = []

@@ -21,13 +21,20 @@ from mixskd.reporting.published.classification import (
 )
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
+from mixskd.reporting.tables.differences import NOTE, difference_columns
 from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
-def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
-    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
+def accuracy(
+    lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = (), reference: str | None = None
+) -> Table:
+    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published.
+
+    With ``reference``, the label of a line, also what each line gains over it.
+    """
     columns: dict[str, list[Cell]] = {}
+    differences = {} if reference is None else difference_columns(lines, reference)
     for name in suites:
         columns |= _headlines(lines, name)
     if paper_table == FGSM:
@@ -38,6 +45,7 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: 
             "seeds": ", ".join(str(seed) for seed in sorted(r.experiment.run.seed for r in line.results)),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
+            **{title: cells[index] for title, cells in differences.items()},
             "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
             **_beside(line, paper_table),
@@ -107,6 +115,7 @@ def cost(lines: Sequence[Repeated]) -> Table:
             "updates": Number(line.mean("updates")),
             "originals seen": Number(line.mean("images")),
             "images forwarded": Number(line.mean("images") * line.cost.images),
+            "TFLOPs in training": Number(line.mean("images") * line.cost.training_flops / 1e12, 3),
             "originals/s": Number(line.mean("images_per_second")),
             "time (s)": Number(line.mean("seconds")),
         }
@@ -172,21 +181,27 @@ def _place(line: Repeated) -> dict[str, Cell]:
 
 
 def write_tables(
-    lines: Sequence[Repeated], folder: Path, paper_table: str | None = None, suites: Sequence[str] = ()
+    lines: Sequence[Repeated],
+    folder: Path,
+    paper_table: str | None = None,
+    suites: Sequence[str] = (),
+    reference: str | None = None,
 ) -> list[dict[str, Any]]:
     """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
     Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
     networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
-    ``suites``, the headline of each, from the runs' folders.
+    ``suites``, the headline of each, from the runs' folders; with ``reference``, the label of a line, the differences
+    to it.
     """
     parts, rows = [], list[dict[str, Any]]()
     classifiers = of_kind(lines, None)
     kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
     for kind in [*([None] if classifiers else []), *kinds]:
         if kind is None:
-            shown = [accuracy(classifiers, paper_table, suites), cost(classifiers)]
+            shown = [accuracy(classifiers, paper_table, suites, reference), cost(classifiers)]
             single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
+            said += [NOTE] if reference is not None else []
             said += [FGSM_NOTE] if paper_table == FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
+from mixskd.methods.hooks import Hooks
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import targets_of
 from mixskd.transfer.detection.model import Detector
 
 
-class DetectionMethod(nn.Module):
+class DetectionMethod(Hooks, nn.Module):
     """Trains a detector; ``backbone`` is what is deployed, the whole detector."""
 
     Config: ClassVar[type] = DetectorConfig

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
+from mixskd.methods.hooks import Hooks
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.model import DeepLabV3
 
 
-class SegmentationMethod(nn.Module):
+class SegmentationMethod(Hooks, nn.Module):
     """Trains DeepLabV3, as in MixSKD's Table 3; ``backbone`` is what is deployed, the whole network."""
 
     Config: ClassVar[type] = DeepLabConfig
