@@ -17,14 +17,14 @@ from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.cli.main import main
 from mixskd.config import Experiment
 from mixskd.config.build import build_experiment
+from mixskd.data.batch import DeferredBatch
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import device_name
-from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine
 from tests.processes import FORKS
 
-DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
+DEFAULT = Engine("bf16", channels_last=True, fused=True)
 
 
 def small(method: str = "mixskd") -> Experiment:
@@ -149,15 +149,15 @@ def test_the_arithmetic_is_that_of_the_network() -> None:
 
 @pytest.mark.parametrize("method", ["mixskd", "ddgsd", "bake"])
 @pytest.mark.parametrize("deferred", [False, True])
-def test_without_channels_last_no_image_has_them(method: str, deferred: bool) -> None:
-    """Nor a view or a partner; a recorded step gets what they are made from, and makes them itself."""
+def test_contiguous_variants_get_contiguous_images(method: str, deferred: bool) -> None:
+    """Views and partners too, and if the step itself makes the batch."""
     one = bench(method)
     one.loader.deferred = deferred
     batch = next(one._endless())
-    assert (batch.prepare is not None) == deferred
-    prepared = batch if batch.prepare is None else batch.prepare(batch)
-    assert prepared.images.shape == (4, 3, 16, 16)
-    for x in (prepared.images, *prepared.extra.values()):
+    assert isinstance(batch, DeferredBatch) == deferred
+    made = batch.make(batch.indices, batch.source) if deferred else batch
+    assert made.images.shape == (4, 3, 16, 16)
+    for x in (made.images, *made.extra.values()):
         assert x.is_contiguous()
 
 

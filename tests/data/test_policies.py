@@ -14,9 +14,10 @@ from torchvision.transforms import v2
 
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_train_loader
+from mixskd.data.batch import Batch
 from mixskd.data.bundle import DataBundle
 from mixskd.data.device_loader import DeviceLoader
-from mixskd.data.needs import Batch, DataNeeds
+from mixskd.data.needs import DataNeeds
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES, POLICIES, cutout, random_erasing
 from mixskd.data.worker_loader import WorkerLoader
 from mixskd.errors import UserError

@@ -22,7 +22,7 @@ from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.training.engine import Engine
-from mixskd.training.graphs import RecordingError
+from mixskd.training.graphs import RecordingError, _release
 from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy, make_toy_without_norm
@@ -52,15 +52,20 @@ class Launches(TorchDispatchMode):
 
 
 def make_loader(
-    method: Method, policy: str = "none", kind: type[DeviceLoader | WorkerLoader] = DeviceLoader, count: int = 20
+    method: Method,
+    policy: str = "none",
+    kind: type[DeviceLoader | WorkerLoader] = DeviceLoader,
+    count: int = 20,
+    *,
+    deferred: bool = False,
 ) -> DeviceLoader | WorkerLoader:
     generator = np.random.default_rng(0)
     images = ImageSet(generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), np.arange(count) % 5)
     data = DataBundle({"train": images}, tuple("abcde"), Preprocess(8))
     plan = BatchPlan(images.labels, 4, 0, method.needs, World())
     if kind is DeviceLoader:
-        return DeviceLoader(data, plan, CPU, policy)
-    return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1)
+        return DeviceLoader(data, plan, CPU, policy, deferred=deferred)
+    return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1, deferred=deferred)
 
 
 def run(
@@ -75,8 +80,7 @@ def run(
 ) -> tuple[Any, ...]:
     torch.manual_seed(0)
     method = make(name, make_toy().float(), count)
-    loader, tally = make_loader(method, policy, kind, count), Tally()
-    loader.deferred = engine.cuda_graphs
+    loader, tally = make_loader(method, policy, kind, count, deferred=engine.cuda_graphs), Tally()
     step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0, ema=ema), CPU, engine, accumulate)
     counts, number = [], 0
     for epoch in range(epochs):
@@ -118,7 +122,7 @@ def test_a_recorded_step_takes_the_same_updates(
         assert torch.equal(value, graphed.state_dict()[key]), key
     for key, value in plain_step.ema.module.state_dict().items():
         assert torch.equal(value, step.ema.module.state_dict()[key]), key
-    assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}
+    assert tally.sums == plain_tally.sums
 
 
 # The replay, and its two fills of the generator's state.
@@ -175,8 +179,20 @@ def test_a_recording_that_fails_loses_no_update(
     assert reason in caplog.text
     assert not cuda_stub.Graph.generator.state.recording, "older releases of torch would refuse to draw from it"
     assert cuda_stub.Graph.pools == [], "and would never reuse memory that other streams have used"
+    assert cuda_stub.Graph.kept == [], "and would keep the memory of the recorded step"
+    assert not step.engine.cuda_graphs
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
+
+
+def test_memory_of_an_ended_recording_is_released_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch itself releases the pool of a recording that has ended, even if its step raised."""
+    cuda_stub.install(monkeypatch)
+    graph = cuda_stub.Graph()
+    for ended in (True, False):
+        graph.ended, cuda_stub.Graph.pools, cuda_stub.Graph.kept = ended, [(0, (0, 1))], [(0, (0, 1))]
+        _release(graph, (0, 1))
+        assert len(cuda_stub.Graph.kept) == ended
 
 
 class Breaks(torch.optim.AdamW):
@@ -252,6 +268,7 @@ def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pyte
     monkeypatch.setattr(Method, "compile", compile_badly)
     method, step, *_ = run("mixskd", Engine(fused=True, compile=True))
     assert step.notes == ["the step is not compiled: RuntimeError: no triton for this GPU"]
+    assert not step.engine.compile
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
 

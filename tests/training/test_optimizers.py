@@ -82,7 +82,7 @@ def test_rates_fall_by_stage_and_rise_for_what_is_new() -> None:
 
 
 def test_each_group_is_stepped_at_its_rate() -> None:
-    from mixskd.data.needs import Batch
+    from mixskd.data.batch import Batch
     from mixskd.training.step import build_step
 
     torch.manual_seed(0)

@@ -224,6 +224,19 @@ def test_cuda_agrees_with_the_cpu() -> None:
     assert got == pytest.approx(expected, rel=1e-3)
 
 
+def test_metrics_file_is_the_same_after_a_kill_and_with_other_checkpoints(tmp_path: Path, npz: Path) -> None:
+    def options(every: int, log_every: int = 20) -> dict:
+        return settings(epochs=2, batch_size=2, checkpoint_every_steps=every, log_every=log_every)
+
+    for name, every, log_every in (("whole", 0, 20), ("saved", 3, 20), ("logged", 0, 2)):
+        mixskd.train(data=str(npz), out=str(tmp_path / name), **options(every, log_every))
+    with pytest.raises(KeyboardInterrupt):  # in the middle of the second epoch, one step after a checkpoint
+        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(10)], **options(3))
+    mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options(3))
+    whole, *others = ((tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "saved", "logged", "cut"))
+    assert others == [whole] * 3
+
+
 def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tensor]]:
     """The end of a run of 18 steps, and of one that died after its 13th and went on from its 12th."""
     options = settings(epochs=6, device=device, deterministic=True, checkpoint_every_steps=4)

@@ -15,11 +15,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.config import DataConfig
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
@@ -113,8 +113,7 @@ def unpacked(rows: Tensor, numbers: int, size: int) -> tuple[Tensor, Tensor]:
 class WorkerLoader:
     """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone.
 
-    With ``deferred`` set, a batch is given as bytes and indices, and its ``prepare`` makes the same batch of them, so
-    that a recorded step holds that work too.
+    ``deferred`` batches are made within the step, see :class:`DeferredBatch`.
     """
 
     def __init__(
@@ -140,14 +139,14 @@ class WorkerLoader:
         """Batches an epoch."""
         return len(self.plan)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch | DeferredBatch]:
+        """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
         items = self.items(epoch, start, anchors.tolist(), partners.tolist())
         for step, samples in enumerate(self.batches.load(items), start):
-            batch = Batch(samples["images"], indices[step], {}, self.prepare)
-            yield batch if self.deferred else self.prepare(batch)
+            index, sent = indices[step], samples["images"]
+            yield DeferredBatch(index, sent, self.make) if self.deferred else self.make(index, sent)
 
     def items(
         self, epoch: int, start: int, anchors: list[list[int]], partners: list[list[list[int]]]
@@ -165,10 +164,11 @@ class WorkerLoader:
                 for anchor, others, seed, drawn in zip(anchors[step], partners[step], seeds[step], draws, strict=True)
             ]
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
-        needs, index = self.plan.needs, batch.labels
-        images, views, partners = (self.finish(x.flatten(0, 1)) for x in batch.images.split(self.counts, dim=1))
+    def make(self, index: Tensor, sent: Tensor) -> Batch:
+        """The batch of the images ``index`` (``B``), whose bytes (``B x images of each x ...``) the workers sent."""
+        needs = self.plan.needs
+        groups = (x.flatten(0, 1) for x in sent.split(self.counts, dim=1))
+        images, views, partners = map(self.finish, groups)
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = views.unflatten(0, (len(index), -1))

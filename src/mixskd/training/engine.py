@@ -12,7 +12,6 @@ from mixskd.config import RunConfig
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
-from mixskd.training.convolution import USUAL, SmallMaps
 from mixskd.training.memory import keep_freed_memory
 
 
@@ -24,21 +23,16 @@ class Engine:
         precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: the layout of weights and maps.
         fused: the optimizer in one kernel.
-        small_maps: where convolutions are matrix products (CPU, :mod:`mixskd.training.convolution`); None: nowhere, and
-            not to be measured.
         compile: the method's forward and backward by ``torch.compile``.
         cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
-        branch_streams: the branches side by side in a CUDA graph that is not compiled.
         reason: why this precision, in words.
     """
 
     precision: str = "fp32"
     channels_last: bool = False
     fused: bool = False
-    small_maps: SmallMaps | None = None
     compile: bool = False
     cuda_graphs: bool = False
-    branch_streams: bool = False
     reason: str = field(default="", compare=False)
 
 
@@ -70,20 +64,14 @@ def choose_engine(
         notes.append("the first step compiles the method, which takes a minute or two")
     graphs = cuda and not run.sync_bn
     recorded = graphs and run.cuda_graphs != "never"
-    if run.branch_streams and (compiled or not recorded):
-        notes.append(
-            "run.branch_streams changes nothing: it is for steps that are recorded as CUDA graphs and not compiled"
-        )
     if run.cuda_graphs == "always" and not graphs:
         raise UserError("run.cuda_graphs needs GPUs, and batch norm without run.sync_bn; leave it at auto")
     return Engine(
         precision=precision,
         channels_last=True,
         fused=True,
-        small_maps=USUAL.get(precision) if not cuda and not compiled else None,
         compile=compiled,
         cuda_graphs=recorded,
-        branch_streams=run.branch_streams and recorded and not compiled,
         reason=why_precision(run.precision, device),
     ), notes
 
@@ -96,7 +84,7 @@ def for_optimizer(engine: Engine, name: str) -> Engine:
     """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
     if not name.startswith("timm/"):
         return engine
-    return dataclasses.replace(engine, fused=False, cuda_graphs=False, branch_streams=False)
+    return dataclasses.replace(engine, fused=False, cuda_graphs=False)
 
 
 def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes: bool = True) -> None:

@@ -14,7 +14,7 @@ from mixskd.tasks.setup import TaskSetup
 from mixskd.training.classification import set_up_classification
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.examples import ShowExamples
-from mixskd.training.measured_precision import measured, pays
+from mixskd.training.measured_precision import is_measured, with_faster_precision
 from mixskd.training.parts import Parts
 from mixskd.training.schedule import remarks
 from mixskd.training.step import build_step
@@ -42,7 +42,7 @@ def build_parts(
     if keep_memory or device.type != "cpu":
         configure_process(device, deterministic=run.deterministic, fixed_shapes=not transfer)
     notes: list[str] = []
-    measure = engine is None and not resumed  # a resumed run goes on with what it chose
+    measure = engine is None and not resumed  # a resumed run keeps the precision of its checkpoint
     if engine is None:
         engine, notes = choose_engine(run, device, world, fixed_shapes=not transfer)
     engine = for_optimizer(engine, experiment.optim.name)
@@ -57,8 +57,7 @@ def build_parts(
         method = with_sync_bn(method)
     loader = setup.make_loader()
     if measure:
-        sample = setup.sample
-        engine = measured(engine, run, device, world, sample.name, sample.network, sample.outputs, sample.shape)
+        engine = with_faster_precision(engine, run, device, world, setup.sample)
     optim, started = setup.experiment.optim, experiment.weights is not None
     step = build_step(method, optim, device, engine, run.accumulate, world, started=started)
     notes = [*setup.data.notes, *notes, *setup.notes, *remarks(optim, run.epochs)]
@@ -87,10 +86,10 @@ def _set_up(
 
 
 def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:
-    """How ``train`` would carry out the step of ``experiment``, measured where ``train`` measures, and notes on it."""
+    """The engine with which ``train`` would run ``experiment``, and notes on it; measured where ``train`` measures."""
     device = choose_device(experiment.run.device)
     engine, notes = choose_engine(experiment.run, device, World())
-    if pays(engine, experiment.run, device):
+    if is_measured(engine, experiment.run, device):
         engine = build_parts(experiment, data=data, keep_memory=False).step.engine
     return engine, notes
 

@@ -8,11 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mixskd.config import difference, from_dict, to_dict
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.errors import UserError
 from mixskd.errors.text import counted
 from mixskd.tasks.scoring import score, score_heads
@@ -27,7 +24,7 @@ from mixskd.training.checkpoint import (
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
-from mixskd.training.measured_precision import stored, to_store
+from mixskd.training.measured_precision import to_store, with_stored_precision
 from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.probe import below_probe
@@ -110,17 +107,19 @@ class Trainer:
         epochs = self.experiment.run.epochs
         return learning_rate(self.experiment.optim, self.position.step, len(self.parts.loader), epochs)
 
-    def update(self, batch: Batch, epoch: int) -> None:
-        """One step, and its terms added up on the device."""
+    def update(self, batch: Batch | DeferredBatch, epoch: int) -> None:
+        """Take one step and add its terms to those of the epoch."""
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
         terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
         self.tally.add(terms, step)
         self.position.step += 1
-        self.position.images += len(batch.labels) * self.world.size
+        self.position.images += run.batch_size
         if self.listeners:
             count = self.position.step - epoch * len(self.parts.loader)
-            info = StepInfo(self.position.step, epoch, self.position.images, self.learning_rate, self.tally.sums, count)
+            info = StepInfo(
+                self.position.step, epoch, self.position.images, self.learning_rate, lambda: self.tally.sums, count
+            )  # fmt: skip
             for listener in self.listeners:
                 listener.step(info)
 
@@ -134,10 +133,8 @@ class Trainer:
         steps = len(self.parts.loader)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
-        row |= {
-            f"train_{name}": self.world.total(value).item() / steps / self.world.size
-            for name, value in self.tally.sums.items()
-        }
+        sums = self.world.gather(dict(self.tally.sums))
+        row |= {f"train_{name}": sum(part[name] for part in sums) / steps / self.world.size for name in sums[0]}
         row |= self.evaluate(epoch)
         self.position.rows.append(row)
         self.selection.consider(row, self.parts.deployed)
@@ -164,7 +161,7 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
-        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad().items()}
+        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad.items()}
         bad = {name: step for name, step in steps.items() if step >= 0}
         if bad:
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
@@ -180,7 +177,7 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint.pt, unless the run has diverged."""
         self.check_finite()
-        sums = self.world.gather({name: value.tolist() for name, value in self.tally.sums.items()})
+        sums = self.world.gather(dict(self.tally.sums))
         if not self.world.first:
             return
         now = time.perf_counter()
@@ -208,7 +205,7 @@ class Trainer:
         self.check(state)
         self.parts.notes += notes
         if "arithmetic" in state:  # older runs take what their hardware multiplies
-            self.step.use(stored(self.step.engine, state["arithmetic"], self.parts.device))
+            self.step.engine = with_stored_precision(self.step.engine, state["arithmetic"])
         self.step.load_state_dict(state)
         self.selection.state, self.parts.probe = state.get("best"), state.get("probe")
         self.position = Position(**state["position"])
@@ -238,19 +235,12 @@ class Trainer:
         if any(part.keys() != state["sums"][0].keys() for part in state["sums"]):
             raise UserError(f"{path} is damaged: its sums differ in their names; delete it and start again")
 
-    def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, float]:
         """This process's sums, from the sums of all processes of the stopped run, which may have had another number."""
-        parts = [
-            {
-                name: torch.as_tensor(value, dtype=torch.float32, device=self.parts.device)
-                for name, value in part.items()
-            }
-            for part in sums
-        ]
-        if len(parts) == self.world.size:
-            return parts[self.world.rank]
-        ratio = self.world.size / len(parts) if self.world.first else 0.0
-        return {name: ratio * torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        if len(sums) == self.world.size:
+            return {name: float(value) for name, value in sums[self.world.rank].items()}
+        ratio = self.world.size / len(sums) if self.world.first else 0.0
+        return {name: ratio * sum(float(part[name]) for part in sums) for name in sums[0]}
 
     def finish(self) -> dict[str, Any]:
         """Score what is deployed on every split, save it, and write the summary."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from mixskd.config import Experiment
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ class StepInfo:
         epoch: the 0-based epoch.
         images: training images seen so far.
         lr: the learning rate of the next step.
-        sums: by its name, the sum of each loss term over the ``count`` steps of this epoch, on the device.
+        sums: returns the sum of each loss term, by name, over the ``count`` steps of this epoch.
         count: the steps of this epoch so far.
     """
 
@@ -60,12 +58,12 @@ class StepInfo:
     epoch: int
     images: int
     lr: float
-    sums: Mapping[str, Tensor]
+    sums: Callable[[], Mapping[str, float]]
     count: int
 
     def losses(self) -> dict[str, float]:
-        """The mean of each loss term in this epoch. It waits for the device, so call it now and then only."""
-        return {name: value.item() / max(self.count, 1) for name, value in self.sums.items()}
+        """The mean of each loss term in this epoch so far. It waits for the device, so do not call it at every step."""
+        return {name: value / max(self.count, 1) for name, value in self.sums().items()}
 
 
 class Listener:
