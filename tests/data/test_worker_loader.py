@@ -119,7 +119,7 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
 def test_workers_by_the_cores_of_each_process(
     cores: int, processes: int, wanted: int | None, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixskd.data.usable_cores", lambda: cores)
+    monkeypatch.setattr("mixskd.data.make_loaders.usable_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert worker_count(wanted) == count
 

@@ -1,4 +1,4 @@
-"""Batches of a data set that lives on the device as uint8: cropped, flipped, erased and normalised there, at once."""
+"""Loaders for arrays that are kept on the device as uint8, and augmented and normalised there, a batch at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
 from mixskd.runtime.distributed import World
 
-GEOMETRY = 3  # numbers for each image: the two coordinates of its crop, and whether it is flipped
+GEOMETRY = 3  # random numbers for each image: the two coordinates of its crop, and whether it is flipped
 
 
 class DeviceLoader:
-    """Batches from memory. Order and augmentation follow from (seed, epoch, step), so a run resumes at any step.
+    """Training batches from arrays. Order and augmentation depend on (seed, epoch, step) alone, so a run can resume at
+    any step.
 
     Args:
         policy: a name in BATCH_POLICIES, or ``none``.

@@ -1,4 +1,4 @@
-"""How a step is executed: types, memory layout, compilation, replay. None of this changes what is computed."""
+"""How a step is executed: number types, memory layout, compilation, CUDA graphs. The mathematics stays the same."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mixskd.training.memory import keep_freed_memory
 
 @dataclass(frozen=True)
 class Engine:
-    """The optimisations of a step; the defaults are those of a plain one.
+    """The optimisations of a step. The default has none.
 
     Args:
-        precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
-        channels_last: the layout of weights and maps.
-        fused: the optimizer in one kernel.
-        compile: the method's forward and backward by ``torch.compile``.
-        cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
-        reason: why this precision, in words.
+        precision: of matrix products and convolutions: ``fp32``, ``bf16`` or ``fp16``.
+        channels_last: memory layout of weights and maps.
+        fused: whether the optimizer is one kernel.
+        compile: whether ``torch.compile`` compiles the method's forward and backward pass.
+        cuda_graphs: whether the whole step is replayed as one CUDA graph; the optimizer must be fused.
+        reason: the reason for the precision, for a person.
     """
 
     precision: str = "fp32"
@@ -39,7 +39,7 @@ class Engine:
 def choose_engine(
     run: RunConfig, device: torch.device, world: World, *, fixed_shapes: bool = True
 ) -> tuple[Engine, list[str]]:
-    """The best engine for ``device`` that ``run`` allows, and notes on what it costs or what was left out.
+    """The best engine for ``device`` that ``run`` allows, and notes for a person.
 
     Steps whose shapes change from batch to batch (not ``fixed_shapes``) are neither compiled nor recorded.
     Raises UserError for a setting that is not possible here.
@@ -76,19 +76,19 @@ def choose_engine(
     ), notes
 
 
-# Torch's synchronised norm leaves out processes without images, whose number it reads back.
+# torch's synchronised norm reads the numbers of images of all processes back to the host.
 WAITS = "with run.sync_bn each batch norm waits for the other processes on the host"
 
 
 def for_optimizer(engine: Engine, name: str) -> Engine:
-    """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
+    """``engine`` without fused kernels and CUDA graphs if the optimizer ``name`` is one of timm, which has neither."""
     if not name.startswith("timm/"):
         return engine
     return dataclasses.replace(engine, fused=False, cuda_graphs=False)
 
 
 def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes: bool = True) -> None:
-    """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA).
+    """Set up the process: keep freed memory (CPU), choose the fastest convolutions unless ``deterministic`` (CUDA).
 
     Where shapes change from batch to batch (not ``fixed_shapes``), timing convolutions for each shape would cost more
     than it gains.
@@ -106,7 +106,7 @@ def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes
         torch.use_deterministic_algorithms(True)
         from torch._inductor import config as inductor
 
-        if hasattr(inductor, "deterministic"):  # else its choice of kernels by timing may differ from run to run
+        if hasattr(inductor, "deterministic"):  # otherwise it chooses kernels by timing, which may differ between runs
             inductor.deterministic = True
 
 
@@ -114,6 +114,6 @@ def why_not_compile(device: torch.device) -> str | None:
     """Why ``torch.compile`` does not work for ``device``, found by trying it on a sum; None if it does."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
-    except Exception as error:  # whatever the compiler of this machine lacks
+    except Exception as error:  # the compiler may fail in any way
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None

@@ -1,4 +1,4 @@
-"""The one factory: from an experiment to the parts that training, benchmark and cost work with."""
+"""The one factory: it builds the parts of a run from an experiment."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def build_parts(
 ) -> Parts:
     """The parts of ``experiment``, with its weights as they are before the first step.
 
-    A run that is ``resumed`` has its weights in its checkpoint. ``engine`` and ``data`` replace what the experiment
-    would choose; ``keep_memory`` has a CPU reuse freed memory. Raises UserError for anything in the experiment or its
-    data that cannot work.
+    A ``resumed`` run has its weights in its checkpoint. ``engine`` and ``data`` replace those of the experiment.
+    ``keep_memory`` lets a CPU reuse freed memory. Raises UserError for an experiment or data that cannot be used.
     """
     run, world = experiment.run, world or World()
     device = choose_device(run.device)
@@ -79,7 +78,7 @@ def _set_up(
     resumed: bool,
 ) -> TaskSetup:
     if experiment.method.name in NETWORKS:
-        from mixskd.transfer.setup import set_up_transfer  # a classifier's run does not wait for its imports
+        from mixskd.transfer.setup import set_up_transfer  # imported only if needed: it takes long
 
         return set_up_transfer(experiment, world, device)
     return set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
@@ -95,14 +94,14 @@ def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[E
 
 
 def check_batch(run: RunConfig, world: World) -> None:
-    """Raises UserError if the images of a process cannot be cut into ``run.accumulate`` equal parts."""
+    """Raises UserError if the images of a process cannot be divided into ``run.accumulate`` equal parts."""
     each = run.batch_size // world.size
     if each % run.accumulate:
         raise UserError(f"run.accumulate {run.accumulate} does not divide the {each} images of each process")
 
 
 def check_selection(run: RunConfig, data: DataBundle) -> None:
-    """Raises UserError if the weights or an early stop are to be chosen on ``val``, and there is no ``val``."""
+    """Raises UserError if ``run`` selects weights or an early stop on ``val`` and there is no ``val``."""
     if "val" in data.splits:
         return
     how = "give the data a val split, or hold one out with --data.val-holdout 0.1"
