@@ -40,7 +40,7 @@ def bench(method: str) -> Bench:
     return Bench(small(method), Variant("", Engine(), keep_memory=False), World())
 
 
-def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "first_step": 4.0})
     monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
     monkeypatch.setitem(running.benchmark.__kwdefaults__, "loader_seconds", 0.1)
@@ -94,7 +94,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("method", "within", "heads"), [("baseline", 1, 0), ("mixskd", 0, 2)])
-def test_each_second_is_counted_for_the_part_that_spent_it(
+def test_each_second_counts_for_the_right_part(
     method: str, within: int, heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that runs only in known places. The head is called within the network, or for originals and mixes."""
@@ -126,7 +126,7 @@ def test_every_part_takes_time_and_leaves_no_hooks(method: str) -> None:
     assert not any(module._forward_hooks for module in one.step.method.modules()), "the hooks are gone"
 
 
-def test_the_arithmetic_is_that_of_the_network() -> None:
+def test_flops_are_those_of_the_network() -> None:
     """A baseline: forward and both gradients of each convolution and of the head, less the images' gradient."""
     one = bench("baseline")
     backbone, batch, expected = one.step.method.backbone, 4, 0
@@ -161,7 +161,7 @@ def test_contiguous_variants_get_contiguous_images(method: str, deferred: bool) 
         assert x.is_contiguous()
 
 
-def test_each_optimisation_is_left_out_once() -> None:
+def test_variants_leave_out_one_optimisation_each() -> None:
     known = variants_of(DEFAULT, "cpu")
     assert known["plain"].engine == Engine()
     assert known["default"].engine == DEFAULT

@@ -105,7 +105,7 @@ def run(
     ],
 )
 @pytest.mark.parametrize(("precision", "accumulate"), [("fp32", 1), ("fp32", 2), ("fp16", 2)])
-def test_a_recorded_step_takes_the_same_updates(
+def test_recorded_step_gives_the_same_updates(
     name: str, policy: str, kind: type, precision: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading, draws, the scale of the loss and all: to the bit on this stub, where a replay runs the same kernels."""
@@ -157,7 +157,7 @@ def test_an_eager_step_launches_many() -> None:
     assert len(counts[-1]) > 300, "the counter sees what it should count"
 
 
-def test_recording_leaves_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_allows_other_threads_to_use_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader's thread pins memory meanwhile, which the usual mode forbids."""
     cuda_stub.install(monkeypatch)
     run("baseline", GRAPHS, epochs=1)
@@ -165,7 +165,7 @@ def test_recording_leaves_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_recording_that_fails_loses_no_update(
+def test_failed_recording_loses_no_update(
     precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, *_ = run("mixskd", Engine(precision, fused=True))
@@ -210,7 +210,7 @@ class Breaks(torch.optim.AdamW):
         return super().step(closure)
 
 
-def test_what_the_loss_scaler_left_behind_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_the_loss_scaler_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The repeated step would multiply its scale by what a step left that was never taken."""
     finals = []
     for optimizer in (torch.optim.AdamW, Breaks):
@@ -227,7 +227,7 @@ def test_what_the_loss_scaler_left_behind_is_removed(monkeypatch: pytest.MonkeyP
     assert torch.equal(*finals)
 
 
-def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_stub.install(monkeypatch)
     _, step, *_ = run("baseline", GRAPHS, epochs=1)
     graph = step.update.graph
@@ -245,7 +245,7 @@ def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: Any) -> None:
         raise error
 
@@ -254,7 +254,7 @@ def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.Mon
         run("baseline", Engine(), accumulate=2)
 
 
-def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_failure_in_the_first_step_loses_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails after the forward pass, which has moved the statistics of the batch norms."""
     plain, *_ = run("mixskd", Engine(fused=True))
 
@@ -273,14 +273,14 @@ def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pyte
         assert torch.equal(value, method.state_dict()[key]), key
 
 
-def test_an_error_of_the_method_is_not_hidden() -> None:
+def test_errors_of_the_method_are_raised() -> None:
     step = build_step(make("bake", make_toy().float(), 20), OptimConfig(), CPU, Engine(fused=True))
     batch = next(iter(make_loader(make("baseline", make_toy().float())).epoch(0)))
     with pytest.raises(UserError, match="this method needs partners"):
         step(batch, 0.1, seed=0)
 
 
-def test_the_rate_is_on_the_device_only_where_kernels_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_rate_is_on_the_device_only_for_fused_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The unfused optimizer would read it back for each parameter; it gets torch's foreach form on a GPU."""
     cuda_stub.install(monkeypatch)
     _, step, *_ = run("baseline", Engine(), epochs=1)

@@ -36,7 +36,7 @@ class Service(Listener):
             self.log({f"step/{name}": value for name, value in {**info.losses(), "lr": info.lr}.items()}, info.step)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        self.log({name.replace("_", "/", 1): value for name, value in row.items()}, int(row["step"]))
+        self.log({name.replace("_", "/", 1): row[name] for name in row if name != "step"}, int(row["step"]))
 
     def final_scores(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """The scores of the ``summary`` under the names that the services show."""
