@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -20,6 +21,9 @@ def run() -> NoReturn:
         code = main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; Ctrl-C would interrupt Python's exit with a traceback
     sys.exit(code)
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mixskd
 from mixskd import build_backbone
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.methods import METHODS
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.listeners import StepInfo

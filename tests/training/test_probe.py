@@ -19,7 +19,7 @@ from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
 from mixskd.training import probe as start
 from mixskd.training.checkpoint import load_checkpoint
-from mixskd.training.run import made_ready
+from mixskd.training.run import prepared
 from tests.conftest import write_npz
 from tests.processes import Fork, as_module, run_two, signalled
 from tests.processes import mixskd as mixskd_command
@@ -53,7 +53,7 @@ def summary(at: Path, out: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["baseline", "mixskd"])
 def test_the_classifiers_begin_as_the_probe(at: Path, method: str) -> None:
     experiment = build_experiment(settings(at, "run", method, **{"optim.head_start": "probe"}))
-    with made_ready(experiment, False, False, [], []) as (trainer, _, _):
+    with prepared(experiment, False, False, [], []) as (trainer, _, _):
         parts = trainer.parts
         images, _ = next(iter(parts.score_loaders["test"]))
         backbone = parts.step.method.backbone

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.transfer.loaders import InOrder, Stream

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from mixskd.backbones import BACKBONES
 from mixskd.config import Experiment, OptimConfig
 from mixskd.config.build import build_experiment
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.runtime.distributed import World, join
 from mixskd.training.engine import Engine
 from mixskd.training.factory import build_parts

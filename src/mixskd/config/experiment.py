@@ -56,8 +56,11 @@ class Experiment:
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.branch_streams", "run.probe",
+    "run.measure", "run.probe",
 )  # fmt: skip
+
+# Settings that earlier versions had and wrote down: they are not read, since they changed no result.
+REMOVED = {"run": ("branch_streams",)}
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -76,6 +79,9 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     if isinstance(method, Mapping):
         options = {key: value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
+    for part, removed in REMOVED.items():
+        if isinstance(values.get(part), Mapping):
+            values[part] = {key: value for key, value in values[part].items() if key not in removed}
     return build(Experiment, values)
 
 

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the library: splits by name, classes, and how an image becomes a tensor."""
+"""A data set in memory: splits by name, classes, and how an image becomes a tensor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImageSet:
         labels: N class indices.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.
-        digests: of each file's bytes, N texts; or None where no file was read.
+        digests: of each file's bytes, N texts; or None if no file was read.
     """
 
     images: np.ndarray | Sequence[Any]
@@ -69,9 +69,9 @@ class DataBundle:
         classes: their names, in the order of the labels.
         preprocess: how an image becomes a tensor.
         flip: whether a mirror image keeps its class.
-        notes: what a person should know: images left out, counts that are not the published ones.
+        notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
-        divided: whether mixskd itself drew a split, which a run then writes down.
+        divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
     splits: Mapping[str, ImageSet]
@@ -115,8 +115,8 @@ class DataBundle:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Plain values that tell whether a run may go on with these images: classes, numbers, and a digest of the
-        labels and the files' names.
+        """Plain values by which a resumed run recognises its images: classes, counts, and a digest of labels and file
+        names.
         """
         digest = hashlib.sha256()
         for split in (self.splits[name] for name in SPLITS if name in self.splits):
@@ -128,7 +128,7 @@ class DataBundle:
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def check_unchanged(self, before: dict[str, Any], run: Path) -> None:
-        """Raises UserError if the fingerprint ``before``, of ``run``, is another one."""
+        """Raises UserError if the fingerprint differs from ``before``, that of the stopped ``run``."""
         if before == self.fingerprint:
             return
 
@@ -145,7 +145,7 @@ class DataBundle:
         )
 
     def about_labels(self) -> str:
-        """In a line for a person, how often each class is in the training images."""
+        """The smallest and the largest class of the training images, in one line."""
         counts = Counter(self.train.labels.tolist()).most_common()
         (most, most_images), (least, least_images) = counts[0], counts[-1]
         return f"images a class: {least_images:,} ({self.classes[least]}) to {most_images:,} ({self.classes[most]})"

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixskd.config import DataConfig
-from mixskd.data import UNVERIFIED, DataBundle, load_data
+from mixskd.data import DataBundle, load_data
+from mixskd.data.loading import UNVERIFIED
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.drawing.picture import Cell, cells, picture
 from mixskd.drawing.plots import label, styled
 from mixskd.errors import UserError
@@ -59,7 +59,8 @@ def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, lis
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
-    batch: Batch = next(iter(loader.epoch(1)))
+    batch = next(iter(loader.epoch(1)))
+    assert isinstance(batch, Batch)
     names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]

@@ -1,4 +1,4 @@
-"""What classification contributes to a run: the network, its method, their data and the file of the classifier."""
+"""The parts of a classification run: network, method, data and the file of the classifier."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def set_up_classification(
 ) -> TaskSetup:
     """The classifier's parts of a run; ``data`` replaces what the experiment names.
 
-    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are finished within the step. Raises
-    UserError for anything in the experiment or its data that cannot work.
+    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are made within the step. Raises
+    UserError for an experiment or data that cannot be used.
     """
     run, weights = experiment.run, experiment.weights
     data = data or load_data(experiment.data)
@@ -79,7 +79,7 @@ def set_up_classification(
 
 
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
-    """The logits of every classifier that ``method`` trains: its whole network on ``images``."""
+    """The logits of every classifier that ``method`` trains, for ``images``."""
     return method.heads(images).values()
 
 
@@ -131,7 +131,7 @@ def build_method(
 
 
 def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
+    """Mean and standard deviation with which the weights were trained; None to use those of the data."""
     if weights is None:
         return None
     if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):

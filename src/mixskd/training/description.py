@@ -1,4 +1,4 @@
-"""What a run is about to do, in a few lines for a person."""
+"""Describe a run in a few lines for a person."""
 
 from __future__ import annotations
 

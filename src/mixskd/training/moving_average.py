@@ -9,10 +9,10 @@ from mixskd.methods.parts.averaging import average_into
 
 
 class MovingAverage(AveragedModel):
-    """``module``: w <- decay w + (1 - decay) w_model at each update but the first, which copies; counters are copied.
+    """``module``: w <- decay w + (1 - decay) w_model at each update. The first update copies; counters are copied.
 
-    torch's own update sends its number of updates to the device each time, for which the host waits. Here the number is
-    the host's, which a CUDA graph does not count on: it only says whether there was an update before.
+    torch's own update waits for the device, to which it sends the number of updates. Here the number stays on the host.
+    A CUDA graph does not advance it, but only whether it is 0 matters.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

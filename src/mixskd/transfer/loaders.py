@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World

@@ -1,4 +1,4 @@
-"""What a person sees of a run: what it trains, a bar with rate, time left and loss, and a line an epoch."""
+"""The screen of a run: its description, a bar with rate, time left and loss, and a line per epoch."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Bars(Progress):
 
 
 class ProgressBar(Listener):
-    """A bar on a terminal; on a file or a pipe only the lines.
+    """A bar on a terminal, and lines alone in a file or a pipe.
 
-    With ``run.curve`` the last epochs' loss and score are drawn as curves: below the bar, and at the end as lines.
+    With ``run.curve`` the loss and the score of the last epochs are drawn as curves, below the bar and at the end.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -60,7 +60,7 @@ class ProgressBar(Listener):
         self.bar.start()
 
     def step(self, info: StepInfo) -> None:
-        """Every ``log_every`` steps, read the epoch's losses back and redraw."""
+        """Read the losses of the epoch and redraw, every ``log_every`` steps."""
         assert self.bar is not None
         if self.first_images < 0:
             self.first_images, self.started = info.images, time.perf_counter()
@@ -77,7 +77,7 @@ class ProgressBar(Listener):
         )  # fmt: skip
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """A line for the finished epoch."""
+        """Print a line for the finished epoch."""
         score = f"{self._score(row)}  " if self.info.monitor in row else ""
         self.score = score.strip() or self.score
         self.console.print(
@@ -101,7 +101,7 @@ class ProgressBar(Listener):
         self.bar.curves = Text("\n".join(lines))
 
     def end(self, summary: Mapping[str, Any]) -> None:
-        """The curves as lines that stay."""
+        """Print the curves."""
         if self.bar is not None and self.bar.curves:
             self.bar.stop()
             self.console.print(self.bar.curves)

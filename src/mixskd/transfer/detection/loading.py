@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.errors import UserError
 from mixskd.transfer.detection.coco import AnnotatedImage, DetectionSet
 

@@ -12,8 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet
 
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of images in 0 .. 255
