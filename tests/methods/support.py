@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"tfkd_self": {"teacher": "a trained baseli
 
 def make(name: str, backbone: StagedBackbone, num_images: int = 8, **options: Any) -> Method:
     """The method ``name``, prepared; the teacher of tfkd_self is a copy of ``backbone``."""
-    method = METHODS[name](backbone, **OPTIONS.get(name, {}), **options).to(backbone.head.weight.dtype)
+    method = METHODS[name](backbone, **OPTIONS.get(name, {}), **options).to(next(backbone.parameters()).dtype)
     method.prepare(num_images, lambda path: copy.deepcopy(backbone))
     method.prepare_batch(num_images)
     return method

@@ -10,7 +10,7 @@ import pytest
 
 from mixskd.config import convert
 from mixskd.methods import METHODS
-from mixskd.methods.base import NETWORKS
+from mixskd.methods.cards import NETWORKS
 from mixskd.reporting.listing import methods
 from tests.methods.counting import count
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mixskd import MixSKD, UserError, build_backbone
 from mixskd.config.build import make_config
-from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig
+from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig, branch_logit_loss
 from mixskd.methods.parts.branches import AuxiliaryBranches
 from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
@@ -99,7 +99,7 @@ def test_eq_10_gives_gradients_to_students_only() -> None:
     lam, T = mix.lam, method.config.temperature
     z_i = (lam * z[:4] + (1 - lam) * z[:4][mix.permutation]).requires_grad_()
     z_m = z[4:].clone().requires_grad_()
-    method._mutual(z_i, z_m, z_m, z_i).backward()
+    branch_logit_loss([z_i, z_i], [z_m, z_m], T).backward()
     p_i, p_m = (z_i / T).softmax(1), (z_m / T).softmax(1)
     assert torch.allclose(z_i.grad, T * (p_i - p_m).detach() / 4)
     assert torch.allclose(z_m.grad, T * (p_m - p_i).detach() / 4)
@@ -208,7 +208,7 @@ def test_switches_of_the_self_teacher_and_batch_norm() -> None:
     assert gradient is None
     apart, images, labels, mix = setup(separate_bn=True, teacher_norm_act=True)
     assert apart(images, labels, mix)["loss"].isfinite()
-    originals, mixed = apart._both(images, mix(images))
+    originals, mixed = apart._aligned_maps(images, mix(images))
     alone = apart.branches(apart.backbone.feature_maps(images))
     assert all(torch.allclose(a, b) for a, b in zip(originals, alone, strict=True))
     with pytest.raises(UserError, match="teacher_stages"):
@@ -221,7 +221,7 @@ def test_cutmix_mixes_maps_in_the_resampled_box() -> None:
     out = method(images, labels, mix)
     out["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
-    originals, mixed = method._both(images, mix(images))
+    originals, mixed = method._aligned_maps(images, mix(images))
     top, bottom, left, right = mix.box.tolist()
     expected = 0.0
     for f, m in zip(originals, mixed, strict=True):

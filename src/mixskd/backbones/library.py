@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import StagedBackbone, as_head
+from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError
 
@@ -196,7 +196,7 @@ class PoolMap(nn.Module):
 
     def forward(self, feature_map: FeatureMap) -> Tensor:
         x = spatial(feature_map)
-        return self.module(x.to(torch.promote_types(x.dtype, torch.float32))).flatten(1)
+        return self.module(as_weights(x, self.module)).flatten(1)
 
 
 def smallest_image(model: nn.Module, default: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.backbones.tokens import FeatureMap, has_channels_last, spatial
 from mixskd.errors import UserError
 
 
@@ -19,7 +19,7 @@ def exact(x: Tensor) -> AbstractContextManager[object]:
 
 
 class Head(nn.Linear):
-    """A linear classifier that computes in the type of its weights, whatever autocast there is around it."""
+    """A linear layer that computes in the type of its weights, for inputs of any type and despite autocast."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Head:
@@ -31,11 +31,11 @@ class Head(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         with exact(x):
-            return super().forward(x)
+            return super().forward(x.to(self.weight.dtype))
 
 
 class DeepHead(nn.Module):
-    """A classifier of more than one layer (norm, convolution, bottleneck); it computes in the type of its weights."""
+    """A classifier of several layers (norm, convolution, bottleneck) that computes in the type of its weights."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,13 @@ class DeepHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with exact(x):
-            return self.module(x)
+            return self.module(as_weights(x, self.module))
+
+
+def as_weights(x: Tensor, module: nn.Module) -> Tensor:
+    """``x`` in the type of the module's weights; in fp32 or wider if it has none."""
+    weight = next(module.parameters(), None)
+    return x.to(torch.promote_types(x.dtype, torch.float32) if weight is None else weight.dtype)
 
 
 def split(head: nn.Module) -> tuple[Callable[[Tensor], Tensor], nn.Linear]:
@@ -67,7 +73,7 @@ def average(feature_map: FeatureMap) -> Tensor:
     """The mean over the positions of a map, ``B x C``, in at least fp32."""
     x = spatial(feature_map)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if x.is_contiguous(memory_format=torch.channels_last):  # so that the gradient has the layout of the map
+    if has_channels_last(x):  # so that the gradient has the layout of the map
         return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)
     return x.mean((2, 3), dtype=dtype)
 

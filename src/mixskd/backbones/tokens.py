@@ -22,6 +22,11 @@ class TokenMap(NamedTuple):
 FeatureMap: TypeAlias = Tensor | TokenMap
 
 
+def has_channels_last(x: Tensor) -> bool:
+    """Whether a map ``B x C x H x W`` is stored with its channels last. ``vmap`` knows strides, not memory formats."""
+    return x.stride(1) == 1
+
+
 def spatial(feature_map: FeatureMap) -> Tensor:
     """What of a map has positions, ``B x C x H x W``: the map itself, or the grid of a :class:`TokenMap`."""
     return feature_map.grid if isinstance(feature_map, TokenMap) else feature_map

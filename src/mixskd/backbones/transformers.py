@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mixskd.backbones.staged import as_weights
 from mixskd.backbones.tokens import FeatureMap, TokenMap, to_map, to_tokens
 
 STAGES = 4
@@ -46,8 +46,7 @@ class PoolTokens(nn.Module):
         self.part, self.pool = part, pool
 
     def forward(self, feature_map: FeatureMap) -> Tensor:
-        tokens = to_tokens(feature_map)
-        return self.pool(self.part, tokens.to(torch.promote_types(tokens.dtype, torch.float32)))
+        return self.pool(self.part, as_weights(to_tokens(feature_map), self.part))
 
 
 def class_token(_: Any, tokens: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from mixskd.config.types import Positive, Settings, Share
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,19 @@ class TfKDSelf(Method):
         c, logits = self.config, self.backbone(images)
         with torch.no_grad():
             target = self.teacher(images)
-        cls = cross_entropy(logits, labels)
-        distillation = kl_divergence(logits, target, c.temperature)
-        loss = (1 - c.alpha) * cls + c.alpha * c.multiplier / logits.shape[1] * distillation
-        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}
+        terms = tfkd_self_loss(
+            logits, target, labels, alpha=c.alpha, temperature=c.temperature, multiplier=c.multiplier
+        )
+        return {"output": logits, **terms}
+
+
+def tfkd_self_loss(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float, multiplier: float
+) -> dict[str, Tensor]:
+    """``loss`` = (1 - alpha) ``cls`` + alpha m / N ``distillation``, from two logits ``B x N``.
+
+    ``cls`` is the cross-entropy, ``distillation`` the divergence from the teacher.
+    """
+    distillation = kl_divergence(student=logits, teacher=teacher_logits, temperature=temperature)
+    weight = alpha * multiplier / logits.shape[1]
+    return weighted_sum(cls=(1 - alpha, cross_entropy(logits, labels)), distillation=(weight, distillation))

@@ -15,7 +15,7 @@ from tests.conftest import make_toy
 
 IMAGES, LABELS = torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 4, 2])  # of five classes
 WRONG: list[Any] = [
-    pytest.param(torch.eye(5)[LABELS], r"not torch.float32 of shape \(4, 5\); .*give labels.argmax\(1\)", id="one-hot"),
+    pytest.param(torch.eye(4)[[0, 1, 3, 2]], r"not torch.float32 of shape \(4, 4\)$", id="other-classes"),
     pytest.param(LABELS.float(), r"torch.int64 of shape \(4,\), not torch.float32 .*give labels.long\(\)", id="float"),
     pytest.param(LABELS.int(), r"not torch.int32 of shape \(4,\); give labels.long\(\)", id="int32"),
     pytest.param(LABELS[:, None], r"not torch.int64 of shape \(4, 1\)$", id="column"),
