@@ -90,7 +90,7 @@ def test_gradients_of_single_images_with_vmap(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_probabilities_are_labels_or_are_refused(name: str) -> None:
+def test_probabilities_as_labels_work_or_are_rejected(name: str) -> None:
     """One-hot vectors give the loss of their class indices, and each loss is linear in the labels."""
     method = make(name, make_toy())
     (images, labels, draws), extra = given(method, torch.randn(4, 3, 8, 8, dtype=torch.float64))
@@ -111,6 +111,6 @@ def test_probabilities_are_labels_or_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [torch.full((4, 5), 1.0), torch.tensor([[2.0, -1, 0, 0, 0]] * 4)])
-def test_labels_that_are_no_probabilities_are_refused(wrong: Tensor) -> None:
+def test_rows_that_are_not_probabilities_are_rejected(wrong: Tensor) -> None:
     with pytest.raises(UserError, match="must be probabilities: 0 or above, with a sum of 1"):
         make("baseline", make_toy())(torch.randn(4, 3, 8, 8).double(), wrong)
