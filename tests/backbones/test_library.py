@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from mixskd.backbones.pretrained import normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import TokenMap, spatial, to_map, to_tokens
 from mixskd.methods import METHODS
-from tests.methods.support import extras
+from tests.methods.support import extras, make
 
 WHOLE = "timm/test_vit_relpos"  # its blocks share a bias of positions, so they are no chain
 BRANCHED = (
@@ -36,9 +35,7 @@ BRANCHED = (
 
 
 def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:
-    method = METHODS[name](backbone, **({"teacher": "x"} if name == "tfkd_self" else {}))
-    method.prepare(8, lambda _: copy.deepcopy(backbone))
-    method.prepare_batch(4)
+    method = make(name, backbone)
     images = torch.randn(4, 3, size, size)
     out = method(images, torch.arange(4) % 5, **extras(method.needs, images))
     out["loss"].backward()
