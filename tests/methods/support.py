@@ -22,7 +22,7 @@ def options_of(name: str, teacher: str = "a trained baseline") -> dict[str, Any]
 
 def make(name: str, backbone: StagedBackbone, num_images: int = 8, **options: Any) -> Method:
     """The method ``name``, prepared; a teacher is a copy of ``backbone``."""
-    method = METHODS[name](backbone, **options_of(name), **options).to(backbone.head.weight.dtype)
+    method = METHODS[name](backbone, **options_of(name), **options).to(next(backbone.parameters()).dtype)
     method.prepare(num_images, lambda path: copy.deepcopy(backbone))
     method.prepare_batch(num_images)
     return method

@@ -41,19 +41,19 @@ def check_step(backbone: str, name: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_on_a_small_backbone(name: str, precision: str) -> None:
+def test_every_method_trains_on_small_backbone(name: str, precision: str) -> None:
     check_step("wrn_10_1", name, precision)
 
 
 @pytest.mark.parametrize("backbone", ["densenet_40_12", "hcgnet_a1"])
-def test_the_neediest_method_on_other_kinds_of_stages(backbone: str) -> None:
+def test_frskd_trains_on_dense_and_gated_stages(backbone: str) -> None:
     check_step(backbone, "frskd", "fp32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", SIZES)
-def test_every_method_on_every_backbone(backbone: str, precision: str) -> None:
+def test_every_method_trains_on_every_backbone(backbone: str, precision: str) -> None:
     for name in METHODS:
         check_step(backbone, name, precision)
 
@@ -75,7 +75,7 @@ class Coarse(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_classifiers_and_objective_are_in_full_precision(name: str) -> None:
+def test_classifiers_and_losses_use_fp32_under_autocast(name: str) -> None:
     method = make(name, build_backbone("wrn_10_1", 5))
     images, labels, extra, _ = one_batch(method, 8)
     with torch.autocast("cpu", torch.bfloat16), Coarse() as coarse:
@@ -83,7 +83,7 @@ def test_classifiers_and_objective_are_in_full_precision(name: str) -> None:
     assert coarse.seen == []
 
 
-def test_a_coarse_product_is_seen() -> None:
+def test_half_precision_product_is_detected() -> None:
     with torch.autocast("cpu", torch.bfloat16), Coarse() as coarse:
         torch.nn.Linear(3, 3)(torch.zeros(2, 3))
     assert coarse.seen

@@ -10,7 +10,7 @@ from torch import nn
 
 from mixskd import ICT, UserError
 from mixskd.config import OptimConfig
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.methods.parts.averaging import average_statistics
 from mixskd.methods.parts.mixing import Mix
 from mixskd.training.engine import Engine

@@ -26,14 +26,14 @@ def flat(nested: list | float) -> list[float]:
     return [nested] if isinstance(nested, float) else [x for part in nested for x in flat(part)]
 
 
-def test_the_relative_distance_is_the_squared_one_over_the_mean_square() -> None:
+def test_relative_distance_divides_by_mean_square() -> None:
     a, b = (torch.randn(3, 4, 2, 2, dtype=torch.float64) for _ in range(2))
     total, count = reference.squared_distance(a.tolist(), b.tolist())
     energy = sum(x * x for x in flat([a.tolist(), b.tolist()])) / (2 * count)
     assert relative_distance(a, b).item() == pytest.approx(total / count / energy, rel=1e-12)
 
 
-def test_smaller_maps_do_not_lower_the_relative_distance_nor_does_its_gradient_shrink_them() -> None:
+def test_relative_distance_ignores_common_scale() -> None:
     a, b = (torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for scale in (1e-3, 1.0, 1e3):
         assert relative_distance(scale * a, scale * b).item() == pytest.approx(relative_distance(a, b).item())
@@ -45,7 +45,7 @@ def test_smaller_maps_do_not_lower_the_relative_distance_nor_does_its_gradient_s
     assert slopes[1] == pytest.approx(2 * feature_distance(a, b).item())
 
 
-def test_maps_of_zeros_have_no_distance_and_a_finite_gradient() -> None:
+def test_relative_distance_of_zero_maps_is_zero() -> None:
     a = torch.zeros(2, 3, 1, 1, requires_grad=True)
     relative_distance(a, a * 1.0).backward()
     assert a.grad is not None
@@ -53,7 +53,7 @@ def test_maps_of_zeros_have_no_distance_and_a_finite_gradient() -> None:
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.1, 0.4), (0.25, 1.0), (1.0, 1.0)])
-def test_beta_grows_with_the_progress_of_the_run(progress: float, share: float) -> None:
+def test_beta_warmup_follows_progress(progress: float, share: float) -> None:
     method, images, labels, mix = setup(beta=2.0, beta_warmup=0.25)
     expected = reference_terms(method, images, labels, mix)
     out = method(images, labels, mix, progress=torch.tensor(progress, dtype=torch.float64))
@@ -65,14 +65,14 @@ def test_beta_grows_with_the_progress_of_the_run(progress: float, share: float) 
         method(images, labels, mix)
 
 
-def test_the_paper_needs_no_progress_and_the_preset_stable_does() -> None:
+def test_only_preset_stable_needs_progress() -> None:
     assert not MixSKD(make_toy()).needs.progress
     stable = make_config(MixSKDConfig, {"preset": "stable"})
     assert dataclasses.replace(stable, preset="paper", feature_distance="squared", beta_warmup=0.0) == MixSKDConfig()
     assert MixSKD(make_toy(), config=stable).needs.progress
 
 
-def test_the_preset_light_is_the_backbone_alone_with_its_self_teacher() -> None:
+def test_preset_light_has_no_branches_or_discriminators() -> None:
     method = MixSKD(make_toy(), config=make_config(MixSKDConfig, {"preset": "light"})).double()
     images, labels = batch()
     lam, permutation = 0.3, [2, 0, 3, 1]
@@ -127,7 +127,7 @@ def test_label_smoothing_of_mixed_labels(name: str) -> None:
     check(METHODS[name](make_toy(), label_smoothing=0.2), reference_loss, images, labels, mix)
 
 
-def test_label_smoothing_in_mixskd_reaches_every_cross_entropy_and_nothing_else() -> None:
+def test_mixskd_label_smoothing_changes_only_cross_entropies() -> None:
     method, images, labels, mix = setup()
     plain = method(images, labels, mix)
     object.__setattr__(method.config, "label_smoothing", 0.2)
@@ -144,7 +144,7 @@ def test_label_smoothing_in_mixskd_reaches_every_cross_entropy_and_nothing_else(
     assert all(torch.equal(out[n], plain[n]) for n in ("feature", "discriminator", "branch_logit", "teacher_logit"))
 
 
-def test_methods_without_a_label_to_smooth_refuse_it() -> None:
+def test_methods_without_label_smoothing_reject_it() -> None:
     takers = [name for name, kind in METHODS.items() if "label_smoothing" in kind.Config.__dataclass_fields__]
     assert sorted(takers) == sorted(SMOOTHED)
     with pytest.raises(UserError, match=r"this method has no label_smoothing; use it with mixskd, mixup"):

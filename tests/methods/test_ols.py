@@ -10,13 +10,13 @@ import torch
 import mixskd
 from mixskd import OLS
 from mixskd.config import OptimConfig
-from mixskd.data.needs import Batch
-from mixskd.methods.ols import soft_labels
+from mixskd.data.batch import Batch
+from mixskd.methods.ols import soft_labels_of_epoch
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.engine import Engine
 from mixskd.training.step import build_step
 from tests.conftest import make_toy, make_toy_without_norm
-from tests.methods.reference import cross_entropy, soft_cross_entropy, softmax
+from tests.methods.reference import cross_entropy, softmax
 from tests.methods.support import batch, check, logits
 
 
@@ -27,7 +27,7 @@ def test_the_loss_is_that_of_hard_and_soft_labels() -> None:
     def reference(moving, fixed) -> float:
         loss = 0.0
         for z, y in zip(logits(moving.backbone, images).tolist(), labels.tolist(), strict=True):
-            loss += (alpha * cross_entropy(z, y) + (1 - alpha) * soft_cross_entropy(z, soft[y].tolist())) / 4
+            loss += (alpha * cross_entropy(z, y) + (1 - alpha) * cross_entropy(z, soft[y].tolist())) / 4
         return loss
 
     method = OLS(make_toy(), alpha=alpha).double()
@@ -46,7 +46,7 @@ def test_soft_labels_are_the_means_of_correct_predictions_of_the_epoch_before() 
             images, labels = batch(8)
             z = logits(method.backbone, images).tolist()
             expected = sum(
-                0.5 * cross_entropy(row, y) + 0.5 * soft_cross_entropy(row, soft[y])
+                0.5 * cross_entropy(row, y) + 0.5 * cross_entropy(row, soft[y])
                 for row, y in zip(z, labels.tolist(), strict=True)
             )
             for row, y in zip(z, labels.tolist(), strict=True):
@@ -71,9 +71,9 @@ def test_a_row_above_the_ceiling_is_kept_and_a_class_without_hits_is_uniform() -
     sums, counts = torch.tensor([[1.0, 0.5, 0.5], [0.0, 3.0, 1.0], [0.0, 0.0, 0.0]]), torch.tensor([2.0, 4.0, 0.0])
     uniform = [1 / 3] * 3
     free = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.75, 0.25], uniform])
-    torch.testing.assert_close(soft_labels(before, sums, counts), free)
+    torch.testing.assert_close(soft_labels_of_epoch(before, sums, counts), free)
     kept = torch.tensor([[0.9, 0.05, 0.05], [0.0, 0.75, 0.25], uniform])
-    torch.testing.assert_close(soft_labels(before, sums, counts, ceiling=0.88), kept)
+    torch.testing.assert_close(soft_labels_of_epoch(before, sums, counts, ceiling=0.88), kept)
 
 
 def test_parts_of_a_batch_give_the_sums_of_the_whole() -> None:

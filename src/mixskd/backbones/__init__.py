@@ -31,14 +31,13 @@ WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 def build_backbone(
     name: str, num_classes: int, image_size: int | None = None, weights: str | None = None
 ) -> StagedBackbone:
-    """A backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME`` and
-    ``torchvision/NAME`` for any classifier of these libraries. It is initialised at random, or from ``weights`` as
-    :func:`start_from` reads them.
+    """Build the backbone ``name`` with ``num_classes`` outputs.
 
-    ``image_size``, in pixels, is for the models that are made for one size; the others take any from ``min_size`` up.
+    ``name`` is a key of ``BACKBONES``, ``wrn_D_W`` for any depth and width, or ``timm/NAME`` or ``torchvision/NAME``
+    for any classifier of these libraries. Without ``weights`` (see :func:`start_from`) it is initialised at random.
+    ``image_size``, in pixels, matters only for models with one fixed size.
 
-    Raises UserError for an unknown name, with the nearest one, for a model that cannot take images of ``image_size``,
-    and for weights that do not fit.
+    Raises UserError for an unknown name, an image size that the model cannot take, or weights that do not fit.
     """
     load_plugins()
     backbone = _fresh(name, num_classes, image_size)
@@ -48,9 +47,9 @@ def build_backbone(
 
 
 def check_local(name: str) -> None:
-    """Raises UserError unless ``name``, which came from a file, is a backbone of this installation.
+    """Raise UserError unless ``name``, which was read from a file, is a backbone of this installation.
 
-    timm would take ``hf-hub:`` and ``local-dir:`` for places to fetch a configuration from; only a person may name one.
+    timm would fetch a configuration for names with ``hf-hub:`` or ``local-dir:``; only a person may give such a name.
     """
     load_plugins()
     if name.startswith(PREFIX):

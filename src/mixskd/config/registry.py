@@ -40,8 +40,8 @@ METHODS = LazyTable(
         "manifold_mixup": "mixskd.methods.manifold_mixup:ManifoldMixup",
         "cutmix": "mixskd.methods.cutmix:CutMix",
         "mixup_cutmix": "mixskd.methods.mixup_cutmix:MixupCutMix",
-        "cskd_mixup": "mixskd.methods.cskd:CSKDMixup",
-        "frskd_mixup": "mixskd.methods.frskd:FRSKDMixup",
+        "cskd_mixup": "mixskd.methods.cskd_mixup:CSKDMixup",
+        "frskd_mixup": "mixskd.methods.frskd_mixup:FRSKDMixup",
         "augmix_jsd": "mixskd.methods.augmix_jsd:AugMixJSD",
         # losses on the labels
         "label_smoothing": "mixskd.methods.label_smoothing:LabelSmoothing",

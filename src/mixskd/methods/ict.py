@@ -15,9 +15,10 @@ from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import FeatureMap, each
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, Share
 from mixskd.data.needs import DataNeeds, take
-from mixskd.methods.base import About, Method
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
 from mixskd.methods.parts.averaging import average_into, average_statistics
-from mixskd.methods.parts.losses import full_precision, kl_divergence, mean_square, relative_distance
+from mixskd.methods.parts.losses import full_precision, kl_divergence, mean_square, relative_distance, weighted_sum
 from mixskd.methods.parts.mixing import Mix, MixName, part_of, sample_mix
 
 Consistency = Literal["logits", "probabilities", "squared"]
@@ -97,16 +98,15 @@ class ICT(Method):
             target_map, target = last_map_and_logits(self.teacher, images[:seen])
         with torch.autocast(images.device.type, enabled=False):
             part = mix.first(seen)
-            terms = {
-                "cls_mix": mix.cross_entropy(logits, labels, c.label_smoothing),
-                "consistency": CONSISTENCIES[c.consistency](logits[:seen], target, part, c.temperature),
+            ramp, consistency = self._ramp(extra), CONSISTENCIES[c.consistency]
+            terms: dict[str, tuple[float | Tensor, Tensor]] = {
+                "cls_mix": (1.0, mix.cross_entropy(logits, labels, c.label_smoothing)),
+                "consistency": (ramp * c.weight, consistency(logits[:seen], target, part, c.temperature)),
             }
-            taught = c.weight * terms["consistency"]
             if c.feature > 0:
-                terms["feature"] = relative_distance(part.apply(target_map), each(lambda x: x[:seen], last))
-                taught = taught + c.feature * terms["feature"]
-            loss = terms["cls_mix"] + self._ramp(extra) * taught
-        return {"loss": loss, "output": logits, **terms}
+                distance = relative_distance(part.apply(target_map), each(lambda x: x[:seen], last))
+                terms["feature"] = ramp * c.feature, distance
+            return {"output": logits, **weighted_sum(**terms)}
 
     def _ramp(self, extra: dict[str, Tensor]) -> float | Tensor:
         """The share of the teacher's weights by the progress of the run."""
@@ -129,7 +129,7 @@ def last_map_and_logits(network: StagedBackbone, images: Tensor) -> tuple[Featur
 
 def logit_consistency(student: Tensor, teacher: Tensor, mix: Mix, temperature: float) -> Tensor:
     """T^2 KL(softmax(mix(teacher) / T) || softmax(student / T)) of logits ``B x N`` (MixSKD, Eq. 9 and 10)."""
-    return kl_divergence(student, mix.apply(teacher), temperature)
+    return kl_divergence(student=student, teacher=mix.apply(teacher), temperature=temperature)
 
 
 def probability_consistency(student: Tensor, teacher: Tensor, mix: Mix, temperature: float) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from mixskd.config.types import Positive, Settings, Share
-from mixskd.methods.base import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
 from mixskd.methods.taught import TaughtMethod
 
 
@@ -38,8 +38,15 @@ class KD(TaughtMethod):
     config: KDConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        logits, target = self.backbone(images), self.teach(images)
-        cls = cross_entropy(logits, labels)
-        distillation = kl_divergence(logits, target, self.config.temperature)
-        loss = (1 - self.config.alpha) * cls + self.config.alpha * distillation
-        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}
+        c, logits = self.config, self.backbone(images)
+        return {"output": logits, **kd_loss(logits, self.teach(images), labels, c.alpha, c.temperature)}
+
+
+def kd_loss(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, temperature: float
+) -> dict[str, Tensor]:
+    """``loss`` = (1 - alpha) ``cls`` + alpha ``distillation``, from two logits ``B x N`` (Hinton et al., 2015)."""
+    return weighted_sum(
+        cls=(1 - alpha, cross_entropy(logits, labels)),
+        distillation=(alpha, kl_divergence(student=logits, teacher=teacher_logits, temperature=temperature)),
+    )

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import torch
 from msgspec import Meta
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixskd.config.types import Settings, Share
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import as_probabilities, cross_entropy, full_precision, weighted_sum
 from mixskd.runtime.distributed import gather_batch
 
 
@@ -39,6 +39,7 @@ class OLS(Method):
     """
 
     Config = OLSConfig
+    soft_labels = False
     config: OLSConfig
     about = About(
         "The soft label of a class is the mean of its correct predictions in the epoch before.",
@@ -56,25 +57,19 @@ class OLS(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits, alpha = self.backbone(images), self.config.alpha
-        cls, soft = cross_entropy(logits, labels), soft_cross_entropy(logits, self.soft[labels])
+        cls, soft = cross_entropy(logits, labels), cross_entropy(logits, self.soft[labels])
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             sums, counts = correct_predictions(gather_batch(full_precision(logits)), gather_batch(labels))
             self.sums += sums
             self.counts += counts
-        return {"loss": alpha * cls + (1 - alpha) * soft, "output": logits, "cls": cls, "soft": soft}
+        return {"output": logits, **weighted_sum(cls=(alpha, cls), soft=(1 - alpha, soft))}
 
     @torch.no_grad()
     def end_epoch(self) -> None:
         """Make the soft labels of the next epoch, and start new sums."""
-        self.soft.copy_(soft_labels(self.soft, self.sums, self.counts, self.config.ceiling))
+        self.soft.copy_(soft_labels_of_epoch(self.soft, self.sums, self.counts, self.config.ceiling))
         self.sums.zero_()
         self.counts.zero_()
-
-
-def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of ``logits`` with the probabilities ``target``, both ``B x N``; mean over the batch."""
-    log_p = F.log_softmax(full_precision(logits), dim=1)
-    return -(target * log_p).sum(1).mean()
 
 
 def correct_predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +77,11 @@ def correct_predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
     ``logits`` ``B x N`` and ``labels`` ``B`` -> ``N x N``, its rows are the classes, and ``N``.
     """
-    hits = one_hot(labels, logits) * (logits.argmax(1) == labels)[:, None]
+    hits = as_probabilities(labels, logits) * (logits.argmax(1) == labels)[:, None]
     return hits.t() @ logits.softmax(1), hits.sum(0)  # a product: adding rows by index has no fixed order on a GPU
 
 
-def soft_labels(before: Tensor, sums: Tensor, counts: Tensor, ceiling: float = 1.0) -> Tensor:
+def soft_labels_of_epoch(before: Tensor, sums: Tensor, counts: Tensor, ceiling: float = 1.0) -> Tensor:
     """The rows of ``sums`` (``N x N``) over ``counts`` (``N``), uniform for a class that was never predicted correctly.
 
     A row of ``before`` with an entry of ``ceiling`` or more stays, if ``ceiling`` is below 1 and its count above 0.

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from mixskd.config.types import Positive, Settings, Share
-from mixskd.methods.base import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
 from mixskd.methods.taught import TaughtMethod
 
 
@@ -44,8 +44,25 @@ class TfKDSelf(TaughtMethod):
     config: TfKDSelfConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, logits, target = self.config, self.backbone(images), self.teach(images)
-        cls = cross_entropy(logits, labels)
-        distillation = kl_divergence(logits, target, c.temperature)
-        loss = (1 - c.alpha) * cls + c.alpha * c.multiplier / logits.shape[1] * distillation
-        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}
+        c = self.config
+        terms = tfkd_self_loss(
+            logits := self.backbone(images),
+            self.teach(images),
+            labels,
+            alpha=c.alpha,
+            temperature=c.temperature,
+            multiplier=c.multiplier,
+        )
+        return {"output": logits, **terms}
+
+
+def tfkd_self_loss(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float, multiplier: float
+) -> dict[str, Tensor]:
+    """``loss`` = (1 - alpha) ``cls`` + alpha m / N ``distillation``, from two logits ``B x N``.
+
+    ``cls`` is the cross-entropy, ``distillation`` the divergence from the teacher.
+    """
+    distillation = kl_divergence(student=logits, teacher=teacher_logits, temperature=temperature)
+    weight = alpha * multiplier / logits.shape[1]
+    return weighted_sum(cls=(1 - alpha, cross_entropy(logits, labels)), distillation=(weight, distillation))
