@@ -16,8 +16,8 @@ from mixskd.artifacts.model_file import save_model
 from mixskd.benchmarking.cost import Cost, count_cost
 from mixskd.config import from_dict
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from mixskd.deploy import teachers
 from mixskd.methods.parts.views import OwnView
+from mixskd.training import teachers
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.teachers import load_teacher
 from tests.conftest import make_toy, write_npz
