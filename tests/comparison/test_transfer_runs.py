@@ -17,7 +17,7 @@ import mixskd
 from mixskd import api
 from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
-from mixskd.comparison.comparison import tabulate, to_yaml
+from mixskd.comparison.comparison import run_grid, tabulate, to_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import plan
@@ -181,6 +181,16 @@ def test_the_report_shows_annotation_beside_prediction(root: Path) -> None:
         model.rename(model.with_suffix(".safetensors"))
     assert "What the networks find" not in page
     assert "<h2>Detection</h2>" in page
+
+
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_grid_examines_its_transfer_data_before_any_training(kind: str, tmp_path: Path) -> None:
+    given = values(tmp_path, kind)
+    damaged = sorted((tmp_path / kind).rglob("*.json"))[0]
+    damaged.write_text("{")
+    with pytest.raises(UserError, match=damaged.name):
+        run_grid(grid_from(given), tmp_path / "grid", launcher="here", launcher_options={}, progress=False)
+    assert not list((tmp_path / "grid").rglob("*.pt"))
 
 
 def test_kinds_are_the_networks_there_are() -> None:

@@ -16,6 +16,7 @@ from mixskd.comparison.grid import Grid, check_columns, default_values, grid_fro
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
+from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge, nest
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
@@ -81,7 +82,8 @@ def compare(
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
-    whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
+    own = nest(settings) if recipe or "recipe" in named else default_values(nest(settings))
+    whole = grid_from({**own, **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
         launcher_options=launcher_options or {}, progress=progress,
@@ -114,7 +116,8 @@ def run_grid(
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     runs = plan(grid, folder)
     failures = {}
-    if unfinished(runs):
+    if missing := unfinished(runs):
+        examine_data(run.experiment for run in missing)
         carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
             write_text(folder / "grid.yaml", to_yaml(grid))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment, convert, merge, nest, recipes
-from mixskd.config.build import build_experiment
+from mixskd.config.build import build_experiment, make_config
+from mixskd.config.registry import method_class
 from mixskd.config.task_kinds import KINDS, kind_of
 from mixskd.errors import UserError, nearest
 
@@ -70,6 +71,26 @@ def transfer_from(values: Any) -> Transfer:
         () if seeds is None else convert(seeds, tuple[int, ...], "transfer.seeds"),
         convert(values.get("scratch", False), bool, "transfer.scratch"),
     )
+
+
+def examine_data(experiments: Iterable[Experiment]) -> None:
+    """Read the annotations of the detectors and segmentation networks among ``experiments``, before hours of training.
+
+    Each data set is read once. Raises UserError for settings, files or annotations that cannot be used.
+    """
+    examined = set()
+    for experiment in experiments:
+        key = str((experiment.data, experiment.method))
+        if kind_of(experiment.method.name) is None or key in examined:
+            continue
+        # Imported here: torchvision's detectors take a second, which other grids need not wait for.
+        from mixskd.transfer.data import annotated_data
+        from mixskd.transfer.setup import check_supported
+
+        examined.add(key)
+        check_supported(experiment)
+        config = make_config(method_class(experiment.method.name).Config, experiment.method.options)
+        annotated_data(experiment, config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def label_of(origin: str, experiment: Experiment) -> str:

@@ -24,7 +24,7 @@ from types import TracebackType
 from mixskd.errors import exit_code
 from mixskd.runtime.files import locked
 
-ELSEWHERE = 75  # the exit code of a run that another process is at
+TRY_AGAIN = 75  # exit code (EX_TEMPFAIL) of a run that another process trains, or whose job was preempted
 
 
 class Worker:
@@ -77,7 +77,7 @@ def carry_out(folder: Path, name: str) -> int:
 
     with locked(lock_file(folder, name), wait=False) as mine:
         if not mine:
-            return ELSEWHERE
+            return TRY_AGAIN
         if (run / "summary.json").exists():
             return 0
         print(f"mixskd train --config {settings} --out {run}", file=sys.stderr, flush=True)
