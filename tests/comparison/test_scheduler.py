@@ -304,7 +304,7 @@ from mixskd.methods.baseline import Baseline
 class Slow(Baseline):
     def forward(self, images, labels, draws=None, **extra):
         if self.training:
-            time.sleep(2.2)
+            time.sleep(3.2)
         return super().forward(images, labels)
 
 METHODS["slow"] = Slow
@@ -315,7 +315,7 @@ METHODS["slow"] = Slow
 def test_slurm_job_shorter_than_its_run_resumes_until_the_end(
     tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each job is warned after 30 seconds and killed after 54; the run sleeps for 33."""
+    """Each job is warned after 45 seconds and killed after 75; the run sleeps for 48."""
     submitit = pytest.importorskip("submitit")
     plugin = tmp_path / "slow-1.0.dist-info"
     plugin.mkdir()
@@ -328,7 +328,7 @@ def test_slurm_job_shorter_than_its_run_resumes_until_the_end(
 
     def short(**arguments: Any) -> Any:
         assert arguments.pop("timeout_min") == 240  # the default limit, not submitit's own
-        return start(**{**arguments, "timeout_min": 0.9, "signal_delay_s": 24})
+        return start(**{**arguments, "timeout_min": 1.25, "signal_delay_s": 30})
 
     monkeypatch.setattr("submitit.local.local.start_controller", short)
     load_plugins.cache_clear()

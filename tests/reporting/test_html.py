@@ -19,10 +19,9 @@ from tests.reporting.support import EVIL, write_suites
 from tests.reporting.test_tables import write_run
 
 SECTIONS = (
-    "What was trained", "Results", "Learning curves", "Loss terms", "Cost and accuracy",
-    "Reliability", "Robustness", "Common corruptions", "Linearity", "Confidence on mistakes", "Frozen features",
-    "Images of another data set", "Confusion", "Worst classes", "Most confident mistakes", "Likely wrong labels",
-    "What the network sees",
+    "What was trained", "Results", "Most confident mistakes", "Likely wrong labels", "Confusion", "Worst classes",
+    "Learning curves", "Loss terms", "Cost and accuracy", "Reliability", "Robustness", "Common corruptions",
+    "Linearity", "Confidence on mistakes", "Frozen features", "Images of another data set", "What the network sees",
     "Differences in configuration", "Configurations",
 )  # fmt: skip
 

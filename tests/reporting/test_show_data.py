@@ -13,14 +13,14 @@ from mixskd.cli.main import main
 from mixskd.config.build import build_experiment
 from mixskd.data import load_data
 from mixskd.drawing.picture import Cell
-from mixskd.reporting.show_data import STEPS, seen
+from mixskd.reporting.show_data import STEPS, batch_columns
 
 
 def columns(method: str) -> dict[str, list[Cell]]:
     experiment = build_experiment(
         {"data.source": "digits", "backbone": "wrn_10_1", "method.name": method, "run.epochs": 1}
     )
-    return seen(experiment, load_data(experiment.data), 4)
+    return batch_columns(experiment, load_data(experiment.data), 4)
 
 
 def test_a_mix_is_that_of_the_images_beside_it() -> None:

@@ -67,6 +67,30 @@ def test_means_and_sample_deviations_are_numpys(folder: Path) -> None:
     assert (cut["method"], cut["top-1 (%)"], cut["top-1 (%) std"]) == ("mixskd_cutmix", "72.0", "")
 
 
+def test_one_row_has_scores_of_one_split(tmp_path: Path) -> None:
+    """The weights of the best epoch on val are scored on test: 50 % on val is not shown beside 45 % on test."""
+    write_run(tmp_path, "mixup-seed0", (45.0, 50.0), **{"method.name": "mixup"})
+    path = tmp_path / "mixup-seed0" / "summary.json"
+    summary = json.loads(path.read_text()) | {
+        "scores": {"val": {"top1": 50.0}, "test": {"top1": 45.0}},
+        "best": {"epoch": 24, "split": "val", "top1": 50.0}, "deployed": {"epoch": 24, "selected_on": "val"},
+    }  # fmt: skip
+    path.write_text(json.dumps(summary))
+    tabulate(tmp_path)
+    (row,), (single,) = read(tmp_path / "table.csv"), read(tmp_path / "runs.csv")
+    assert (row["split"], row["top-1 (%)"], row["best epoch (%)"]) == ("test", "45.0", "")
+    assert (single["top-1 (%)"], single["best epoch (%)"], single["best epoch chosen on"]) == ("45.0", "", "val")
+    assert "50.0" not in (tmp_path / "table.md").read_text()
+
+
+def test_table_names_settings_that_are_not_those_of_most(tmp_path: Path) -> None:
+    for name, batch in (("baseline", 128), ("mixup", 128), ("mixskd", 64)):
+        write_run(tmp_path, f"{name}-seed0", (70.0, 71.0), **{"method.name": name, "run.batch_size": batch})
+    tabulate(tmp_path)
+    other = {row["method"]: row["other settings"] for row in read(tmp_path / "table.csv")}
+    assert other == {"baseline": "", "mixup": "", "mixskd": "run.batch_size 64"}
+
+
 def test_the_papers_value_stands_beside_ours(folder: Path) -> None:
     baseline, cut = read(folder / "table.csv")
     assert (baseline["published (%)"], baseline["published (%) std"]) == ("72.24", "0.29")

@@ -19,32 +19,43 @@ from mixskd.reporting.published.classification import (
     published_fgsm,
     published_in,
 )
-from mixskd.reporting.repeated import Repeated, mean_and_std
+from mixskd.reporting.repeated import Repeated, differences, mean_and_std
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
 def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
-    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
+    """Top-1 in per cent over the seeds, of the deployed weights and of the best epoch, beside the published value.
+
+    All scores of a row are on its split: the best epoch is left out where it was chosen on another one.
+    """
     columns: dict[str, list[Cell]] = {}
     for name in suites:
         columns |= _headlines(lines, name)
     if paper_table == FGSM:
         columns |= _attacks(lines)
+    if any(own := differences(lines)):
+        columns["other settings"] = [text or None for text in own]
     return [
         {
             **_place(line),
             "seeds": ", ".join(str(seed) for seed in sorted(r.experiment.run.seed for r in line.results)),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
-            "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
+            "best epoch (%)": _best(line),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
             **_beside(line, paper_table),
             **{title: cells[index] for title, cells in columns.items()},
         }
         for index, line in enumerate(lines)
     ]
+
+
+def _best(line: Repeated) -> Spread | None:
+    """Top-1 of the best epochs, if they were scored on the split of the row."""
+    same = all(result.best["split"] == result.split for result in line.results)
+    return Spread(*mean_and_std([result.best["top1"] for result in line.results])) if same else None
 
 
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
@@ -122,8 +133,9 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
             "seed": Number(result.experiment.run.seed),
             "split": result.split,
             "top-1 (%)": Number(result.top1, 2),
-            "best epoch (%)": Number(result.best["top1"], 2),
+            "best epoch (%)": Number(result.best["top1"], 2) if result.best["split"] == result.split else None,
             "best epoch": Number(result.best["epoch"]),
+            "best epoch chosen on": str(result.best["split"]),
             "epochs": Number(result.experiment.run.epochs),
             "updates": Number(result.summary["updates"]),
             "originals seen": Number(result.summary["images"]),
@@ -144,8 +156,8 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
     found = [
         "± is the sample standard deviation (ddof 1) over the seeds. Top-1 is that of the deployed weights on the "
         "named split: the weights of the last epoch, or where there is a val split those of the best epoch on val.",
-        "Best epoch: the highest top-1 of the epochs that were scored, on val where there is one, else on test. It is "
-        "then chosen on the images that it is measured on.",
+        "Best epoch: the highest top-1 of the epochs that were scored, chosen on the images that it is measured on. It "
+        "is left out where the best epoch was chosen on val and the row is of test: one row, one split.",
         "One multiplication with its addition is two FLOPs; training counts forward and backward passes. Originals are "
         "the images that the loader draws; a method forwards views, partners or mixes beside them. Time and rate are "
         "those of a run among others on the same machine, evaluations included.",
