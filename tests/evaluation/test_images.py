@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mixskd.evaluation.suites.linearity as linearity
+from mixskd.data import Preprocess
 from mixskd.errors import UserError
-from mixskd.evaluation.corruptions.corruptions import CORRUPTIONS, corrupt, glass_blur
-from mixskd.evaluation.corruptions.kernels import Draws
-from mixskd.evaluation.corruptions.weather import frozen_pane
+from mixskd.evaluation.corruptions.functions import STRENGTHS, Draws, corrupt, frozen_pane, glass_blur
+from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.evaluation.suites.corruption import Corruption
 from mixskd.evaluation.suites.features import Features, extract
@@ -113,7 +117,7 @@ def test_features_elsewhere_and_on_a_part() -> None:
         Features()(model, batches(), context())
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", STRENGTHS)
 @pytest.mark.parametrize("size", [16, 64])
 def test_corruptions_change_more_with_severity_and_do_not_depend_on_the_batch(name: str, size: int) -> None:
     ramp = torch.linspace(0.1, 0.9, size)
@@ -155,7 +159,7 @@ def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
         {"snow", "frost", "fog", "brightness"},
         {"contrast", "elastic_transform", "pixelate", "jpeg_compression"},
     )
-    assert set(CORRUPTIONS) == noise | blurs | weather | digital
+    assert set(STRENGTHS) == noise | blurs | weather | digital
 
 
 def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
@@ -171,6 +175,62 @@ def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
     assert not torch.allclose(pane[0], pane[1])
 
 
+def published(folder: Path, *, arrays: bool) -> PublishedFiles:
+    """Published files of two corruptions: black at severity 1, noise at the others; and a model of two classes."""
+    model = SimpleNamespace(classes=("cat", "dog"), preprocess=Preprocess(8), image_size=8)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 5, 6, 8, 8, 3), dtype=np.uint8)
+    noise[:, 0] = 0
+    labels = np.array([0, 1, 1, 0, 1, 1])
+    for name, images in zip(("fog", "spatter"), noise, strict=True):
+        if arrays:
+            np.save(folder / f"{name}.npy", images.reshape(30, 8, 8, 3))
+            np.save(folder / "labels.npy", np.tile(labels, 5))
+            continue
+        for severity, number in itertools.product(range(5), range(6)):
+            place = folder / name / str(severity + 1) / model.classes[labels[number]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[severity, number]).save(place / f"{number}.png")
+    return PublishedFiles(folder, model, torch.device("cpu"), 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_published_files_are_scored(tmp_path: Path, arrays: bool) -> None:
+    """Black images get the first class, so two of six are right; the others get the second, so four are."""
+    files = published(tmp_path, arrays=arrays)
+
+    class Bright(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            light = (x.mean((1, 2, 3)) > x.new_tensor(-1.0)).float()
+            return torch.stack([1 - light, light], 1)
+
+    suite = Corruption(files=str(tmp_path), images=0)
+    result = suite(Bright(), batches(classes=2), context(corrupted=files))
+    for name in ("fog", "spatter"):
+        assert result["corruptions"][name]["by_severity"] == pytest.approx([400 / 6, *[200 / 6] * 4])
+    assert result["images"] == 6
+    assert result["protocol"]["text"].startswith("published image files")
+    assert (
+        Corruption(files=str(tmp_path), images=4)(Bright(), batches(classes=2), context(corrupted=files))["images"] == 4
+    )
+
+
+def test_published_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no published corruptions"):
+        PublishedFiles(tmp_path, None, torch.device("cpu"), 4).names()  # type: ignore[arg-type]
+    files = published(tmp_path, arrays=True)
+    with pytest.raises(UserError, match=r"neither .*snow\.npy nor .*snow/2"):
+        files.batches("snow", 2, 0, torch.Generator())
+    np.save(tmp_path / "labels.npy", np.full(30, 2))
+    with pytest.raises(UserError, match="a label 2, but the model has 2 classes"):
+        files.batches("fog", 1, 0, torch.Generator())
+    np.save(tmp_path / "fog.npy", np.zeros((31, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="must hold uint8 images of 5 severities"):
+        files.batches("fog", 1, 0, torch.Generator())
+    (tmp_path / "fog.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match="cannot read the published corruption"):
+        files.batches("fog", 1, 0, torch.Generator())
+
+
 def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
     options = {"names": ("gaussian_noise", "contrast"), "severities": (1, 5), "images": 10}
     with pytest.raises(UserError, match=r"corruption\.json; evaluate the reference with --suite corruption first"):
@@ -181,7 +241,7 @@ def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
     result = Corruption(**options, reference=str(tmp_path))(Toy(), batches(), context())
     ratios = [result["corruptions"][n]["error"] / other["corruptions"][n]["error"] for n in options["names"]]
     assert result["mce"] == pytest.approx(100 * sum(ratios) / 2)
-    with pytest.raises(UserError, match="other severities, images, split or seed"):
+    with pytest.raises(UserError, match="other severities, images, files, split or seed"):
         Corruption(**{**options, "images": 9}, reference=str(tmp_path))(Toy(), batches(), context())
 
 

@@ -37,6 +37,7 @@ class Context:
         name: how the evaluated classifier is called beside them.
         other_data: the splits of another data set, normalised as the model expects.
         other_name: how that data set is called.
+        corrupted: published images of corruptions, for the suite that scores them.
         keep_features: :meth:`outputs` also keeps what the model's head is given, for a suite that wants it.
     """
 
@@ -54,6 +55,7 @@ class Context:
     name: str = "model"
     other_data: Mapping[str, Batches] = field(default_factory=dict)
     other_name: str = ""
+    corrupted: Any = None
     keep_features: bool = False
     known: dict[tuple[int, int], Outputs] = field(default_factory=dict, repr=False, compare=False)
 

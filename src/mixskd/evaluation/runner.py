@@ -18,6 +18,7 @@ from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.errors import UserError, check_positive
 from mixskd.errors.text import to_json
 from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
+from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.runtime.files import write_text
@@ -242,6 +243,8 @@ def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) 
     more: dict[str, Any] = {}
     if suite.name == "calibration":
         more["val"] = run.val
+    if folder := getattr(suite, "files", ""):
+        more["corrupted"] = PublishedFiles(Path(folder).expanduser(), run.model, run.device, run.batch_size)
     if suite.name == "confidence":
         more["others"] = {other.name: comparable(other, run) for other in runs if other is not run}
     elsewhere = getattr(suite, "data", "")
