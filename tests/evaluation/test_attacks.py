@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixskd.errors import UserError
-from mixskd.evaluation.base import picked
+from mixskd.evaluation.base import selected
 from mixskd.evaluation.suites.attack import Space, loss_gradient
 from mixskd.evaluation.suites.fgsm import Fgsm, steps
 from mixskd.evaluation.suites.pgd import Pgd
@@ -89,11 +89,11 @@ def test_a_choice_of_images_fills_whole_batches() -> None:
     chosen = torch.arange(24) % 3 == 1
     data = batches(batch=3)
     images, labels = whole(data)
-    got = list(picked(data, chosen))
+    got = list(selected(data, chosen))
     assert [len(y) for _, y in got] == [3, 3, 2]
     assert torch.equal(whole(got)[0], images[chosen])
     assert torch.equal(whole(got)[1], labels[chosen])
-    assert list(picked(data, torch.zeros(24, dtype=torch.bool))) == []
+    assert list(selected(data, torch.zeros(24, dtype=torch.bool))) == []
     one = Pgd((0.05,), images=9)(Toy(), data, context())
     assert one == Pgd((0.05,), images=9)(Toy(), batches(batch=10), context())
 

@@ -1,4 +1,4 @@
-"""The loop that runs the runs of a grid, whatever the launcher."""
+"""Trains the runs of a grid in order, with any launcher."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ICE = (0.86, 0.94, 1.0)  # the colour of frost, slightly blue
 
 
 class Draws:
-    """Random numbers that depend on the seed, the image's index and the corruption, not on the batch."""
+    """Random numbers that depend on the seed, the index of the image and the corruption, but not on the batch."""
 
     def __init__(self, seed: int, indices: Sequence[int], key: tuple[int, int]) -> None:
         self.generators = [np.random.default_rng([seed, int(index), *key]) for index in indices]
@@ -43,7 +43,7 @@ class Draws:
 
 
 def blur(x: Tensor, kernels: Tensor) -> Tensor:
-    """Each image with its own kernel (``B x k x k``), which is made to sum to 1; borders are repeated."""
+    """Each image convolved with its own kernel (``B x k x k``, scaled to sum 1); borders are repeated."""
     batch, channels, height, width = x.shape
     reach = kernels.shape[-1] // 2
     kernels = kernels / kernels.sum((1, 2), keepdim=True)
@@ -63,7 +63,7 @@ def streaks(length: int, sigma: float, angle: Tensor) -> Tensor:
 
 
 def zoomed(x: Tensor, factor: float) -> Tensor:
-    """The middle of each image, larger by ``factor``."""
+    """The centre of each image, enlarged by ``factor``."""
     matrix = torch.eye(2, 3).repeat(len(x), 1, 1) / factor
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -104,7 +104,7 @@ def motion_blur(x: Tensor, c: tuple[int, float], draws: Draws) -> Tensor:
 
 
 def glass_blur(x: Tensor, c: tuple[float, int, int], draws: Draws) -> Tensor:
-    """``c``: deviation of the blur before and after, reach in pixels of a shuffle between, and how often it is done.
+    """``c``: deviation of the blur before and after, reach in pixels of the shuffle between, number of shuffles.
 
     The published corruption swaps pixels one after the other; here all take the value of a random neighbour at once.
     """
@@ -194,7 +194,7 @@ def by_pil(x: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
 
 
 def snow(x: Tensor, c: tuple[float, float, float, float, int, float, float], draws: Draws) -> Tensor:
-    """Whitened images with flakes: thresholded noise, zoomed, blurred along a random steep direction, seen twice.
+    """Whitened images with flakes: thresholded noise, zoomed, blurred along a random steep direction, added twice.
 
     ``c``: mean, deviation, zoom and threshold of the noise, length and deviation of the streaks, share of the image.
     """

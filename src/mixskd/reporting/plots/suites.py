@@ -1,4 +1,4 @@
-"""Figures of what the evaluation suites measured."""
+"""Figures of the results of evaluation suites."""
 
 from __future__ import annotations
 

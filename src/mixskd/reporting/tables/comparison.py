@@ -59,7 +59,7 @@ def _best(line: Repeated) -> Spread | None:
 
 
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
-    """The column of a table of the paper that has other data or another backbone, if one is asked for."""
+    """The column of a table of the paper with other data or another backbone, if a table is named."""
     if paper_table is None or paper_table == FGSM:
         return {}
     value = published_in(paper_table, line.experiment)
@@ -78,7 +78,7 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
 
 
 def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
-    """For each epsilon that the paper and our runs have: the mean of ours, and the paper's, whatever data ours have."""
+    """For each epsilon of both the paper and our runs: our mean and the value of the paper."""
     ours, paper = (
         [_attacked(line) for line in lines],
         [published_fgsm(line.experiment, anywhere=True) for line in lines],
@@ -105,7 +105,7 @@ def _attacked(line: Repeated) -> dict[float, list[float]]:
 
 
 def cost(lines: Sequence[Repeated]) -> Table:
-    """What a run of each line costs, the mean over its seeds where they differ."""
+    """The cost of each line; where seeds differ, the mean."""
     return [
         {
             **_place(line),
@@ -152,7 +152,7 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
 
 
 def notes(lines: Sequence[Repeated]) -> list[str]:
-    """What a reader of the tables must know."""
+    """Notes under the tables."""
     found = [
         "± is the sample standard deviation (ddof 1) over the seeds. Top-1 is that of the deployed weights on the "
         "named split: the weights of the last epoch, or where there is a val split those of the best epoch on val.",
