@@ -122,7 +122,7 @@ def test_each_network_starts_from_its_backbone(root: Path) -> None:
     assert config["weights"] is None
 
 
-def test_one_table_has_the_classifier_beside_what_it_is_carried_into(root: Path) -> None:
+def test_transfer_table_has_the_accuracy_of_each_backbone(root: Path) -> None:
     folder = root / "grid"
     top1 = {row["method"]: row["top-1 (%)"] for row in read(folder / "table.csv")}
     rows = read(folder / "detection.csv")
@@ -152,7 +152,7 @@ def test_every_backbone_goes_with_every_seed_of_the_transfer(root: Path) -> None
     assert (root / "grid" / "again_deeplabv3_segmentation-tiny-from0-seed1" / "summary.json").exists()
 
 
-def test_the_papers_values_stand_beside(root: Path) -> None:
+def test_papers_values_are_a_column_of_transfer_tables(root: Path) -> None:
     rows = tabulate(root / "grid")  # of the grid that ran last, which asked for no table
     assert "Table 3: AP on coco, resnet50 (%)" not in rows[-1]
     grid = root / "grid" / "grid.yaml"
@@ -193,7 +193,7 @@ def test_grid_examines_its_transfer_data_before_any_training(kind: str, tmp_path
     assert not list((tmp_path / "grid").rglob("*.pt"))
 
 
-def test_kinds_are_the_networks_there_are() -> None:
+def test_kinds_name_all_networks() -> None:
     assert (*DETECTION.networks, *SEGMENTATION.networks) == tuple(NETWORKS)
 
 
@@ -209,7 +209,7 @@ def test_kinds_are_the_networks_there_are() -> None:
         ({"recipe": "detect_coco", "data": {"sauce": "x"}}, "data.sauce"),
     ],
 )
-def test_a_wrong_transfer_is_one_line(transfer: Any, said: str, tmp_path: Path) -> None:
+def test_mistake_in_a_transfer_gives_one_line(transfer: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         plan(grid_from({**default_values(), "backbones": ["resnet18"], "transfer": transfer}), tmp_path)
     assert said in str(raised.value)
@@ -217,7 +217,7 @@ def test_a_wrong_transfer_is_one_line(transfer: Any, said: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["table3_detection", "table3_segmentation"])
-def test_the_papers_grids_are_one_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_papers_transfer_grids_are_one_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", "imagenet", "--grid", name, "--seeds", "0", "--transfer.data.source", "cells", "--dry-run"]
     assert main([*words, "--out", str(tmp_path / "x")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -226,7 +226,7 @@ def test_the_papers_grids_are_one_command(name: str, tmp_path: Path, capsys: pyt
     assert f"mixskd_{network}_cells-resnet50-seed0: to run, after mixskd-resnet50-seed0" in lines
 
 
-def test_a_chain_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_transfer_grid_reads_back_equal(tmp_path: Path) -> None:
     grid = grid_from(values(tmp_path, "segmentation", transfer={"seeds": [0, 1, 2]}))
     (tmp_path / "grid.yaml").write_text(to_yaml(grid))
     assert grid_from(read_yaml(tmp_path / "grid.yaml")) == grid

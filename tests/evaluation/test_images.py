@@ -45,7 +45,7 @@ def test_miss_rate_agrees_with_a_loop() -> None:
     json.dumps(result, allow_nan=False)
 
 
-def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_place(
+def test_pairs_do_not_depend_on_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     suite = Linearity(pairs=15)
@@ -64,7 +64,7 @@ def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_
         assert torch.equal(images[j], b)
 
 
-def test_an_image_itself_is_not_classified_again() -> None:
+def test_logits_at_lambda_0_and_1_are_reused() -> None:
     model, data = Toy(), batches()
     passes: list[int] = []
     model.register_forward_hook(lambda module, given, logits: passes.append(len(logits)))
@@ -75,7 +75,7 @@ def test_an_image_itself_is_not_classified_again() -> None:
     assert sum(passes) - before == 24  # at lambda 0.5 only
 
 
-def test_partners() -> None:
+def test_partners_have_other_labels() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     chosen = partners(labels, torch.Generator().manual_seed(0), equal=False)
     assert chosen[:3].tolist() == [3, 3, 3]
@@ -86,13 +86,13 @@ def test_partners() -> None:
     assert all(0 <= j < 4 and j != i for i, j in enumerate(equal.tolist()))
 
 
-def test_one_class_cannot_be_paired() -> None:
+def test_linearity_rejects_a_single_class() -> None:
     data = [(images, torch.zeros_like(labels)) for images, labels in batches()]
     with pytest.raises(UserError, match="two or more classes"):
         Linearity()(Toy(), data, context())
 
 
-def test_features_are_those_before_the_head() -> None:
+def test_features_are_the_input_of_the_head() -> None:
     model, train, test = Toy(), batches(60, seed=2), batches(seed=3)
     x, y = extract(model, train, context(), 0)
     images, labels = whole(train)
@@ -108,7 +108,7 @@ def test_features_are_those_before_the_head() -> None:
     assert result["knn_top1"] == pytest.approx(100 * float((nearest == torch.from_numpy(y_test)).double().mean()))
 
 
-def test_features_elsewhere_and_on_a_part() -> None:
+def test_features_on_another_data_set_and_on_few_images() -> None:
     model = Toy()
     elsewhere = {"train": batches(40, classes=3, seed=5), "test": batches(12, classes=3, seed=6)}
     result = Features(max_train=30)(model, batches(), context(other_data=elsewhere, other_name="others"))
@@ -150,7 +150,7 @@ def test_corruption_suite() -> None:
         Corruption(names=("fogg",))
 
 
-def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
+def test_corruptions_are_the_fifteen_published_ones() -> None:
     noise, blurs = (
         {"gaussian_noise", "shot_noise", "impulse_noise"},
         {f"{k}_blur" for k in ("defocus", "glass", "motion", "zoom")},
@@ -162,7 +162,7 @@ def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
     assert set(STRENGTHS) == noise | blurs | weather | digital
 
 
-def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
+def test_glass_blur_moves_pixels_to_neighbours_and_frost_has_structure() -> None:
     x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(1, 3, 8, 8) / 64
     shuffled = glass_blur(x, (1e-3, 1, 1), Draws(0, [3], (1, 1)))
     moved = (shuffled - x).mul(64).round().long()
@@ -245,7 +245,7 @@ def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
         Corruption(**{**options, "images": 9}, reference=str(tmp_path))(Toy(), batches(), context())
 
 
-def test_features_come_from_the_shared_pass_if_it_keeps_them() -> None:
+def test_features_are_taken_from_the_shared_pass() -> None:
     model, data, train = Toy(), batches(seed=3), batches(60, seed=2)
     shared = context(train=train, keep_features=True)
     result = Features(neighbours=3)(model, data, shared)

@@ -61,7 +61,7 @@ def test_ece_agrees_with_torchmetrics_and_the_rest_with_numpy() -> None:
     assert sum(row["images"] for row in found["reliability"]) == 200
 
 
-def test_temperature_is_the_optimum_that_scipy_finds_otherwise() -> None:
+def test_temperature_matches_another_optimiser_of_scipy() -> None:
     def loss(t: np.ndarray) -> float:
         return F.cross_entropy(LOGITS.double() / float(t[0]), LABELS).item()
 
@@ -86,7 +86,7 @@ def test_calibration_fits_on_val_or_on_half() -> None:
         Calibration(fit="val")(model, data, context())
 
 
-def test_confidence_looks_at_shared_mistakes() -> None:
+def test_confidence_uses_shared_mistakes() -> None:
     other = LOGITS.roll(1, 1)
     data = numbered(LABELS)
     result = Confidence(bins=10)(Fixed(LOGITS), data, context(name="a", others={"b": Fixed(other)}))
@@ -101,7 +101,7 @@ def test_confidence_looks_at_shared_mistakes() -> None:
     assert result["models"]["a"]["true"]["edges"] == result["models"]["b"]["true"]["edges"]
 
 
-def test_confidence_refuses_what_cannot_be_compared() -> None:
+def test_confidence_rejects_models_that_cannot_be_compared() -> None:
     model, data = Fixed(LOGITS), numbered(LABELS)
     with pytest.raises(UserError, match="two or more runs"):
         Confidence()(model, data, context())

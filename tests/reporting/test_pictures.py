@@ -45,7 +45,7 @@ def named(monkeypatch: pytest.MonkeyPatch, here: bool) -> list[bool]:
     return asked
 
 
-def test_a_named_data_set_has_pictures_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_data_set_gives_pictures_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = named(monkeypatch, here=True)
     write_errors(tmp_path, "cifar10")
     readable = Readable()
@@ -57,7 +57,7 @@ def test_a_named_data_set_has_pictures_without_a_download(tmp_path: Path, monkey
     assert asked == [False]
 
 
-def test_without_images_there_is_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_give_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named(monkeypatch, here=False)
     write_errors(tmp_path, "cifar10")
     shown = render_blocks(suspect_section(read_evidence([tmp_path]), Readable()))
@@ -67,7 +67,7 @@ def test_without_images_there_is_a_table_and_one_remark(tmp_path: Path, monkeypa
     assert shown.count(WITHOUT) == 1
 
 
-def test_a_million_files_are_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_is_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(root: Path, size: int, download: bool) -> DataBundle:
         raise UserError("it is read")
 
