@@ -10,7 +10,7 @@ from mixskd.cli.main import main
 from mixskd.reporting import listing
 
 
-def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pattern_lists_models_of_a_library(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["list", "backbones", "torchvision/squeezenet*", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[1] == {
@@ -25,6 +25,6 @@ def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.parametrize("words", [["backbones", "timm/nothing_*"], ["backbones", "resnet*"], ["methods", "mix*"]])
-def test_a_pattern_that_lists_nothing_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_pattern_without_a_match_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -116,7 +116,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), nest(given))
     return (
         {**named, **settings, **axes}
-        if arguments.recipe or arguments.config
+        if arguments.recipe or arguments.config or "recipe" in named
         else {**default_values(settings), **named, **axes}
     )
 

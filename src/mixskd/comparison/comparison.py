@@ -16,6 +16,7 @@ from mixskd.comparison.grid import Grid, check_columns, default_values, grid_fro
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
+from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge, nest
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
@@ -26,10 +27,10 @@ from mixskd.runtime.files import slug, write_text
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a grid gave.
+    """Result of a grid.
 
     Args:
-        folder: where runs and tables lie.
+        folder: the folder of runs and tables.
         rows: those of table.csv, one for each arm, backbone and policy, then those of detection.csv and
             segmentation.csv, where there are such runs.
         failures: by the run's name, why it failed, in one line.
@@ -61,7 +62,7 @@ def compare(
     progress: bool = True,
     **settings: Any,
 ) -> Comparison:
-    """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
+    """Train the missing runs of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
 
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
     to options is also accepted. ``grid`` names an ablation (:mod:`mixskd.config.grids`) whose methods are used.
@@ -70,7 +71,7 @@ def compare(
     column. With ``transfer``, each backbone is used in a detector or a segmentation network
     (:class:`mixskd.comparison.transfer_runs.Transfer`). Up to ``jobs`` runs are active at a time, on ``devices``
     (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
-    does not stop the others. Raises UserError for a mistake in the grid, before anything is run.
+    does not stop the others. Raises UserError for a mistake in the grid or its data before anything is trained.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
@@ -82,7 +83,8 @@ def compare(
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
-    whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
+    own = nest(settings) if recipe or "recipe" in named else default_values(nest(settings))
+    whole = grid_from({**own, **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
         launcher_options=launcher_options or {}, progress=progress,
@@ -108,14 +110,15 @@ def run_grid(
     launcher_options: Mapping[str, Any],
     progress: bool = True,
 ) -> Comparison:
-    """Run what is missing of ``grid`` in ``folder``, and write its tables there."""
+    """Train the missing runs of ``grid`` in ``folder``, and write its tables there."""
     if launcher not in LAUNCHERS:
         raise unknown("launcher", launcher, LAUNCHERS)
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     runs = plan(grid, folder)
     failures = {}
-    if unfinished(runs):
+    if missing := unfinished(runs):
+        examine_data(run.experiment for run in missing)
         carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
             write_text(folder / "grid.yaml", to_yaml(grid))
@@ -127,10 +130,10 @@ def run_grid(
 
 
 def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of all tables.
+    """Write the tables of the finished runs in ``folder``, of a grid or not, and return the rows of all tables.
 
-    Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
-    gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.
+    Each of ``suites`` (by default those of the grid) is a column; it is run where the run has no result of it yet.
+    Raises UserError if there is no finished run, or for a suite that cannot be a column.
     """
     grid = read_grid(folder / "grid.yaml")
     labels = {slug(label): label for label in grid.get("methods", ())}
@@ -146,13 +149,13 @@ def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 
 def is_measured(result: Result, suite: str) -> bool:
-    """Whether the result of ``suite`` is there and no older than the run's weights."""
+    """Whether the run has a result of ``suite`` that is not older than its weights."""
     written, model = result.folder / "evaluation" / f"{suite}.json", result.folder / "model.safetensors"
     return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
 
 
 def state_of(run: Run) -> str:
-    """The state of a run, for a person."""
+    """State of a run in words."""
     if run.finished:
         return "finished"
     return "to resume" if run.files.checkpoint.exists() else "to run"

@@ -25,7 +25,7 @@ SETTING_KEYS = ("data", "optim", "run")
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the table: its ``label``, and by dotted name the settings that make it, ``method.name`` included."""
+    """One line of the table: its ``label``, and its settings by dotted name, ``method.name`` included."""
 
     label: str
     settings: dict[str, Any]
@@ -36,19 +36,19 @@ class Grid:
     """Every arm with every backbone, augmentation policy and seed.
 
     Args:
-        arms: what is compared.
+        arms: methods with their settings.
         backbones: by name.
         augments: values of ``data.augment``.
         seeds: values of ``run.seed``.
         settings: those of all runs, nested as in a configuration file.
-        equal_updates: label of the arm whose number of updates every other arm is given too, by more or fewer epochs;
-            warm-up and milestones are scaled with them.
-        equal_cost: label of the arm whose counted operations in training every other arm is given too, in the same way.
-        images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
-            divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
-        paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
-        suites: evaluation suites whose headline is a column each.
-        transfer: the detector or segmentation network that the backbone of every run is carried into, if any.
+        equal_updates: label of an arm; all others get as many updates by more or fewer epochs. Warm-up and milestones
+            are scaled with them.
+        equal_cost: label of an arm; all others get as many counted operations in training, in the same way.
+        images_per_update: images forwarded in an update, with views, partners and mixes. The batch size of an arm is
+            this number divided by the images that it forwards per original: 64 for MixSKD with 128, as in the paper.
+        paper_table: the table of the paper whose values are shown beside ours, even for other data and backbones.
+        suites: evaluation suites; the headline of each is a column.
+        transfer: the detector or segmentation network in which the backbone of every run is used, if any.
     """
 
     arms: tuple[Arm, ...]
@@ -71,7 +71,7 @@ class Grid:
             if not values:
                 raise UserError(f"the grid has no {name}")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
-                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method may have a LABEL=")
+                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; label one: LABEL=METHOD")
         for flag, label in (("--equal-updates", self.equal_updates), ("--equal-cost", self.equal_cost)):
             if label is not None and label not in labels:
                 raise UserError(f"{flag} {label!r} is not one of the methods: {', '.join(labels)}")
@@ -94,7 +94,7 @@ def check_columns(suites: Iterable[str]) -> None:
 def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The grid that ``mixskd compare`` runs with no argument, with the nested settings ``over`` applied to it.
 
-    It takes few of the digits; this does not apply to other data.
+    Its small share of the digits is not applied to other data.
     """
     values: dict[str, Any] = yaml.safe_load((files(__package__) / "default.yaml").read_text(encoding="utf-8"))
     over = over or {}
@@ -107,9 +107,11 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     """The grid that ``values`` describe: ``GRID_KEYS``, and settings as in a configuration file.
 
     ``methods`` is a list of arms as :func:`parse_arm` reads them, or a mapping from labels to options. Raises UserError
-    for anything that does not belong.
+    for an unknown key or an invalid value.
     """
-    values = {key: value for key, value in values.items() if key != "out"}  # a run's file names its own folder
+    values = {
+        key: value for key, value in values.items() if key != "out"
+    }  # the file of a run names the folder of that run
     allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "weights", "method"]
     for key in values:
         if str(key).split(".")[0] not in allowed:
@@ -197,7 +199,7 @@ def _arm(label: str, options: Any) -> Arm:
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """``text`` at the commas that lie in no bracket."""
+    """``text`` split at the commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(character, 0)
@@ -209,7 +211,7 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def words(value: Any, name: str) -> tuple[str, ...]:
-    """A list of names, from one or from text with commas."""
+    """Names from a list or from text with commas. Raises UserError for anything else."""
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list | tuple):

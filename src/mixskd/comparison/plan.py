@@ -1,4 +1,4 @@
-"""From a grid to its runs: one experiment each, and the order in which they must be finished."""
+"""The runs of a grid: the experiment of each, and the runs that must be finished before it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run:
         return self.folder / "logs" / f"{self.name}.log"
 
     def other_settings(self) -> str:
-        """In words, how the settings of the run that lies there differ; empty if they do not, or none lies there."""
+        """Differences from the settings of the run in this folder, in words; empty if there are none, or no run."""
         config = self.files.config
         if not config.exists():
             return ""
@@ -54,7 +54,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 
     A detector or a segmentation network comes after the backbones of its seed.
 
-    Raises UserError for a name or a setting that does not exist, and if there is already a run with other settings.
+    Raises UserError for an unknown name or setting, and if the folder holds a run with other settings.
     """
     runs: dict[str, Run] = {}
     forwarded: dict[tuple[str, str], int] = {}
@@ -69,7 +69,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                     experiments = equalised(experiments, grid.equal_updates, budgets.updates)
                 if grid.equal_cost is not None:
                     experiments = equalised(experiments, grid.equal_cost, budgets.operations)
-                # Teachers first: an arm that trains one's very experiment is that teacher.
+                # Teachers first: an arm with the experiment of a teacher serves as that teacher.
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
                 if grid.transfer is not None:
@@ -88,7 +88,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 def _experiment(
     grid: Grid, arm: Arm, backbone: str, augment: str, seed: int, forwarded: dict[tuple[str, str], int]
 ) -> Experiment:
-    """``forwarded`` keeps the images that an arm forwards for each original, by its label and backbone."""
+    """``forwarded`` caches the images that an arm forwards per original, by label and backbone."""
     own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
     experiment = build_experiment(merge(grid.settings, nest(own)))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
@@ -101,7 +101,7 @@ def _experiment(
 
 
 def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment) -> str:
-    """Add the run, behind that of the teacher that its method must be given, if any; its name."""
+    """Add the run, after that of its teacher if its method needs one; returns its name."""
     name = run_name(label, experiment)
     method = experiment.method
     after: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ def _add_transfer(
     runs: dict[str, Run], folder: Path, origin: str, experiment: Experiment, of_seed: int | None = None,
     after: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
-    """Add one run of a chain; ``of_seed`` is its backbone's seed, where it is another than its own."""
+    """Add one transfer run; ``of_seed`` is the seed of its backbone where the two differ."""
     label = label_of(origin, experiment)
     name = run_name(label, experiment, of_seed)
     if name not in runs:
@@ -145,22 +145,22 @@ def _add_transfer(
 
 
 def _taught_by(experiment: Experiment) -> str | None:
-    """The method of the teacher that has yet to be trained for this experiment."""
+    """The method of the teacher that must be trained for this experiment; None if there is none."""
     taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 
 
 def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
-    """``LABEL-BACKBONE[-AUGMENT][-fromM]-seedN``, in letters that a file system takes; M is ``of_seed``."""
+    """``LABEL-BACKBONE[-AUGMENT][-fromM]-seedN``, in characters that every file system accepts; M is ``of_seed``."""
     augment = experiment.data.augment
     parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
     parts += [*([] if of_seed is None else [f"from{of_seed}"]), f"seed{experiment.run.seed}"]
     name = "-".join(map(slug, parts))
-    if len(name.encode()) > 200:  # file systems end at 255, and what lies beside it has longer names
+    if len(name.encode()) > 200:  # the limit is 255, and the files beside it have longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")
     return name
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Those that have still to be run, in order."""
+    """The runs that are not finished, in order."""
     return [run for run in runs if not run.finished]

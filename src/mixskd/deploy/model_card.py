@@ -1,4 +1,4 @@
-"""A model card: what a stranger should know of a classifier, as Markdown with the front matter of a model hub."""
+"""The model card of a classifier: Markdown with the front matter of a model hub."""
 
 from __future__ import annotations
 

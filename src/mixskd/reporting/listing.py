@@ -1,4 +1,4 @@
-"""The things to choose from, as rows for a table or for a program."""
+"""Methods, backbones, data sets, recipes, grids and suites, as rows of tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LIBRARY_ROWS = 30
 
 
 def methods() -> list[dict[str, Any]]:
-    """Each objective in one sentence, and what it costs to train with it."""
+    """Each method in one sentence, with the cost of training."""
     load_plugins()
     rows = []
     for name, kind in METHODS.items():
-        about = vars(kind).get("about")  # not what a plugin inherits
+        about = vars(kind).get("about")  # a plugin does not inherit it
         summary = (kind.__doc__ or "").splitlines()[0] if about is None else about.summary
         rows.append({"method": name, "in short": summary, "cost": "-" if about is None else about.cost})
     return rows
@@ -34,7 +34,7 @@ def methods() -> list[dict[str, Any]]:
 def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
     """Each backbone with its parameters at ``num_classes`` classes: deployed, and in MixSKD's training graph.
 
-    The discriminators, which are not part of the paper's counts, are left out.
+    The discriminators are not counted, as in the paper.
     """
     load_plugins()
     rows = []
@@ -54,9 +54,10 @@ def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
 
 
 def library_backbones(pattern: str) -> tuple[list[dict[str, Any]], int]:
-    """The models of timm or torchvision that fit ``pattern``, such as ``timm/convnext*``: rows, and how many more.
+    """The models of timm or torchvision that fit ``pattern``, such as ``timm/convnext*``: rows, and the number of
+    further models.
 
-    At most ``LIBRARY_ROWS`` are built, without contents. Raises UserError for a pattern that none fits, or no library.
+    At most ``LIBRARY_ROWS`` are built, without weights. Raises UserError for a pattern without a match or a library.
     """
     library, _, rest = pattern.partition("/")
     if library == "timm":
@@ -89,17 +90,17 @@ def datasets() -> list[dict[str, Any]]:
 
 
 def recipe_rows() -> list[dict[str, Any]]:
-    """Each recipe with what to expect of it."""
+    """Each recipe with its description."""
     return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
 
 
 def grid_rows() -> list[dict[str, Any]]:
-    """Each named ablation with what it compares."""
+    """Each named grid with its description."""
     return [{"grid": name, "description": grids.description(name)} for name in grids.names()]
 
 
 def suites() -> list[dict[str, Any]]:
-    """Each suite with what it measures and its options' defaults."""
+    """Each suite with its measure and the defaults of its options."""
     rows = []
     for name, suite in SUITES.items():
         fields = dataclasses.fields(suite)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a network will see, drawn before anything is trained."""
+"""Draws a batch as a network will see it, before anything is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
 from mixskd.training.classification import build_method, build_network, expected_normalisation
 
-STEPS = 3  # whose mixes are drawn; the share of one alone may be near 0 or 1
+STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
 
 
 def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: int = 8) -> Path:
@@ -39,14 +39,14 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
         raise UserError(f"images must be 2 or above, since a mix needs two, not {images}")
     check_writable(out)
     data = load_data(experiment.data)
-    columns = seen(experiment, data, min(images, len(data.train)))
+    columns = batch_columns(experiment, data, min(images, len(data.train)))
     figure = picture(columns)
     with styled(), replacing(out) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return out
 
 
-def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
+def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
     """The columns of the picture, by title, with ``images`` cells each."""
     if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
         mean, std = expected

@@ -56,6 +56,10 @@ class RunFolder:
         if resume and overwrite:
             raise UserError("--resume continues a run and --overwrite removes it; give only one of them")
         replaced = overwrite and self.config.exists()
+        links = [path for path in self.files if path.is_symlink() and path.is_dir()]
+        if replaced and links:  # found before anything is removed
+            raise UserError(f"{links[0]} is a link to a folder, which --overwrite does not remove; remove the link "
+                            "yourself, or choose another --out")  # fmt: skip
         if not replaced and self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
             changed = difference(from_dict(read_yaml(self.config)), experiment)
             if changed:

@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A number that is shown with so many ``digits`` behind the point."""
+    """A number, shown with ``digits`` decimal places."""
 
     value: float
     digits: int = 0
@@ -44,7 +44,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return safe(cell, "markdown") if isinstance(cell, str) else _text(cell, "{:,.{}f}", "{:.2f} ± {:.2f}")
+    return safe(cell, "markdown") if isinstance(cell, str) else cell_text(cell)
 
 
 def latex(table: Table) -> str:
@@ -57,10 +57,11 @@ def latex(table: Table) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    return escape(cell) if isinstance(cell, str) else _text(cell, "{:.{}f}", r"${:.2f} \pm {:.2f}$")
+    return escape(cell) if isinstance(cell, str) else cell_text(cell, "{:.{}f}", r"${:.2f} \pm {:.2f}$")
 
 
-def _text(cell: Cell, number: str, spread: str) -> str:
+def cell_text(cell: Cell, number: str = "{:,.{}f}", spread: str = "{:.2f} ± {:.2f}") -> str:
+    """A cell as plain text; a dash for an empty one."""
     if cell is None:
         return "-"
     if isinstance(cell, str):
