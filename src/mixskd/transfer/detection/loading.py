@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
-from mixskd.transfer.detection.coco import AnnotatedImage, DetectionSet
+from mixskd.transfer.detection.data import AnnotatedImage, DetectionSet, wrong_size
 
 PAD = 32  # pixels: the coarsest map of the backbone has this stride
 
@@ -83,10 +83,9 @@ class DetectionImages(Dataset[Sample]):
 
 def open_image(annotated: AnnotatedImage) -> Image.Image:
     """The decoded file, RGB. Raises UserError if it is unreadable or has another size than its annotations say."""
-    image = decode_image(str(annotated.file))
+    image = decode_image(annotated.file)
     if image.size != (annotated.width, annotated.height):
-        found, stated = "{} x {}".format(*image.size), f"{annotated.width} x {annotated.height}"
-        raise UserError(f"{annotated.file} has {found} pixels, but its annotations say {stated}; correct them")
+        raise UserError(f"{wrong_size(annotated, image.size)}; correct them")
     return image
 
 

@@ -26,7 +26,10 @@ def dilate(backbone: StagedBackbone, output_stride: int) -> None:
         if not any(conv.stride == (2, 2) for conv in convolutions) or any(
             isinstance(module, nn.AvgPool2d | nn.MaxPool2d) for module in stage.modules()
         ):
-            raise UserError(f"{backbone.name} cannot be dilated: take a ResNet, such as resnet18 or resnet50")
+            raise UserError(
+                f"{backbone.name} cannot be dilated; --method.output-stride 32 uses it as it is, "
+                "or take a ResNet, such as resnet18 or resnet50"
+            )
         before, dilation = dilation, 2 * dilation
         for conv in convolutions:
             rate = before if conv.stride == (2, 2) else dilation

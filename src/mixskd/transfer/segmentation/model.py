@@ -111,4 +111,5 @@ class DeepLabV3(nn.Module):
 def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """The mean cross-entropy of ``logits`` ``B x N x H x W`` over pixels that count; 0 if none of the batch does."""
     count = (masks != IGNORE).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum") / count
+    # CUDA has no deterministic kernel that sums by itself.
+    return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none").sum() / count
