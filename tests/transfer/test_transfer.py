@@ -13,23 +13,29 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file
 
 from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
 from mixskd.config import Experiment, OptimConfig, read_yaml
 from mixskd.config.build import build_experiment
-from mixskd.deploy.exports.segmentation import export_onnx
+from mixskd.deploy.exports import networks
+from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_onnx
 from mixskd.errors import UserError
 from mixskd.training.factory import build_parts
 from mixskd.training.run import train
 from mixskd.training.schedule import learning_rate
+from mixskd.transfer.config import TransferConfig
 from mixskd.transfer.detection.model import Detector
 from mixskd.transfer.evaluating import evaluate
 from mixskd.transfer.network_file import About, load_network, save_network
-from mixskd.transfer.predicting import predict, run_lengths
+from mixskd.transfer.predicting import batches, predict
+from mixskd.transfer.segmentation.config import DeepLabConfig
+from mixskd.transfer.segmentation.evaluation import run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
-from mixskd.transfer.start import TransferConfig, description_of, scaled
+from mixskd.transfer.start import description_of, make_network, scaled
 from tests.transfer.detection.support import content, tiny_backbone
 from tests.transfer.detection.support import write as write_boxes
 from tests.transfer.segmentation.support import write as write_masks
@@ -81,11 +87,14 @@ def test_a_run_leaves_its_files_and_the_network_can_be_scored_and_used(name: str
     entries = predict(out, [file], tmp_path / "found", threshold=0.0)
     assert json.loads((tmp_path / "found" / "predictions.json").read_text()) == entries
     assert all(entry["image_id"] == 7 for entry in entries)
-    assert pixels(tmp_path / "found" / "7.png").shape == (50, 90, 3)
+    drawn = pixels(tmp_path / "found" / "7.png")
     if name == "deeplabv3":
+        assert drawn.shape[1:] == (90, 3)
+        assert drawn.shape[0] > 50  # the legend
         assert pixels(tmp_path / "found" / "7_mask.png").shape == (50, 90)
         assert sum(sum(entry["segmentation"]["counts"][1::2]) for entry in entries) == 90 * 50
     else:
+        assert drawn.shape == (50, 90, 3)
         assert {entry["category_id"] for entry in entries} <= {3, 7}
 
 
@@ -137,7 +146,7 @@ def unknown_label(data: Path) -> None:
 BAD: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "category": ("cascade_rcnn", edited(lambda v: v["annotations"][0].update(category_id=99)), "10.png"),
     "outside": ("cascade_rcnn", edited(lambda v: v["annotations"][2].update(bbox=[90, 90, 40, 40])), "20.png"),
-    "no area": ("cascade_rcnn", edited(lambda v: v["annotations"][3].update(bbox=[9, 9, 12, 0])), "30.png"),
+    "negative": ("cascade_rcnn", edited(lambda v: v["annotations"][3].update(bbox=[9, 9, 12, -1])), "30.png"),
     "no image": ("cascade_rcnn", lambda data: (data / "train" / "20.png").unlink(), "20.png"),
     "size": ("deeplabv3", lambda data: Image.new("L", (3, 3)).save(data / "masks" / "train" / "1.png"), "1.png"),
     "label": ("deeplabv3", unknown_label, "1.png"),
@@ -230,14 +239,15 @@ def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mixskd.artifacts.model_file import save_model
-    from mixskd.transfer.start import make_backbone, normalisation_of
+    from mixskd.transfer.start import normalisation_of
 
     backbone = tiny_backbone()
     file = tmp_path / "model.safetensors"
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
     save_model(backbone, file, backbone_name="tiny", classes=("a", "b"), image_size=64, mean=mean, std=std)
     assert normalisation_of("tiny", str(tmp_path)) == (mean, std)
-    made, notes = make_backbone("tiny", str(tmp_path))
+    chosen = build_experiment({"backbone": "tiny", "weights": str(tmp_path), "method.name": "deeplabv3", "out": "x"})
+    _, made, notes = make_network(chosen, 2, DeepLabConfig())
     assert notes == []
     assert made.pretrained
     assert torch.equal(*(next(net.stages.parameters()) for net in (made, backbone)))
@@ -251,16 +261,115 @@ def test_the_poly_schedule_falls_with_every_step() -> None:
     assert rates == pytest.approx([0.02 * (1 - step / 40) ** 0.9 for step in (0, 1, 20, 39, 40)])
 
 
-def test_a_segmentation_network_as_onnx(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
+def test_segmentation_network_as_onnx(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
     options = build_experiment({"method": {"name": "deeplabv3", **SMALL["deeplabv3"], "aux": 0}, "out": "x"}).method
     about = About("deeplabv3", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, options.options)
     save_network(DeepLabV3(tiny_backbone(), 2, about.config), tmp_path / "model.safetensors", about)
     assert export_onnx(tmp_path, size=64) == tmp_path / "model.onnx"
-    detector = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
-    save_network(Detector(tiny_backbone(), 2, detector.config), tmp_path / "model.safetensors", detector)
-    with pytest.raises(UserError, match="a detector has no ONNX export"):
+    (entry,) = onnx.load(tmp_path / "model.onnx").metadata_props
+    assert json.loads(entry.value)["classes"] == ["a", "b"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["cascade_rcnn", "faster_rcnn"])
+def test_detector_as_onnx_agrees_on_images_of_any_size(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    about = About(name, "tiny", ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"] | {"proposals": 100})
+    model = Detector(tiny_backbone(), 3, about.config, architecture=name)
+    with torch.no_grad():  # scores that differ from box to box, so that every part of the graph decides something
+        for key, weights in model.named_parameters():
+            if "score.weight" in key or "cls_score.weight" in key or "cls_logits.weight" in key:
+                weights.normal_(std=1.0)
+    save_network(model, tmp_path / "model.safetensors", about)
+    file = export_onnx(tmp_path)
+    single, counts = OneImage(model.eval()).eval(), set()
+    generator = torch.Generator().manual_seed(1)
+    for height, width in ((64, 64), (50, 90), (130, 33), (200, 170)):
+        images = torch.randn(1, 3, height, width, generator=generator)
+        with torch.inference_mode():
+            boxes, labels, scores = single(images)
+        other_boxes, other_labels, other_scores = run_onnx(file, images)
+        assert torch.equal(labels, other_labels)
+        torch.testing.assert_close(scores, other_scores, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(boxes, other_boxes, rtol=1e-4, atol=1e-2)
+        counts.add(len(labels))
+    assert len(counts) > 1
+    with pytest.raises(UserError, match="exists already; --overwrite replaces it"):
         export_onnx(tmp_path)
+
+
+def test_different_copy_of_a_detector_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (torch.tensor([[0.0, 0, 9, 9], [5, 5, 20, 20]]), torch.tensor([1, 2]), torch.tensor([0.9, 0.8]))
+    monkeypatch.setattr(OneImage, "forward", lambda self, images: found)
+    for place, other in ((0, found[0] + 1), (1, found[1] + 1), (2, found[2] - 0.1)):
+        copied = [*found[:place], other, *found[place + 1 :]]
+        monkeypatch.setattr(networks, "run_onnx", lambda file, images, copied=copied: copied)
+        with pytest.raises(UserError, match="detections of the copy and the network differ"):
+            compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
+    monkeypatch.setattr(networks, "run_onnx", lambda file, images: found)
+    compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_path: Path) -> None:
+    data = write_boxes(tmp_path / "data")
+    for image in (data / "val").iterdir():  # several sizes in the pixels of the file
+        with Image.open(image) as opened:
+            opened.resize((96, 96)).save(image)
+    torch.manual_seed(0)
+    options = SMALL["cascade_rcnn"] | {"proposals": 300}
+    about = About("cascade_rcnn", "tiny", ("red", "blue"), (0.5,) * 3, (0.25,) * 3, options, (3, 7))
+    model = Detector(tiny_backbone(), 2, about.config)
+    for stage in model.heads.stages:  # type: ignore[union-attr]
+        torch.nn.init.normal_(stage.score.weight)
+    save_network(model, tmp_path / "model.safetensors", about)
+    scores = evaluate(tmp_path, str(data), split="val")
+    predict(tmp_path, [data / "val"], tmp_path / "found", batch_size=batch_size)
+    annotations = COCO(str(data / "val.json"))
+    reference = COCOeval(annotations, annotations.loadRes(str(tmp_path / "found" / "predictions.json")), "bbox")
+    reference.evaluate(), reference.accumulate(), reference.summarize()
+    assert scores["ap"] / 100 == pytest.approx(reference.stats[0], abs=1e-6)
+    assert scores["ar100"] / 100 == pytest.approx(reference.stats[8], abs=1e-6)
+    assert scores["ap"] > 0
+
+
+def test_predict_refuses_images_that_it_cannot_write_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / folder / "x.png")
+    with pytest.raises(UserError, match="2 images are named x"):
+        predict(tmp_path, [tmp_path / "a", tmp_path / "b" / "x.png"], tmp_path / "out")
+    with pytest.raises(UserError, match="batch_size must be above 0"):
+        predict(tmp_path, [tmp_path / "a"], tmp_path / "out", batch_size=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_batches_hold_images_of_one_size() -> None:
+    sizes = [(9, 9), (5, 9), (9, 9), (9, 9), (5, 9)]
+    assert [*batches(sizes, 2)] == [(1, 4), (0, 2), (3,)]
+    assert [*batches(sizes, 10**30)] == [(1, 4), (0, 2, 3)]
+
+
+def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> None:
+    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
+    trained = Detector(tiny_backbone(), 2, about.config)
+    save_network(trained, tmp_path / "model.safetensors", about)
+    settings = {"backbone": "tiny", "weights": str(tmp_path), "out": "x"}
+    chosen = build_experiment({**settings, "method": {"name": "cascade_rcnn", **SMALL["cascade_rcnn"]}})
+    for classes in (2, 5):
+        config = about.config
+        method, backbone, notes = make_network(chosen, classes, config)
+        assert backbone.pretrained
+        new = {f"heads.stages.{k}.score" for k in range(3)} if classes == 5 else set()
+        own, before = method.backbone.state_dict(), trained.state_dict()
+        for key, value in own.items():
+            assert torch.equal(value, before[key]) == (key.rpartition(".")[0] not in new), key
+        assert (notes[0].count("score") == 3) == (classes == 5)
+    other = build_experiment({**settings, "method": {"name": "deeplabv3"}})
+    with pytest.raises(UserError, match="a deeplabv3 on tiny cannot start from .* which holds a cascade_rcnn on tiny"):
+        make_network(other, 2, DeepLabConfig())
 
 
 @pytest.mark.parametrize(

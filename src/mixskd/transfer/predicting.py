@@ -28,8 +28,8 @@ def predict(
     """Draw boxes or masks on ``images`` and write them to the folder ``out``, with ``predictions.json`` beside them.
 
     The JSON is a list in COCO's results format, with ``file_name`` added: boxes with their scores, or a mask
-    (uncompressed RLE) for each class that was found. An image's id is its file's name if all names are numbers, else its
-    place from 1 on. Boxes of a score below ``threshold`` are written, but not drawn.
+    (uncompressed RLE) for each class that was found. If the names of all files are numbers, they are the images' ids;
+    else an id is an image's place, from 1 on. Boxes of a score below ``threshold`` are written, but not drawn.
 
     ``images`` are files and folders of images. Images of one size are predicted together, up to ``batch_size`` at a
     time; so each result is that of the image alone. Raises UserError naming a file that cannot be read, before anything

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixskd.backbones import StagedBackbone
 from mixskd.backbones.tokens import spatial
-from mixskd.config import Experiment
+from mixskd.config import Experiment, flatten, to_dict
 from mixskd.config.build import make_config
 from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import DETECTION
@@ -19,6 +19,7 @@ from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.tasks.setup import Sample, TaskSetup
 from mixskd.transfer.annotated import load_annotated
+from mixskd.transfer.config import UNSUPPORTED
 from mixskd.transfer.loaders import InOrder, Stream
 from mixskd.transfer.network_file import About, save_network
 from mixskd.transfer.pipeline import pipeline_of
@@ -84,17 +85,11 @@ def last_maps(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
 
 def check_supported(experiment: Experiment) -> None:
     """Raises UserError for settings of classification that a detector or a segmentation network does not have."""
-    data, name = experiment.data, experiment.method.name
-    unsupported = {
-        "run.all_heads": experiment.run.all_heads, "data.augment": data.augment != "none",
-        "data.color_jitter": bool(data.color_jitter), "data.balance": data.balance > 0,
-        "data.per_class": data.per_class is not None, "data.val_holdout": data.val_holdout > 0,
-        "data.group": data.group is not None, "optim.layer_decay": experiment.optim.layer_decay != 1,
-        "optim.fresh_lr_scale": experiment.optim.fresh_lr_scale != 1, "optim.freeze": experiment.optim.freeze > 0,
-        "optim.head_start": experiment.optim.head_start != "random", "optim.norms": experiment.optim.norms != "train",
-    }  # fmt: skip
-    if found := [key for key, given in unsupported.items() if given]:
-        raise UserError(f"{name} does not take {found[0]}; leave it out")
-    if data.image_size is not None:
-        size = "method.short" if name in DETECTION.networks else "method.crop"
-        raise UserError(f"{name} takes its image size from --{size}, not from data.image_size")
+    given, usual, name = flatten(to_dict(experiment)), flatten(to_dict(Experiment())), experiment.method.name
+    for key in UNSUPPORTED:
+        if given.get(key) == usual.get(key):
+            continue
+        if key == "data.image_size":
+            size = "method.short" if name in DETECTION.networks else "method.crop"
+            raise UserError(f"{name} takes its image size from --{size}, not from data.image_size")
+        raise UserError(f"{name} does not take {key}; leave it out")

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from mixskd.errors import UserError
-from mixskd.transfer.detection.coco import load_detection
 from mixskd.transfer.detection.loading import DetectionImages, Sizes, augmentation, targets_of, train_batch
+from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import write
 
 NONE = ((0.0,) * 3, (1.0,) * 3)

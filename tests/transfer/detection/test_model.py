@@ -103,3 +103,23 @@ def test_anchors_have_one_size_and_three_ratios_a_level() -> None:
         width, height = (cell[:, 2:] - cell[:, :2]).unbind(1)
         torch.testing.assert_close(height / width, torch.tensor([0.5, 1.0, 2.0]), rtol=0.05, atol=0)
         torch.testing.assert_close((width * height).sqrt(), torch.full((3,), 8.0 * stride), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("border", [0, 4, -1])
+def test_anchors_beyond_the_border_are_not_trained_on(border: int) -> None:
+    rpn = make_rpn(16, border=border)
+    anchors = torch.tensor(
+        [[0.0, 0, 30, 30], [-1, 0, 30, 30], [60, 40, 63, 49], [60, 40, 64, 49], [0, 0, 30, 50], [-4, -4, 67, 53]]
+    )
+    target = {"boxes": torch.tensor([[-1.0, 0, 30, 30]]), "labels": torch.tensor([1]), "size": torch.tensor([50, 64])}
+    (labels,), (boxes,) = rpn.assign_targets_to_anchors([anchors], [target])
+    trained = {0: [0, 2], 4: [0, 1, 2, 3, 4, 5], -1: [0, 1, 2, 3, 4, 5]}[border]
+    assert labels[[0, 2]].tolist() == [1, 0]
+    assert [i for i, label in enumerate(labels.tolist()) if label >= 0 or (border and i == 4)] == trained
+    assert torch.equal(boxes[0], target["boxes"][0])
+
+
+def test_image_that_no_anchor_fits_into_trains_on_all_anchors() -> None:
+    target = {"boxes": torch.tensor([[0.0, 0, 9, 9]]), "labels": torch.tensor([1]), "size": torch.tensor([10, 10])}
+    (labels,), _ = make_rpn(16).assign_targets_to_anchors([torch.tensor([[-9.0, -9, 9, 9], [0, 0, 11, 9]])], [target])
+    assert labels.tolist() == [0, 1]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from mixskd.transfer.detection.coco import load_detection
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
 from mixskd.transfer.detection.loading import DetectionImages, ScoreBatch, Sizes, augmentation, train_batch
 from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import tiny_backbone, write
 
 STEPS = 80

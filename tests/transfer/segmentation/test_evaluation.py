@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from mixskd.errors import UserError
 from mixskd.transfer.segmentation.evaluation import Segmentation, scores_of
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -60,3 +62,5 @@ def test_no_counted_pixel_has_no_score() -> None:
     assert scores["miou"] is None
     assert scores["pixel_accuracy"] is None
     assert scores["absent"] == ["a", "b"]
+    with pytest.raises(UserError, match="every pixel of the images is ignored"):
+        Segmentation(("a", "b")).scores({"confusion": torch.zeros(2, 2)})

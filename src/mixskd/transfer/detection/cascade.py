@@ -65,7 +65,7 @@ class PyramidAlign(nn.Module):
     def forward(self, maps: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
         """``R x C x size x size`` for the R RoIs of all images, in order; ``maps`` are ``B x C x H_k x W_k``."""
         levels = self.level_of(list(rois))
-        images = torch.cat([r.new_full((len(r), 1), i) for i, r in enumerate(rois)])
+        images = torch.cat([r.new_full((r.shape[0], 1), i) for i, r in enumerate(rois)])
         boxes = torch.cat([images, torch.cat([*rois])], dim=1)
         pooled = maps[0].new_zeros(len(boxes), maps[0].shape[1], self.size, self.size)
         for level, (stride, one) in enumerate(zip(self.strides, maps, strict=False)):
@@ -140,7 +140,7 @@ class Stage(nn.Module):
     def refined(self, deltas: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
         """The ``rois`` of each image moved by ``deltas`` and clipped to the image."""
         moved = self.coder.decode_single(deltas.float(), torch.cat([*rois]))
-        split = moved.split([len(r) for r in rois])
+        split = moved.split([r.shape[0] for r in rois])
         return [clip_boxes_to_image(boxes, size) for boxes, size in zip(split, sizes, strict=True)]
 
 
@@ -193,7 +193,7 @@ class CascadeHeads(nn.Module):
             rois = stage.refined(deltas, rois, sizes)
         mean = torch.stack(outputs).mean(0)
         scores = mean.softmax(1) if self.config.average == "logits" else mean
-        parts = scores.split([len(r) for r in rois])
+        parts = scores.split([r.shape[0] for r in rois])
         return [self._keep(boxes, part) for boxes, part in zip(rois, parts, strict=True)]
 
     def _keep(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
