@@ -59,7 +59,8 @@ def experiment(name: str, root: Path, out: Path, **settings: Any) -> Experiment:
         WRITERS[name](data)
     values: dict[str, Any] = {
         "backbone": "tiny", "method": {"name": name, **SMALL[name], **settings.pop("method", {})},
-        "data": {"source": str(data), "workers": 0}, "out": str(out),
+        "data": {"source": str(data), "workers": 0, "skip_bad_images": settings.pop("data.skip_bad_images", False)},
+        "out": str(out),
         "optim": {"lr": 0.08, "schedule": "poly", "warmup_epochs": 0, "nesterov": False},
         "run": {"epochs": 2, "batch_size": 2, "progress": False, "precision": "fp32", **settings.pop("run", {})},
     }  # fmt: skip
@@ -67,7 +68,7 @@ def experiment(name: str, root: Path, out: Path, **settings: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_leaves_its_files_and_the_network_can_be_scored_and_used(name: str, tmp_path: Path) -> None:
+def test_run_can_be_evaluated_and_used_for_prediction(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = train(experiment(name, tmp_path, out))
     monitor = {"cascade_rcnn": "ap", "deeplabv3": "miou"}[name]
@@ -99,7 +100,7 @@ def test_a_run_leaves_its_files_and_the_network_can_be_scored_and_used(name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_has_the_same_bits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_is_bit_identical(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"method": {"iterations": 4}, "run": {"checkpoint_every_steps": 1}}
     train(experiment(name, tmp_path, tmp_path / "whole", **settings))
 
@@ -156,7 +157,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_annotations_end_the_command_with_one_line(
+def test_bad_annotation_ends_the_command_with_one_line(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, damage, file = BAD[case]
@@ -184,7 +185,48 @@ def test_bad_annotations_end_the_command_with_one_line(
     assert any(note.startswith("1 bad annotations of train") for note in notes)
 
 
-def test_the_other_tasks_networks_and_wrong_settings_are_refused(
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_images_are_skipped_and_counted(name: str, tmp_path: Path) -> None:
+    data = WRITERS[name](tmp_path / "data")
+    file = data / ("train/20.png" if name == "cascade_rcnn" else "images/train/1.png")
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=rf"cannot read the image .*{file.name}.*--skip-bad-images"):
+        build_parts(experiment(name, tmp_path, tmp_path / "run"))
+    parts = build_parts(experiment(name, tmp_path, tmp_path / "run", **{"data.skip_bad_images": True}))
+    assert len(parts.data.train) == 3
+    assert any(note.startswith("1 unreadable images of train") for note in parts.notes)
+
+
+def test_val_without_a_counted_pixel_is_refused_before_training(tmp_path: Path) -> None:
+    data = write_masks(tmp_path / "data")
+    for file in (data / "masks" / "val").iterdir():
+        Image.new("L", (40, 32), 9).save(file)
+    with pytest.raises(UserError, match="every pixel of the val split of .* is ignored"):
+        train(experiment("deeplabv3", tmp_path, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["detect", "segment"])
+def test_help_shows_the_settings_that_apply_with_their_defaults(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--backbone (text; default resnet50)" in text
+    assert "--optim.lr (number above 0; default 0.02)" in text
+    own = {"detect": "--method.rpn-border", "segment": "--method.output-stride"}[verb]
+    assert own in text
+    for absent in (
+        "cifar_resnet18",
+        "digits,",
+        "--data.augment",
+        "--run.all-heads",
+        "--data.image-size",
+        "original_bake",
+    ):
+        assert absent not in text
+
+
+def test_networks_of_other_tasks_and_wrong_settings_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_masks(tmp_path / "data")
@@ -201,7 +243,7 @@ def test_the_other_tasks_networks_and_wrong_settings_are_refused(
     assert "deeplabv3 does not take data.augment" in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
+def test_data_without_val_and_test_are_refused(tmp_path: Path) -> None:
     chosen = experiment("deeplabv3", tmp_path, tmp_path / "run")
     for kind in ("images", "masks"):
         for file in (tmp_path / "data" / kind / "val").iterdir():
@@ -212,14 +254,14 @@ def test_data_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("batch", "literal", "lr"), [(16, False, 0.02), (8, False, 0.01), (8, True, 0.02)])
-def test_the_linear_scaling_rule_and_its_switch(batch: int, literal: bool, lr: float) -> None:
+def test_learning_rate_is_scaled_by_batch_size_unless_literal(batch: int, literal: bool, lr: float) -> None:
     values = {"method": {"name": "cascade_rcnn"}, "optim": {"lr": 0.02}, "run": {"batch_size": batch}, "out": "x"}
     changed, notes = scaled(build_experiment(values), TransferConfig(lr_literal=literal))
     assert changed.optim.lr == lr
     assert bool(notes) == (lr != 0.02)
 
 
-def test_a_networks_file_is_told_from_a_classifiers(tmp_path: Path) -> None:
+def test_missing_or_damaged_network_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         evaluate(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
@@ -228,16 +270,14 @@ def test_a_networks_file_is_told_from_a_classifiers(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools itself
-def test_masks_are_cocos_run_lengths() -> None:
+def test_run_lengths_match_pycocotools() -> None:
     generator = np.random.default_rng(0)
     for mask in (generator.random((7, 5)) < 0.5, np.ones((3, 4), bool), np.zeros((3, 4), bool)):
         decoded = coco_mask.decode(coco_mask.frPyObjects(run_lengths(mask), *mask.shape))
         assert np.array_equal(decoded.astype(bool), mask)
 
 
-def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_a_run_give_backbone_and_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mixskd.artifacts.model_file import save_model
     from mixskd.transfer.start import normalisation_of
 
@@ -255,7 +295,7 @@ def test_backbone_and_normalisation_come_with_the_weights_of_a_run(
     assert "backbone: tiny" in capsys.readouterr().out
 
 
-def test_the_poly_schedule_falls_with_every_step() -> None:
+def test_poly_schedule_falls_at_every_step() -> None:
     optim = OptimConfig(lr=0.02, schedule="poly", warmup_epochs=0, nesterov=False)
     rates = [learning_rate(optim, step, 10, 4) for step in (0, 1, 20, 39, 40)]
     assert rates == pytest.approx([0.02 * (1 - step / 40) ** 0.9 for step in (0, 1, 20, 39, 40)])
@@ -368,7 +408,7 @@ def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> N
             assert torch.equal(value, before[key]) == (key.rpartition(".")[0] not in new), key
         assert (notes[0].count("score") == 3) == (classes == 5)
     other = build_experiment({**settings, "method": {"name": "deeplabv3"}})
-    with pytest.raises(UserError, match="a deeplabv3 on tiny cannot start from .* which holds a cascade_rcnn on tiny"):
+    with pytest.raises(UserError, match=r"a deeplabv3 on tiny cannot start from .* which holds a cascade_rcnn on tiny"):
         make_network(other, 2, DeepLabConfig())
 
 
@@ -383,7 +423,7 @@ def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> N
         ({"classes": ()}, "is damaged: classes must hold"),
     ],
 )
-def test_a_network_file_from_a_stranger_is_examined(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_untrusted_network_file_is_examined(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
     model = Detector(tiny_backbone(), 2, about.config)
     path = tmp_path / "model.safetensors"
@@ -396,7 +436,7 @@ def test_a_network_file_from_a_stranger_is_examined(change: dict[str, Any], mess
             description_of(str(path))
 
 
-def test_a_network_of_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+def test_network_with_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
     about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
     model = Detector(tiny_backbone(), 2, about.config)
     torch.nn.init.constant_(next(model.parameters()), float("nan"))

@@ -72,7 +72,7 @@ def test_scores_are_those_of_pycocotools(tmp_path: Path) -> None:
     assert per_class["c12"] is None
 
 
-def test_nothing_found_scores_nought_and_sizes_without_objects_have_no_score(tmp_path: Path) -> None:
+def test_no_detection_scores_zero_and_sizes_without_objects_have_no_score(tmp_path: Path) -> None:
     root = random_split(tmp_path)
     values = json.loads((root / "val.json").read_text())
     for item in values["annotations"]:
@@ -99,12 +99,12 @@ def test_metric_is_the_same_after_it_is_computed(tmp_path: Path) -> None:
     assert metrics.compute()["map"] == first == 1
 
 
-def test_boxes_return_to_the_pixels_of_the_file() -> None:
+def test_boxes_are_scaled_to_the_pixels_of_the_file() -> None:
     detection = in_file_pixels({"boxes": torch.tensor([[10.0, 10, 20, 30]])}, (160, 640), (SIDE, SIDE))
     assert detection["boxes"].tolist() == [[5, 20, 10, 60]]
 
 
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mixskd\[detection\]'"):
         Detection(("a",)).metrics()

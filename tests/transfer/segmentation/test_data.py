@@ -85,7 +85,7 @@ BAD: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("damage", BAD)
-def test_a_bad_annotation_is_one_line_that_names_the_file(damage: Callable[[Path], None], tmp_path: Path) -> None:
+def test_bad_pair_is_one_line_and_can_be_skipped(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(write(tmp_path))
     with pytest.raises(UserError, match=BAD[damage]) as caught:
         load_segmentation(tmp_path)
@@ -98,21 +98,21 @@ def test_a_bad_annotation_is_one_line_that_names_the_file(damage: Callable[[Path
     assert train.notes[0].startswith(f"1 {what} of train are left out; the first: ")
 
 
-def test_without_the_check_a_bad_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
+def test_unchecked_bad_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
     unknown_label(write(tmp_path))
     train = load_segmentation(tmp_path, check=False)["train"]
     with pytest.raises(UserError, match="holds the label 5"):
         train.read_mask(1)
 
 
-def test_a_listed_image_that_is_missing(tmp_path: Path) -> None:
+def test_listed_image_that_is_missing_is_named(tmp_path: Path) -> None:
     write_voc(tmp_path)
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"the image .*a.jpg is missing"):
         load_segmentation(tmp_path)
 
 
-def test_a_folder_of_no_known_layout(tmp_path: Path) -> None:
+def test_folder_of_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="images/train and masks/train"):
         load_segmentation(tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
@@ -156,7 +156,7 @@ def test_pascal_voc_and_its_augmented_set(tmp_path: Path) -> None:
     assert splits["train"].notes == ()
 
 
-def test_ade20k_ignores_nought_and_counts_from_one(tmp_path: Path) -> None:
+def test_ade20k_ignores_zero_and_counts_from_one(tmp_path: Path) -> None:
     for folder in ("training", "validation"):
         write_pair(tmp_path, f"images/{folder}", f"annotations/{folder}", "x", [0, 1, 150])
     splits = load_segmentation(tmp_path)
@@ -212,6 +212,6 @@ def test_test_split_without_masks_is_left_out_with_a_note(tmp_path: Path) -> Non
     assert "has no masks, so it gets no scores" in splits["train"].notes[0]
 
 
-def test_more_classes_than_a_mask_holds_are_refused() -> None:
+def test_more_than_255_classes_are_refused() -> None:
     with pytest.raises(UserError, match="at most 255"):
         label_table(256)

@@ -67,7 +67,7 @@ class PyramidAlign(nn.Module):
         levels = self.level_of(list(rois))
         images = torch.cat([r.new_full((r.shape[0], 1), i) for i, r in enumerate(rois)])
         boxes = torch.cat([images, torch.cat([*rois])], dim=1)
-        pooled = maps[0].new_zeros(len(boxes), maps[0].shape[1], self.size, self.size)
+        pooled = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], self.size, self.size)
         for level, (stride, one) in enumerate(zip(self.strides, maps, strict=False)):
             here = torch.where(levels == level)[0]
             aligned = roi_align(one, boxes[here].to(one.dtype), self.size, 1 / stride, sampling_ratio=0, aligned=True)
