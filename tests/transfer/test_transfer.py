@@ -201,7 +201,7 @@ def test_val_without_a_counted_pixel_is_refused_before_training(tmp_path: Path) 
     data = write_masks(tmp_path / "data")
     for file in (data / "masks" / "val").iterdir():
         Image.new("L", (40, 32), 9).save(file)
-    with pytest.raises(UserError, match="every pixel of the val split of .* is ignored"):
+    with pytest.raises(UserError, match=r"every pixel of the val split of .* is ignored"):
         train(experiment("deeplabv3", tmp_path, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""What detection and segmentation contribute to a run: data, network, loaders and scores."""
+"""The parts of a run of detection or segmentation: data, network, loaders and scores."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
 
 
 def last_maps(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
-    """The last map of ``backbone``, on which the network stands."""
+    """The last map of ``backbone``."""
     return [spatial(backbone.feature_maps(images)[-1])]
 
 

@@ -54,7 +54,7 @@ class CascadeConfig:
 class PyramidAlign(nn.Module):
     """RoIAlign at the pyramid level that suits a RoI's size: level floor(4 + log2(sqrt(area) / 224)), strides 4 to 32.
 
-    Samples are as dense as the RoI is large (``sampling_ratio`` 0), and pixel centres lie at halves (``aligned``).
+    The number of samples grows with the RoI (``sampling_ratio`` 0), and pixel centres are at halves (``aligned``).
     """
 
     def __init__(self, strides: Sequence[int] = (4, 8, 16, 32), size: int = 7) -> None:
@@ -147,7 +147,7 @@ class Stage(nn.Module):
 class CascadeHeads(nn.Module):
     """The stages in sequence.
 
-    In training they give losses; in evaluation, detections: boxes of the last stage with scores averaged over all.
+    ``losses`` is for training. ``detect`` gives the boxes of the last stage, with scores averaged over all stages.
     """
 
     def __init__(self, channels: int, classes: int, config: CascadeConfig | None = None) -> None:
@@ -164,8 +164,8 @@ class CascadeHeads(nn.Module):
     ) -> dict[str, Tensor]:  # fmt: skip
         """``stage1_class``, ``stage1_box``, ...: the weighted losses. ``proposals`` are ``r x 4`` per image.
 
-        Ground-truth boxes are among the RoIs of every stage, but are dropped before refinement: a box that is right
-        already is no example of what the next stage will meet at test.
+        Ground-truth boxes are among the RoIs of every stage, but are not passed on to the next stage, which would not
+        see such exact boxes at test.
         """
         terms: dict[str, Tensor] = {}
         rois = [*proposals]
@@ -197,7 +197,7 @@ class CascadeHeads(nn.Module):
         return [self._keep(boxes, part) for boxes, part in zip(rois, parts, strict=True)]
 
     def _keep(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
-        """The detections of one image after threshold and suppression; every class may take the same box."""
+        """The detections of one image after threshold and suppression; one box can be detected as several classes."""
         found, label = torch.where(scores[:, 1:] > self.config.score)
         boxes, scores, label = boxes[found], scores[found, label + 1], label + 1
         large = remove_small_boxes(boxes, 1e-2)

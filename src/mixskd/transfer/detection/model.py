@@ -1,4 +1,4 @@
-"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN as the plain comparison."""
+"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN."""
 
 from __future__ import annotations
 
@@ -106,18 +106,18 @@ class Detector(nn.Module):
 
     @property
     def stages(self) -> nn.ModuleList:
-        """Those of the backbone."""
+        """The stages of the backbone."""
         return self.backbone.body.stages
 
     @property
     def name(self) -> str:
-        """The backbone's."""
+        """The name of the backbone."""
         return self.backbone.body.name
 
     def losses(
         self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Every loss term of a batch by name; their sum is what is minimised."""
+        """Every loss term of a batch by name; training minimises their sum."""
         maps = self.backbone(images)
         maps = type(maps)((name, one.float()) for name, one in maps.items())
         found = [

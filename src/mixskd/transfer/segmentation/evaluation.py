@@ -52,9 +52,9 @@ class Segmentation:
 def scores_of(confusion: Tensor, classes: Sequence[str], released: int | None = None) -> dict[str, Any]:
     """``miou``, ``pixel_accuracy`` and ``per_class`` in per cent of a matrix ``N x N`` (row: truth, column: found).
 
-    A class that is absent, neither in the masks nor found, has None and does not enter the mean; ``absent`` names it.
-    ``miou_released`` is the mean over ``released`` classes with 0 for those that are absent, as the released code of
-    MixSKD takes it for COCO-Stuff.
+    A class that is neither in the masks nor in the predictions is absent: its score is None, it does not count in the
+    mean, and ``absent`` names it. ``miou_released`` is the mean over ``released`` classes with 0 for absent ones, as
+    MixSKD's released code computes it for COCO-Stuff.
     """
     counts = confusion.to(torch.float64)
     hits = counts.diag()
