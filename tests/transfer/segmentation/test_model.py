@@ -133,3 +133,17 @@ def test_deeplabv3_overfits_three_images(tmp_path: Path) -> None:
         optimizer.zero_grad()
     counted = batch.labels < 255
     assert (method.backbone(batch.images).argmax(1) == batch.labels)[counted].float().mean() > 0.93
+
+
+def test_pixels_are_summed_outside_the_loss_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's nll_loss2d is deterministic only without a reduction."""
+    reductions, original = [], torch.nn.functional.cross_entropy
+
+    def recorded(*arguments: Tensor, reduction: str, **options: int) -> Tensor:
+        reductions.append(reduction)
+        return original(*arguments, reduction=reduction, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", recorded)
+    logits, masks = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    torch.testing.assert_close(pixel_loss(logits, masks), original(logits, masks))
+    assert reductions == ["none"]
