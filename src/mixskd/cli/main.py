@@ -190,16 +190,23 @@ def build_parser() -> Parser:
         added.set_defaults(function=function)
         return added
 
-    def experiment_flags(p: argparse.ArgumentParser, methods: Sequence[str] = tuple(METHODS)) -> None:
-        add_settings_help(p, methods)
-        p.add_argument("recipe", nargs="?", help=f"the recipe to start from: {', '.join(recipes.names())}")
-        p.add_argument("--data", help="a data set's name, an image folder, an .npz file, or .tar shards")
+    def experiment_flags(
+        p: argparse.ArgumentParser, methods: Sequence[str] = tuple(METHODS),
+        data: str = "a data set's name, an image folder, an .npz file, or .tar shards",
+        about: Callable[[argparse.Namespace, str], str] | None = None,
+    ) -> None:  # fmt: skip
+        add_settings_help(p, methods, about)
+        verb = p.prog.split()[1]
+        known = [name for name in recipes.names() if verb not in BY_VERB or name.startswith(verb)]
+        p.add_argument("recipe", nargs="?", help=f"the recipe to start from: {', '.join(known)}")
+        p.add_argument("--data", help=data)
         p.add_argument(
             "--backbone",
             help="see mixskd list backbones; or timm/NAME, torchvision/NAME",
         )
         p.add_argument("--weights", help="weights to start from: a run's folder, a file of weights, or pretrained")
-        p.add_argument("--method", help="the name of the method; the help without --method lists all names")
+        listed = "the name of the method; the help without --method lists all names"
+        p.add_argument("--method", help=" or ".join(methods) if verb in BY_VERB else listed)
         p.add_argument("--batch-size", help="original images per update")
         p.add_argument("--seed", help="the seed of weights, order, augmentation and mixing")
         p.add_argument("--config", metavar="FILE.yaml", help="settings that override the recipe; flags override them")

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from mixskd.cli import dry_run
-from mixskd.config import Experiment, to_yaml
+from mixskd.config import Experiment, flatten, recipes, to_yaml
+from mixskd.config.settings import GROUPS, default_text, fields_of, section, settings_of
 from mixskd.config.task_kinds import BY_VERB
+from mixskd.transfer.config import NOT_USED, UNSUPPORTED
+from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.segmentation.config import DeepLabConfig
 
-Flags = Callable[[argparse.ArgumentParser, Sequence[str]], None]
+Flags = Callable[..., None]
 ExperimentOf = Callable[[argparse.Namespace], Experiment]
+DATA = {
+    "detect": "a folder in the format of COCO, YOLO or Pascal VOC",
+    "segment": "a folder of images and masks, or of Pascal VOC, ADE20K, COCO-Stuff or CamVid",
+}
+CONFIGS = {"detect": DetectorConfig, "segment": DeepLabConfig}
 
 
 def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
@@ -77,16 +87,45 @@ def predict(arguments: argparse.Namespace) -> None:
     """Draw what is found on images, write predictions.json, and print where."""
     from mixskd.transfer.predicting import predict as run
 
-    entries = run(arguments.run, arguments.images, arguments.out, threshold=getattr(arguments, "threshold", 0.5))
+    threshold, size = getattr(arguments, "threshold", 0.5), arguments.batch_size
+    entries = run(arguments.run, arguments.images, arguments.out, threshold=threshold, batch_size=size)
     kind = "boxes" if arguments.verb == "detect" else "masks"
     print(f"{len(entries)} {kind} in {Path(arguments.out) / 'predictions.json'}, drawn images beside it")
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write a segmentation network as ONNX, and print where."""
-    from mixskd.deploy.exports.segmentation import export_onnx
+    """Write a trained network as ONNX, and print where."""
+    from mixskd.deploy.exports.networks import export_onnx
 
-    print(export_onnx(arguments.run, arguments.out, size=arguments.size, overwrite=arguments.overwrite))
+    size = getattr(arguments, "size", None)
+    print(export_onnx(arguments.run, arguments.out, size=size, overwrite=arguments.overwrite))
+
+
+def settings_text(verb: str) -> str:
+    """The settings that ``verb`` uses, with the defaults of its recipe, for ``--help``."""
+    kind = BY_VERB[verb]
+    defaults = flatten(recipes.load(kind.recipe))
+    meanings = {"data.source": f"{DATA[verb]}.", "method.name": f"{' or '.join(kind.networks)}."}
+    groups = [(title, settings_of(group)) for group, (title, _) in GROUPS.items()]
+    groups.append(("Network", fields_of(CONFIGS[verb], "method.")))
+    parts = [f"Every setting has a flag with its dotted name. The defaults are those of the recipe {kind.recipe}.\n"]
+    for title, settings in groups:
+        used = [
+            dataclasses.replace(
+                setting,
+                default=default_text(value_of(defaults[setting.key])) if setting.key in defaults else setting.default,
+                meaning=meanings.get(setting.key, setting.meaning),
+            )
+            for setting in settings
+            if setting.key not in (*UNSUPPORTED, *NOT_USED)
+        ]
+        parts.append(section(title, used))
+    return "\n".join(parts)
+
+
+def value_of(value: object) -> object:
+    """``value`` of a YAML file as a setting holds it."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def add_flags(
@@ -103,7 +142,7 @@ def add_flags(
 
     what = "boxes" if verb == "detect" else "masks"
     p = action("train", lambda arguments: train(arguments, experiment_of), f"Train a network that finds {what}.")
-    experiment_flags(p, BY_VERB[verb].networks)
+    experiment_flags(p, BY_VERB[verb].networks, DATA[verb], lambda given, command: settings_text(verb))
     p.add_argument("--epochs", help="passes over the training images, or parts of method.iterations")
     p.add_argument("--out", help="the run's folder; runs/... by default")
     p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
@@ -120,15 +159,17 @@ def add_flags(
 
     p = action("predict", predict, f"Draw {what} on images, and write them as JSON.")
     p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("images", nargs="+", metavar="IMAGE")
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="image files, and folders of images")
     p.add_argument("--out", default="predictions", help="the folder to write to")
+    p.add_argument("--batch-size", type=int, default=8, help="images of one size that are predicted together")
     if verb == "detect":
         p.add_argument("--threshold", type=float, default=0.5, help="the lowest score of a box that is drawn")
-    else:
-        p = action("export", export, "Write a trained network as ONNX.")
-        p.add_argument("run", help="a run's folder or a .safetensors file")
-        p.add_argument("--out", help="the .onnx file to write; beside the model by default")
-        p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+    p = action("export", export, "Write a trained network as ONNX.")
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("--out", help="the .onnx file to write; beside the model by default")
+    p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    if verb == "segment":
         p.add_argument("--size", type=int, help="height and width of the images; those of the crops by default")
     for added in actions.choices.values():
         added.set_defaults(usage=added.format_usage())

@@ -1,4 +1,4 @@
-"""model.safetensors of a detector or a segmentation network: its weights, and in the metadata how to use them."""
+"""model.safetensors of a detector or a segmentation network: weights, and a description in the metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import build_backbone, check_local
@@ -19,6 +19,7 @@ from mixskd.config.schema import Mismatch, anything, choice, integer, items, num
 from mixskd.data.bundle import MOST_CLASSES
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing
+from mixskd.transfer.pipeline import Pipeline, pipeline_of
 from mixskd.transfer.segmentation.model import DeepLabV3
 
 FORMAT = "mixskd-network-1"
@@ -39,7 +40,7 @@ SCHEMA = record(
 
 @dataclass(frozen=True)
 class About:
-    """What a network file says of itself: ``options`` are those of the method, ``category_ids`` those of the data."""
+    """The description in a network file: ``options`` are those of the method, ``category_ids`` those of the data."""
 
     network: str
     backbone: str
@@ -54,39 +55,54 @@ class About:
         """The settings of the network and its data."""
         return make_config(NETWORKS[self.network].Config, self.options)
 
+    def pipeline(self, **settings: Any) -> Pipeline:
+        """How the network takes images; ``settings`` override those with which it was trained."""
+        return pipeline_of(dataclasses.replace(self.config, **settings), self.mean, self.std)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of ``model`` under the keys of its file; those of a DeepLabV3 are torchvision's."""
+    return model.export_state_dict() if isinstance(model, DeepLabV3) else model.state_dict()
+
 
 def save_network(model: nn.Module, path: Path, about: About) -> None:
-    """Write ``model``; a DeepLabV3 under torchvision's keys. Raises UserError on a full disk."""
-    state = model.export_state_dict() if isinstance(model, DeepLabV3) else model.state_dict()
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    """Write ``model`` and its description. Raises UserError on a full disk."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state_of(model).items()}
     text = json.dumps({"format": FORMAT, **dataclasses.asdict(about)})
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"mixskd": text})
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, About]:
-    """The network in a run folder or file, in evaluation mode, and what it says of itself.
+def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
+    """The description and the weights of the network in a run folder or file.
 
     Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not a network of mixskd.
     """
-    path, said, tensors = read_described(path)
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
+    path, description, tensors = read_described(path)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UserError(
             f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
         )
     try:
-        SCHEMA(said, "")
+        SCHEMA(description, "")
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
-    check_local(said["backbone"])
+    check_local(description["backbone"])
     check_weights_finite(path, tensors)
+    values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in description.items()}
+    del values["format"]
+    return About(**values), tensors
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, About]:
+    """The network in a run folder or file, in evaluation mode, and its description.
+
+    Raises UserError as :func:`read_network` does, and for weights that do not fit.
+    """
+    about, tensors = read_network(path)
     try:
-        values: dict[str, Any] = {
-            key: tuple(x) if isinstance(x, list) else x for key, x in said.items() if key != "format"
-        }
-        about = About(**values)
         backbone = build_backbone(about.backbone, 2)
-        model = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone
+        model: nn.Module = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone
         if isinstance(model, DeepLabV3):
             model.load_export_state_dict(tensors)
         else:

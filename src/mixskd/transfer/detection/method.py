@@ -1,4 +1,4 @@
-"""Detectors as the trainer takes its methods: a module that turns a batch into named losses."""
+"""Detectors as methods of the trainer: a module that turns a batch into named losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixskd.transfer.detection.model import Detector
 
 
 class DetectionMethod(Hooks, nn.Module):
-    """Trains a detector; ``backbone`` is what is deployed, the whole detector."""
+    """Trains a detector; the attribute ``backbone`` is the whole detector, which is deployed."""
 
     Config: ClassVar[type] = DetectorConfig
     taught_by: ClassVar[str | None] = None
@@ -28,7 +28,7 @@ class DetectionMethod(Hooks, nn.Module):
         self.backbone = Detector(backbone, classes, config, architecture=self.architecture)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """Nothing: the samplers of torchvision draw within ``forward``, from the generator that the step seeds."""
+        """None: torchvision's samplers draw within ``forward``, from the generator that the step seeds."""
         return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, *, sizes: Tensor) -> dict[str, Tensor]:
@@ -46,6 +46,6 @@ class CascadeRCNN(DetectionMethod):
 
 
 class FasterRCNN(DetectionMethod):
-    """torchvision's Faster R-CNN, the plain comparison."""
+    """torchvision's Faster R-CNN."""
 
     architecture = "faster_rcnn"
