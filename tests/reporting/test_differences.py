@@ -12,7 +12,8 @@ from scipy import stats
 from mixskd.cli.main import main
 from mixskd.comparison.comparison import tabulate
 from mixskd.reporting.evidence import read_evidence
-from mixskd.reporting.plots.curves import operation_plot
+from mixskd.reporting.plots.curves import operation_plots
+from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.tables.differences import t_interval
 from tests.report.test_tables import write_run
 
@@ -64,7 +65,7 @@ def test_accuracy_is_drawn_over_the_operations_that_were_spent(folder: Path) -> 
         rows = ["epoch,step,test_top1", *(f"{epoch},{10 * epoch},{2 * epoch}" for epoch in range(1, 31))]
         (folder / name / "metrics.csv").write_text("\n".join(rows) + "\n")
     evidence = read_evidence([folder])
-    plot = operation_plot(evidence)
+    (plot,) = operation_plots(evidence, Looks(evidence))
     assert plot is not None
     lines = plot.figure.axes[0].get_lines()
     assert {line.get_label() for line in lines} == {"plain", "mixup"}
