@@ -13,13 +13,14 @@ import yaml
 from mixskd.config.conversion import build
 from mixskd.config.data import DataConfig
 from mixskd.config.merging import flatten
-from mixskd.config.optim import OptimConfig
+from mixskd.config.optim import OptimConfig, with_usual_values
 from mixskd.config.run import RunConfig
+from mixskd.config.types import Settings
 from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
-class MethodChoice:
+class MethodChoice(Settings, prefix="method."):
     """The objective by name, and those of its hyper-parameters that differ from its defaults."""
 
     name: str = "mixskd"
@@ -27,7 +28,7 @@ class MethodChoice:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Settings):
     """All that a run depends on; ``config.yaml`` of a run folder.
 
     Args:
@@ -74,8 +75,10 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     values = dict(values)
     method = values.get("method", {})
     if isinstance(method, Mapping):
-        options = {key: value for key, value in method.items() if key != "name"}
+        options = {str(key): value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
+    if isinstance(values.get("optim"), Mapping):
+        values["optim"] = with_usual_values(values["optim"])
     return build(Experiment, values)
 
 

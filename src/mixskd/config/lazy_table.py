@@ -8,7 +8,7 @@ from typing import Any
 
 
 class LazyTable(MutableMapping[str, Any]):
-    """A dictionary of classes; a value may be given as ``module:name`` and is then imported when it is read."""
+    """A dictionary of classes; a value given as ``module:name`` is imported when it is read, and only then."""
 
     def __init__(self, places: Mapping[str, Any]) -> None:
         self._places = dict(places)
@@ -30,6 +30,9 @@ class LazyTable(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
 
     def __len__(self) -> int:
         return len(self._places)

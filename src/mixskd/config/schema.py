@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mixskd.errors.text import visible
+from mixskd.errors.text import shown, visible
 
 LONGEST_MESSAGE = 400
 Check = Callable[[Any, str], None]
@@ -129,14 +129,3 @@ def record(needed: Mapping[str, Check], more: Mapping[str, Check] | None = None,
 def _check_mapping(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
         raise Mismatch(f"{where or 'it'} must hold keys, not {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """``value`` for a message, cut short."""
-    if isinstance(value, str | int | float | bool | None):
-        try:
-            text = repr(value)
-        except ValueError:  # an int of thousands of digits
-            return "a huge number"
-        return text if len(text) <= 40 else f"{text[:37]}..."
-    return f"a {type(value).__name__}"

@@ -14,7 +14,8 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
-from mixskd.config.types import described, range_text, types_of, unpacked, without_none
+from mixskd.config.type_words import NAMES, described, range_text, unpacked, without_none
+from mixskd.config.types import types_of
 
 GROUPS: dict[str, tuple[str, type]] = {
     "": ("What is trained", Experiment),
@@ -88,8 +89,7 @@ def type_text(kind: Any) -> str:
         return " | ".join(map(str, typing.get_args(base)))
     if typing.get_origin(base) is tuple:
         return described(kind)
-    name = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(base, str(base))
-    return f"{name} {range_text(meta)}".strip()
+    return f"{NAMES.get(base, str(base)).removeprefix('a ')} {range_text(meta)}".strip()
 
 
 def default_text(value: Any) -> str:

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixskd.config.schema import integer, shown
+from mixskd.config.schema import integer
 from mixskd.data.bundle import MOST_CLASSES, DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError
+from mixskd.errors.text import shown
 
 MOST_SHARDS = 100_000
 RANGE = r"\{(\d+)\.\.(\d+)\}"
