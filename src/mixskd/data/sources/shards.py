@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixskd.config.schema import integer
 from mixskd.data.bundle import MOST_CLASSES, DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
@@ -194,5 +193,6 @@ def _label(content: bytes, extension: str) -> int:
             raise ValueError(f"a .json file without {', '.join(JSON_KEYS)}")
         value = values[known[0]]
         value = int(value) if isinstance(value, str) else value
-    integer(0, MOST_CLASSES - 1)(value, "a label")
+    if type(value) is not int or not 0 <= value < MOST_CLASSES:
+        raise ValueError(f"a label must be a whole number from 0 to {MOST_CLASSES - 1}, not {shown(value)}")
     return value
