@@ -21,7 +21,12 @@ from mixskd.errors import UserError
 
 @dataclass(frozen=True)
 class MethodChoice(Settings, prefix="method."):
-    """The objective by name, and those of its hyper-parameters that differ from its defaults."""
+    """The objective.
+
+    Args:
+        name: the name of the method; ``mixskd list methods`` shows all.
+        options: those of its hyper-parameters that differ from its defaults.
+    """
 
     name: str = "mixskd"
     options: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +40,7 @@ class Experiment(Settings):
         backbone: the network that is deployed, by name.
         weights: the weights to start from: a run folder, a file with a state dict, or ``pretrained`` for those that
             torchvision or timm publish; random if not given.
-        out: the run's folder.
+        out: the run's folder; a new one in ``runs/`` if not given.
     """
 
     backbone: str = "cifar_resnet18"

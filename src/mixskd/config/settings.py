@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
+from mixskd.config import DataConfig, Experiment, MethodChoice, OptimConfig, RunConfig
 from mixskd.config.type_words import NAMES, described, range_text, unpacked, without_none
 from mixskd.config.types import types_of
 
@@ -41,6 +41,12 @@ class Setting:
     def flag(self) -> str:
         """As it is written on a command line."""
         return f"--{self.key.replace('_', '-')}"
+
+
+def meaning_of(key: str) -> str:
+    """The meaning of the setting ``key``, such as ``run.epochs``."""
+    group, _, name = key.rpartition(".")
+    return documented(MethodChoice if group == "method" else GROUPS[group][1])[name].replace("``", "").rstrip(".")
 
 
 def settings_of(group: str) -> list[Setting]:
