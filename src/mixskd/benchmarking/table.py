@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mixskd.errors.text import visible
+
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
     """Print what ``benchmark`` found."""
@@ -15,7 +17,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     method, backbone = experiment["method"]["name"], experiment["backbone"]
     machine, originals = report["machine"], experiment["run"]["batch_size"]
     console.print(
-        f"{method} on {backbone}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
+        f"{method} on {visible(backbone)}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
         f"{machine['device']}, {machine['threads']} threads",
         highlight=False,
     )
@@ -23,7 +25,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         f"precision of default: {report['precision']}, {report['precision_reason']}", highlight=False, markup=False
     )
     for note in report["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {visible(note)}", highlight=False, markup=False)
     precisions = list(report["ceiling_flops"])
     table = Table("variant", "images/s", "ms/step", "speed", "MiB", *(f"of {p}" for p in precisions), box=None)
     for name, row in report["variants"].items():

@@ -116,7 +116,7 @@ def _grouped(data: DataBundle, config: DataConfig) -> dict[str, ImageSet]:
             raise UserError("data.group needs files, whose paths it reads; leave it out for arrays")
         try:
             pattern = re.compile(config.group)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError, MemoryError) as error:
             raise UserError(f"data.group {config.group!r} is not a regular expression: {error}") from None
         for name, split in splits.items():
             splits[name] = dataclasses.replace(split, groups=_groups(split, pattern, data.source))

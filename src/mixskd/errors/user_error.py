@@ -59,6 +59,8 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
     """
     debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:
+        if sys.stdout is None:  # closed by the shell (>&-): what is printed has no reader
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         code = act() or 0
         sys.stdout.flush()
         return code
