@@ -94,7 +94,7 @@ def probe(
     weights: str | Path = "pretrained",
     out: str | Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[str, str, float], object] = lambda backbone, split, fraction: None,
+    progress: Callable[[str, str, float], None] = lambda backbone, split, fraction: None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Fit simple classifiers on the frozen features of backbones and save the best one as a finished run.

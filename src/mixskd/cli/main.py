@@ -33,8 +33,8 @@ from mixskd.runtime.version import __version__
 # Each module has SUMMARY, add_flags(parser) and run(arguments); detect and segment share one, with actions.
 VERBS: dict[str, Any] = {
     "train": train, "benchmark": benchmark, "compare": compare, "detect": "boxes", "segment": "masks",
-    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "predict": predict, "calibrate": calibrate,
-    "export": export, "push": push, "list": listing,
+    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "predict": predict,
+    "calibrate": calibrate, "export": export, "push": push, "list": listing,
 }  # fmt: skip
 WITH_OWN_HELP = (train, benchmark, evaluate, show_data)
 

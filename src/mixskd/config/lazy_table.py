@@ -31,9 +31,6 @@ class LazyTable(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._places
-
     def __len__(self) -> int:
         return len(self._places)
 
