@@ -12,7 +12,7 @@ from mixskd.cli.main import main
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     code = 1
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         # torch's communication threads may outlive their process group. If one of them wants the interpreter while it
         # is being taken down, the process aborts, and torchrun stops the others although the run is whole. Handlers
         # are called in reverse: this one, registered first, leaves after everybody else's and before that.
@@ -28,8 +28,9 @@ def run() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by the shell
+            stream.flush()
     os._exit(code)
 
 

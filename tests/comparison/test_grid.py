@@ -170,7 +170,7 @@ def test_images_per_update_set_the_batch_sizes(tmp_path: Path) -> None:
         ({"methods": "mixskd[temprature=4]"}, "did you mean 'method.temperature'"),
         ({"methods": "mixup,mixup"}, "names 'mixup' twice"),
         ({"methods": "a-b=mixup,a_b=mixup[alpha=0.2]"}, "would have the same folder"),
-        ({"seeds": "0,one"}, "seeds must be a whole number"),
+        ({"seeds": "0,one"}, "seeds must be a list of whole numbers"),
         ({"seeds": []}, "no seeds"),
         ({"equal_updates": "mixup"}, "not one of the methods"),
         ({"methods": "mixup", "equal_updates": "mixup", "equal_cost": "mixup"}, "set the epochs both; give one"),

@@ -12,7 +12,6 @@ import torch
 
 import mixskd
 from mixskd.artifacts.model_file import store_calibration
-from mixskd.cli import deploy as command
 from mixskd.cli.main import main
 from mixskd.deploy.predicting import Predictor
 from mixskd.errors import UserError
@@ -134,6 +133,8 @@ def test_progress_bar_is_shown_when_predictions_go_to_a_file(
     moved = []
 
     class Shown:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
         def __enter__(self) -> Shown:
             return self
 
@@ -146,7 +147,7 @@ def test_progress_bar_is_shown_when_predictions_go_to_a_file(
         def advance(self, task: int) -> None:
             moved.append(task)
 
-    monkeypatch.setattr(command, "_progress", Shown)
+    monkeypatch.setattr("rich.progress.Progress", Shown)
     argv = ["predict", str(model), str(images), "--skip-bad-images", "--out", str(images.parent / "a.csv")]
     assert main(argv) == 0
     assert moved == [5] * 21

@@ -128,7 +128,7 @@ def test_images_of_another_size_are_resized(runs: Path, tmp_path: Path) -> None:
         (["a", "--suite", "fgms"], "unknown suite 'fgms'; did you mean 'fgsm'"),
         (["a", "--suite", ","], "no suite is named"),
         (["a", "--suite", "fgsm", "--fgsm.epsilon", "1"], "did you mean 'fgsm.epsilons'"),
-        (["a", "--suite", "fgsm", "--fgsm.epsilons", "much"], "fgsm.epsilons must be a number"),
+        (["a", "--suite", "fgsm", "--fgsm.epsilons", "much"], "fgsm.epsilons must be one or more numbers"),
         (["a", "--suite", "fgsm", "--pgd.steps", "1"], "options for the suite pgd, which is not run"),
         (["a", "--suite", "fgsm", "--fgs.steps", "1"], "did you mean 'fgsm'"),
         (["a", "--fgsm.epsilons", "1"], "name the suite with --suite"),

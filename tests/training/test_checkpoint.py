@@ -22,7 +22,7 @@ from mixskd.training.checkpoint import (
     previous,
     save_checkpoint,
 )
-from tests.config.test_schema import state
+from tests.config.test_records import state
 
 
 def test_no_flipped_bit_is_accepted(tmp_path: Path) -> None:

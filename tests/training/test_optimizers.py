@@ -40,10 +40,10 @@ def test_sgd_has_one_group_with_everything() -> None:
 
 
 def test_the_usual_values_of_each_optimizer() -> None:
-    sgd, adamw = OptimConfig(), OptimConfig(name="adamw")
+    sgd, adamw = OptimConfig(), from_dict({"optim": {"name": "adamw"}}).optim
     assert (sgd.lr, sgd.weight_decay, sgd.nesterov, sgd.decay_norms) == (0.1, 5e-4, True, True)
     assert (adamw.lr, adamw.weight_decay, adamw.decay_norms) == (1e-3, 0.05, False)
-    assert OptimConfig(name="adamw", lr=0.5).lr == 0.5
+    assert from_dict({"optim": {"name": "adamw", "lr": 0.5}}).optim.lr == 0.5
 
 
 def test_changed_optimizer_has_its_own_defaults() -> None:
@@ -55,7 +55,9 @@ def test_changed_optimizer_has_its_own_defaults() -> None:
 
 def test_norms_biases_and_embeddings_do_not_decay_on_request() -> None:
     method = Baseline(build_backbone("wrn_10_1", 5))
-    groups = names_by_group(method, parameter_groups(method, OptimConfig(name="adamw"), started=False))
+    groups = names_by_group(
+        method, parameter_groups(method, OptimConfig(name="adamw", decay_norms=False), started=False)
+    )
     decayed = next(names for decay, _, names in groups if decay > 0)
     rest = next(names for decay, _, names in groups if decay == 0)
     assert all(method.get_parameter(name).ndim > 1 for name in decayed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
@@ -14,7 +15,9 @@ from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.config.arguments import checked
 from mixskd.config.plugins import load_plugins
+from mixskd.config.types import Count
 from mixskd.errors import unknown
 
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
@@ -28,8 +31,9 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
 WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 
 
+@checked
 def build_backbone(
-    name: str, num_classes: int, image_size: int | None = None, weights: str | None = None
+    name: str, num_classes: Count, image_size: Count | None = None, weights: str | Path | None = None
 ) -> StagedBackbone:
     """Build the backbone ``name`` with ``num_classes`` outputs.
 
@@ -42,7 +46,7 @@ def build_backbone(
     load_plugins()
     backbone = _fresh(name, num_classes, image_size)
     if weights is not None:
-        start_from(backbone, weights)
+        start_from(backbone, str(weights))
     return backbone
 
 

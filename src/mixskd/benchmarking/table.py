@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mixskd.errors.text import visible
+
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the ``report`` of :func:`mixskd.benchmarking.benchmark.benchmark`."""
@@ -15,10 +17,10 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     method, backbone = experiment["method"]["name"], experiment["backbone"]
     machine, originals = report["machine"], experiment["run"]["batch_size"]
     lines = [
-        f"{method} on {backbone}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
+        f"{method} on {visible(backbone)}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
         f"{machine['device']}, {machine['threads']} threads",
         f"precision of default: {report['precision']}, {report['precision_reason']}",
-        *(f"note: {note}" for note in report["notes"]),
+        *(f"note: {visible(note)}" for note in report["notes"]),
     ]
     precisions = list(report["ceiling_flops"])
     variants = Table("variant", "images/s", "ms/step", "speed", "MiB", *(f"of {p}" for p in precisions), box=None)

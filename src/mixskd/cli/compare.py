@@ -1,11 +1,10 @@
-"""The flags of ``mixskd compare``, and what it prints. It imports no torch, so that help starts fast."""
+"""``mixskd compare``. It imports no torch before it runs a grid."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
+from mixskd.errors.terminal import show
 from mixskd.errors.text import visible
 
+SUMMARY = "Compare methods over seeds; with no argument, on the embedded digits."
 SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
 
 
@@ -65,7 +66,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run a grid, or what ``--table`` or ``--dry-run`` ask for; 1 if a run failed."""
     if arguments.table:
         from mixskd.comparison.comparison import tabulate
@@ -80,8 +81,8 @@ def compare(arguments: argparse.Namespace) -> int:
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
-        for run in runs:
-            print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
+        for one in runs:
+            show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
     options = {key: _option(value) for key, value in nest(arguments.dotted).get("launcher", {}).items()}
     done = run_grid(
@@ -95,7 +96,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if done.rows:
         _show(folder)
     for name, reason in done.failures.items():
-        print(f"mixskd: {name} failed: {reason}", file=sys.stderr)
+        show(f"mixskd: {name} failed: {reason}", error=True)
     return 1 if done.failures else 0
 
 
@@ -166,5 +167,5 @@ def _show(folder: Path) -> int:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
         Console().print(table)
         written += [path, folder / ("runs.csv" if name == "table" else f"{name}_runs.csv")]
-    print(f"written: {', '.join(map(str, written))}")
+    show(f"written: {', '.join(map(str, written))}")
     return 0

@@ -1,4 +1,4 @@
-"""The verb ``probe``: its flags, and the table that it prints. It imports no torch."""
+"""``mixskd probe``. It imports no torch before it measures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mixskd.config import nest
 from mixskd.errors import UserError
 from mixskd.errors.text import safe, to_json
 
+SUMMARY = "Fit simple classifiers on the frozen features of backbones, without training."
 SETTINGS = ("data.", "run.device", "run.seed")
 
 
@@ -32,17 +33,17 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
 
 
-def probe(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Print a table of what simple classifiers reach on frozen features, and save the best one."""
     if strange := next((key for key in arguments.dotted if not key.startswith(SETTINGS)), None):
         raise UserError(f"a probe has no setting {strange}, since nothing is trained; leave it out")
-    from mixskd.cli.evaluate import bars
+    from mixskd.cli.progress import suite_bars
     from mixskd.evaluation.probe import probe_data
 
     settings: dict[str, Any] = {"data.source": arguments.data, "weights": arguments.weights, **arguments.dotted}
     if arguments.skip_bad_images:
         settings["data.skip_bad_images"] = True
-    with bars(2) as progress:
+    with suite_bars(2) as progress:
         found = probe_data(
             nest(settings), arguments.backbone, arguments.out, overwrite=arguments.overwrite, progress=progress
         )

@@ -45,21 +45,25 @@ def compare(
     recipe: str | None = None,
     *,
     grid: str | None = None,
-    methods: Sequence[str] | Mapping[str, Any] | None = None,
-    backbones: Sequence[str] | None = None,
-    augments: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    out: str | None = None,
+    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: str | Sequence[str] | None = None,
+    augments: str | Sequence[str] | None = None,
+    seeds: str | Sequence[int | str] | None = None,
+    out: str | Path | None = None,
     equal_updates: str | None = None,
     equal_cost: str | None = None,
     images_per_update: int | None = None,
-    suites: Sequence[str] | None = None,
+    suites: str | Sequence[str] | None = None,
     transfer: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     devices: str = "auto",
     launcher: str = "local",
     launcher_options: Mapping[str, Any] | None = None,
     progress: bool = True,
+    data: str | Path | Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     **settings: Any,
 ) -> Comparison:
     """Train the missing runs of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
@@ -79,7 +83,10 @@ def compare(
         "suites": suites,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
-    remember_typed(backbones, settings.get("backbone"))
+    data = str(data) if isinstance(data, Path) else data
+    own = {"data": data, "backbone": backbone, "method": method, "weights": weights}
+    settings |= {key: value for key, value in own.items() if value is not None}
+    remember_typed(backbones, backbone)
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
@@ -91,7 +98,7 @@ def compare(
     )  # fmt: skip
 
 
-def folder_of(grid: Grid, out: str | None, name: str | None = None) -> Path:
+def folder_of(grid: Grid, out: str | Path | None, name: str | None = None) -> Path:
     """``out``, or ``runs/compare-DATA[-NAME]``, with the ``name`` of a grid. Raises UserError for a file."""
     source = grid.settings.get("data", {}).get("source", "digits")
     folder = Path(out or f"runs/compare-{Path(source).stem}" + (f"-{name}" if name else ""))

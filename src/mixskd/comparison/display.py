@@ -13,6 +13,7 @@ from rich.progress import Progress as RichProgress
 from mixskd.artifacts.results import deployed_scores
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.config.task_kinds import kind_of
+from mixskd.errors.text import visible
 
 
 class RunsDisplay:
@@ -63,7 +64,7 @@ class RunsDisplay:
     def _line(self, run: Run, text: str) -> None:
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
-        self.console.print(f"[{self.done}/{self.total}] {run.name}: {text}")
+        self.console.print(f"[{self.done}/{self.total}] {run.name}: {visible(text)}")
 
 
 def epochs_done(run: Run) -> int:

@@ -116,7 +116,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     for key in values:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {str(key)!r} in the grid{nearest(str(key), allowed)}")
-    base = recipes.load(values["recipe"]) if values.get("recipe") else {}
+    base = recipes.load(str(values["recipe"])) if values.get("recipe") else {}
     given = {key: value for key, value in values.items() if key not in GRID_KEYS}
     settings = merge(base, nest(given))
     if odd := [key for key in (*SETTING_KEYS, "method") if not isinstance(settings.get(key, {}), Mapping)]:

@@ -56,7 +56,7 @@ def transfer_from(values: Any) -> Transfer:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {f'transfer.{key}'!r} in the grid{nearest(str(key), allowed)}")
     given = nest({key: value for key, value in values.items() if key not in OWN_KEYS})
-    settings = merge(recipes.load(values["recipe"]) if values.get("recipe") else {}, given)
+    settings = merge(recipes.load(str(values["recipe"])) if values.get("recipe") else {}, given)
     settings.pop("backbone", None)
     if odd := [key for key in SETTING_KEYS if not isinstance(settings.get(key, {}), Mapping)]:
         raise UserError(f"transfer.{odd[0]} must hold keys, not {settings[odd[0]]!r}")

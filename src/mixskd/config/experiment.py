@@ -13,28 +13,34 @@ import yaml
 from mixskd.config.conversion import build
 from mixskd.config.data import DataConfig
 from mixskd.config.merging import flatten
-from mixskd.config.optim import OptimConfig
+from mixskd.config.optim import OptimConfig, with_usual_values
 from mixskd.config.run import RunConfig
+from mixskd.config.types import Settings
 from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
-class MethodChoice:
-    """The objective by name, and those of its hyper-parameters that differ from its defaults."""
+class MethodChoice(Settings, prefix="method."):
+    """The objective.
+
+    Args:
+        name: the name of the method; ``mixskd list methods`` shows all.
+        options: those of its hyper-parameters that differ from its defaults.
+    """
 
     name: str = "mixskd"
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Settings):
     """All that a run depends on; ``config.yaml`` of a run folder.
 
     Args:
         backbone: the network that is deployed, by name.
         weights: the weights to start from: a run folder, a file with a state dict, or ``pretrained`` for those that
             torchvision or timm publish; random if not given.
-        out: the run's folder.
+        out: the run's folder; a new one in ``runs/`` if not given.
     """
 
     backbone: str = "cifar_resnet18"
@@ -77,11 +83,13 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     values = dict(values)
     method = values.get("method", {})
     if isinstance(method, Mapping):
-        options = {key: value for key, value in method.items() if key != "name"}
+        options = {str(key): value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
     for part, removed in REMOVED.items():
         if isinstance(values.get(part), Mapping):
             values[part] = {key: value for key, value in values[part].items() if key not in removed}
+    if isinstance(values.get("optim"), Mapping):
+        values["optim"] = with_usual_values(values["optim"])
     return build(Experiment, values)
 
 

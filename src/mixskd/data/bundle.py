@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 
-from mixskd.config.schema import Mismatch, items, string
+from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
@@ -20,6 +21,12 @@ MOST_CLASSES = 1_000_000
 LARGEST_IMAGE = 4096  # pixels of height and width, after the resize
 
 SPLITS = ("train", "val", "test")
+
+
+class ClassNames(Struct):
+    """The names of the classes, as messages name their places."""
+
+    classes: Annotated[list[Text], Meta(min_length=2, max_length=MOST_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class DataBundle:
         if not 1 <= self.image_size <= LARGEST_IMAGE:
             raise UserError(f"images of {self.image_size} px cannot be used; they have 1 to {LARGEST_IMAGE} px")
         try:
-            items(string(), 2, MOST_CLASSES)(self.classes, "classes")
+            read_record({"classes": self.classes}, ClassNames)
         except Mismatch as error:
             raise UserError(f"the names of the classes cannot be used: {error}") from None
         for name, split in self.splits.items():

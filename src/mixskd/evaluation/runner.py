@@ -139,7 +139,7 @@ def run_suites(
     suites: Sequence[str] | str,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     split: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -164,7 +164,7 @@ def run_suites(
     where = choose_device(device)
     batch_size = (64 if where.type == "cpu" else 256) if batch_size is None else batch_size
     check_positive(batch_size=batch_size)
-    opened = open_runs(runs, where, data, split, batch_size)
+    opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from mixskd.artifacts.results import Result, read_result, read_results
-from mixskd.artifacts.stored_files import LARGEST, read_rows, read_suite
+from mixskd.artifacts.stored_files import read_rows, read_suite
+from mixskd.config.records import LARGEST
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from mixskd.errors.terminal import show
 from mixskd.runtime.distributed import World
 
 
@@ -52,5 +52,5 @@ class Interrupt:
         """Raises Interrupted, with a line on stderr."""
         if self.world.first:
             name = signal.Signals(number).name
-            print(f"mixskd: stopped by {name}; saved in {out}; continue with --resume", file=sys.stderr)
+            show(f"mixskd: stopped by {name}; saved in {out}; continue with --resume", error=True)
         raise Interrupted(128 + number)

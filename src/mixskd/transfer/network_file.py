@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta, Struct
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
+from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record
 from mixskd.config.registry import NETWORKS
-from mixskd.config.schema import Mismatch, anything, choice, integer, items, number, record, string, table
 from mixskd.data.bundle import MOST_CLASSES
 from mixskd.errors import UserError
+from mixskd.errors.text import shown
 from mixskd.runtime.files import replacing
 from mixskd.transfer.pipeline import Pipeline, pipeline_of
 from mixskd.transfer.segmentation.model import DeepLabV3
 
-FORMAT = "mixskd-network-1"
-SCHEMA = record(
-    {
-        "format": string(),
-        "network": choice(*NETWORKS),
-        "backbone": string(200),
-        "classes": items(string(), 1, MOST_CLASSES),
-        "mean": items(number(), 3, 3),
-        "std": items(number(above=0), 3, 3),
-        "options": table(anything),
-        "category_ids": items(integer()),
-    },
-    closed=True,
-)
+FORMAT: Literal["mixskd-network-1"] = "mixskd-network-1"
 
 
-@dataclass(frozen=True)
-class About:
+class About(Struct, forbid_unknown_fields=True, frozen=True):
     """The description in a network file: ``options`` are those of the method, ``category_ids`` those of the data."""
 
-    network: str
-    backbone: str
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-    category_ids: tuple[int, ...] = ()
+    network: ShortText
+    backbone: ShortText
+    classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
+    mean: Annotated[tuple[Number, ...], Meta(min_length=3, max_length=3)]
+    std: Annotated[tuple[PositiveNumber, ...], Meta(min_length=3, max_length=3)]
+    options: dict[Text, Any] = {}
+    category_ids: tuple[Integer, ...] = ()
+    format: Literal["mixskd-network-1"] = FORMAT
 
     @property
     def config(self) -> Any:
@@ -68,7 +57,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 def save_network(model: nn.Module, path: Path, about: About) -> None:
     """Write ``model`` and its description. Raises UserError on a full disk."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state_of(model).items()}
-    text = json.dumps({"format": FORMAT, **dataclasses.asdict(about)})
+    text = json.dumps(msgspec.to_builtins(about))
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"mixskd": text})
 
@@ -84,14 +73,14 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
             f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
         )
     try:
-        SCHEMA(description, "")
+        about = read_record(description, About)
+        if about.network not in NETWORKS:
+            raise Mismatch(f"network must be one of {', '.join(NETWORKS)}, not {shown(about.network)}")
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
-    check_local(description["backbone"])
+    check_local(about.backbone)
     check_weights_finite(path, tensors)
-    values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in description.items()}
-    del values["format"]
-    return About(**values), tensors
+    return about, tensors
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, About]:

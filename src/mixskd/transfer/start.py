@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 
 from mixskd.artifacts.described_file import read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
@@ -15,16 +16,21 @@ from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment
+from mixskd.config.records import Mismatch, ShortText, ThreeNumbers, ThreePositive, read_record
 from mixskd.config.registry import NETWORKS
-from mixskd.config.schema import Mismatch, items, number, record, string
 from mixskd.config.task_kinds import kind_of
 from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
 from mixskd.transfer.config import TransferConfig
 from mixskd.transfer.network_file import read_network, state_of
 
-# What is taken from the description of any model file of mixskd.
-DESCRIPTION = record({"backbone": string(200), "mean": items(number(), 3, 3), "std": items(number(above=0), 3, 3)})
+
+class Description(Struct):
+    """What is taken from the description of any model file of mixskd."""
+
+    backbone: ShortText
+    mean: ThreeNumbers
+    std: ThreePositive
 
 
 def scaled(experiment: Experiment, config: TransferConfig) -> tuple[Experiment, list[str]]:
@@ -95,7 +101,7 @@ def description_of(weights: str) -> dict[str, Any]:
     if not about:
         return {}
     try:
-        DESCRIPTION(about, "")
+        read_record(about, Description)
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_local(about["backbone"])

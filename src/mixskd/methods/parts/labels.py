@@ -11,11 +11,30 @@ from mixskd.errors import UserError
 
 
 def check_call(method: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Forward pre-hook of a ``method`` that is called as ``method(images, labels, ...)``: check its labels."""
-    images = given[0] if given else named.get("images")
-    labels = given[1] if len(given) > 1 else named.get("labels")
-    if images is not None and labels is not None:  # Python itself names a missing argument
+    """A hook before the forward pass of a ``method`` that is called as ``method(images, labels, ...)``."""
+    names = ("images", "labels", "draws")
+    images, labels, draws = (given[i] if len(given) > i else named.get(name) for i, name in enumerate(names))
+    if ("images" in named or given) and not torch.compiler.is_compiling():
+        check_images(images, method.backbone)  # type: ignore[arg-type]
+        if draws is not None and not isinstance(draws, tuple):
+            raise UserError(f"draws must be what method.draw(images) returns, not {type(draws).__name__}")
+    if images is not None and labels is not None:  # Python names what is missing
         check_labels(labels, len(images), method.backbone.num_classes, soft=method.soft_labels)  # type: ignore[union-attr, arg-type]
+
+
+def check_images(images: Any, backbone: nn.Module) -> None:
+    """Raise UserError unless ``images`` are a batch ``B x C x H x W`` in the number type of the ``backbone``."""
+    if not isinstance(images, Tensor):
+        raise UserError(f"images must be a tensor B x C x H x W, not {type(images).__name__}")
+    weight = next((p for p in backbone.parameters() if p.ndim == 4), None)
+    if images.ndim != 4 or (weight is not None and images.shape[1] != weight.shape[1]):
+        channels = "C" if weight is None else weight.shape[1]
+        raise UserError(f"images must be of shape B x {channels} x H x W, not {tuple(images.shape)}")
+    if not images.is_floating_point() or (
+        images.dtype == torch.float64 and weight is not None and weight.dtype != torch.float64
+    ):
+        wanted = "floating point" if weight is None else weight.dtype
+        raise UserError(f"images must be normalised numbers of {wanted}, not {images.dtype}")
 
 
 def check_labels(labels: Tensor, images: int, classes: int, *, soft: bool = False) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.errors.text import visible
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 from mixskd.training.listeners.sparkline import sparkline
 
@@ -43,9 +44,9 @@ class ProgressBar(Listener):
         self.info, self.log_every = info, info.experiment.run.log_every
         self.epochs = info.experiment.run.epochs
         for line in info.description:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(visible(line), highlight=False, markup=False)
         for note in info.notes:
-            self.console.print(f"note: {note}", highlight=False, markup=False)
+            self.console.print(f"note: {visible(note)}", highlight=False, markup=False)
         self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
         columns = (
             TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(),
