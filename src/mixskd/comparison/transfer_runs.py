@@ -84,13 +84,14 @@ def examine_data(experiments: Iterable[Experiment]) -> None:
         if kind_of(experiment.method.name) is None or key in examined:
             continue
         # Imported here: torchvision's detectors take a second, which other grids need not wait for.
-        from mixskd.transfer.data import annotated_data
+        from mixskd.transfer.pipeline import pipeline_of
         from mixskd.transfer.setup import check_supported
 
         examined.add(key)
         check_supported(experiment)
         config = make_config(method_class(experiment.method.name).Config, experiment.method.options)
-        annotated_data(experiment, config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        pipeline = pipeline_of(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        pipeline.load(experiment.data.source, skip_images=experiment.data.skip_bad_images)
 
 
 def label_of(origin: str, experiment: Experiment) -> str:

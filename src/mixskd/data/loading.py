@@ -124,7 +124,7 @@ def _with_groups(split: ImageSet, expression: str, source: Path | None) -> Image
         raise UserError("data.group needs files, whose paths it reads; leave it out for arrays")
     try:
         pattern = re.compile(expression)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise UserError(f"data.group {expression!r} is not a regular expression: {error}") from None
     names = []
     for image in split.images:

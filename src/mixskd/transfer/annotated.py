@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 
-from mixskd.config.schema import Mismatch, items, string
+from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.transfer.pipeline import Pipeline
+
+
+class ClassNames(Struct):
+    """The names of the classes; a detector may have one."""
+
+    classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class AnnotatedBundle(DataBundle):
         if "val" not in self.splits and "test" not in self.splits:
             raise UserError(f"{self.source} has neither a val nor a test split; add one, since a run must be scored")
         try:
-            items(string(), 1, MOST_CLASSES)(self.classes, "classes")
+            read_record({"classes": self.classes}, ClassNames)
         except Mismatch as error:
             raise UserError(f"the names of the classes of {self.source} cannot be used: {error}") from None
         for name, split in self.annotated.items():

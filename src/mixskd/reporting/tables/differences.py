@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from mixskd.reporting.runs import Repeated
+from mixskd.reporting.repeated import Repeated
 from mixskd.reporting.tables.cells import Cell, Interval
 
 FEWEST = 3  # pairs; with fewer an interval says nothing
