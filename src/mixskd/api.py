@@ -197,7 +197,7 @@ def export(
 
 @checked(
     recipe=str, grid=str, methods=(str, Many(str), Mapping), backbones=(str, Many(str)), augments=(str, Many(str)),
-    seeds=(str, Many(int, str)), out=PATH, equal_updates=str, images_per_update=int, suites=(str, Many(str)),
+    seeds=(str, Many(int, str)), folds=int, out=PATH, equal_updates=str, images_per_update=int, suites=(str, Many(str)),
     transfer=Mapping, jobs=int, devices=str, launcher=str, launcher_options=Mapping, progress=bool, **EXPERIMENT,
 )  # fmt: skip
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:

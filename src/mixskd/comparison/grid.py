@@ -18,7 +18,7 @@ from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
     "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
-    "suites", "transfer",
+    "suites", "transfer", "folds",
 )  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
@@ -33,13 +33,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every arm with every backbone, augmentation policy and seed.
+    """Every arm with every backbone, augmentation policy, fold and seed.
 
     Args:
         arms: what is compared.
         backbones: by name.
         augments: values of ``data.augment``.
         seeds: values of ``run.seed``.
+        folds: parts of a cross-validation; each seed has one run for each of them. None for no cross-validation.
         settings: those of all runs, nested as in a configuration file.
         equal_updates: label of the arm whose number of updates every other arm is given too, by more or fewer epochs;
             warm-up and milestones are scaled with them.
@@ -60,9 +61,14 @@ class Grid:
     paper_table: str | None = None
     suites: tuple[str, ...] = ()
     transfer: Transfer | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         check_columns(self.suites)
+        if self.folds is not None and self.folds < 2:
+            raise UserError(f"--folds must be 2 or more, not {self.folds}")
+        if self.folds is not None and self.transfer is not None:
+            raise UserError("--folds is for classifiers; leave it out, or leave --transfer out")
         labels = [arm.label for arm in self.arms]
         axes = {"methods": labels, "backbones": self.backbones, "augments": self.augments, "seeds": self.seeds}
         for name, values in axes.items():
@@ -119,7 +125,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     methods = values.get("methods") or {own["name"]: own}
     backbone = settings.pop("backbone", default.backbone)
     augment = settings.get("data", {}).get("augment", default.data.augment)
-    images = values.get("images_per_update")
+    images, folds = values.get("images_per_update"), values.get("folds")
     return Grid(
         arms=tuple(_arms(methods, own)),
         backbones=words(values.get("backbones") or backbone, "backbones"),
@@ -131,6 +137,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
         paper_table=values.get("paper_table"),
         suites=words(values.get("suites") or (), "suites"),
         transfer=None if values.get("transfer") is None else transfer_from(values["transfer"]),
+        folds=None if folds is None else convert(folds, int, "folds"),
     )
 
 

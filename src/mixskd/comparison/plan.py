@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mixskd.benchmarking.cost import images_forwarded
 from mixskd.comparison.grid import Arm, Grid
@@ -58,10 +60,9 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     forwarded: dict[tuple[str, str], int] = {}
     for seed in grid.seeds:
         for backbone in grid.backbones:
-            for augment in grid.augments:
-                experiments = {
-                    arm.label: _experiment(grid, arm, backbone, augment, seed, forwarded) for arm in grid.arms
-                }
+            for augment, fold in product(grid.augments, range(grid.folds or 1)):
+                own = {"backbone": backbone, "data.augment": augment, "data.fold": fold, "run.seed": seed}
+                experiments = {arm.label: _experiment(grid, arm, own, forwarded) for arm in grid.arms}
                 if grid.equal_updates is not None:
                     experiments = _with_equal_updates(experiments, grid.equal_updates)
                 # Teachers first: an arm that trains one's very experiment is that teacher.
@@ -80,12 +81,13 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _experiment(
-    grid: Grid, arm: Arm, backbone: str, augment: str, seed: int, forwarded: dict[tuple[str, str], int]
-) -> Experiment:
-    """``forwarded`` keeps the images that an arm forwards for each original, by its label and backbone."""
-    own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
-    experiment = build_experiment(merge(grid.settings, nest(own)))
+def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple[str, str], int]) -> Experiment:
+    """The experiment of ``arm`` with the settings ``own`` of its place in the grid.
+
+    ``forwarded`` keeps the images that an arm forwards for each original, by its label and backbone.
+    """
+    folds = {} if grid.folds is None else {"data.folds": grid.folds}
+    experiment = build_experiment(merge(grid.settings, nest({**folds, **own, **arm.settings, "out": ""})))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
         key = arm.label, experiment.backbone
         if key not in forwarded:  # seconds for some networks
@@ -170,10 +172,11 @@ def _taught_by(experiment: Experiment) -> str | None:
 
 
 def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
-    """``LABEL-BACKBONE[-AUGMENT][-fromM]-seedN``, in letters that a file system takes; M is ``of_seed``."""
+    """``LABEL-BACKBONE[-AUGMENT][-fromM][-foldK]-seedN``, in letters that a file system takes; M is ``of_seed``."""
     augment = experiment.data.augment
     parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
-    parts += [*([] if of_seed is None else [f"from{of_seed}"]), f"seed{experiment.run.seed}"]
+    parts += [*([] if of_seed is None else [f"from{of_seed}"])]
+    parts += [*([] if experiment.data.folds is None else [f"fold{experiment.data.fold}"]), f"seed{experiment.run.seed}"]
     name = "-".join(map(slug, parts))
     if len(name.encode()) > 200:  # file systems end at 255, and what lies beside it has longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")

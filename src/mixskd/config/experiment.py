@@ -50,7 +50,7 @@ class Experiment:
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.branch_streams",
+    "run.measure", "run.branch_streams", "run.score_test",
 )  # fmt: skip
 
 

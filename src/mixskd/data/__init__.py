@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import torch
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
-from mixskd.data.holdout import first_per_class, hold_out
+from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
@@ -61,6 +61,8 @@ def load_data(
     data = dataclasses.replace(data, splits=_grouped(data, config))
     if verify and config.source not in UNVERIFIED:
         data = _verified(data, config, only)
+    if config.train_on_val:
+        data = dataclasses.replace(data, splits=_with_val(data.splits))
     data = _divided(data, config, _unread(data, config)) if divided else data
     if "train" in data.splits:
         train, notes = without_twins(data.splits, config.duplicates)
@@ -165,14 +167,34 @@ def _divided(data: DataBundle, config: DataConfig, unread: set[str]) -> DataBund
     splits, drawn = dict(data.splits), False
     if "train" not in splits:
         return data
-    if not {"val", "test"} & (set(splits) | unread):
+    own = set(splits) | unread
+    fold = None if config.folds is None else "val" if config.val_holdout > 0 else "test"
+    if fold in own:
+        raise UserError(
+            f"data.folds holds out a part of the training images as {fold}, but the data have a {fold} split of their "
+            "own; leave data.folds out, or give a source without that split"
+        )
+    if fold != "test" and not {"val", "test"} & own:
         splits["train"], splits["test"] = hold_out(splits["train"], config.holdout, config.split_seed)
         drawn = True
-    if "val" not in set(splits) | unread and config.val_holdout > 0:
+    if fold is not None:
+        assert config.folds is not None
+        splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, config.split_seed)
+        drawn = True
+    elif "val" not in own and config.val_holdout > 0:
         splits["train"], splits["val"] = hold_out(splits["train"], config.val_holdout, config.split_seed)
         drawn = True
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     return dataclasses.replace(data, splits=ordered, divided=data.divided or drawn)
+
+
+def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """``splits`` with the images of ``val`` at the end of ``train``. Raises UserError if there is no ``test``."""
+    if "test" not in splits:
+        raise UserError("data.train_on_val needs a test split, since nothing else is left to score; leave it out")
+    if "val" not in splits or "train" not in splits:
+        return dict(splits)
+    return {"train": splits["train"].joined(splits["val"]), "test": splits["test"]}
 
 
 def worker_count(wanted: int | None) -> int:
