@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         compare,
         evaluate,
         export,
+        find_lr,
         load,
         predict,
         push,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         save_model,
         show_data,
         train,
+        tune,
     )
     from mixskd.backbones import StagedBackbone, build_backbone
     from mixskd.errors import UserError
@@ -38,6 +40,7 @@ _VERBS = (
     "compare",
     "evaluate",
     "export",
+    "find_lr",
     "load",
     "predict",
     "push",
@@ -46,6 +49,7 @@ _VERBS = (
     "save_model",
     "show_data",
     "train",
+    "tune",
 )
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),
@@ -67,6 +71,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "find_lr",
     "load",
     "predict",
     "push",
@@ -75,6 +80,7 @@ __all__ = [
     "save_model",
     "show_data",
     "train",
+    "tune",
 ]
 
 

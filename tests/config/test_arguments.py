@@ -25,7 +25,8 @@ RIGHT: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
     "dynamic_size": (bool,),
     **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
-    "images_per_update": (int,), "folds": (int,), "trials": (int,), "operations": (int, float), "hours": (int, float), "refit": (bool,), "steps": (int,), "lowest": (int, float), "highest": (int, float),
+    **dict.fromkeys(("images_per_update", "folds", "trials", "steps"), (int,)), "refit": (bool,), "space": (str, dict),
+    **dict.fromkeys(("hours", "operations", "lowest", "highest"), (int, float)),
     **dict.fromkeys(("target_accuracy", "coverage", "threshold"), (int, float)),
     "temperature": (int, float, str), "data": (str, dict), "method": (str, dict),
 }  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from mixskd import config
 from mixskd.cli import compare as comparison
 from mixskd.cli import deploy as deploying
-from mixskd.cli import dry_run, transfer
+from mixskd.cli import dry_run, find_lr, transfer, tune
 from mixskd.cli import evaluate as evaluation
 from mixskd.cli import export as exporting
 from mixskd.cli import report as reporting
@@ -232,6 +232,14 @@ def build_parser() -> Parser:
     summary = "Score a trained classifier, or examine it with suites."
     p = verb("evaluate", evaluation.evaluate, summary, add_help=False)
     evaluation.add_flags(p)
+
+    p = verb("tune", tune.tune, "Search for a method and settings that suit the images.", add_help=False)
+    experiment_flags(p)
+    tune.add_flags(p, experiment_from)
+
+    p = verb("find-lr", find_lr.find_lr, "Suggest a learning rate by a range test.", add_help=False)
+    experiment_flags(p)
+    find_lr.add_flags(p, experiment_from)
 
     p = verb("report", reporting.report, "Show finished runs in one HTML file.")
     reporting.add_report_flags(p)

@@ -107,10 +107,11 @@ def _with_equal_updates(experiments: dict[str, Experiment], reference: str) -> d
         return max(1, images[experiment.data] // experiment.run.batch_size)
 
     updates = experiments[reference].run.epochs * steps(experiments[reference])
-    return {label: _lasting(experiment, updates / steps(experiment)) for label, experiment in experiments.items()}
+    return {label: lasting(experiment, updates / steps(experiment)) for label, experiment in experiments.items()}
 
 
-def _lasting(experiment: Experiment, epochs: float) -> Experiment:
+def lasting(experiment: Experiment, epochs: float) -> Experiment:
+    """``experiment`` with this number of epochs, rounded, 1 or more; warm-up and milestones scale with it."""
     factor = max(1, round(epochs)) / experiment.run.epochs
     optim = dataclasses.replace(
         experiment.optim,
