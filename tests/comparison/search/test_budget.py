@@ -29,7 +29,10 @@ def test_method_at_four_times_the_price_gets_a_quarter_of_the_epochs() -> None:
         name: base(backbone="wrn_16_2", method={"name": name}, run={"epochs": 40, "batch_size": 64}) for name in
         ("baseline", "mixskd")
     }  # fmt: skip
-    prices = {name: count_cost(experiment, 10, 8).training_flops for name, experiment in experiments.items()}
+    prices = {
+        name: count_cost(experiment, 10, costs.data.image_size).training_flops
+        for name, experiment in experiments.items()
+    }
     operations = costs.whole(experiments["mixskd"])
     fitted = {name: costs.fitted(experiment, operations) for name, experiment in experiments.items()}
     assert fitted["mixskd"].run.epochs == 40
@@ -45,21 +48,22 @@ def test_schedule_is_scaled_to_the_rung() -> None:
     assert costs.fitted(experiment, 1.0).run.epochs == 1
 
 
-def checked(experiment: Experiment, **options: Any) -> None:
+def checked(experiment: Experiment, space: dict[str, Any], **options: Any) -> None:
     experiment, data = with_val(experiment, None)
-    check_methods(space_from(experiment, {}, **options), Costs(data))
+    check_methods(space_from(experiment, space, **options), Costs(data))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("space", "message"),
     [
         ({"methods": "tfkd_self"}, "learns from a trained baseline; give it one"),
         ({"methods": "mixskd", "backbones": "nonet"}, "unknown backbone 'nonet'"),
+        ({"methods": "mixskd", "data.augment": ["none", "cutouts"]}, "unknown augmentation policy 'cutouts'"),
     ],
 )
-def test_method_or_backbone_that_cannot_be_trained_is_refused(options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_trained_is_refused(space: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        checked(base(), **options)
+        checked(base(), space)
 
 
 def test_val_is_held_out_where_there_is_none_and_test_is_not_scored() -> None:

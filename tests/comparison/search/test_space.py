@@ -78,7 +78,6 @@ def test_backbones_are_drawn_if_there_are_several() -> None:
         ({"optim.lr": [0.1, -1.0]}, "the space has optim.lr -1.0 for .*: optim.lr must be above 0"),
         ({"optim.betas": [[0.9, 0.99]]}, "lists or mappings"),
         ({"run": {"epochs": [3]}}, "run.epochs, which is not searched"),
-        ({"data.augment": ["none", "cutouts"]}, "data.augment cutouts"),
         ({"mixskd.alphas": [0.1]}, "mixskd.alphas 0.1 for mixskd: unknown key method.alphas"),
         ({"methods": ["mixup"], "mixskd.alpha": [0.1]}, "mixskd is not one of its methods"),
         ({"methods": ["mixupp"]}, "unknown method 'mixupp'; did you mean 'mixup'"),

@@ -90,7 +90,7 @@ class Space:
     settings: Mapping[str, Interval | Choice]
 
     def draw(self, trial: BaseTrial) -> dict[str, Any]:
-        """What ``trial`` proposes: the label of its ``method``, the ``backbone`` if several, settings by dotted name."""
+        """What ``trial`` proposes: the label of a ``method``, perhaps a ``backbone``, and settings by dotted name."""
         label = str(Choice(tuple(self.by_label)).draw(trial, "method"))
         drawn: dict[str, Any] = {"method": label}
         if len(self.backbones) > 1:

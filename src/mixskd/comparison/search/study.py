@@ -135,20 +135,23 @@ class Study:
             trials = self.study.get_trials(deepcopy=False)
             for left in trials:
                 if left.state == state.RUNNING and left.number not in taken and (lock := self._lock(left.number)):
+                    self._seed(left.number)
                     return self._drawn(self.optuna.trial.Trial(self.study, left._trial_id), lock)
             begun = [trial for trial in trials if trial.state != state.WAITING]
             if not may_begin(len(begun)):
                 return None
             if not trials:
                 self.study.enqueue_trial(self.space.base_parameters())
-            # One seed for all trials would have several processes propose the same.
-            self.study.sampler = self.optuna.samplers.TPESampler(
-                seed=self.seed * 1_000_003 + len(begun), n_startup_trials=STARTUP
-            )
+            self._seed(len(begun))
             trial = self.study.ask()
             lock = self._lock(trial.number)
             assert lock is not None  # nobody else asks meanwhile
             return self._drawn(trial, lock)
+
+    def _seed(self, number: int) -> None:
+        """Prepare the sampler for a trial; with one seed for all, several processes would propose the same."""
+        seed = self.seed * 1_000_003 + number
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=STARTUP)
 
     def _lock(self, number: int) -> ExitStack | None:
         stack = ExitStack()

@@ -174,6 +174,8 @@ class Search:
     def _may_begin(self, begun: int) -> bool:
         if begun == 0:
             return True
+        if self.parked:  # what the budget does not pay for a strong trial, it does not pay for a further one
+            return False
         first = self.rungs.operations[0]
         return (self.limits.trials is None or begun < self.limits.trials) and self._affordable(first, first)
 

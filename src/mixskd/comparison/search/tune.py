@@ -23,6 +23,7 @@ from mixskd.comparison.search.study import INSIDE, Study, check_optuna
 from mixskd.comparison.search.trial import Limits, Search
 from mixskd.config import Experiment, read_yaml, to_dict
 from mixskd.data import DataBundle, load_data
+from mixskd.data.policies import check_policy
 from mixskd.errors import UserError, unknown
 from mixskd.methods import method_class
 from mixskd.runtime.files import locked, write_text
@@ -133,7 +134,7 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
 
 
 def check_methods(space: Space, costs: Costs) -> None:
-    """Raises UserError for a method that needs a teacher, or that refuses a backbone of the space."""
+    """Raises UserError for a method that needs a teacher or refuses a backbone, and for a policy that does not exist."""
     for arm in space.arms:
         taught_by = method_class(arm.settings["method.name"]).taught_by
         if taught_by is not None and not arm.settings.get("method.teacher"):
@@ -141,6 +142,8 @@ def check_methods(space: Space, costs: Costs) -> None:
         for backbone in space.backbones:
             costs.check([space.experiment({**arm.settings, "backbone": backbone})])
     costs.check([space.base])
+    for policy in space.settings["data.augment"].extremes if "data.augment" in space.settings else ():
+        check_policy(str(policy))
 
 
 def stored_rungs(

@@ -13,6 +13,7 @@ from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, read_evidence
 from mixskd.reporting.page import elements as pieces
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
+from mixskd.reporting.page.search import search_section
 from mixskd.reporting.page.style import SCRIPT, STYLE
 from mixskd.reporting.page.training_images import seen_section
 from mixskd.reporting.page.transfer_examples import example_section
@@ -69,8 +70,10 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     curves, heads, terms = score_plots(evidence), head_plots(evidence), term_plots(evidence)
     cost = [cost_plot(classifiers)] if classifiers else []
     suites, measured, readable = suite_plots(evidence), suite_tables(evidence), Readable()
+    search, search_figures = search_section(evidence)
     sections = {
         "What was trained": _trained(evidence),
+        "Search": search,
         "Results": _results(evidence, classifiers) if classifiers else "",
         **{kind.name.capitalize(): _transfer(evidence, kind) for kind in KINDS if evidence.of_kind(kind)},
         "What the networks find": example_section(evidence),
@@ -92,7 +95,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, str], list[Plot]]:
     sections["Configurations"] = "".join(
         pieces.folded(line.label, f"<pre>{_lines(to_yaml(line.experiment))}</pre>") for line in evidence.lines
     )
-    plots = [*curves, *heads, *terms, *cost, *(plot for some in suites.values() for plot in some)]
+    plots = [*search_figures, *curves, *heads, *terms, *cost, *(plot for some in suites.values() for plot in some)]
     return {heading: inside for heading, inside in sections.items() if inside}, plots
 
 
