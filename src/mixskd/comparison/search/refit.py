@@ -24,7 +24,8 @@ def scores_on_test(folders: Sequence[Path]) -> dict[str, Any]:
 
 def refitted(experiment: Experiment) -> Experiment:
     """``experiment`` on the images of train and val together; the weights of the last epoch are kept."""
-    data = dataclasses.replace(experiment.data, val_holdout=0.0, folds=None, fold=0, train_on_val=True)
+    own_val = experiment.data.val_holdout == 0  # else val was a part of train
+    data = dataclasses.replace(experiment.data, val_holdout=0.0, folds=None, fold=0, train_on_val=own_val)
     run = dataclasses.replace(experiment.run, score_test=True, keep="auto", patience=0)
     return dataclasses.replace(experiment, data=data, run=run)
 

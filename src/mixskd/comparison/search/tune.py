@@ -134,7 +134,7 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
 
 
 def check_methods(space: Space, costs: Costs) -> None:
-    """Raises UserError for a method that needs a teacher or refuses a backbone, and for a policy that does not exist."""
+    """Raises UserError for a method without its teacher or that refuses a backbone, and for an unknown policy."""
     for arm in space.arms:
         taught_by = method_class(arm.settings["method.name"]).taught_by
         if taught_by is not None and not arm.settings.get("method.teacher"):
