@@ -37,6 +37,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},
+    "tune": {"data": "none/none"}, "find_lr": {"data": "none/none"},
     "compare": {"data": "none/none"}, "report": {"runs": "run"}, "run_suites": {"runs": ["run"], "suites": "accuracy"},
     "save_model": {"path": "m", "classes": list("abcde"), "image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
 }  # fmt: skip
