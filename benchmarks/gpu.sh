@@ -124,8 +124,8 @@ speed() {
   local first second
   case $(machine) in
     gpu) first=plain,low_precision,eager,without_graphs,default
-         second=plain,default,without_compile,with_branch_streams,without_fused ;;
-    eager) first=plain,low_precision,without_graphs,default second=plain,default,with_branch_streams,without_fused ;;
+         second=plain,default,without_compile,without_fused ;;
+    eager) first=plain,low_precision,without_graphs,default second=plain,default,without_fused ;;
     *) first=plain,low_precision,default second=plain,default,without_fused ;;
   esac
   # One that fails does not stop the others.

@@ -23,7 +23,7 @@ from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variant_bench import benchmark_data
 from mixskd.config import Experiment, OptimConfig
 from mixskd.config.build import build_experiment
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.runtime.precision import device_name
 from mixskd.training.classification import build_method
 from mixskd.training.engine import Engine, configure_process

@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where nothing can be written nothing is measured, so that every processor chooses alike.
 os.environ["MIXSKD_MEASURED"] = os.path.join(os.devnull, "none")
+os.environ["MIXSKD_FEATURES"] = os.path.join(os.devnull, "none")
 
 import numpy as np
 import pytest

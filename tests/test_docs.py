@@ -123,7 +123,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the digits, since what these programs reach is not looked at; a comparison starts one process."""
     whole = load_digits()
     splits = {name: split.subset(np.arange(0, len(split), 10)) for name, split in whole.splits.items()}
-    monkeypatch.setattr(mixskd.data, "load_digits", lambda: replace(whole, splits=splits))
+    monkeypatch.setattr(mixskd.data.loading, "load_digits", lambda: replace(whole, splits=splits))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
 
 
@@ -218,7 +218,7 @@ def test_the_table_of_methods_is_that_of_the_code() -> None:
         assert (int(stated[0].replace(",", "")) if stated else 0) == attached, name
         assert f"({METHODS[name].__module__.rpartition('.')[2]}.md)" in link
         needs = method.needs
-        forwards = (needs.views + needs.partners) + (name in ("mixskd", "regmixup", "tfkd_self"))
+        forwards = (needs.views + needs.partners) + (name in ("mixskd", "regmixup", "tfkd_self", "ict", "kd"))
         assert METHODS[name].about is not None
         assert int(images[0]) == METHODS[name].about.images == forwards, name
         assert (f"{needs.views} views" in supplied) == (needs.views > 1), name

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from mixskd.cli.main import main
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     code = 1
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         # torch's communication threads may outlive their process group. If one of them wants the interpreter while it
         # is being taken down, the process aborts, and torchrun stops the others although the run is whole. Handlers
         # are called in reverse: this one, registered first, leaves after everybody else's and before that.
@@ -20,12 +21,16 @@ def run() -> NoReturn:
         code = main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; Ctrl-C would interrupt Python's exit with a traceback
     sys.exit(code)
 
 
 def _leave(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by the shell
+            stream.flush()
     os._exit(code)
 
 

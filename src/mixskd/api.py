@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixskd.config import merge, nest, recipes
-from mixskd.config.arguments import FUNCTION, NUMBER, PATH, Many, checked
+from mixskd.config.arguments import checked
 from mixskd.config.build import build_experiment
+from mixskd.config.conversion import build
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
-
-EXPERIMENT: dict[str, Any] = {"data": (str, Mapping), "backbone": str, "method": (str, Mapping), "weights": str}
 
 if TYPE_CHECKING:
     from mixskd.artifacts.model_file import Classifier
@@ -23,13 +22,14 @@ if TYPE_CHECKING:
     from mixskd.training.lr_finder import RangeTest
 
 
-@checked(recipe=str, variants=str, rounds=int, **EXPERIMENT)
+@checked
 def benchmark(
     recipe: str | None = None,
     *,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     variants: str | None = None,
     rounds: int = 10,
     **settings: Any,
@@ -43,18 +43,21 @@ def benchmark(
     from mixskd.benchmarking.benchmark import benchmark as run
 
     return run(
-        build_experiment(_settings(recipe, data, backbone, method, None, settings)), variants=variants, rounds=rounds
+        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)),
+        variants=variants,
+        rounds=rounds,
     )
 
 
-@checked(recipe=str, out=PATH, resume=bool, overwrite=bool, dry_run=bool, listeners=Many(object), **EXPERIMENT)
+@checked
 def train(
     recipe: str | None = None,
     *,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
-    out: str | None = None,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -77,7 +80,7 @@ def train(
 
     if strange := [listener for listener in listeners if not isinstance(listener, Listener)]:
         raise TypeError(f"train() needs listeners as a list of Listener; one is of {type(strange[0]).__name__}")
-    values = _settings(recipe, data, backbone, method, out, settings)
+    values = _settings(recipe, data, backbone, method, weights, out, settings)
     experiment = build_experiment(values, resume=resume)
     if dry_run:
         plan = rehearse(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
@@ -85,33 +88,50 @@ def train(
     return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
 
 
-@checked(path=PATH, data=PATH, split=str, batch_size=int)
+@checked
+def probe(
+    data: str | Path | Mapping[str, Any],
+    backbone: str,
+    *,
+    weights: str | Path = "pretrained",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, str, float], None] = lambda backbone, split, fraction: None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fit simple classifiers on the frozen features of backbones and save the best one as a finished run.
+
+    ``data`` as for :func:`train`; ``backbone`` is a name, or several ones separated by commas. ``weights`` are
+    ``pretrained``, a file, or a run's folder. ``settings`` are others of the groups ``data`` and ``run``. ``progress``
+    is called with (backbone, split, fraction done). Returns what :func:`mixskd.evaluation.probe.probe_backbones` does.
+    Raises UserError for anything that cannot work.
+    """
+    from mixskd.evaluation.probe import probe_data as run
+
+    values = _settings(None, data, None, None, weights, None, settings)
+    return run(values, backbone, out, overwrite=overwrite, progress=progress)
+
+
+@checked
 def evaluate(
-    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
     """The scores of a trained classifier; see :func:`mixskd.evaluation.split_scores.evaluate`."""
     from mixskd.evaluation.split_scores import evaluate as run
 
-    return run(path, data, split=split, batch_size=batch_size)
+    return run(path, _text(data), split=split, batch_size=batch_size)
 
 
-@checked(
-    runs=Many(*PATH), suites=(str, Many(str)), options=Mapping, data=PATH, split=str, batch_size=int, seed=int,
-    device=str, progress=FUNCTION,
-)  # fmt: skip
 def run_suites(
     runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.runner.run_suites`."""
     from mixskd.evaluation.runner import run_suites as run
 
-    return run(runs, suites, **arguments)
+    return checked(run)(runs, suites, **arguments)
 
 
-@checked(
-    path=PATH, images=Many(*PATH), out=PATH, overwrite=bool, top=int, batch_size=int, device=str, workers=int,
-    skip_bad_images=bool, temperature=NUMBER, threshold=NUMBER,
-)  # fmt: skip
+@checked
 def predict(
     path: str | Path,
     images: Sequence[str | Path],
@@ -138,10 +158,10 @@ def predict(
     )  # fmt: skip
 
 
-@checked(path=PATH, data=PATH, target_accuracy=NUMBER, coverage=NUMBER, batch_size=int, device=str)
+@checked
 def calibrate(
     path: str | Path,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     target_accuracy: float | None = None,
     coverage: float | None = None,
@@ -152,11 +172,11 @@ def calibrate(
     from mixskd.deploy.calibrating import calibrate as run
 
     return run(
-        path, data, target_accuracy=target_accuracy, coverage=coverage, batch_size=batch_size, device=device
+        path, _text(data), target_accuracy=target_accuracy, coverage=coverage, batch_size=batch_size, device=device
     )  # fmt: skip
 
 
-@checked(path=PATH, repository=str, to_folder=PATH, public=bool, overwrite=bool)
+@checked
 def push(
     path: str | Path,
     repository: str | None = None,
@@ -171,16 +191,13 @@ def push(
     return run(path, repository, to_folder=to_folder, public=public, overwrite=overwrite)
 
 
-@checked(
-    path=PATH, to=str, out=PATH, data=PATH, overwrite=bool, force=bool, input=str, softmax=bool,
-    temperature=(float, int, str), dynamic_size=bool, dtype=str,
-)  # fmt: skip
+@checked
 def export(
     path: str | Path,
     to: str | None = None,
     out: str | Path | None = None,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     overwrite: bool = False,
     force: bool = False,
     **options: Any,
@@ -194,32 +211,24 @@ def export(
     from mixskd.deploy.exporting import export as run
     from mixskd.deploy.exports.formats import Options
 
-    return run(path, to, out, options=Options(**options), data=data, overwrite=overwrite, force=force).file
+    return run(path, to, out, options=build(Options, options), data=_text(data), overwrite=overwrite, force=force).file
 
 
-@checked(
-    recipe=str, grid=str, methods=(str, Many(str), Mapping), backbones=(str, Many(str)), augments=(str, Many(str)),
-    seeds=(str, Many(int, str)), folds=int, out=PATH, equal_updates=str, images_per_update=int, suites=(str, Many(str)),
-    transfer=Mapping, jobs=int, devices=str, launcher=str, launcher_options=Mapping, progress=bool, **EXPERIMENT,
-)  # fmt: skip
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
     """A grid of runs and its tables; see :func:`mixskd.comparison.comparison.compare`."""
     from mixskd.comparison.comparison import compare as run
 
-    return run(recipe, **arguments)
+    return checked(run)(recipe, **arguments)
 
 
-@checked(
-    recipe=str, methods=(str, Many(str), Mapping), backbones=(str, Many(str)), space=(*PATH, Mapping), hours=NUMBER,
-    trials=int, operations=NUMBER, folds=int, refit=bool, out=PATH, jobs=int, devices=str, launcher=str,
-    launcher_options=Mapping, progress=bool, **EXPERIMENT,
-)  # fmt: skip
+@checked
 def tune(
     recipe: str | None = "auto",
     *,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     methods: str | Sequence[str] | Mapping[str, Any] | None = None,
     backbones: str | Sequence[str] | None = None,
     space: str | Path | Mapping[str, Any] | None = None,
@@ -244,20 +253,21 @@ def tune(
 
     remember_typed(backbones)
     return run(
-        build_experiment(_settings(recipe, data, backbone, method, None, settings)), methods=methods,
+        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)), methods=methods,
         backbones=backbones, space=space, hours=hours, trials=trials, operations=operations, folds=folds,
         refit_winner=refit, out=out, jobs=jobs, devices=devices, launcher=launcher, launcher_options=launcher_options,
         progress=progress,
     )  # fmt: skip
 
 
-@checked(recipe=str, out=PATH, steps=int, lowest=NUMBER, highest=NUMBER, **EXPERIMENT)
+@checked
 def find_lr(
     recipe: str | None = None,
     *,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     out: str | Path = "lr.png",
     steps: int = 100,
     lowest: float = 1e-6,
@@ -269,11 +279,11 @@ def find_lr(
     """
     from mixskd.training.lr_finder import find_lr as run
 
-    experiment = build_experiment(_settings(recipe, data, backbone, method, None, settings))
+    experiment = build_experiment(_settings(recipe, data, backbone, method, weights, None, settings))
     return run(experiment, out, steps=steps, lowest=lowest, highest=highest)
 
 
-@checked(runs=(*PATH, Many(*PATH)), out=PATH, figures=PATH)
+@checked
 def report(
     runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
 ) -> Path:
@@ -283,13 +293,14 @@ def report(
     return run([runs] if isinstance(runs, str | Path) else runs, out, figures=figures)
 
 
-@checked(recipe=str, out=PATH, images=int, **EXPERIMENT)
+@checked
 def show_data(
     recipe: str | None = None,
     *,
-    data: str | Mapping[str, Any] | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     out: str | Path = "data.png",
     images: int = 8,
     **settings: Any,
@@ -299,11 +310,11 @@ def show_data(
     """
     from mixskd.reporting.show_data import show_data as run
 
-    experiment = build_experiment(_settings(recipe, data, backbone, method, None, settings))
+    experiment = build_experiment(_settings(recipe, data, backbone, method, weights, None, settings))
     return run(experiment, out, images=images)
 
 
-@checked(path=PATH)
+@checked
 def load(path: str | Path) -> Classifier:
     """A trained classifier, in evaluation mode; see :func:`mixskd.artifacts.model_file.load_model`."""
     from mixskd.artifacts.model_file import load_model
@@ -311,7 +322,7 @@ def load(path: str | Path) -> Classifier:
     return load_model(path)
 
 
-@checked(path=PATH, classes=Many(str), image_size=int, mean=Many(*NUMBER), std=Many(*NUMBER), resize=str)
+@checked
 def save_model(
     backbone: StagedBackbone,
     path: str | Path,
@@ -347,15 +358,25 @@ def save_model(
 
 def _settings(
     recipe: str | None,
-    data: str | Mapping[str, Any] | None,
+    data: str | Path | Mapping[str, Any] | None,
     backbone: str | None,
     method: str | Mapping[str, Any] | None,
-    out: str | None,
+    weights: str | Path | None,
+    out: str | Path | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    groups = {"data": data, "backbone": backbone, "method": method, "out": out}
+    groups = {
+        "data": _text(data) if isinstance(data, Path) else data,
+        "backbone": backbone,
+        "method": method,
+        "out": out,
+    }
     remember_typed(backbone)
     given = nest({**settings, **{key: value for key, value in groups.items() if value is not None}})
     if recipe == "auto":
         recipe = recipes.fitting(given.get("data", {}).get("source"), given.get("weights"))
     return merge(recipes.load(recipe) if recipe else {}, given)
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -28,7 +28,7 @@ from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.reporting.tables.suites import suite_tables
-from tests.config.test_schema import JSON, SOME, one_line, paths, put_at
+from tests.config.test_records import JSON, SOME, one_line, paths, put_at
 
 SUMMARY: dict[str, Any] = {
     "format": "mixskd-summary-2", "scores": {"test": {"top1": 50.0, "top5": 100.0, "loss": 1.1}},
@@ -151,7 +151,7 @@ def test_what_a_suite_lacks_is_named(name: str, tmp_path: Path) -> None:
             read_suite(path, name)
 
 
-def test_every_suite_has_its_schema() -> None:
+def test_every_suite_has_a_typed_result() -> None:
     assert SUITES.keys() == set(KNOWN) == RESULTS.keys()
 
 
@@ -188,13 +188,25 @@ def test_any_metrics(content: bytes) -> None:
     ("name", "change", "says"),
     [
         ("accuracy", {"confusion": [[1, 2]]}, "confusion must have 2 rows and columns"),
-        ("calibration", {"whole": {**WHOLE, "reliability": [{**BINS[0], "images": 2}]}}, "a bin with images"),
-        ("calibration", {"after": {"ece": 1.0, "reliability": [{**BINS[0], "images": 2}]}}, "after.reliability has"),
-        ("confidence", {"models": {"p": {"predicted": {**COUNTS, "counts": [1]}, "true": COUNTS}}}, "one edge more"),
+        (
+            "calibration",
+            {"whole": {**WHOLE, "reliability": [{**BINS[0], "images": 2}]}},
+            "whole.reliability[0]: a bin",
+        ),
+        (
+            "calibration",
+            {"after": {"ece": 1.0, "reliability": [{**BINS[0], "images": 2}]}},
+            "after.reliability[0]: a bin",
+        ),
+        (
+            "confidence",
+            {"models": {"p": {"predicted": {**COUNTS, "counts": [1]}, "true": COUNTS}}},
+            "predicted: there must",
+        ),
         ("corruption", {"corruptions": {}}, "corruptions must have 2 errors each"),
-        ("fgsm", {"attacks": []}, "attacks must hold 1 to"),
-        ("ood", {"headline": {"name": "x", "value": None}}, "headline.value must be a finite number"),
-        ("pgd", {"images": 1e300}, "images must be at most 1e+15"),
+        ("fgsm", {"attacks": []}, "attacks must be a list of length at least 1"),
+        ("ood", {"headline": {"name": "x", "value": None}}, "headline.value must be a number"),
+        ("pgd", {"images": 1e300}, "images must be a number at most 1e+15"),
     ],
 )
 def test_what_does_not_fit_together(name: str, change: dict[str, Any], says: str, tmp_path: Path) -> None:

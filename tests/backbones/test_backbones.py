@@ -47,7 +47,7 @@ def test_parameter_counts(name: str, classes: int, parameters: int, in_training:
         ("resnet50", [23_282_688, 22_063_104, 14_964_736]),
     ],
 )
-def test_branches_are_those_of_the_papers_tables(name: str, branches: list[int]) -> None:
+def test_branches_match_paper_tables(name: str, branches: list[int]) -> None:
     with torch.device("meta"):
         backbone = build_backbone(name, 100)
         assert [count(backbone.fresh_tail(k + 1)) for k in range(len(branches))] == branches
@@ -55,7 +55,7 @@ def test_branches_are_those_of_the_papers_tables(name: str, branches: list[int])
 
 @pytest.mark.parametrize("name", ["cifar_resnet18", "wrn_10_1", "densenet_40_12", "hcgnet_a1", "resnet18"])
 @pytest.mark.parametrize("size", [32, 40])
-def test_every_branch_ends_in_the_last_maps_shape(name: str, size: int) -> None:
+def test_branches_end_in_last_map_shape(name: str, size: int) -> None:
     backbone = build_backbone(name, 10).eval()
     maps = backbone.feature_maps(torch.randn(2, 3, size, size))
     for k in range(1, len(maps)):
@@ -64,7 +64,7 @@ def test_every_branch_ends_in_the_last_maps_shape(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"cifar_resnet50", "resnet34", "resnet50", "resnet101"}))
-def test_a_fresh_tail_shares_nothing(name: str) -> None:
+def test_fresh_tail_shares_no_parameters(name: str) -> None:
     backbone = build_backbone(name, 10)
     tail = backbone.fresh_tail(len(backbone.stages) - 1)
     own, copied = dict(backbone.stages[-1].named_parameters()), dict(tail[0].named_parameters())
@@ -76,7 +76,7 @@ def test_a_fresh_tail_shares_nothing(name: str) -> None:
             assert not torch.equal(copied[key], value)
 
 
-def test_a_fresh_tail_of_a_trained_net_is_initialised_anew() -> None:
+def test_fresh_tail_is_initialised_again() -> None:
     backbone = build_backbone("wrn_10_1", 10)
     for parameter in backbone.parameters():
         nn.init.constant_(parameter, 7.0)
@@ -94,18 +94,18 @@ def test_weights_load_strictly_into_torchvision(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "densenet_40_12", "hcgnet_a1", "cifar_preact_resnet18"])
-def test_exported_weights_come_back(name: str) -> None:
+def test_exported_weights_load_again(name: str) -> None:
     a, b = build_backbone(name, 5), build_backbone(name, 5)
     b.load_export_state_dict(a.export_state_dict())
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_hcgnets_modules() -> None:
+def test_hcgnet_module_sizes() -> None:
     assert count(SMG(24, 12)) == 3_705
     assert count(Transition(120)) == 70_638
 
 
-def test_smg_against_its_definition() -> None:
+def test_smg_equals_its_definition() -> None:
     smg = SMG(4, 4).double().eval()
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
     v = smg.conv(smg.squeeze(x))
@@ -128,7 +128,7 @@ def test_smg_against_its_definition() -> None:
     assert torch.allclose(smg(x)[0], expected)
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_backbone_names_are_rejected() -> None:
     with pytest.raises(UserError, match="did you mean 'cifar_resnet18'"):
         build_backbone("cifar_resnet8", 10)
     with pytest.raises(UserError, match="6 n \\+ 4"):

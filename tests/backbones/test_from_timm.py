@@ -15,7 +15,7 @@ from mixskd.artifacts.model_file import save_model
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "mobilenetv2_050", "test_resnet"])
-def test_a_cut_model_gives_timms_logits_and_keys(name: str) -> None:
+def test_cut_timm_model_keeps_logits_and_keys(name: str) -> None:
     backbone = build_backbone(f"timm/{name}", 5).eval()
     theirs = timm.create_model(name, num_classes=5).eval()
     theirs.load_state_dict(backbone.export_state_dict(), strict=True)
@@ -27,7 +27,7 @@ def test_a_cut_model_gives_timms_logits_and_keys(name: str) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_branches_are_fresh_copies_of_the_stages_after() -> None:
+def test_branches_are_fresh_copies_of_later_stages() -> None:
     method = MixSKD(build_backbone("timm/test_resnet", 5))
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
     maps = method.branches(method.backbone.feature_maps(images))
@@ -41,12 +41,12 @@ def test_branches_are_fresh_copies_of_the_stages_after() -> None:
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_an_unknown_model_is_refused() -> None:
+def test_unknown_timm_model_is_rejected() -> None:
     with pytest.raises(UserError, match="timm cannot make"):
         build_backbone("timm/no_such_model", 5)
 
 
-def test_it_is_saved_loaded_and_exported(tmp_path: Path) -> None:
+def test_timm_backbone_is_saved_loaded_and_exported(tmp_path: Path) -> None:
     backbone = build_backbone("timm/test_resnet", 2).eval()
     about = {"backbone_name": "timm/test_resnet", "classes": ["a", "b"], "image_size": 64}
     save_model(backbone, tmp_path / "model.safetensors", **about, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from mixskd.backbones.pretrained import normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import TokenMap, spatial, to_map, to_tokens
 from mixskd.methods import METHODS
-from tests.methods.support import extras
+from tests.methods.support import extras, make
 
 WHOLE = "timm/test_vit_relpos"  # its blocks share a bias of positions, so they are no chain
 BRANCHED = (
@@ -36,9 +35,7 @@ BRANCHED = (
 
 
 def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:
-    method = METHODS[name](backbone, **({"teacher": "x"} if name == "tfkd_self" else {}))
-    method.prepare(8, lambda _: copy.deepcopy(backbone))
-    method.prepare_batch(4)
+    method = make(name, backbone)
     images = torch.randn(4, 3, size, size)
     out = method(images, torch.arange(4) % 5, **extras(method.needs, images))
     out["loss"].backward()
@@ -47,7 +44,7 @@ def step(name: str, backbone: StagedBackbone, size: int = 64) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_model_without_stages(name: str) -> None:
+def test_model_without_stages_trains_with_plain_methods(name: str) -> None:
     backbone = build_backbone(WHOLE, 5, 64)
     assert len(backbone.stages) == 1
     if name in BRANCHED:
@@ -57,7 +54,7 @@ def test_a_model_without_stages(name: str) -> None:
         step(name, backbone)
 
 
-def test_a_model_without_features_is_trained_by_its_logits() -> None:
+def test_model_without_features_trains_with_logits() -> None:
     backbone = build_backbone("torchvision/squeezenet1_1", 5)
     step("baseline", backbone)
     with pytest.raises(UserError, match="ddgsd needs the features before the classifier"):
@@ -74,7 +71,7 @@ def test_maps_with_channels_last_and_a_deep_head(name: str) -> None:
     step(name, build_backbone("timm/test_mambaout", 5))
 
 
-def test_the_virtual_logit_of_a_deep_head() -> None:
+def test_virtual_logit_of_deep_head() -> None:
     """||w_y|| ||e|| with e from timm's own ``pre_logits``, and from the layers before torchvision's last."""
     for name, before in (
         ("timm/test_convnext", lambda m, x: m.forward_head(m.forward_features(x), pre_logits=True)),
@@ -91,7 +88,7 @@ def test_the_virtual_logit_of_a_deep_head() -> None:
         assert loss.item() == pytest.approx((z.logsumexp(1) - z[[0, 1], labels]).mean().item(), rel=1e-5)
 
 
-def test_tokens_become_maps_and_come_back() -> None:
+def test_tokens_convert_to_maps_and_back() -> None:
     tokens = torch.arange(2 * 7 * 3.0).view(2, 7, 3)
     feature_map = to_map(tokens, (2, 3), prefix=1)
     assert isinstance(feature_map, TokenMap)
@@ -101,7 +98,7 @@ def test_tokens_become_maps_and_come_back() -> None:
     assert torch.equal(to_tokens(to_map(tokens[:, 1:], (2, 3), prefix=0)), tokens[:, 1:])
 
 
-def test_fresh_parts_are_initialised_as_the_library_does() -> None:
+def test_fresh_parts_use_library_initialisation() -> None:
     backbone = build_backbone("timm/test_vit", 5, 64)
     for p in backbone.parameters():
         nn.init.constant_(p, 7.0)
@@ -114,7 +111,7 @@ def test_fresh_parts_are_initialised_as_the_library_does() -> None:
     assert heads[0].weight.std().item() == pytest.approx(theirs.head.weight.std().item(), rel=0.5)
 
 
-def test_a_model_for_one_size_is_made_for_the_size_asked() -> None:
+def test_fixed_size_model_is_built_for_given_size() -> None:
     assert build_backbone("timm/test_vit", 5).min_size == 160
     backbone = build_backbone("timm/test_vit", 5, 64)
     assert (backbone.min_size, backbone.default_size) == (64, 64)
@@ -127,7 +124,7 @@ def test_a_model_for_one_size_is_made_for_the_size_asked() -> None:
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_convnext", WHOLE, "torchvision/squeezenet1_1"])
-def test_a_model_file_and_weights_come_back(name: str, tmp_path: Path) -> None:
+def test_model_file_and_weights_load_again(name: str, tmp_path: Path) -> None:
     backbone = build_backbone(name, 2, 64).eval()
     about = {"backbone_name": name, "classes": ["a", "b"], "image_size": 64}
     save_model(backbone, tmp_path / "model.safetensors", **about, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -33,7 +33,7 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_a_state_dict_of_another_library(library: str, wrapped: bool, tmp_path: Path) -> None:
+def test_start_from_state_dict_of_another_library(library: str, wrapped: bool, tmp_path: Path) -> None:
     create = torchvision.models.get_model if library == "torchvision" else timm.create_model
     theirs = randomise(create("resnet18", num_classes=7))
     state = theirs.state_dict()
@@ -44,7 +44,7 @@ def test_a_state_dict_of_another_library(library: str, wrapped: bool, tmp_path: 
     assert torch.allclose(ours.eval()(images), theirs(images), rtol=1e-5)
 
 
-def test_another_number_of_classes_leaves_the_classifier_fresh(tmp_path: Path) -> None:
+def test_other_number_of_classes_keeps_fresh_classifier(tmp_path: Path) -> None:
     theirs = randomise(torchvision.models.resnet18(num_classes=9))
     save_file(theirs.state_dict(), tmp_path / "w.safetensors")
     ours = build_backbone("resnet18", 4)
@@ -55,7 +55,7 @@ def test_another_number_of_classes_leaves_the_classifier_fresh(tmp_path: Path) -
     assert torch.equal(ours.export_state_dict()["layer4.1.conv2.weight"], theirs.state_dict()["layer4.1.conv2.weight"])
 
 
-def test_a_head_without_bias(tmp_path: Path) -> None:
+def test_start_from_weights_without_head_bias(tmp_path: Path) -> None:
     def make(classes: int) -> StagedBackbone:
         return StagedBackbone([nn.Conv2d(3, 4, 1)], nn.Linear(4, classes, bias=False), name="plain", head_name="fc")
 
@@ -67,7 +67,7 @@ def test_a_head_without_bias(tmp_path: Path) -> None:
     assert note.startswith("the classifier is new")
 
 
-def test_counters_that_old_files_lack(tmp_path: Path) -> None:
+def test_start_from_file_without_batch_counters(tmp_path: Path) -> None:
     state = build_backbone("wrn_10_1", 3).export_state_dict()
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(state)
@@ -76,7 +76,7 @@ def test_counters_that_old_files_lack(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "densenet_40_12", "hcgnet_a1", "resnet18", "timm/resnet10t"])
-def test_branches_start_from_the_weights_too(name: str, tmp_path: Path) -> None:
+def test_branches_start_from_pretrained_weights(name: str, tmp_path: Path) -> None:
     torch.save(randomise(build_backbone(name, 3)).export_state_dict(), tmp_path / "w.pt")  # type: ignore[operator]
     backbone = build_backbone(name, 3, weights=str(tmp_path / "w.pt"))
     method = MixSKD(backbone).eval()
@@ -90,7 +90,7 @@ def test_branches_start_from_the_weights_too(name: str, tmp_path: Path) -> None:
     assert not trunk & {id(p) for p in method.branches.parameters()}
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_unfitting_weights_are_rejected(tmp_path: Path) -> None:
     backbone = build_backbone("wrn_10_1", 3)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     state = backbone.export_state_dict()
@@ -157,9 +157,7 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         start_from(build_backbone("wrn_10_1", 5), "pretrained")
 
 
-def test_a_run_from_published_weights_normalises_as_they_expect(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_uses_normalisation_of_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, create = timm.create_model("test_resnet", num_classes=2), timm.create_model
 
     def offline(*names: Any, pretrained: bool = False, **options: Any) -> nn.Module:
@@ -184,7 +182,7 @@ def test_a_run_from_published_weights_normalises_as_they_expect(
     assert normalisation_of("resnet18") == (IMAGENET_MEAN, IMAGENET_STD)
 
 
-def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path: Path) -> None:
+def test_run_starts_from_another_run_and_resumes_without_it(npz: Path, tmp_path: Path) -> None:
     def train(out: str, epochs: int, **settings: Any) -> dict[str, Any]:
         return mixskd.train(
             data=str(npz), backbone="wrn_10_1", out=str(tmp_path / out), run={"epochs": epochs, "batch_size": 4},
@@ -212,7 +210,7 @@ def test_a_run_starts_from_another_and_is_resumed_without_it(npz: Path, tmp_path
         train("third", 1, weights=str(tmp_path / "first"))
 
 
-def test_a_full_device_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_not_reported_as_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 

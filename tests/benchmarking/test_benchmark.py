@@ -17,14 +17,14 @@ from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.cli.main import main
 from mixskd.config import Experiment
 from mixskd.config.build import build_experiment
+from mixskd.data.batch import DeferredBatch
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import device_name
-from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine
 from tests.processes import FORKS
 
-DEFAULT = Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
+DEFAULT = Engine("bf16", channels_last=True, fused=True)
 
 
 def small(method: str = "mixskd") -> Experiment:
@@ -40,7 +40,7 @@ def bench(method: str) -> Bench:
     return Bench(small(method), Variant("", Engine(), keep_memory=False), World())
 
 
-def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "first_step": 4.0})
     monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
     monkeypatch.setitem(running.benchmark.__kwdefaults__, "loader_seconds", 0.1)
@@ -94,7 +94,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("method", "within", "heads"), [("baseline", 1, 0), ("mixskd", 0, 2)])
-def test_each_second_is_counted_for_the_part_that_spent_it(
+def test_each_second_counts_for_the_right_part(
     method: str, within: int, heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that runs only in known places. The head is called within the network, or for originals and mixes."""
@@ -126,7 +126,7 @@ def test_every_part_takes_time_and_leaves_no_hooks(method: str) -> None:
     assert not any(module._forward_hooks for module in one.step.method.modules()), "the hooks are gone"
 
 
-def test_the_arithmetic_is_that_of_the_network() -> None:
+def test_flops_are_those_of_the_network() -> None:
     """A baseline: forward and both gradients of each convolution and of the head, less the images' gradient."""
     one = bench("baseline")
     backbone, batch, expected = one.step.method.backbone, 4, 0
@@ -149,19 +149,19 @@ def test_the_arithmetic_is_that_of_the_network() -> None:
 
 @pytest.mark.parametrize("method", ["mixskd", "ddgsd", "bake"])
 @pytest.mark.parametrize("deferred", [False, True])
-def test_without_channels_last_no_image_has_them(method: str, deferred: bool) -> None:
-    """Nor a view or a partner; a recorded step gets what they are made from, and makes them itself."""
+def test_contiguous_variants_get_contiguous_images(method: str, deferred: bool) -> None:
+    """Views and partners too, and if the step itself makes the batch."""
     one = bench(method)
     one.loader.deferred = deferred
     batch = next(one._endless())
-    assert (batch.prepare is not None) == deferred
-    prepared = batch if batch.prepare is None else batch.prepare(batch)
-    assert prepared.images.shape == (4, 3, 16, 16)
-    for x in (prepared.images, *prepared.extra.values()):
+    assert isinstance(batch, DeferredBatch) == deferred
+    made = batch.make(batch.indices, batch.source) if deferred else batch
+    assert made.images.shape == (4, 3, 16, 16)
+    for x in (made.images, *made.extra.values()):
         assert x.is_contiguous()
 
 
-def test_each_optimisation_is_left_out_once() -> None:
+def test_variants_leave_out_one_optimisation_each() -> None:
     known = variants_of(DEFAULT, "cpu")
     assert known["plain"].engine == Engine()
     assert known["default"].engine == DEFAULT

@@ -67,7 +67,7 @@ def run_script(
     return [line.split("\t")[:-1] for line in asked.read_text().splitlines()], done.stdout
 
 
-def test_its_syntax() -> None:
+def test_gpu_script_has_valid_syntax() -> None:
     assert subprocess.run(["bash", "-n", SCRIPT], capture_output=True, check=False).returncode == 0
 
 
@@ -79,7 +79,7 @@ class ReachedError(BaseException):
 
 
 @pytest.mark.parametrize("machine", ENGINES)
-def test_every_command_is_one_of_ours(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_script_uses_valid_commands(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reach(experiment: Any, **options: Any) -> None:
         raise ReachedError(experiment, options)
 
@@ -101,20 +101,20 @@ def test_every_command_is_one_of_ours(machine: str, tmp_path: Path, monkeypatch:
         assert missing == {"without_low_precision", "without_channels_last"} | ({"eager"} & missing)
 
 
-def test_a_measurement_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_failed_measurement_does_not_stop_others(tmp_path: Path) -> None:
     asked, said = run_script(tmp_path, "eager", ["tests", "speed", "loader", "released", "train"], fails=True)
     assert sum(words[1] == "pytest" for words in asked) == 3
     assert [Path(words[-1]).stem for words in asked if words[2] == "benchmark"] == BENCHMARKS
     assert said.count("exit code 1") == len(asked) == 3 + len(BENCHMARKS) + 1 + 12
 
 
-def test_nothing_that_compiles_begins_without_the_time_for_it(tmp_path: Path) -> None:
+def test_compiling_stages_need_enough_time(tmp_path: Path) -> None:
     asked, said = run_script(tmp_path, "gpu", ["tests", "speed", "loader", "released", "train"], LIMIT="100")
     assert asked == []
     assert said.count("next time") == 3 + len(BENCHMARKS) + 1 + 12
 
 
-def test_a_run_is_asked_to_stop_once() -> None:
+def test_run_is_stopped_by_one_signal() -> None:
     """Without the option, timeout sends the signal to its child and then to the whole group."""
     assert re.findall(r"^ *timeout (\S+)", TEXT, re.MULTILINE) == ["--foreground"]
 
@@ -131,7 +131,7 @@ def modules() -> set[str]:
     return {word.partition("=")[0] for line in lines for word in line.split() if "=" in word}
 
 
-def test_what_a_machine_may_lack_is_asked_for() -> None:
+def test_gpu_script_lists_the_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[<>=!~ ]", line)[0] for line in project["dependencies"]}
     assert requirements("NEEDED") == needed - EXPECTED - UNUSED
@@ -154,7 +154,7 @@ def imported(path: Path) -> set[str]:
     return found - sys.stdlib_module_names - {"tests", "mixskd"}
 
 
-def test_the_tests_on_a_gpu_need_nothing_else(tmp_path: Path) -> None:
+def test_gpu_tests_need_no_other_packages(tmp_path: Path) -> None:
     asked, _ = run_script(tmp_path, "gpu", ["tests"])
     files = {word for words in asked for word in words if word.endswith(".py")}
     marked = {p for p in (ROOT / "tests").rglob("*.py") if re.search(r"^\s*@pytest\.mark\.gpu", p.read_text(), re.M)}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,10 +24,14 @@ from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.launchers.local import Local, visible_gpus
+from mixskd.comparison.launchers.slurm import MOST_IDLE_JOBS, Slurm, SlurmRun, minutes
 from mixskd.comparison.plan import plan
-from mixskd.comparison.scheduler import carry_out_all, reason
-from mixskd.comparison.worker import ELSEWHERE, carry_out, lock_file
+from mixskd.comparison.scheduler import carry_out_all, last_words
+from mixskd.comparison.worker import TRY_AGAIN, carry_out, lock_file
 from mixskd.config import to_yaml
+from mixskd.config.plugins import load_plugins
+from mixskd.errors import UserError
+from mixskd.methods import METHODS
 from mixskd.runtime.files import locked
 from mixskd.training.interrupt import Interrupted
 from tests.conftest import write_npz
@@ -50,7 +55,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return mixskd.compare(**values, out=str(folder / "grid"), jobs=1, devices="cpu", progress=False)
 
 
-def test_a_failed_run_stops_no_other_and_is_told_in_a_line(done: Comparison) -> None:
+def test_failed_run_stops_no_other_and_is_reported_in_one_line(done: Comparison) -> None:
     assert set(done.failures) == {"bad-wrn_10_1-seed0", "bad-wrn_10_1-seed1"}
     message = done.failures["bad-wrn_10_1-seed0"]
     assert "fp16" in message
@@ -58,7 +63,7 @@ def test_a_failed_run_stops_no_other_and_is_told_in_a_line(done: Comparison) -> 
     assert [(row["method"], row["seeds"]) for row in done.rows] == [("tfkd_self", "0, 1"), ("baseline", "0, 1")]
 
 
-def test_each_run_is_an_ordinary_run_folder(done: Comparison) -> None:
+def test_each_run_has_the_files_of_mixskd_train(done: Comparison) -> None:
     folder = done.folder / "tfkd_self-wrn_10_1-seed1"
     assert {f.name for f in folder.iterdir()} == {
         "config.yaml", "metrics.csv", "checkpoint.pt", "model.safetensors", "summary.json",
@@ -68,7 +73,7 @@ def test_each_run_is_an_ordinary_run_folder(done: Comparison) -> None:
     assert (teacher / "summary.json").stat().st_mtime < (folder / "summary.json").stat().st_mtime
 
 
-def test_the_table_of_plain_run_folders(done: Comparison, tmp_path: Path) -> None:
+def test_tabulate_reads_plain_run_folders(done: Comparison, tmp_path: Path) -> None:
     for run in done.folder.glob("*-seed*"):
         name = run.name.replace("-wrn_10_1", "")
         (tmp_path / name).mkdir()
@@ -92,7 +97,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.long
-def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
+def test_killed_comparison_saves_its_runs_and_continues_later(
     tmp_path: Path, npz: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
@@ -120,7 +125,7 @@ def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
         with locked(lock_file(out, name)) as mine:
             return mine
 
-    wait_for(free)  # the run saves itself and ends, though nobody could tell it to
+    wait_for(free)  # the run saves itself and ends, though its parent was killed
     log = out / "logs" / f"{name}.log"
     assert "stopped by SIGTERM; saved" in log.read_text()
     rows = len(metrics.read_text().splitlines()) - 1
@@ -142,7 +147,7 @@ def test_a_kill_saves_what_runs_and_the_next_call_goes_on(
 
 
 class Fake:
-    """An launcher whose runs end at once with the codes given, or write their summary."""
+    """A launcher whose runs end at once with the codes given, or write their summary."""
 
     def __init__(self, slots: int | None, codes: dict[str, list[int]] | None = None) -> None:
         self.slots, self.codes = slots, codes or {}
@@ -180,7 +185,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_finished_runs_are_skipped_and_failed_ones_tried_again(
+def test_second_call_skips_finished_runs_and_retries_failed_ones(
     done: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = Fake(1, {name: [2] for name in done.failures})
@@ -194,7 +199,7 @@ def test_finished_runs_are_skipped_and_failed_ones_tried_again(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_waits_for_its_teacher_and_fails_with_it(tmp_path: Path) -> None:
+def test_run_waits_for_its_teacher_and_fails_with_it(tmp_path: Path) -> None:
     runs = fake_runs(tmp_path / "good", "tfkd_self,mixup")
     launcher = Fake(None)
     assert carry_out_all(runs, launcher, RunsDisplay(runs, quiet=True)) == {}
@@ -212,15 +217,15 @@ def test_a_run_waits_for_its_teacher_and_fails_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path) -> None:
+def test_run_locked_by_another_process_is_retried(tmp_path: Path) -> None:
     (run,) = fake_runs(tmp_path, "mixup")
-    launcher = Fake(1, {run.name: [ELSEWHERE, ELSEWHERE]})
+    launcher = Fake(1, {run.name: [TRY_AGAIN, TRY_AGAIN]})
     assert carry_out_all([run], launcher, RunsDisplay([run], quiet=True)) == {}
     assert launcher.submitted == [run.name] * 3
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_another_comparison_did_otherwise_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_compare_rejects_run_with_other_settings(tmp_path: Path) -> None:
     (run,) = fake_runs(tmp_path, "mixup")
 
     class Other(Fake):
@@ -234,22 +239,22 @@ def test_a_run_that_another_comparison_did_otherwise_is_not_taken_for_ours(tmp_p
     assert "run.epochs 3 -> 205" in failures[run.name]
 
 
-def test_a_locked_run_is_not_begun(tmp_path: Path) -> None:
+def test_locked_run_is_not_started(tmp_path: Path) -> None:
     with locked(lock_file(tmp_path, "run")) as mine:
         assert mine
-        assert carry_out(tmp_path, "run") == ELSEWHERE
+        assert carry_out(tmp_path, "run") == TRY_AGAIN
     assert not (tmp_path / "run").exists()
 
 
-def test_why_a_run_failed(tmp_path: Path) -> None:
+def test_reason_of_a_failure_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert reason(log, 1) == f"it left no log (exit code 1, see {log})"
+    assert last_words(log, 1) == f"it left no log (exit code 1, see {log})"
     log.write_text("mixskd train\nTraceback ...\nRuntimeError: CUDA out of memory\n\n")
-    assert reason(log, 1) == f"RuntimeError: CUDA out of memory (exit code 1, see {log})"
+    assert last_words(log, 1) == f"RuntimeError: CUDA out of memory (exit code 1, see {log})"
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_signal_stops_the_engine(tmp_path: Path) -> None:
+def test_signal_stops_all_runs(tmp_path: Path) -> None:
     (run,) = fake_runs(tmp_path, "mixup")
 
     class Stopping(Fake):
@@ -257,14 +262,14 @@ def test_a_signal_stops_the_engine(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             return super().submit(folder, name)
 
-    launcher = Stopping(1, {run.name: [ELSEWHERE]})
+    launcher = Stopping(1, {run.name: [TRY_AGAIN]})
     with pytest.raises(Interrupted) as stopped:
         carry_out_all([run], launcher, RunsDisplay([run], quiet=True))
     assert stopped.value.code == 128 + signal.SIGINT
     assert launcher.submitted[-1] == "stopped"
 
 
-def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_gpus_are_divided_among_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -279,16 +284,141 @@ def test_threads_and_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_slurm_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
+def test_slurm_jobs_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
     out = tmp_path / "grid"
     argv = ["compare", "--data", str(npz), "--methods", "mixup,bad=mixup[run.precision=fp16]", "--seeds", "0"]
     argv += ["--data.per_class", "none", "--epochs", "1", "--batch-size", "4", "--out", str(out), "--launcher", "slurm"]
-    argv += ["--launcher.cluster", "local", "--launcher.timeout_min", "5"]
+    argv += ["--launcher.cluster", "local", "--launcher.gpus_per_node", "0", "--launcher.time_limit", "5"]
     assert main(argv) == 1
     assert (out / "mixup-wrn_10_1-seed0" / "summary.json").exists()
     assert "fp16" in (out / "logs" / "bad-wrn_10_1-seed0.log").read_text()
     assert list((out / "logs" / "submitit").iterdir())
+
+
+SLOW_METHOD = """
+import time
+from mixskd.methods import METHODS
+from mixskd.methods.baseline import Baseline
+
+class Slow(Baseline):
+    def forward(self, images, labels, draws=None, **extra):
+        if self.training:
+            time.sleep(3.2)
+        return super().forward(images, labels)
+
+METHODS["slow"] = Slow
+"""
+
+
+@pytest.mark.slow
+def test_slurm_job_shorter_than_its_run_resumes_until_the_end(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job is warned after 45 seconds and killed after 75; the run sleeps for 48."""
+    submitit = pytest.importorskip("submitit")
+    plugin = tmp_path / "slow-1.0.dist-info"
+    plugin.mkdir()
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (plugin / "entry_points.txt").write_text("[mixskd.plugins]\nslow = slow_method\n")
+    (tmp_path / "slow_method.py").write_text(SLOW_METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    start = submitit.local.local.start_controller
+
+    def short(**arguments: Any) -> Any:
+        assert arguments.pop("timeout_min") == 240  # the default limit, not submitit's own
+        return start(**{**arguments, "timeout_min": 1.25, "signal_delay_s": 30})
+
+    monkeypatch.setattr("submitit.local.local.start_controller", short)
+    load_plugins.cache_clear()
+    try:
+        values = small(npz, methods=["slow"], seeds=[0], optim={"warmup_epochs": 0})
+        values["run"] = {"epochs": 5, "batch_size": 4}
+        done = mixskd.compare(
+            **values, out=str(tmp_path / "grid"), launcher="slurm", launcher_options={"cluster": "local", "gpus": 0},
+            progress=False,
+        )  # fmt: skip
+    finally:
+        METHODS.pop("slow", None)
+        load_plugins.cache_clear()
+    assert done.failures == {}
+    log = (tmp_path / "grid" / "logs" / "slow-wrn_10_1-seed0.log").read_text()
+    assert "stopped by SIGTERM; saved" in log
+    assert (tmp_path / "grid" / "slow-wrn_10_1-seed0" / "summary.json").exists()
+
+
+class EndedJob:
+    """A job of submitit that has ended with an exit code, or without any result in ``state``."""
+
+    def __init__(self, code: int | None, state: str = "COMPLETED") -> None:
+        self.code, self.state = code, state
+        self.paths = SimpleNamespace(stderr=Path("logs/submitit/7_0_log.err"))
+
+    def result(self) -> int:
+        if self.code is None:
+            raise pytest.importorskip("submitit").core.utils.UncompletedJobError("no result")
+        return self.code
+
+
+def test_preempted_slurm_job_is_tried_again_and_a_failed_one_is_not(tmp_path: Path) -> None:
+    idle: dict[str, int] = {}
+    assert SlurmRun(EndedJob(0), tmp_path, idle).result() == 0
+    assert SlurmRun(EndedJob(2), tmp_path, idle).result() == 2
+    for job in (EndedJob(None, "PREEMPTED"), EndedJob(128 + signal.SIGTERM), EndedJob(None, "TIMEOUT")):
+        run = SlurmRun(job, tmp_path, idle)
+        (tmp_path / "checkpoint.pt").write_text("new")
+        assert run.result() == TRY_AGAIN
+        (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"OUT_OF_MEMORY; see logs/submitit/7_0_log\.err"):
+        SlurmRun(EndedJob(None, "OUT_OF_MEMORY"), tmp_path, idle).result()
+
+
+def test_slurm_jobs_that_save_nothing_end_as_a_failure(tmp_path: Path) -> None:
+    idle: dict[str, int] = {}
+    for _ in range(MOST_IDLE_JOBS - 1):
+        assert SlurmRun(EndedJob(None, "TIMEOUT"), tmp_path, idle).result() == TRY_AGAIN
+    with pytest.raises(UserError, match=r"without a new checkpoint .* --launcher\.time_limit .* see logs/submitit"):
+        SlurmRun(EndedJob(None, "TIMEOUT"), tmp_path, idle).result()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90", 90), ("4:00:00", 240), ("2-01:30:00", 2970), ("0:00:30", 1), ("08:15", 495)]
+)
+def test_time_limit_is_read_as_slurm_writes_it(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_limit": "soon"}, "launcher.time_limit must be minutes"),
+        ({"time_limit": 0}, "1 minute or more"),
+        ({"partitoin": "gpu"}, "no option 'partitoin'; did you mean 'partition'"),
+        ({"gpus": -1}, "launcher.gpus must be"),
+    ],
+)
+def test_mistake_in_a_slurm_option_is_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("submitit")
+    with pytest.raises(UserError, match=message):
+        Slurm(tmp_path, None, "auto", {"cluster": "local", **options})
+
+
+def test_slurm_settings_become_lines_of_the_batch_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setattr("submitit.slurm.slurm.SlurmExecutor.affinity", lambda *_: 2)
+    given = {
+        "partition": "gpu",
+        "account": "lab",
+        "memory_gb": 24,
+        "time_limit": "1-00:00:00",
+        "slurm_constraint": "a100",
+    }
+    launcher = Slurm(tmp_path, None, "auto", given)
+    text = launcher.executor._executor._make_submission_file_text("run", "id")
+    for line in ("time=1440", "partition=gpu", "account=lab", "mem=24GB", "gpus-per-node=1", "cpus-per-task=4",
+                 "constraint=a100", "signal=USR2@120"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in text
 
 
 @pytest.mark.slow
@@ -301,7 +431,7 @@ def test_ray_on_this_machine(tmp_path: Path, npz: Path) -> None:
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])
-def test_a_missing_package_is_named(
+def test_missing_package_is_named(
     launcher: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

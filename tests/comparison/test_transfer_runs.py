@@ -17,7 +17,7 @@ import mixskd
 from mixskd import api
 from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
-from mixskd.comparison.comparison import tabulate, to_yaml
+from mixskd.comparison.comparison import run_grid, tabulate, to_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import plan
@@ -122,7 +122,7 @@ def test_each_network_starts_from_its_backbone(root: Path) -> None:
     assert config["weights"] is None
 
 
-def test_one_table_has_the_classifier_beside_what_it_is_carried_into(root: Path) -> None:
+def test_transfer_table_has_the_accuracy_of_each_backbone(root: Path) -> None:
     folder = root / "grid"
     top1 = {row["method"]: row["top-1 (%)"] for row in read(folder / "table.csv")}
     rows = read(folder / "detection.csv")
@@ -152,7 +152,7 @@ def test_every_backbone_goes_with_every_seed_of_the_transfer(root: Path) -> None
     assert (root / "grid" / "again_deeplabv3_segmentation-tiny-from0-seed1" / "summary.json").exists()
 
 
-def test_the_papers_values_stand_beside(root: Path) -> None:
+def test_papers_values_are_a_column_of_transfer_tables(root: Path) -> None:
     rows = tabulate(root / "grid")  # of the grid that ran last, which asked for no table
     assert "Table 3: AP on coco, resnet50 (%)" not in rows[-1]
     grid = root / "grid" / "grid.yaml"
@@ -183,7 +183,17 @@ def test_the_report_shows_annotation_beside_prediction(root: Path) -> None:
     assert "<h2>Detection</h2>" in page
 
 
-def test_kinds_are_the_networks_there_are() -> None:
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_grid_examines_its_transfer_data_before_any_training(kind: str, tmp_path: Path) -> None:
+    given = values(tmp_path, kind)
+    damaged = sorted((tmp_path / kind).rglob("*.json"))[0]
+    damaged.write_text("{")
+    with pytest.raises(UserError, match=damaged.name):
+        run_grid(grid_from(given), tmp_path / "grid", launcher="here", launcher_options={}, progress=False)
+    assert not list((tmp_path / "grid").rglob("*.pt"))
+
+
+def test_kinds_name_all_networks() -> None:
     assert (*DETECTION.networks, *SEGMENTATION.networks) == tuple(NETWORKS)
 
 
@@ -199,7 +209,7 @@ def test_kinds_are_the_networks_there_are() -> None:
         ({"recipe": "detect_coco", "data": {"sauce": "x"}}, "data.sauce"),
     ],
 )
-def test_a_wrong_transfer_is_one_line(transfer: Any, said: str, tmp_path: Path) -> None:
+def test_mistake_in_a_transfer_gives_one_line(transfer: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         plan(grid_from({**default_values(), "backbones": ["resnet18"], "transfer": transfer}), tmp_path)
     assert said in str(raised.value)
@@ -207,7 +217,7 @@ def test_a_wrong_transfer_is_one_line(transfer: Any, said: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["table3_detection", "table3_segmentation"])
-def test_the_papers_grids_are_one_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_papers_transfer_grids_are_one_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", "imagenet", "--grid", name, "--seeds", "0", "--transfer.data.source", "cells", "--dry-run"]
     assert main([*words, "--out", str(tmp_path / "x")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -216,7 +226,7 @@ def test_the_papers_grids_are_one_command(name: str, tmp_path: Path, capsys: pyt
     assert f"mixskd_{network}_cells-resnet50-seed0: to run, after mixskd-resnet50-seed0" in lines
 
 
-def test_a_chain_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_transfer_grid_reads_back_equal(tmp_path: Path) -> None:
     grid = grid_from(values(tmp_path, "segmentation", transfer={"seeds": [0, 1, 2]}))
     (tmp_path / "grid.yaml").write_text(to_yaml(grid))
     assert grid_from(read_yaml(tmp_path / "grid.yaml")) == grid

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mixskd
 from mixskd import api
 from mixskd.comparison.comparison import compare
-from mixskd.config.arguments import PATH, Many, checked
+from mixskd.config.arguments import checked
+from mixskd.config.types import Count
 from mixskd.errors import UserError
 from mixskd.evaluation.runner import run_suites
 from tests.conftest import make_toy, write_npz
@@ -34,6 +37,7 @@ RIGHT: dict[str, tuple[type, ...]] = {
 MORE = {"run_suites": run_suites, "compare": compare}
 OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
 NEEDED: dict[str, dict[str, Any]] = {
+    "probe": {"data": "none/none", "backbone": "wrn_10_1"},
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},
@@ -108,29 +112,41 @@ def test_a_wrong_type_is_named_at_the_call(row: tuple[str, str], place: Path, mo
     assert sorted(place.rglob("*")) == before
 
 
-@checked(names=Many(*PATH), count=int, more=(str, Many(int, float)))
-def act(names: Any, count: Any = None, **options: Any) -> str:
+@checked
+def act(
+    names: Sequence[str | Path], count: Count | None = None, rate: float = 1, more: str | Sequence[float] | None = None
+) -> str:
     return "done"
 
 
-def test_what_is_right_passes() -> None:
-    assert act(["a", Path("b")], 3, more=[1, 2.5]) == act((), None, more="a", other=object()) == act([], more=None)
+def test_values_of_the_annotated_types_pass() -> None:
+    assert act(["a", Path("b")], 3, more=[1, 2.5]) == act((), None, more="a") == act([], rate=2, more=None) == "done"
+    assert act([], np.int64(3), np.float32(0.5)) == "done"
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
-        ({"names": "ab"}, "act() needs names as a list of str or PathLike, not str"),
-        ({"names": ["a", 3]}, "act() needs names as a list of str or PathLike; one of its values is of int"),
-        ({"names": [], "count": True}, "act() needs count as int, not bool"),
-        (
-            {"names": [], "more": [True]},
-            "act() needs more as str or a list of int or float; one of its values is of bool",
-        ),
-        ({"names": None}, "act() needs names as a list of str or PathLike, not NoneType"),
+        ({"names": "ab"}, "act() needs names as a list of str or Path, not str"),
+        ({"names": ["a", 3]}, "act() needs names as a list of str or Path; one of its values is of int"),
+        ({"names": None}, "act() needs names as a list of str or Path, not NoneType"),
+        ({"names": [], "count": True}, "act() needs count as int 1 or above, not bool"),
+        ({"names": [], "count": 0}, "act() needs count as int 1 or above, not 0"),
+        ({"names": [], "count": 1.5}, "act() needs count as int 1 or above, not 1.5"),
+        ({"names": [], "rate": "1"}, "act() needs rate as float, not str"),
+        ({"names": [], "more": [True]}, "act() needs more as str or a list of float; one of its values is of bool"),
+        ({"names": [], "jobs": 3}, "act() cannot be called like this: got an unexpected keyword argument 'jobs'"),
+        ({}, "act() cannot be called like this: missing a required argument: 'names'"),
     ],
-)  # fmt: skip
-def test_what_is_said(given: dict[str, Any], says: str) -> None:
+)
+def test_a_wrong_type_is_one_line(given: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError) as caught:
         act(**given)
-    assert str(caught.value) == says
+    assert str(caught.value) == message
+
+
+def test_unknown_keywords_of_the_functions_behind_are_one_line() -> None:
+    with pytest.raises(TypeError, match=r"run_suites\(\) cannot be called like this: .*'sede'"):
+        mixskd.run_suites(["run"], "accuracy", sede=1)
+    with pytest.raises(UserError, match="unknown key softmaxx; did you mean 'softmax'"):
+        mixskd.export("run", softmaxx=True)

@@ -76,7 +76,7 @@ def test_npz(npz: Path) -> None:
         ({"classes": np.array("cat")}, "one class only"),
     ],
 )
-def test_bad_npz_files(npz: Path, change: dict, message: str) -> None:
+def test_bad_npz_files_are_refused(npz: Path, change: dict, message: str) -> None:
     with np.load(npz) as file:
         arrays = {**file, **change}
     np.savez(npz, **{k: v for k, v in arrays.items() if v is not None})
@@ -91,7 +91,7 @@ def test_truncated_and_foreign_npz(npz: Path) -> None:
             load(npz)
 
 
-def test_a_damaged_npz(npz: Path) -> None:
+def test_damaged_npz_is_refused(npz: Path) -> None:
     with np.load(npz) as file:
         np.savez_compressed(npz, **file)
     whole = npz.read_bytes()
@@ -102,7 +102,7 @@ def test_a_damaged_npz(npz: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of some damages
-def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.XResolution] = 72.0
@@ -118,7 +118,7 @@ def test_damaged_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:
             assert sorted(decode_image("a.jpg", content).size) == [10, 20]
 
 
-def test_what_changes_tells_other_images(tmp_path: Path, npz: Path) -> None:
+def test_fingerprint_changes_with_the_images(tmp_path: Path, npz: Path) -> None:
     root = make_folder(tmp_path / "a")
     before = load(root).fingerprint
     assert load(root).fingerprint == before
@@ -139,7 +139,7 @@ def test_folders(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test)) == (6, 2)
 
 
-def test_bad_folders(tmp_path: Path) -> None:
+def test_bad_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data at"):
         load(tmp_path / "missing")
     root = make_folder(tmp_path / "a")
@@ -240,7 +240,7 @@ def test_the_first_images_of_each_class(npz: Path) -> None:
         DataConfig(per_class=0)
 
 
-def test_flips_are_the_users_choice(npz: Path) -> None:
+def test_flip_setting_overrides_the_data_set(npz: Path) -> None:
     assert [load_data(DataConfig(source=str(npz), flip=flip)).flip for flip in (None, True, False)] == [
         True,
         True,

@@ -26,13 +26,13 @@ def test_processes_use_parts_of_the_same_numbers() -> None:
         assert torch.equal(group, torch.cat(parts, dim=1))
 
 
-def test_each_step_has_its_own() -> None:
+def test_each_step_has_its_own_numbers() -> None:
     assert all(torch.equal(a, b) for a, b in zip(groups(World()), groups(World()), strict=True))
     for other in (groups(World(), epoch=3), groups(World(), step=2)):
         assert not torch.equal(groups(World())[0], other[0])
 
 
-def test_on_a_cpu_they_are_those_of_one_draw_after_the_other() -> None:
+def test_draws_on_a_cpu_equal_separate_draws() -> None:
     """As earlier versions drew them, so that their runs can be resumed and made again."""
     state = np.random.SeedSequence([7, 2, 1]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0] >> 1))

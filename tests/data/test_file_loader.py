@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_those_of_the_evaluation_in_order(workers: int, tmp_path: Path) -> None:
+def test_file_loader_gives_the_evaluation_images_in_order(workers: int, tmp_path: Path) -> None:
     preprocess = Preprocess(70, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     files = [str(photo(tmp_path / f"{i}.png", i)) for i in range(7)]
     (tmp_path / "3.png").write_bytes(b"no image")
@@ -33,7 +33,7 @@ def test_batches_are_those_of_the_evaluation_in_order(workers: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_files_are_asked_for_a_few_batches_ahead_only(workers: int, tmp_path: Path) -> None:
+def test_file_loader_reads_only_a_few_batches_ahead(workers: int, tmp_path: Path) -> None:
     file, asked = str(photo(tmp_path / "a.png", 0)), 0
 
     def endless() -> Iterator[str]:
@@ -48,14 +48,14 @@ def test_files_are_asked_for_a_few_batches_ahead_only(workers: int, tmp_path: Pa
         assert asked <= max(FEW, 2 * (number + 3))
 
 
-def test_a_few_files_start_no_process(tmp_path: Path) -> None:
+def test_few_files_are_decoded_without_workers(tmp_path: Path) -> None:
     files = [str(photo(tmp_path / "a.png", 0))] * FEW
     loaders = [FileLoader(f, Preprocess(8), CPU, batch_size=4, workers=2, few_alone=True) for f in (files[1:], files)]
     assert [loader.batches.loader.num_workers for loader in loaders] == [0, 2]
     assert sum(len(paths) for paths, _, _ in loaders[0]) == FEW - 1
 
 
-def test_what_cannot_be_read_has_the_shape_of_the_others(tmp_path: Path) -> None:
+def test_unreadable_files_are_black_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     sample = Files(Preprocess(9))[str(tmp_path / "a.png")]
     assert sample["images"].shape == (3, 9, 9)

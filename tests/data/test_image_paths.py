@@ -22,7 +22,7 @@ def names(folder: Path, *paths: str) -> list[str]:
     return [str(Path(file).relative_to(folder)) for file in image_files([str(folder / path) for path in paths])]
 
 
-def test_a_folder_gives_its_images_sorted_as_paths_are(folder: Path) -> None:
+def test_images_of_a_folder_are_sorted(folder: Path) -> None:
     found = names(folder, "")
     assert found == ["a.jpg", "b/10.PNG", "b/2.jpg", "b/c/1.webp", "c.jpg"]
     assert [Path(file) for file in found] == sorted(Path(file) for file in found)
@@ -43,7 +43,7 @@ def test_the_order_of_the_paths_is_kept_and_a_file_may_have_any_name(folder: Pat
         ("b/[12].jpg", ["b/2.jpg"]),
     ],
 )
-def test_a_pattern(pattern: str, found: list[str], folder: Path) -> None:
+def test_pattern_of_paths(pattern: str, found: list[str], folder: Path) -> None:
     assert names(folder, pattern) == found
 
 
@@ -52,14 +52,14 @@ def test_a_file_whose_name_looks_like_a_pattern(folder: Path) -> None:
     assert names(folder, "[a].jpg") == ["[a].jpg"]
 
 
-def test_a_link_to_a_folder_above_ends(folder: Path) -> None:
+def test_link_to_a_parent_folder_is_no_endless_loop(folder: Path) -> None:
     (folder / "b" / "again").symlink_to(folder)
     (folder / "elsewhere").symlink_to(folder / "b" / "c")
     assert names(folder, "")[-1] == "elsewhere/1.webp"
     assert len(names(folder, "")) == 6
 
 
-def test_what_gives_no_image_is_refused(folder: Path) -> None:
+def test_paths_without_images_are_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     for path, message in (
         ("empty", "holds no image"),

@@ -171,12 +171,12 @@ def test_one_process_downloads_and_the_others_wait(tmp_path: Path) -> None:
     assert downloads == [1]
 
 
-def test_missing_files_name_the_setting() -> None:
+def test_missing_files_are_an_error_that_names_the_setting() -> None:
     with pytest.raises(UserError, match=r"cannot read mit67 under .* name its folder with --data\.root"):
         load_named("mit67", "/nonexistent", None)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "flowers102", "aircraft", "pets"])
-def test_nothing_is_downloaded_unless_it_may_be(name: str, tmp_path: Path) -> None:
+def test_nothing_is_downloaded_without_permission(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"cannot read {name} under"):
         load_named(name, str(tmp_path), None, download=False)

@@ -40,7 +40,7 @@ def test_every_image_is_an_anchor_once_an_epoch_in_a_new_order() -> None:
     assert np.array_equal(first, plan.epoch(0)[0])
 
 
-def test_cskd_draws_from_the_whole_class_itself_included() -> None:
+def test_cskd_partners_include_the_image_itself() -> None:
     for anchor, rows in drawn(DataNeeds(partners=1), 2000).items():
         members = np.flatnonzero(LABELS[anchor] == LABELS).tolist()
         assert uniform(Counter(row[0] for row in rows), members), anchor

@@ -14,9 +14,10 @@ from torchvision.transforms import v2
 
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_train_loader
+from mixskd.data.batch import Batch
 from mixskd.data.bundle import DataBundle
 from mixskd.data.device_loader import DeviceLoader
-from mixskd.data.needs import Batch, DataNeeds
+from mixskd.data.needs import DataNeeds
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES, POLICIES, cutout, random_erasing
 from mixskd.data.worker_loader import WorkerLoader
 from mixskd.errors import UserError
@@ -108,7 +109,7 @@ def batch_of(data: DataBundle, policy: str, needs: DataNeeds, epoch: int = 0) ->
 
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
-def test_policies_reach_images_views_and_partners(policy: str, npz: Path) -> None:
+def test_policies_apply_to_images_views_and_partners(policy: str, npz: Path) -> None:
     data = load_data(DataConfig(source=str(npz)))
     needs = DataNeeds(views=2, partners=2, indices=True)
     changed = {"images": 0, "views": 0, "partners": 0}
@@ -124,7 +125,7 @@ def test_policies_reach_images_views_and_partners(policy: str, npz: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["arrays", "workers"])
-def test_views_are_drawn_apart(kind: str, npz: Path) -> None:
+def test_views_are_augmented_independently(kind: str, npz: Path) -> None:
     data = load_data(DataConfig(source=str(npz)))
     policy = "none" if kind == "arrays" else "trivialaugment"
     loader = make_train_loader(data, DataConfig(augment=policy, workers=0), 12, CPU, 0, DataNeeds(views=3))
@@ -155,7 +156,7 @@ def test_partners_are_images_of_the_class(npz: Path) -> None:
             assert found == set(same) - {index}
 
 
-def test_augmix_views_have_the_crop_and_flip_of_their_image(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmix_views_share_crop_and_flip_with_their_image(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With AugMix replaced by the identity all three views are the same image."""
     monkeypatch.setitem(IMAGE_POLICIES, "augmix", lambda size: v2.Identity())
     data = load_data(DataConfig(source=str(npz)))

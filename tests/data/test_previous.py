@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("balance", [0.0, 1.0])
-def test_the_plan_goes_back_one_batch_over_the_ends_of_epochs(balance: float) -> None:
+def test_previous_batch_crosses_the_ends_of_epochs(balance: float) -> None:
     labels = np.arange(13) % 3
     whole = BatchPlan(labels, 4, 0, NEEDS, World(), balance)
     epochs = [whole.epoch(epoch) for epoch in range(3)]

@@ -61,7 +61,7 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
     return folder, shards
 
 
-def test_they_are_the_folder(both: tuple[Path, Path]) -> None:
+def test_shards_give_the_images_of_the_folder(both: tuple[Path, Path]) -> None:
     bundles = [load_data(DataConfig(source=str(path), image_size=32)) for path in both]
     assert bundles[0].classes == bundles[1].classes
     for loader in (
@@ -84,7 +84,7 @@ def test_named_shards_with_a_hold_out(both: tuple[Path, Path]) -> None:
     assert len(expand("{0..1}-{0..2}.tar")) == 6
 
 
-def test_a_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
     summary = mixskd.train(
         backbone="wrn_10_1",
         method="mixskd",
@@ -106,7 +106,7 @@ def test_a_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
         ({"a.txt": b"text"}, "there is no image in"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+def test_bad_shards_are_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     write_shard(tmp_path / "train-0.tar", files)
     with pytest.raises(UserError, match=message):
         load_data(DataConfig(source=str(tmp_path)))

@@ -61,7 +61,7 @@ def test_npz_keeps_val_and_test(npz: Path) -> None:
     assert list(data.splits) == ["train", "val", "test"]
 
 
-def test_the_split_seed_decides_alone(tmp_path: Path) -> None:
+def test_hold_out_depends_on_the_split_seed_alone(tmp_path: Path) -> None:
     source = folder(tmp_path, ("photos",), images=8) / "photos"
     first, again, other = (load(source, split_seed=seed) for seed in (0, 0, 1))
     assert first.test.images == again.test.images
@@ -69,13 +69,13 @@ def test_the_split_seed_decides_alone(tmp_path: Path) -> None:
     assert first.divided
 
 
-def test_a_share_of_the_training_images_becomes_val(tmp_path: Path) -> None:
+def test_val_holdout(tmp_path: Path) -> None:
     data = load(folder(tmp_path, ("train", "test"), images=4), val_holdout=0.25)
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 6, "val": 2, "test": 8}
     assert set(map(str, data.train.images)).isdisjoint(map(str, data.splits["val"].images))
 
 
-def test_a_division_is_written_and_met_again(tmp_path: Path, npz: Path) -> None:
+def test_stored_split_is_used_again(tmp_path: Path, npz: Path) -> None:
     source = folder(tmp_path / "f", ("photos",), images=8) / "photos"
     with np.load(npz) as file:
         np.savez(npz, train_images=file["train_images"], train_labels=file["train_labels"])
@@ -96,7 +96,7 @@ def test_a_division_is_written_and_met_again(tmp_path: Path, npz: Path) -> None:
         divided_as(load_data(config, divided=False), tmp_path / "splits.csv")
 
 
-def test_val_that_was_drawn_beside_a_test_split_is_met_again(tmp_path: Path, npz: Path) -> None:
+def test_stored_val_beside_a_test_split_is_used_again(tmp_path: Path, npz: Path) -> None:
     for source in (folder(tmp_path / "photos", ("train", "test"), images=4), npz):
         settings = {"val_holdout": 0.25}
         run = tmp_path / f"run-{source.stem}"
@@ -115,7 +115,7 @@ def test_val_that_was_drawn_beside_a_test_split_is_met_again(tmp_path: Path, npz
             assert scores["loss"] == pytest.approx(summary["scores"][split]["loss"], rel=1e-5)
 
 
-def test_a_folder_with_a_test_split_gives_all_of_train_alone(tmp_path: Path) -> None:
+def test_folder_with_a_test_split_needs_no_hold_out(tmp_path: Path) -> None:
     config = DataConfig(source=str(folder(tmp_path / "photos", ("train", "test"), images=4)), image_size=8)
     whole, alone = load_data(config), load_data(config, only=("train",))
     assert list(alone.splits) == ["train"]
@@ -138,7 +138,7 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
         (r"class\d", "the group"),
     ],
 )
-def test_bad_groups(group: str, message: str, tmp_path: Path) -> None:
+def test_bad_groups_are_refused(group: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         load(folder(tmp_path, ("train", "test")), group=group)
 
@@ -148,7 +148,7 @@ def test_groups_need_files(npz: Path) -> None:
         load_data(DataConfig(source=str(npz), group="x"))
 
 
-def test_a_file_in_two_splits_is_reported_refused_or_dropped(tmp_path: Path) -> None:
+def test_duplicates_are_reported_refused_or_dropped(tmp_path: Path) -> None:
     root = folder(tmp_path, ("train", "test"))
     shutil.copy(root / "test" / "class0" / "p0_0.png", root / "train" / "class0" / "twin.png")
     data = load(root)
@@ -161,7 +161,7 @@ def test_a_file_in_two_splits_is_reported_refused_or_dropped(tmp_path: Path) -> 
     assert len(load(root, duplicates="drop").train) == 6
 
 
-def test_a_file_on_both_sides_of_a_drawn_hold_out_is_found_too(tmp_path: Path) -> None:
+def test_duplicates_across_a_hold_out_are_found(tmp_path: Path) -> None:
     source = folder(tmp_path, ("photos",), images=6) / "photos"
     held = load(source).test.images[0]
     shutil.copy(held, held.with_name(f"zz_{held.name}"))
@@ -201,7 +201,7 @@ def test_arrays_are_scored_as_the_preprocessing_says(size: int, expected: tuple[
         ("cifar100", None, "cifar100"),
     ],
 )  # fmt: skip
-def test_the_recipe_fits_the_data(source: str | None, weights: str | None, recipe: str) -> None:
+def test_recipe_fits_the_data(source: str | None, weights: str | None, recipe: str) -> None:
     assert recipes.fitting(source, weights) == recipe
 
 
@@ -259,7 +259,9 @@ def test_a_manifest_as_parquet(tmp_path: Path) -> None:
         ([f"{line},one" for line in GOOD], "path,label,split,who", {"group": "who"}, "is in both"),
     ],
 )
-def test_bad_manifests(lines: list[str], header: str | None, options: dict, message: str, tmp_path: Path) -> None:
+def test_bad_manifests_are_refused(
+    lines: list[str], header: str | None, options: dict, message: str, tmp_path: Path
+) -> None:
     path = manifest(tmp_path, lines, header or "path,label,split")
     with pytest.raises(UserError, match=re.escape(message)) as raised:
         load(path, **options)

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_workers_that_stay_change_nothing(folder: Path) -> None:
+def test_kept_workers_give_the_same_batches(folder: Path) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     needs = DataNeeds(partners=1, indices=True)
     alone, helped = (make_train_loader(data, DataConfig(workers=workers), 4, CPU, 0, needs, None) for workers in (0, 2))
@@ -49,9 +49,7 @@ def test_workers_that_stay_change_nothing(folder: Path) -> None:
     assert all(torch.equal(a, b.labels) for a, b in zip(rest, helped.epoch(3, 1), strict=True))
 
 
-def test_workers_end_with_a_loader_that_is_within_a_reference_cycle(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_end_with_a_loader_in_a_reference_cycle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 60.0)
     begun = time.perf_counter()
@@ -66,7 +64,7 @@ def test_workers_end_with_a_loader_that_is_within_a_reference_cycle(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_breaks_during_a_run_is_named_in_one_line(folder: Path, workers: int) -> None:
+def test_image_damaged_during_a_run_is_one_line(folder: Path, workers: int) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     broken = folder / "train" / "a" / "3.png"
     broken.write_bytes(b"")
@@ -79,7 +77,7 @@ def test_an_image_that_breaks_during_a_run_is_named_in_one_line(folder: Path, wo
 
 # torch raises wherever the program is when a worker ends, in a finalizer too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_worker_that_is_killed_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_worker_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     loader = make_train_loader(data, DataConfig(workers=1), 1, CPU, 0)
 
@@ -116,16 +114,16 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
         (2, 1, 8, 8),
     ],
 )
-def test_workers_by_the_cores_of_each_process(
+def test_worker_count_follows_the_cores_of_each_process(
     cores: int, processes: int, wanted: int | None, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixskd.data.usable_cores", lambda: cores)
+    monkeypatch.setattr("mixskd.data.make_loaders.usable_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert worker_count(wanted) == count
 
 
 @pytest.mark.gpu
-def test_batches_that_travel_ahead_arrive_whole(folder: Path) -> None:
+def test_prefetched_batches_are_complete(folder: Path) -> None:
     data = load_data(DataConfig(source=str(folder), image_size=16))
     here, there = (
         make_train_loader(data, DataConfig(workers=2), 4, torch.device(device), 0) for device in ("cpu", "cuda")

@@ -52,7 +52,7 @@ def on_val(model: Path, data: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.log(p), np.array([NAMES.index(Path(q["image"]).parent.name) for q in predictions])
 
 
-def test_the_temperature_is_the_optimum_and_the_numbers_are_those_of_the_files(model: Path, data: Path) -> None:
+def test_temperature_is_optimal_and_reported_numbers_are_right(model: Path, data: Path) -> None:
     fitted = mixskd.calibrate(model, str(data), coverage=60)
     log_p, labels = on_val(model, data)
 
@@ -75,7 +75,7 @@ def test_the_temperature_is_the_optimum_and_the_numbers_are_those_of_the_files(m
     assert fitted["accepted_top1"] == pytest.approx(100 * right[accepted].mean())
 
 
-def test_a_target_accuracy_is_met_by_as_many_images_as_can_be(
+def test_target_accuracy_is_met_with_the_most_images(
     model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["calibrate", str(model), "--data", str(data), "--target-accuracy", "80"]) == 0
@@ -100,7 +100,7 @@ def brute(confidence: np.ndarray, right: np.ndarray, target: float) -> int | Non
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_thresholds_against_every_one(seed: int) -> None:
+def test_threshold_matches_an_exhaustive_search(seed: int) -> None:
     draw = np.random.default_rng(seed)
     confidence = draw.integers(30, 100, 40) / 100 if seed % 2 else draw.random(40)
     right = draw.random(40) < confidence
@@ -119,7 +119,7 @@ def test_thresholds_against_every_one(seed: int) -> None:
         assert accepted == min(higher)
 
 
-def test_a_threshold_between_neighbouring_numbers() -> None:
+def test_threshold_between_adjacent_floats() -> None:
     confidence = torch.tensor([0.5, np.nextafter(0.5, 0)], dtype=torch.float64)
     threshold = threshold_for_accuracy(confidence, torch.tensor([True, False]), 100)
     assert (confidence >= threshold).tolist() == [True, False]
@@ -141,7 +141,7 @@ def test_without_mistakes_the_temperature_stays_1(model: Path, data: Path, tmp_p
     assert (fitted["temperature"], fitted["threshold"], fitted["accepted_top1"]) == (1, 0, 100)
 
 
-def test_what_cannot_be_reached_changes_nothing(
+def test_unreachable_target_changes_nothing(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = model.read_bytes()
@@ -159,7 +159,7 @@ def test_what_cannot_be_reached_changes_nothing(
     assert model.read_bytes() == before
 
 
-def test_without_val_it_is_one_line(model: Path, data: Path, tmp_path: Path, npz: Path) -> None:
+def test_missing_val_gives_one_line_of_error(model: Path, data: Path, tmp_path: Path, npz: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "train").symlink_to(data / "train")
     for source in (tmp_path / "photos", data / "train", npz):
@@ -171,7 +171,7 @@ def test_without_val_it_is_one_line(model: Path, data: Path, tmp_path: Path, npz
         mixskd.calibrate(model)
 
 
-def test_a_run_is_calibrated_on_the_val_that_it_drew(tmp_path: Path, npz: Path) -> None:
+def test_run_is_calibrated_on_its_own_val_split(tmp_path: Path, npz: Path) -> None:
     run = tmp_path / "run"
     mixskd.train(
         data={"source": str(npz), "val_holdout": 0.5}, backbone="wrn_10_1", method="baseline", out=str(run),

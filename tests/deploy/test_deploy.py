@@ -35,7 +35,7 @@ def test_load_gives_a_plain_module(run: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_export_loads_strictly_elsewhere(run: Path, library: str) -> None:
+def test_export_loads_strictly_in_its_library(run: Path, library: str) -> None:
     state = load_file(mixskd.export(run, library))
     create = torchvision.models.get_model if library == "torchvision" else timm.create_model
     theirs = create("resnet18", num_classes=3).eval()
@@ -67,7 +67,7 @@ def test_bad_model_files_are_refused(run: Path, tmp_path: Path) -> None:
         mixskd.load(tmp_path / "nowhere")
 
 
-def test_a_net_without_counterpart_is_refused(tmp_path: Path) -> None:
+def test_network_without_counterpart_is_refused(tmp_path: Path) -> None:
     save_model(
         build_backbone("wrn_10_1", 2), tmp_path / "m.safetensors", backbone_name="wrn_10_1", classes=["a", "b"],
         image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3,

@@ -27,7 +27,9 @@ def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_a_folder_holds_all_that_another_needs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pushed_folder_has_model_preprocessing_and_card(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "out" / "pushed"
     assert main(["push", str(model), "me/flowers", "--to-folder", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder}\n"
@@ -68,14 +70,14 @@ def test_the_card_of_a_run_has_its_method_and_scores(tmp_path: Path, npz: Path) 
     assert json.loads((tmp_path / "pushed" / "preprocess.json").read_text())["threshold"] == 0.25
 
 
-def test_names_from_a_stranger_do_nothing_in_the_card(tmp_path: Path) -> None:
+def test_card_escapes_foreign_names(tmp_path: Path) -> None:
     file = write_model(tmp_path / "m.safetensors", classes=("<script>", "a\n# b", "[x](http://y)"))
     mixskd.push(file, to_folder=tmp_path / "pushed")
     card = (tmp_path / "pushed" / "README.md").read_text()
     assert not any(bad in card for bad in ("<script>", "\n# b", "[x](http://y)"))
 
 
-def test_files_that_are_there_stay(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "README.md").write_text("mine")
     argv = ["push", str(model), "--to-folder", str(tmp_path)]
     assert main(argv) == 2
@@ -102,7 +104,7 @@ class Api:
         Api.sent = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
 
 
-def test_a_push_sends_the_same_files(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_uploads_the_same_files(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "needed", lambda *_: SimpleNamespace(HfApi=Api))
     assert mixskd.push(model, "flowers") == "https://huggingface.co/me/flowers"
     assert Api.private is True
@@ -112,7 +114,7 @@ def test_a_push_sends_the_same_files(model: Path, tmp_path: Path, monkeypatch: p
     assert Api.private is False
 
 
-def test_what_the_network_refuses_is_one_line(
+def test_network_error_gives_one_line(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub_of_theirs = pytest.importorskip("huggingface_hub")
@@ -134,18 +136,18 @@ def test_what_the_network_refuses_is_one_line(
         ({"repository": "me/fl owers"}, "is not the name of a repository"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: dict, message: str, model: Path) -> None:
+def test_mistake_gives_one_line_of_error(arguments: dict, message: str, model: Path) -> None:
     with pytest.raises(UserError, match=message):
         mixskd.push(model, **arguments)
 
 
-def test_without_the_package_it_says_what_to_install(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named_with_its_extra(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'mixskd\[hub\]'"):
         mixskd.push(model, "me/flowers")
 
 
-def test_calibration_leaves_the_weights(model: Path) -> None:
+def test_calibration_keeps_the_weights(model: Path) -> None:
     before = mixskd.load(model).export_state_dict()
     store_calibration(model, 2.5, 0.5)
     after = mixskd.load(model).export_state_dict()

@@ -33,7 +33,7 @@ def test_mmlabs_keys_are_torchvisions_without_the_classifier(tmp_path: Path) -> 
         assert content["meta"]["mean"] == [127.5, 102.0, 76.5]
 
 
-def test_detectron2_has_names_of_its_own(tmp_path: Path) -> None:
+def test_detectron2_keys_are_renamed(tmp_path: Path) -> None:
     content = torch.load(export(saved("resnet18", tmp_path), "detectron2"), weights_only=True)
     assert content["matching_heuristics"] is True
     state = content["model"]
@@ -57,7 +57,7 @@ def test_values_stay_with_their_layers(tmp_path: Path) -> None:
     assert torch.equal(state["res5.1.conv2.norm.running_var"], own["layer4.1.bn2.running_var"])
 
 
-def test_a_network_that_they_lack_is_refused(tmp_path: Path) -> None:
+def test_network_that_the_framework_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="detectron2 has no wrn_10_1"):
         export(saved("wrn_10_1", tmp_path), "detectron2")
 

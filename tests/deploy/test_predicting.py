@@ -12,7 +12,6 @@ import torch
 
 import mixskd
 from mixskd.artifacts.model_file import store_calibration
-from mixskd.cli import deploy as command
 from mixskd.cli.main import main
 from mixskd.deploy.predicting import Predictor
 from mixskd.errors import UserError
@@ -35,7 +34,7 @@ def by_class(prediction: dict, classes: Sequence[str] = CLASSES) -> np.ndarray:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_predicts_what_single_images_do(workers: int, model: Path, images: Path) -> None:
+def test_batch_gives_the_predictions_of_single_images(workers: int, model: Path, images: Path) -> None:
     files = sorted(map(str, images.rglob("*.jpg")), reverse=True)
     together = mixskd.predict(model, files, batch_size=8, workers=workers)
     alone = [mixskd.predict(model, [file], batch_size=1)[0] for file in files]
@@ -78,7 +77,7 @@ def test_temperature_and_threshold_are_given_stored_or_neither(model: Path, imag
     assert (before.temperature, after.temperature, after.threshold) == (None, 2.0, 0.6)
 
 
-def test_only_predict_uses_what_is_stored(tmp_path: Path) -> None:
+def test_only_predict_uses_the_stored_calibration(tmp_path: Path) -> None:
     file = write_model(tmp_path / "m.safetensors", classes=("a", "b", "c"))
     images = photos(tmp_path / "photos", each=3, classes=("a", "b", "c"))
     scores, logits = mixskd.evaluate(file, str(images)), mixskd.load(file)(torch.ones(1, 3, 72, 72))
@@ -87,7 +86,9 @@ def test_only_predict_uses_what_is_stored(tmp_path: Path) -> None:
     assert torch.equal(mixskd.load(file)(torch.ones(1, 3, 72, 72)), logits)
 
 
-def test_a_bad_image_is_named_and_others_go_on(model: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_image_is_named_and_the_others_are_predicted(
+    model: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = images / "bee" / "3.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
     with pytest.raises(UserError, match=r"cannot read the image .*bee/3\.jpg .*--skip-bad-images"):
@@ -124,7 +125,7 @@ def test_the_command_prints_lines_or_json(model: Path, images: Path, capsys: pyt
     assert "temperature 2, threshold 0 (what is not given comes from mixskd calibrate)" in capsys.readouterr().err
 
 
-def test_a_bar_is_shown_where_the_predictions_do_not_stand(
+def test_progress_bar_is_shown_when_predictions_go_to_a_file(
     model: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (images / "ant" / "0.jpg").write_bytes(b"")
@@ -132,6 +133,8 @@ def test_a_bar_is_shown_where_the_predictions_do_not_stand(
     moved = []
 
     class Shown:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
         def __enter__(self) -> Shown:
             return self
 
@@ -144,7 +147,7 @@ def test_a_bar_is_shown_where_the_predictions_do_not_stand(
         def advance(self, task: int) -> None:
             moved.append(task)
 
-    monkeypatch.setattr(command, "_progress", Shown)
+    monkeypatch.setattr("rich.progress.Progress", Shown)
     argv = ["predict", str(model), str(images), "--skip-bad-images", "--out", str(images.parent / "a.csv")]
     assert main(argv) == 0
     assert moved == [5] * 21
@@ -164,7 +167,7 @@ def test_a_bar_is_shown_where_the_predictions_do_not_stand(
         ({"device": "abacus"}, "there is no device"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict, message: str, model: Path, images: Path) -> None:
+def test_predict_rejects_wrong_arguments(options: dict, message: str, model: Path, images: Path) -> None:
     with pytest.raises(UserError, match=message):
         mixskd.predict(model, [images], **options)
 

@@ -64,7 +64,7 @@ def test_json_lines_hold_the_predictions(model: Path, images: Path, tmp_path: Pa
     assert found[5]["class"] == found[5]["probability_1"] == ""
 
 
-def test_the_command_says_what_it_wrote(
+def test_command_prints_the_counts(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["predict", str(model), str(images), "--out", str(tmp_path / "a.csv")]
@@ -76,7 +76,7 @@ def test_the_command_says_what_it_wrote(
     assert json.loads(capsys.readouterr().out)["images"] == 6
 
 
-def test_a_file_is_whole_or_not_there(model: Path, images: Path, tmp_path: Path) -> None:
+def test_failed_prediction_leaves_no_file(model: Path, images: Path, tmp_path: Path) -> None:
     (images / "zebra.png").write_bytes(b"")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="cannot read the image"):
@@ -90,12 +90,12 @@ def test_a_file_is_whole_or_not_there(model: Path, images: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.json", "a.csv.gz"])
-def test_another_suffix_is_refused(name: str, model: Path, images: Path, tmp_path: Path) -> None:
+def test_unknown_suffix_is_refused(name: str, model: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in \.csv or \.jsonl"):
         mixskd.predict(model, [images], out=tmp_path / name)
 
 
-def test_predictions_are_written_as_they_come(tmp_path: Path) -> None:
+def test_predictions_are_streamed_to_the_file(tmp_path: Path) -> None:
     written = []
 
     def coming():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixskd.errors import UserError
-from mixskd.evaluation.base import picked
+from mixskd.evaluation.base import selected
 from mixskd.evaluation.suites.attack import Space, loss_gradient
 from mixskd.evaluation.suites.fgsm import Fgsm, steps
 from mixskd.evaluation.suites.pgd import Pgd
@@ -58,7 +58,7 @@ def test_pgd_agrees_with_foolbox() -> None:
     assert torch.allclose(space.enter(ours), attacked, atol=1e-5)
 
 
-def test_clean_accuracy_stands_beside_and_the_normalised_space_is_not_clipped() -> None:
+def test_clean_accuracy_is_reported_and_normalised_space_is_not_clipped() -> None:
     model, data = Toy(), batches()
     images, labels = whole(data)
     result = Fgsm((0.0, 0.5), space="normalised")(model, data, context())
@@ -85,15 +85,15 @@ def test_pgd_attacks_a_seeded_choice_within_the_ball() -> None:
     assert attacked.max() <= 1 + 1e-6
 
 
-def test_a_choice_of_images_fills_whole_batches() -> None:
+def test_selected_images_fill_whole_batches() -> None:
     chosen = torch.arange(24) % 3 == 1
     data = batches(batch=3)
     images, labels = whole(data)
-    got = list(picked(data, chosen))
+    got = list(selected(data, chosen))
     assert [len(y) for _, y in got] == [3, 3, 2]
     assert torch.equal(whole(got)[0], images[chosen])
     assert torch.equal(whole(got)[1], labels[chosen])
-    assert list(picked(data, torch.zeros(24, dtype=torch.bool))) == []
+    assert list(selected(data, torch.zeros(24, dtype=torch.bool))) == []
     one = Pgd((0.05,), images=9)(Toy(), data, context())
     assert one == Pgd((0.05,), images=9)(Toy(), batches(batch=10), context())
 
@@ -108,6 +108,6 @@ def test_a_choice_of_images_fills_whole_batches() -> None:
         (Pgd, {"images": -1}, "pgd.images must be 0"),
     ],
 )
-def test_bad_options(suite: type, options: dict[str, object], message: str) -> None:
+def test_attacks_reject_bad_options(suite: type, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         suite(**options)

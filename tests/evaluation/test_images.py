@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import mixskd.evaluation.suites.linearity as linearity
+from mixskd.data import Preprocess
 from mixskd.errors import UserError
-from mixskd.evaluation.corruptions.corruptions import CORRUPTIONS, corrupt, glass_blur
-from mixskd.evaluation.corruptions.kernels import Draws
-from mixskd.evaluation.corruptions.weather import frozen_pane
+from mixskd.evaluation.corruptions.functions import STRENGTHS, Draws, corrupt, frozen_pane, glass_blur
+from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.evaluation.suites.corruption import Corruption
 from mixskd.evaluation.suites.features import Features, extract
@@ -41,7 +45,7 @@ def test_miss_rate_agrees_with_a_loop() -> None:
     json.dumps(result, allow_nan=False)
 
 
-def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_place(
+def test_pairs_do_not_depend_on_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     suite = Linearity(pairs=15)
@@ -60,7 +64,7 @@ def test_pairs_do_not_depend_on_the_batch_size_and_every_image_is_read_from_its_
         assert torch.equal(images[j], b)
 
 
-def test_an_image_itself_is_not_classified_again() -> None:
+def test_logits_at_lambda_0_and_1_are_reused() -> None:
     model, data = Toy(), batches()
     passes: list[int] = []
     model.register_forward_hook(lambda module, given, logits: passes.append(len(logits)))
@@ -71,7 +75,7 @@ def test_an_image_itself_is_not_classified_again() -> None:
     assert sum(passes) - before == 24  # at lambda 0.5 only
 
 
-def test_partners() -> None:
+def test_partners_have_other_labels() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     chosen = partners(labels, torch.Generator().manual_seed(0), equal=False)
     assert chosen[:3].tolist() == [3, 3, 3]
@@ -82,13 +86,13 @@ def test_partners() -> None:
     assert all(0 <= j < 4 and j != i for i, j in enumerate(equal.tolist()))
 
 
-def test_one_class_cannot_be_paired() -> None:
+def test_linearity_rejects_a_single_class() -> None:
     data = [(images, torch.zeros_like(labels)) for images, labels in batches()]
     with pytest.raises(UserError, match="two or more classes"):
         Linearity()(Toy(), data, context())
 
 
-def test_features_are_those_before_the_head() -> None:
+def test_features_are_the_input_of_the_head() -> None:
     model, train, test = Toy(), batches(60, seed=2), batches(seed=3)
     x, y = extract(model, train, context(), 0)
     images, labels = whole(train)
@@ -104,7 +108,7 @@ def test_features_are_those_before_the_head() -> None:
     assert result["knn_top1"] == pytest.approx(100 * float((nearest == torch.from_numpy(y_test)).double().mean()))
 
 
-def test_features_elsewhere_and_on_a_part() -> None:
+def test_features_on_another_data_set_and_on_few_images() -> None:
     model = Toy()
     elsewhere = {"train": batches(40, classes=3, seed=5), "test": batches(12, classes=3, seed=6)}
     result = Features(max_train=30)(model, batches(), context(other_data=elsewhere, other_name="others"))
@@ -113,7 +117,7 @@ def test_features_elsewhere_and_on_a_part() -> None:
         Features()(model, batches(), context())
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", STRENGTHS)
 @pytest.mark.parametrize("size", [16, 64])
 def test_corruptions_change_more_with_severity_and_do_not_depend_on_the_batch(name: str, size: int) -> None:
     ramp = torch.linspace(0.1, 0.9, size)
@@ -146,7 +150,7 @@ def test_corruption_suite() -> None:
         Corruption(names=("fogg",))
 
 
-def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
+def test_corruptions_are_the_fifteen_published_ones() -> None:
     noise, blurs = (
         {"gaussian_noise", "shot_noise", "impulse_noise"},
         {f"{k}_blur" for k in ("defocus", "glass", "motion", "zoom")},
@@ -155,10 +159,10 @@ def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
         {"snow", "frost", "fog", "brightness"},
         {"contrast", "elastic_transform", "pixelate", "jpeg_compression"},
     )
-    assert set(CORRUPTIONS) == noise | blurs | weather | digital
+    assert set(STRENGTHS) == noise | blurs | weather | digital
 
 
-def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
+def test_glass_blur_moves_pixels_to_neighbours_and_frost_has_structure() -> None:
     x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(1, 3, 8, 8) / 64
     shuffled = glass_blur(x, (1e-3, 1, 1), Draws(0, [3], (1, 1)))
     moved = (shuffled - x).mul(64).round().long()
@@ -171,6 +175,62 @@ def test_a_shuffle_of_glass_takes_neighbours_and_ice_is_no_plain_grey() -> None:
     assert not torch.allclose(pane[0], pane[1])
 
 
+def published(folder: Path, *, arrays: bool) -> PublishedFiles:
+    """Published files of two corruptions: black at severity 1, noise at the others; and a model of two classes."""
+    model = SimpleNamespace(classes=("cat", "dog"), preprocess=Preprocess(8), image_size=8)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 5, 6, 8, 8, 3), dtype=np.uint8)
+    noise[:, 0] = 0
+    labels = np.array([0, 1, 1, 0, 1, 1])
+    for name, images in zip(("fog", "spatter"), noise, strict=True):
+        if arrays:
+            np.save(folder / f"{name}.npy", images.reshape(30, 8, 8, 3))
+            np.save(folder / "labels.npy", np.tile(labels, 5))
+            continue
+        for severity, number in itertools.product(range(5), range(6)):
+            place = folder / name / str(severity + 1) / model.classes[labels[number]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[severity, number]).save(place / f"{number}.png")
+    return PublishedFiles(folder, model, torch.device("cpu"), 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_published_files_are_scored(tmp_path: Path, arrays: bool) -> None:
+    """Black images get the first class, so two of six are right; the others get the second, so four are."""
+    files = published(tmp_path, arrays=arrays)
+
+    class Bright(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            light = (x.mean((1, 2, 3)) > x.new_tensor(-1.0)).float()
+            return torch.stack([1 - light, light], 1)
+
+    suite = Corruption(files=str(tmp_path), images=0)
+    result = suite(Bright(), batches(classes=2), context(corrupted=files))
+    for name in ("fog", "spatter"):
+        assert result["corruptions"][name]["by_severity"] == pytest.approx([400 / 6, *[200 / 6] * 4])
+    assert result["images"] == 6
+    assert result["protocol"]["text"].startswith("published image files")
+    assert (
+        Corruption(files=str(tmp_path), images=4)(Bright(), batches(classes=2), context(corrupted=files))["images"] == 4
+    )
+
+
+def test_published_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no published corruptions"):
+        PublishedFiles(tmp_path, None, torch.device("cpu"), 4).names()  # type: ignore[arg-type]
+    files = published(tmp_path, arrays=True)
+    with pytest.raises(UserError, match=r"neither .*snow\.npy nor .*snow/2"):
+        files.batches("snow", 2, 0, torch.Generator())
+    np.save(tmp_path / "labels.npy", np.full(30, 2))
+    with pytest.raises(UserError, match="a label 2, but the model has 2 classes"):
+        files.batches("fog", 1, 0, torch.Generator())
+    np.save(tmp_path / "fog.npy", np.zeros((31, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="must hold uint8 images of 5 severities"):
+        files.batches("fog", 1, 0, torch.Generator())
+    (tmp_path / "fog.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match="cannot read the published corruption"):
+        files.batches("fog", 1, 0, torch.Generator())
+
+
 def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
     options = {"names": ("gaussian_noise", "contrast"), "severities": (1, 5), "images": 10}
     with pytest.raises(UserError, match=r"corruption\.json; evaluate the reference with --suite corruption first"):
@@ -181,11 +241,11 @@ def test_errors_are_divided_by_those_of_a_reference(tmp_path: Path) -> None:
     result = Corruption(**options, reference=str(tmp_path))(Toy(), batches(), context())
     ratios = [result["corruptions"][n]["error"] / other["corruptions"][n]["error"] for n in options["names"]]
     assert result["mce"] == pytest.approx(100 * sum(ratios) / 2)
-    with pytest.raises(UserError, match="other severities, images, split or seed"):
+    with pytest.raises(UserError, match="other severities, images, files, split or seed"):
         Corruption(**{**options, "images": 9}, reference=str(tmp_path))(Toy(), batches(), context())
 
 
-def test_features_come_from_the_shared_pass_if_it_keeps_them() -> None:
+def test_features_are_taken_from_the_shared_pass() -> None:
     model, data, train = Toy(), batches(seed=3), batches(60, seed=2)
     shared = context(train=train, keep_features=True)
     result = Features(neighbours=3)(model, data, shared)

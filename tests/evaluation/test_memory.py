@@ -32,7 +32,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_suite_holds_few_batches(name: str) -> None:
+def test_suite_keeps_few_batches_in_memory(name: str) -> None:
     suite = Linearity(pairs=5) if name == "linearity" else SUITES[name]()
     own, train, foreign = Watched(1), Watched(2), Watched(3)
     told = context(train=train, others={"other": Toy(seed=1)}, keep_features=True)

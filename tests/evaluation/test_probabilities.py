@@ -16,11 +16,13 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from mixskd.errors import UserError
 from mixskd.evaluation.base import PART
+from mixskd.evaluation.calibration_error import calibration
 from mixskd.evaluation.suites.accuracy import Accuracy
-from mixskd.evaluation.suites.calibration import Calibration, best_temperature, calibration
+from mixskd.evaluation.suites.calibration import Calibration
 from mixskd.evaluation.suites.confidence import Confidence
 from mixskd.evaluation.suites.errors import Errors
 from mixskd.evaluation.suites.ood import Ood, separation
+from mixskd.tasks.temperature import best_temperature
 from tests.evaluation.support import Fixed, context, numbered
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -59,7 +61,7 @@ def test_ece_agrees_with_torchmetrics_and_the_rest_with_numpy() -> None:
     assert sum(row["images"] for row in found["reliability"]) == 200
 
 
-def test_temperature_is_the_optimum_that_scipy_finds_otherwise() -> None:
+def test_temperature_matches_another_optimiser_of_scipy() -> None:
     def loss(t: np.ndarray) -> float:
         return F.cross_entropy(LOGITS.double() / float(t[0]), LABELS).item()
 
@@ -84,7 +86,7 @@ def test_calibration_fits_on_val_or_on_half() -> None:
         Calibration(fit="val")(model, data, context())
 
 
-def test_confidence_looks_at_shared_mistakes() -> None:
+def test_confidence_uses_shared_mistakes() -> None:
     other = LOGITS.roll(1, 1)
     data = numbered(LABELS)
     result = Confidence(bins=10)(Fixed(LOGITS), data, context(name="a", others={"b": Fixed(other)}))
@@ -99,7 +101,7 @@ def test_confidence_looks_at_shared_mistakes() -> None:
     assert result["models"]["a"]["true"]["edges"] == result["models"]["b"]["true"]["edges"]
 
 
-def test_confidence_refuses_what_cannot_be_compared() -> None:
+def test_confidence_rejects_models_that_cannot_be_compared() -> None:
     model, data = Fixed(LOGITS), numbered(LABELS)
     with pytest.raises(UserError, match="two or more runs"):
         Confidence()(model, data, context())

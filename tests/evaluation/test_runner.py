@@ -72,7 +72,7 @@ def test_every_suite_is_written_to_the_runs_folder(runs: Path, capsys: pytest.Ca
     assert [r["models"][r["run"]]["top1"] for r in shared] == pytest.approx(scores)
 
 
-def test_runs_on_the_same_data_share_them_and_what_their_models_say(
+def test_runs_with_the_same_data_share_data_and_outputs(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
@@ -98,7 +98,7 @@ def test_runs_on_the_same_data_share_them_and_what_their_models_say(
     assert first["top1"] == second["top1"]
 
 
-def test_all_takes_what_has_what_it_needs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_runs_the_suites_that_can_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--split", "val", "--pgd.images", "3", "--json"]
     assert main(["evaluate", str(runs / "a"), "--suite", "all", *flags]) == 0
     results = json.loads(capsys.readouterr().out)["a"]
@@ -128,7 +128,7 @@ def test_images_of_another_size_are_resized(runs: Path, tmp_path: Path) -> None:
         (["a", "--suite", "fgms"], "unknown suite 'fgms'; did you mean 'fgsm'"),
         (["a", "--suite", ","], "no suite is named"),
         (["a", "--suite", "fgsm", "--fgsm.epsilon", "1"], "did you mean 'fgsm.epsilons'"),
-        (["a", "--suite", "fgsm", "--fgsm.epsilons", "much"], "fgsm.epsilons must be a number"),
+        (["a", "--suite", "fgsm", "--fgsm.epsilons", "much"], "fgsm.epsilons must be one or more numbers"),
         (["a", "--suite", "fgsm", "--pgd.steps", "1"], "options for the suite pgd, which is not run"),
         (["a", "--suite", "fgsm", "--fgs.steps", "1"], "did you mean 'fgsm'"),
         (["a", "--fgsm.epsilons", "1"], "name the suite with --suite"),
@@ -139,7 +139,7 @@ def test_images_of_another_size_are_resized(runs: Path, tmp_path: Path) -> None:
         (["a", "c", "--suite", "confidence"], "c has other classes (2) than a (3)"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_mistake_gives_one_line_of_error(
     argv: list[str], message: str, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "c" in argv and not (runs / "c").exists():
@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line(
     assert message in said
 
 
-def test_a_run_without_val_cannot_fit_on_it(runs: Path, tmp_path: Path) -> None:
+def test_calibration_on_val_needs_a_val_split(runs: Path, tmp_path: Path) -> None:
     with np.load(runs / "data.npz") as arrays:
         np.savez(tmp_path / "two.npz", **{key: value for key, value in arrays.items() if "val" not in key})
     with pytest.raises(UserError, match="needs a validation split"):
@@ -167,7 +167,7 @@ def test_names_are_those_of_the_suites() -> None:
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder"])
-def test_images_to_score_on_are_enough(runs: Path, tmp_path: Path, kind: str) -> None:
+def test_evaluation_does_not_need_training_images(runs: Path, tmp_path: Path, kind: str) -> None:
     with np.load(runs / "data.npz") as arrays:
         images, labels = arrays["test_images"], arrays["test_labels"]
     source = tmp_path / "only.npz" if kind == "npz" else tmp_path / "only"

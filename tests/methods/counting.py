@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mixskd.config import MethodChoice
 from mixskd.training.classification import build_method, build_network
+from tests.methods.support import options_of
 
 BATCH = 8
 
@@ -47,7 +48,7 @@ def count(name: str, backbone: str, classes: int, size: int) -> Counted:
     """The cost of an update of the method ``name`` with its usual settings."""
     with torch.device("meta"):
         network = build_network(backbone, classes, size)
-        choice = MethodChoice(name, {"teacher": "a run"} if name == "tfkd_self" else {})
+        choice = MethodChoice(name, options_of(name))
         method = build_method(choice, network, BATCH, BATCH, load=lambda _: build_network(backbone, classes, size))
     kept: dict[int, torch.UntypedStorage] = {}
     with FakeTensorMode():

@@ -14,12 +14,15 @@ from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
 from mixskd.methods import METHODS, Method
 
-OPTIONS: dict[str, dict[str, Any]] = {"tfkd_self": {"teacher": "a trained baseline"}}
+
+def options_of(name: str, teacher: str = "a trained baseline") -> dict[str, Any]:
+    """The options without which the method ``name`` cannot be prepared."""
+    return {"teacher": teacher} if METHODS[name].taught_by else {}
 
 
 def make(name: str, backbone: StagedBackbone, num_images: int = 8, **options: Any) -> Method:
-    """The method ``name``, prepared; the teacher of tfkd_self is a copy of ``backbone``."""
-    method = METHODS[name](backbone, **OPTIONS.get(name, {}), **options).to(backbone.head.weight.dtype)
+    """The method ``name``, prepared; a teacher is a copy of ``backbone``."""
+    method = METHODS[name](backbone, **options_of(name), **options).to(next(backbone.parameters()).dtype)
     method.prepare(num_images, lambda path: copy.deepcopy(backbone))
     method.prepare_batch(num_images)
     return method

@@ -37,7 +37,7 @@ def series(a: list[list[float]], p: list[list[float]], omega: float, rounds: int
 
 
 @pytest.mark.parametrize("omega", [0.0, 0.5, 0.9])
-def test_the_inverse_is_the_sum_of_all_rounds(omega: float) -> None:
+def test_propagation_equals_power_series(omega: float) -> None:
     e, p = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64).softmax(1)
     q = propagate(p, e, omega)
     expected = series(affinity(e.tolist()), p.tolist(), omega)
@@ -45,7 +45,7 @@ def test_the_inverse_is_the_sum_of_all_rounds(omega: float) -> None:
     assert torch.allclose(q.sum(1), torch.ones(6, dtype=torch.float64))
 
 
-def test_an_image_is_not_its_own_neighbour() -> None:
+def test_propagation_excludes_the_image_itself() -> None:
     """Of two images each has the other as its only neighbour, however unlike they are."""
     p = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     q = propagate(p, torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64), 0.5)
@@ -77,7 +77,7 @@ def test_bake() -> None:
 
 @pytest.mark.parametrize("omega", [0.0, 0.1, 0.5, 0.9, 0.99, 0.9999])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 3e-7)])
-def test_no_solver_is_needed(omega: float, dtype: torch.dtype, error: float) -> None:
+def test_propagation_equals_linear_solver(omega: float, dtype: torch.dtype, error: float) -> None:
     """Equal to torch's solve, however the images resemble each other; rounding grows as the system's condition does."""
     error /= 1 if dtype == torch.float64 else 1 - omega
     for spread in (1e-3, 1.0):

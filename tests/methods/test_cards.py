@@ -10,7 +10,7 @@ import pytest
 
 from mixskd.config import convert
 from mixskd.methods import METHODS
-from mixskd.methods.base import NETWORKS
+from mixskd.methods.cards import NETWORKS
 from mixskd.reporting.listing import methods
 from tests.methods.counting import count
 
@@ -40,7 +40,7 @@ def card_of(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_page_and_code_agree(name: str) -> None:
+def test_card_matches_code(name: str) -> None:
     about, card = METHODS[name].about, card_of(name)
     assert about is not None
     assert card["summary"] == about.summary
@@ -48,7 +48,7 @@ def test_page_and_code_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_card_is_complete(name: str) -> None:
+def test_card_has_all_rows(name: str) -> None:
     card = card_of(name)
     assert tuple(card) == ("summary", *PARTS)
     assert all(len(row) > 5 for row in card.values())
@@ -57,7 +57,7 @@ def test_every_card_is_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_first_settings_exist_and_have_values(name: str) -> None:
+def test_card_names_existing_settings(name: str) -> None:
     found = re.findall(
         r"`(\S+?)` (\w[\w.]*)(?:[^;`]*?\bthen (\w[\w.]*))?", card_of(name)["Try first"].replace(", for", ";")
     )
@@ -75,7 +75,7 @@ def test_the_first_settings_exist_and_have_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_cost_on_a_small_network_is_what_is_counted(name: str) -> None:
+def test_stated_cost_equals_counted_cost(name: str) -> None:
     about = METHODS[name].about
     assert about is not None
     check(about.compute, about.maps, name, "WRN-16-2 at 32 px")
@@ -83,7 +83,7 @@ def test_the_cost_on_a_small_network_is_what_is_counted(name: str) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS[1:])
 @pytest.mark.parametrize("name", ["mixskd", "dks", "frskd", "regmixup"])
-def test_the_cost_on_other_networks_is_what_is_counted(name: str, network: str) -> None:
+def test_stated_cost_on_other_networks_equals_counted_cost(name: str, network: str) -> None:
     about, index = METHODS[name].about, NETWORKS.index(network) - 1
     assert about is not None
     maps = about.other_maps[index] if about.other_maps else about.maps
@@ -93,7 +93,7 @@ def test_the_cost_on_other_networks_is_what_is_counted(name: str, network: str) 
 @pytest.mark.parametrize(
     ("name", "same"), [("byot", "dks"), ("deep_supervision", "dks"), ("frskd_mixup", "frskd"), ("cskd_mixup", "cskd")]
 )
-def test_methods_on_the_same_parts_cost_the_same(name: str, same: str) -> None:
+def test_methods_with_same_parts_cost_the_same(name: str, same: str) -> None:
     one, other = METHODS[name].about, METHODS[same].about
     assert one is not None
     assert other is not None
@@ -108,7 +108,7 @@ def check(compute: float, maps: float, name: str, network: str) -> None:
     assert maps == pytest.approx(mine.kept / plain.kept, abs=0.02)
 
 
-def test_the_listing_shows_summary_and_cost() -> None:
+def test_listing_shows_summary_and_cost() -> None:
     rows = {row["method"]: row for row in methods()}
     assert rows["mixskd"]["in short"] == METHODS["mixskd"].about.summary  # type: ignore[union-attr]
     assert rows["cskd"]["cost"].startswith("operations: 1.33 times the baseline; 2 images go through the network")

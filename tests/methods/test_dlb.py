@@ -18,7 +18,7 @@ def make(rows: int) -> DLB:
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_batch_is_taught_by_its_logits_of_the_step_before(parts: int) -> None:
+def test_dlb_distils_from_logits_of_last_step(parts: int) -> None:
     """In one part or in two, of which each goes on with its own slots."""
     method, past = make(4), None
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
@@ -45,7 +45,7 @@ def test_a_batch_is_taught_by_its_logits_of_the_step_before(parts: int) -> None:
     assert torch.allclose(method.past, torch.tensor([row for row, _ in past], dtype=torch.float64))
 
 
-def test_the_past_gets_no_gradient() -> None:
+def test_dlb_past_gets_no_gradient() -> None:
     images, labels = batch()
     method, previous = make(4), torch.randn(4, 1, 3, 8, 8, dtype=torch.float64)
     method.past.copy_(torch.randn(4, 5))
@@ -64,7 +64,7 @@ def test_the_past_gets_no_gradient() -> None:
     assert not method.past.requires_grad
 
 
-def test_the_last_batch_is_part_of_the_state() -> None:
+def test_dlb_saves_last_batch_in_state_dict() -> None:
     method, again = make(4), make(4)
     images, labels = batch()
     method(images, labels, partners=images[:, None], slots=torch.arange(4))

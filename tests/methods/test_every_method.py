@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mixskd
 from mixskd import build_backbone
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.methods import METHODS
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.listeners import StepInfo
-from tests.methods.support import extras, make
+from tests.methods.support import extras, make, options_of
 
 SIZES = {"wrn_10_1": 8, "cifar_resnet18": 8, "wrn_16_2": 8, "densenet_40_12": 8, "hcgnet_a1": 8}
 SIZES |= {"cifar_preact_resnet18": 8, "resnet18": 32, "resnet50": 32}
@@ -41,19 +41,19 @@ def check_step(backbone: str, name: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_on_a_small_backbone(name: str, precision: str) -> None:
+def test_every_method_trains_on_small_backbone(name: str, precision: str) -> None:
     check_step("wrn_10_1", name, precision)
 
 
 @pytest.mark.parametrize("backbone", ["densenet_40_12", "hcgnet_a1"])
-def test_the_neediest_method_on_other_kinds_of_stages(backbone: str) -> None:
+def test_frskd_trains_on_dense_and_gated_stages(backbone: str) -> None:
     check_step(backbone, "frskd", "fp32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", SIZES)
-def test_every_method_on_every_backbone(backbone: str, precision: str) -> None:
+def test_every_method_trains_on_every_backbone(backbone: str, precision: str) -> None:
     for name in METHODS:
         check_step(backbone, name, precision)
 
@@ -75,7 +75,7 @@ class Coarse(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_classifiers_and_objective_are_in_full_precision(name: str) -> None:
+def test_classifiers_and_losses_use_fp32_under_autocast(name: str) -> None:
     method = make(name, build_backbone("wrn_10_1", 5))
     images, labels, extra, _ = one_batch(method, 8)
     with torch.autocast("cpu", torch.bfloat16), Coarse() as coarse:
@@ -83,14 +83,14 @@ def test_classifiers_and_objective_are_in_full_precision(name: str) -> None:
     assert coarse.seen == []
 
 
-def test_a_coarse_product_is_seen() -> None:
+def test_half_precision_product_is_detected() -> None:
     with torch.autocast("cpu", torch.bfloat16), Coarse() as coarse:
         torch.nn.Linear(3, 3)(torch.zeros(2, 3))
     assert coarse.seen
 
 
 def settings(name: str, teacher: Path) -> dict[str, Any]:
-    method = {"name": name, "teacher": str(teacher)} if name == "tfkd_self" else {"name": name}
+    method = {"name": name, **options_of(name, str(teacher))}
     return {
         "backbone": "wrn_10_1", "method": method, "optim": {"schedule": "cosine", "warmup_epochs": 0},
         "run": {"epochs": 2, "batch_size": 4, "progress": False, "precision": "fp32", "checkpoint_every_steps": 4,
@@ -110,7 +110,7 @@ class Dying(mixskd.Listener):
 def test_resume_is_exact(name: str, tmp_path: Path, npz: Path) -> None:
     """Two epochs of three steps, whole and cut off in the fifth step, end in the same weights and state."""
     options = {**settings(name, tmp_path / "teacher"), "data": str(npz)}
-    if name == "tfkd_self":
+    if METHODS[name].taught_by:
         mixskd.train(out=str(tmp_path / "teacher"), **{**options, "method": {"name": "baseline"}})
     mixskd.train(out=str(tmp_path / "whole"), **options)
 

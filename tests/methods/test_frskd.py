@@ -53,7 +53,7 @@ def test_frskd() -> None:
     assert list(method.heads(images)) == ["self_teacher", "backbone"]
 
 
-def test_frskd_with_mixup_is_frskd_on_the_mixed_batch() -> None:
+def test_frskd_mixup_is_frskd_on_mixed_batch() -> None:
     images, labels = batch()
     lam, permutation = 0.3, [2, 0, 3, 1]
     mixed = torch.stack([lam * images[i] + (1 - lam) * images[j] for i, j in enumerate(permutation)])
@@ -67,7 +67,7 @@ def test_frskd_with_mixup_is_frskd_on_the_mixed_batch() -> None:
     check(method, lambda moving, fixed: frskd_loss(moving, fixed, mixed, targets), images, labels, mix)
 
 
-def test_the_attention_is_that_of_the_map_after_relu() -> None:
+def test_attention_map_uses_relu() -> None:
     feature_map = torch.tensor([[[[1.0, -5.0], [2.0, 0.0]], [[-7.0, 3.0], [2.0, 0.0]]]])
     energy = torch.tensor([[0.5, 4.5, 4.0, 0.0]])
     assert torch.allclose(attention_map(feature_map), energy / energy.norm())
@@ -135,7 +135,7 @@ def test_fusion_by_hand() -> None:
     assert torch.allclose(out[0], classifier.weight[:, 0] * relu(p3) + classifier.bias)
 
 
-def test_a_negative_fusion_weight_counts_as_zero() -> None:
+def test_fusion_treats_negative_weight_as_zero() -> None:
     fusion = Fusion(2)
     assert fusion.weights.tolist() == [1.0, 1.0]
     with torch.no_grad():
@@ -144,13 +144,13 @@ def test_a_negative_fusion_weight_counts_as_zero() -> None:
     assert torch.allclose(fusion(a, b), b.relu() * (2 / (2 + 1e-6)))
 
 
-def test_pooling_pads_with_zeros_as_same() -> None:
+def test_halve_pads_with_zeros() -> None:
     odd = -torch.ones(1, 1, 5, 5)  # one row of zeros on every side
     assert halve(odd, torch.Size([3, 3]))[0, 0].tolist() == [[0, 0, 0], [0, -1, 0], [0, 0, 0]]
     assert halve(odd, odd.shape[-2:]) is odd
 
 
-def test_stages_that_cannot_be_fused_are_refused() -> None:
+def test_frskd_rejects_stages_that_do_not_halve() -> None:
     blocks = [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 4, stride=4)]
     method = FRSKD(StagedBackbone(blocks, nn.Linear(4, 5), name="coarse"))
     with pytest.raises(UserError, match=r"keep or halve a map's size; one turns \[8, 8\] into \[2, 2\]"):

@@ -50,7 +50,7 @@ def test_virtual_softmax() -> None:
     assert out["output"].shape == (4, 5)  # the virtual class is not in the output
 
 
-def test_virtual_softmax_has_no_bias_ever() -> None:
+def test_virtual_softmax_keeps_bias_at_zero() -> None:
     method = VirtualSoftmax(make_toy())
     images, labels = batch()
     trained = [p for p in method.parameters() if p.requires_grad]
@@ -133,11 +133,11 @@ def test_confidence_penalty() -> None:
         ("dks", {"temperature": 0.0}, "temperature must be above 0"),
     ],
 )
-def test_values_that_cannot_work_are_refused(name: str, options: dict, message: str) -> None:
+def test_methods_reject_invalid_hyper_parameters(name: str, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         METHODS[name](make_toy(), **options)
 
 
-def test_an_input_that_is_missing_is_named() -> None:
+def test_missing_input_is_named_in_error() -> None:
     with pytest.raises(UserError, match=r"needs partners: call method\(images, labels, partners="):
         BAKE(make_toy())(*batch())

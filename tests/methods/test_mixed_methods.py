@@ -50,7 +50,7 @@ def test_manifold_mixup_mixes_at_one_place(place: int, loss: str) -> None:
     check(method, reference, images, labels, (mix, torch.tensor(place)))
 
 
-def test_manifold_mixup_draws_each_place_alike() -> None:
+def test_manifold_mixup_draws_places_uniformly() -> None:
     method = ManifoldMixup(make_toy())
     assert (method.config.depth, method.config.alpha) == (2, 2.0)
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mixskd import MixSKD, UserError, build_backbone
 from mixskd.config.build import make_config
-from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig
+from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig, branch_logit_loss
 from mixskd.methods.parts.branches import AuxiliaryBranches
 from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
@@ -55,7 +55,7 @@ def reference_terms(method: MixSKD, images: Tensor, labels: Tensor, mix: Mix) ->
     stages=st.integers(1, 4), classes=st.integers(2, 7), batch=st.integers(1, 5),
     lam=st.floats(0, 1), temperature=st.floats(0.5, 6),
 )  # fmt: skip
-def test_every_term_equals_the_papers_equation(stages, classes, batch, lam, temperature) -> None:
+def test_every_term_equals_paper_equation(stages, classes, batch, lam, temperature) -> None:
     method, images, labels, mix = setup(
         stages, classes, batch, lam, temperature=temperature, mu=0.7, beta=2.0, gamma=0.3
     )
@@ -69,7 +69,7 @@ def test_every_term_equals_the_papers_equation(stages, classes, batch, lam, temp
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_gradients_follow_the_stop_gradients(name: str) -> None:
+def test_gradients_respect_stop_gradients(name: str) -> None:
     """Finite differences of each term, with the detached side held fixed, against autograd."""
     method, images, labels, mix = setup()
     weight = method.backbone.head.weight
@@ -99,13 +99,13 @@ def test_eq_10_gives_gradients_to_students_only() -> None:
     lam, T = mix.lam, method.config.temperature
     z_i = (lam * z[:4] + (1 - lam) * z[:4][mix.permutation]).requires_grad_()
     z_m = z[4:].clone().requires_grad_()
-    method._mutual(z_i, z_m, z_m, z_i).backward()
+    branch_logit_loss([z_i, z_i], [z_m, z_m], T).backward()
     p_i, p_m = (z_i / T).softmax(1), (z_m / T).softmax(1)
     assert torch.allclose(z_i.grad, T * (p_i - p_m).detach() / 4)
     assert torch.allclose(z_m.grad, T * (p_m - p_i).detach() / 4)
 
 
-def test_eq_12_leaves_the_self_teacher_alone_and_eq_11_trains_it() -> None:
+def test_eq_11_trains_self_teacher_and_eq_12_does_not() -> None:
     method, images, labels, mix = setup()
     parameters = list(method.self_teacher.parameters())
     out = method(images, labels, mix)
@@ -116,7 +116,7 @@ def test_eq_12_leaves_the_self_teacher_alone_and_eq_11_trains_it() -> None:
     assert torch.autograd.grad(out["teacher_cls"], first)[0].any()  # Eq. 11 flows into the backbone
 
 
-def test_eq_9_equals_eq_6_through_the_classifier() -> None:
+def test_eq_9_equals_classifier_of_eq_6() -> None:
     method, images, _, mix = setup()
     maps = method.branches(method.backbone.feature_maps(images))
     for head, fmap in zip([*method.branches.heads, method.backbone.head], maps, strict=True):
@@ -127,7 +127,7 @@ def test_eq_9_equals_eq_6_through_the_classifier() -> None:
     assert torch.allclose(mix(h(maps, pooled)), h(mixed_maps, [m.mean((2, 3)) for m in mixed_maps]))
 
 
-def test_lambda_one_makes_the_two_halves_identical() -> None:
+def test_lambda_one_gives_zero_feature_and_branch_losses() -> None:
     method, images, labels, mix = setup(lam=1.0)
     out = method(images, labels, mix)
     assert out["feature"] == 0
@@ -143,7 +143,7 @@ def test_discriminator_loss_at_chance() -> None:
     assert method(images, labels, mix)["discriminator"].item() == pytest.approx(2 * 3 * math.log(2))
 
 
-def test_discriminators_and_self_teacher_are_saved_and_trained() -> None:
+def test_discriminators_and_self_teacher_are_in_state_and_trained() -> None:
     method, images, labels, mix = setup()
     before = copy.deepcopy(method.state_dict())
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
@@ -200,7 +200,7 @@ def test_each_term_can_be_switched_off_alone(option: dict, term: str) -> None:
         assert torch.equal(out[name], expected[name]), name
 
 
-def test_switches_of_the_self_teacher_and_batch_norm() -> None:
+def test_self_teacher_and_batch_norm_switches() -> None:
     method, images, labels, mix = setup(teacher_stages=(2,), teacher_detach=True)
     assert method.self_teacher.projection.in_features == method.backbone.feature_dim
     out = method(images, labels, mix)
@@ -208,20 +208,20 @@ def test_switches_of_the_self_teacher_and_batch_norm() -> None:
     assert gradient is None
     apart, images, labels, mix = setup(separate_bn=True, teacher_norm_act=True)
     assert apart(images, labels, mix)["loss"].isfinite()
-    originals, mixed = apart._both(images, mix(images))
+    originals, mixed = apart._aligned_maps(images, mix(images))
     alone = apart.branches(apart.backbone.feature_maps(images))
     assert all(torch.allclose(a, b) for a, b in zip(originals, alone, strict=True))
     with pytest.raises(UserError, match="teacher_stages"):
         setup(teacher_stages=(4,))
 
 
-def test_cutmix_mixes_maps_in_the_resampled_box() -> None:
+def test_cutmix_mixes_maps_in_resampled_box() -> None:
     method, images, labels, _ = setup(mix="cutmix", alpha=1.0)
     mix = method.draw(images)
     out = method(images, labels, mix)
     out["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
-    originals, mixed = method._both(images, mix(images))
+    originals, mixed = method._aligned_maps(images, mix(images))
     top, bottom, left, right = mix.box.tolist()
     expected = 0.0
     for f, m in zip(originals, mixed, strict=True):
@@ -237,7 +237,7 @@ def test_cutmix_mixes_maps_in_the_resampled_box() -> None:
     assert out["feature"].item() == pytest.approx(expected)
 
 
-def test_stripped_of_its_branches_it_is_the_plain_backbone() -> None:
+def test_deployed_backbone_equals_plain_backbone() -> None:
     method = MixSKD(build_backbone("wrn_10_1", 7))
     images = torch.randn(2, 3, 16, 16)
     method(images, torch.tensor([1, 2]))["loss"].backward()
@@ -275,17 +275,17 @@ def test_presets() -> None:
         ({"branches": False, "teacher_stages": (2,)}, "must be from 1 to 1 without branches"),
     ],
 )  # fmt: skip
-def test_bad_hyper_parameters_are_refused(options: dict, message: str) -> None:
+def test_mixskd_rejects_invalid_hyper_parameters(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         MixSKD(make_toy(), **options)
 
 
-def test_a_config_with_every_term_off_is_refused() -> None:
+def test_mixskd_rejects_config_without_terms() -> None:
     with pytest.raises(UserError, match="every term"):
         MixSKD(make_toy(), original_weight=0, mix_cls=False, beta=0, gamma=0, mu=0)
 
 
-def test_branches_have_the_last_stages_shape() -> None:
+def test_branch_maps_have_last_stage_shape() -> None:
     backbone = build_backbone("cifar_resnet18", 10).eval()
     maps = AuxiliaryBranches(backbone).eval()(backbone.feature_maps(torch.randn(1, 3, 32, 32)))
     assert {tuple(m.shape) for m in maps} == {(1, 512, 4, 4)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
 import torch
+from mixskd.report.cost import count_cost
 
 from mixskd import MixSKD, UserError
+from mixskd.config import from_dict
 from mixskd.config.build import SMOOTHED, make_config
 from mixskd.methods import METHODS
 from mixskd.methods.mixskd import MixSKDConfig
@@ -23,14 +26,14 @@ def flat(nested: list | float) -> list[float]:
     return [nested] if isinstance(nested, float) else [x for part in nested for x in flat(part)]
 
 
-def test_the_relative_distance_is_the_squared_one_over_the_mean_square() -> None:
+def test_relative_distance_divides_by_mean_square() -> None:
     a, b = (torch.randn(3, 4, 2, 2, dtype=torch.float64) for _ in range(2))
     total, count = reference.squared_distance(a.tolist(), b.tolist())
     energy = sum(x * x for x in flat([a.tolist(), b.tolist()])) / (2 * count)
     assert relative_distance(a, b).item() == pytest.approx(total / count / energy, rel=1e-12)
 
 
-def test_smaller_maps_do_not_lower_the_relative_distance_nor_does_its_gradient_shrink_them() -> None:
+def test_relative_distance_ignores_common_scale() -> None:
     a, b = (torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for scale in (1e-3, 1.0, 1e3):
         assert relative_distance(scale * a, scale * b).item() == pytest.approx(relative_distance(a, b).item())
@@ -42,7 +45,7 @@ def test_smaller_maps_do_not_lower_the_relative_distance_nor_does_its_gradient_s
     assert slopes[1] == pytest.approx(2 * feature_distance(a, b).item())
 
 
-def test_maps_of_zeros_have_no_distance_and_a_finite_gradient() -> None:
+def test_relative_distance_of_zero_maps_is_zero() -> None:
     a = torch.zeros(2, 3, 1, 1, requires_grad=True)
     relative_distance(a, a * 1.0).backward()
     assert a.grad is not None
@@ -50,7 +53,7 @@ def test_maps_of_zeros_have_no_distance_and_a_finite_gradient() -> None:
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.1, 0.4), (0.25, 1.0), (1.0, 1.0)])
-def test_beta_grows_with_the_progress_of_the_run(progress: float, share: float) -> None:
+def test_beta_warmup_follows_progress(progress: float, share: float) -> None:
     method, images, labels, mix = setup(beta=2.0, beta_warmup=0.25)
     expected = reference_terms(method, images, labels, mix)
     out = method(images, labels, mix, progress=torch.tensor(progress, dtype=torch.float64))
@@ -62,14 +65,14 @@ def test_beta_grows_with_the_progress_of_the_run(progress: float, share: float) 
         method(images, labels, mix)
 
 
-def test_the_paper_needs_no_progress_and_the_preset_stable_does() -> None:
+def test_only_preset_stable_needs_progress() -> None:
     assert not MixSKD(make_toy()).needs.progress
     stable = make_config(MixSKDConfig, {"preset": "stable"})
     assert dataclasses.replace(stable, preset="paper", feature_distance="squared", beta_warmup=0.0) == MixSKDConfig()
     assert MixSKD(make_toy(), config=stable).needs.progress
 
 
-def test_the_preset_light_is_the_backbone_alone_with_its_self_teacher() -> None:
+def test_preset_light_has_no_branches_or_discriminators() -> None:
     method = MixSKD(make_toy(), config=make_config(MixSKDConfig, {"preset": "light"})).double()
     images, labels = batch()
     lam, permutation = 0.3, [2, 0, 3, 1]
@@ -124,7 +127,7 @@ def test_label_smoothing_of_mixed_labels(name: str) -> None:
     check(METHODS[name](make_toy(), label_smoothing=0.2), reference_loss, images, labels, mix)
 
 
-def test_label_smoothing_in_mixskd_reaches_every_cross_entropy_and_nothing_else() -> None:
+def test_mixskd_label_smoothing_changes_only_cross_entropies() -> None:
     method, images, labels, mix = setup()
     plain = method(images, labels, mix)
     object.__setattr__(method.config, "label_smoothing", 0.2)
@@ -141,8 +144,49 @@ def test_label_smoothing_in_mixskd_reaches_every_cross_entropy_and_nothing_else(
     assert all(torch.equal(out[n], plain[n]) for n in ("feature", "discriminator", "branch_logit", "teacher_logit"))
 
 
-def test_methods_without_a_label_to_smooth_refuse_it() -> None:
+def test_methods_without_label_smoothing_reject_it() -> None:
     takers = [name for name, kind in METHODS.items() if "label_smoothing" in kind.Config.__dataclass_fields__]
     assert sorted(takers) == sorted(SMOOTHED)
     with pytest.raises(UserError, match=r"this method has no label_smoothing; use it with mixskd, mixup"):
         METHODS["cskd"](make_toy(), label_smoothing=0.1)
+
+
+def test_a_share_of_the_batch_has_all_terms_and_the_rest_is_mixup() -> None:
+    method, images, labels, _ = setup(batch=6, share=1 / 3)
+    permutation = [1, 0, 4, 2, 5, 3]
+    mix = Mix(torch.tensor(0.3, dtype=torch.float64), torch.tensor(permutation))
+    pair = Mix(mix.lam, torch.tensor(permutation[:2]))
+    terms = reference_terms(method, images[:2], labels[:2], pair)
+    mixed = torch.stack([0.3 * images[i] + 0.7 * images[j] for i, j in enumerate(permutation)])[2:]
+    rest = 0.0
+    for z, i in zip(copy.deepcopy(method).backbone(mixed).tolist(), range(2, 6), strict=True):
+        own, other = int(labels[i]), int(labels[permutation[i]])
+        rest += reference.soft_cross_entropy(z, [0.3 * (n == own) + 0.7 * (n == other) for n in range(5)]) / 4
+    out = method(images, labels, mix)
+    for name, value in terms.items():
+        assert out[name].item() == pytest.approx(value, rel=1e-9), name
+    assert out["cls_rest"].item() == pytest.approx(rest, rel=1e-9)
+    assert out["loss"].item() == pytest.approx(sum(terms.values()) / 3 + 2 * rest / 3, rel=1e-9)
+    assert out["output"].shape == (6, 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"per_sample": True}, {"mix": "cutmix"}, {"derangement": True}])
+def test_pairs_of_a_share_stay_within_it(options: dict[str, object]) -> None:
+    method = MixSKD(make_toy(), share=0.25, **options).double()
+    images = torch.randn(16, 3, 8, 8, dtype=torch.float64)
+    mix = method.draw(images)
+    assert sorted(mix.permutation[:4].tolist()) == [0, 1, 2, 3]
+    parts = torch.cat([mix.first(4).apply(images[:4]), mix.rest(4).apply(images[4:])])
+    torch.testing.assert_close(parts, mix.apply(images))
+    method(images, torch.arange(16) % 5, mix)["loss"].backward()
+
+
+def test_a_share_costs_less() -> None:
+    def flops(name: str, **options: object) -> float:
+        return count_cost(
+            from_dict({"method": {"name": name, **options}, "backbone": "wrn_16_2"}), 100, 32
+        ).training_flops
+
+    plain = flops("baseline")
+    assert flops("mixskd", share=0.25) / plain == pytest.approx(1.75, abs=0.02)
+    assert flops("mixskd", share=0.25, preset="light") / plain == pytest.approx(1.25, abs=0.02)

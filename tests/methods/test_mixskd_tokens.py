@@ -44,7 +44,7 @@ def kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["deep", "timm/test_vit"])
-def test_every_term_is_the_literal_equation(name: str) -> None:
+def test_every_term_follows_its_equation_for_deep_heads_and_tokens(name: str) -> None:
     backbone = deep_net() if name == "deep" else build_backbone(name, 4, 32)
     method = MixSKD(backbone).double().eval()
     images, labels = torch.randn(3, 3, 32, 32, dtype=torch.float64), torch.tensor([2, 0, 1])
@@ -89,7 +89,7 @@ def test_every_term_is_the_literal_equation(name: str) -> None:
     assert math.isfinite(out["loss"].item())
 
 
-def test_linear_algebra_holds_no_more_for_a_deep_head() -> None:
+def test_deep_head_does_not_commute_with_mixing() -> None:
     """Eq. 9 mixes logits; the head of the mixed map gives others, where the head is not linear."""
     backbone = deep_net().double()
     f = backbone.feature_maps(torch.randn(3, 3, 16, 16, dtype=torch.float64))[-1]
@@ -97,7 +97,7 @@ def test_linear_algebra_holds_no_more_for_a_deep_head() -> None:
     assert not torch.allclose(mix(backbone.head(backbone.pooled(f))), backbone.head(backbone.pooled(mix(f))))
 
 
-def test_a_box_mixes_a_class_token_by_its_area() -> None:
+def test_cutmix_mixes_class_token_by_area() -> None:
     images = torch.randn(4, 3, 8, 8)
     mix = sample_mix(images, 1.0, "cutmix", generator=torch.Generator().manual_seed(1))
     feature_map = TokenMap(torch.randn(4, 5, 8, 8), torch.randn(4, 5, 1))
@@ -108,7 +108,7 @@ def test_a_box_mixes_a_class_token_by_its_area() -> None:
     assert torch.allclose(result.prefix, mix.lam * feature_map.prefix + (1 - mix.lam) * other)
 
 
-def test_a_class_token_is_one_more_position_of_eq_7() -> None:
+def test_feature_distance_counts_class_token_as_position() -> None:
     a, b = (TokenMap(torch.randn(2, 3, 2, 2), torch.randn(2, 3, 1)) for _ in range(2))
     total = (a.grid - b.grid).square().sum() + (a.prefix - b.prefix).square().sum()
     assert feature_distance(a, b).item() == pytest.approx(total.item() / (2 * 3 * 5), rel=1e-5)

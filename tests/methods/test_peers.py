@@ -50,6 +50,6 @@ def test_mixup() -> None:
     assert torch.allclose(method(images, labels, mix)["loss"], expected)
 
 
-def test_a_method_needs_a_staged_backbone() -> None:
+def test_method_rejects_plain_module() -> None:
     with pytest.raises(UserError, match="build_backbone"):
         Baseline(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

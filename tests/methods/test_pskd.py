@@ -19,7 +19,7 @@ def make(images: int) -> PSKD:
     return method.double()
 
 
-def test_targets_are_the_label_and_the_prediction_an_epoch_ago() -> None:
+def test_pskd_targets_mix_label_and_last_epochs_prediction() -> None:
     images, labels = batch(6)
     method = make(6)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
@@ -45,7 +45,7 @@ def test_targets_are_the_label_and_the_prediction_an_epoch_ago() -> None:
     assert torch.allclose(method.past, torch.tensor([past[i] for i in range(6)], dtype=torch.float64))
 
 
-def test_the_target_gets_no_gradient() -> None:
+def test_pskd_target_gets_no_gradient() -> None:
     images, labels = batch()
     method = make(4)
     method.past.copy_(torch.randn(4, 5).softmax(1))
@@ -64,7 +64,7 @@ def test_the_target_gets_no_gradient() -> None:
     assert torch.allclose(method.past.flip(0), out["output"].softmax(1))
 
 
-def test_the_first_epoch_is_cross_entropy() -> None:
+def test_pskd_without_past_is_cross_entropy() -> None:
     images, labels = batch()
     method = make(4)
     z = logits(method.backbone, images).tolist()
@@ -73,7 +73,7 @@ def test_the_first_epoch_is_cross_entropy() -> None:
     assert out["loss"].item() == pytest.approx(sum(map(soft_cross_entropy, z, hard)) / 4)
 
 
-def test_the_predictions_are_part_of_the_state() -> None:
+def test_pskd_saves_predictions_in_state_dict() -> None:
     method, again = make(4), make(4)
     method.past.copy_(torch.randn(4, 5))
     again.load_state_dict(method.state_dict())

@@ -22,7 +22,7 @@ Vector = list[float]
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=9))
-def test_equal_scores_share_the_lowest_rank(scores: list[int]) -> None:
+def test_equal_scores_share_lowest_rank(scores: list[int]) -> None:
     expected = rankdata([-s for s in scores], method="min")
     assert ranks(torch.tensor([scores], dtype=torch.float64))[0].tolist() == expected.tolist()
 
@@ -91,7 +91,7 @@ def test_uskd(ranking: str) -> None:
     check(method, reference, images, labels)
 
 
-def test_uskd_trains_its_weak_classifier_by_its_labels_alone() -> None:
+def test_uskd_trains_weak_classifier_by_labels_only() -> None:
     images, labels = batch()
     method = USKD(make_toy()).double()
     out = method(images, labels)
@@ -151,7 +151,7 @@ def test_zipf_ls(depth: int, dense: bool, upsample: bool, power: float) -> None:
     assert list(method.heads(images)) == [*(f"stage{k}" for k in range(4 - depth, 3)), "backbone"]
 
 
-def test_zipf_ls_refuses_more_stages_than_there_are() -> None:
+def test_zipf_ls_rejects_too_many_stages() -> None:
     with pytest.raises(UserError, match="depth must be from 1 to 3"):
         ZipfLS(make_toy(), depth=4)
     with pytest.raises(UserError, match="power must be above 0"):

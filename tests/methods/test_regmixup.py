@@ -16,7 +16,7 @@ LAM, PERMUTATION = 0.3, [2, 0, 3, 1]
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
-def test_originals_and_mixes_pass_one_forward(weight: float) -> None:
+def test_regmixup_uses_one_forward_for_originals_and_mixes(weight: float) -> None:
     images, labels = batch()
     mixed = torch.stack([LAM * images[i] + (1 - LAM) * images[j] for i, j in enumerate(PERMUTATION)])
 
@@ -33,13 +33,13 @@ def test_originals_and_mixes_pass_one_forward(weight: float) -> None:
     assert out["output"].shape == (4, 5)
 
 
-def test_lambda_is_drawn_near_one_half() -> None:
+def test_regmixup_draws_lambda_from_beta_10() -> None:
     method, generator = RegMixup(make_toy()), torch.Generator().manual_seed(0)
     lams = [method.draw(torch.zeros(3, 3, 4, 4), generator).lam.item() for _ in range(600)]
     assert stats.kstest(lams, stats.beta(10, 10).cdf).pvalue > 1e-3
 
 
-def test_it_mixes_with_cutmix_too() -> None:
+def test_regmixup_with_cutmix() -> None:
     method = RegMixup(make_toy(), mix="cutmix", alpha=1.0)
     images, labels = batch()
     assert method.draw(images).box is not None

@@ -34,7 +34,7 @@ def test_tfkd_reg() -> None:
     check(method, reference, images, labels)
 
 
-def test_the_virtual_teacher_is_almost_uniform_by_default() -> None:
+def test_virtual_teacher_is_almost_uniform_by_default() -> None:
     c = TfKDReg(make_toy()).config
     q = softmax([c.correct, *[(1 - c.correct) / 99] * 99], c.temperature)
     assert q[0] == pytest.approx(0.01050, abs=1e-5)
@@ -62,7 +62,7 @@ def test_tfkd_self() -> None:
     check(method, reference, images, labels)
 
 
-def test_the_teacher_is_frozen_in_evaluation_mode() -> None:
+def test_teacher_stays_frozen_in_evaluation_mode() -> None:
     images, labels = batch()
     method = TfKDSelf(make_toy())
     method.set_teacher(make_toy())
@@ -83,7 +83,7 @@ def settings(method: object, epochs: int = 1) -> dict:
     }  # fmt: skip
 
 
-def test_a_baseline_run_teaches(tmp_path: Path, npz: Path) -> None:
+def test_baseline_run_can_teach(tmp_path: Path, npz: Path) -> None:
     mixskd.train(data=str(npz), out=str(tmp_path / "teacher"), **settings("baseline"))
     student = {"name": "tfkd_self", "teacher": str(tmp_path / "teacher")}
     summary = mixskd.train(data=str(npz), out=str(tmp_path / "student"), **settings(student, epochs=2))
@@ -93,7 +93,7 @@ def test_a_baseline_run_teaches(tmp_path: Path, npz: Path) -> None:
     assert not any(name.startswith("teacher") for name in mixskd.load(summary["out"]).state_dict())
 
 
-def test_a_teacher_that_cannot_teach(tmp_path: Path, npz: Path) -> None:
+def test_unusable_teachers_are_rejected(tmp_path: Path, npz: Path) -> None:
     with pytest.raises(UserError, match=r"tfkd_self needs a trained teacher: .* --method\.teacher"):
         mixskd.train(data=str(npz), out=str(tmp_path / "a"), **settings("tfkd_self"))
     missing = {"name": "tfkd_self", "teacher": str(tmp_path / "missing")}

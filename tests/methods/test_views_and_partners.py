@@ -67,7 +67,7 @@ def test_cskd() -> None:
     check(method, reference, images, labels, partners=partners)
 
 
-def test_the_partners_of_cskd_move_the_running_statistics() -> None:
+def test_cskd_partners_update_running_statistics() -> None:
     images, labels = batch()
     partners = torch.randn(4, 1, 3, 8, 8, dtype=torch.float64)
     method = CSKD(make_toy())
@@ -79,7 +79,7 @@ def test_the_partners_of_cskd_move_the_running_statistics() -> None:
         assert torch.allclose(a, b)
 
 
-def test_cskd_with_mixup_mixes_images_and_partners_alike() -> None:
+def test_cskd_mixup_mixes_images_and_partners_alike() -> None:
     images, labels = batch()
     partners = torch.randn(4, 1, 3, 8, 8, dtype=torch.float64)
     lam, permutation = 0.3, [2, 0, 3, 1]

@@ -19,10 +19,9 @@ from tests.reporting.support import EVIL, write_suites
 from tests.reporting.test_tables import write_run
 
 SECTIONS = (
-    "What was trained", "Results", "Learning curves", "Loss terms", "Cost and accuracy",
-    "Reliability", "Robustness", "Common corruptions", "Linearity", "Confidence on mistakes", "Frozen features",
-    "Images of another data set", "Confusion", "Worst classes", "Most confident mistakes", "Likely wrong labels",
-    "What the network sees",
+    "What was trained", "Results", "Most confident mistakes", "Likely wrong labels", "Confusion", "Worst classes",
+    "Learning curves", "Loss terms", "Cost and accuracy", "Reliability", "Robustness", "Common corruptions",
+    "Linearity", "Confidence on mistakes", "Frozen features", "Images of another data set", "What the network sees",
     "Differences in configuration", "Configurations",
 )  # fmt: skip
 
@@ -63,7 +62,7 @@ def test_every_section_is_there_with_its_numbers(report: Path) -> None:
     assert len(page) < 1_500_000
 
 
-def test_it_asks_for_nothing(report: Path) -> None:
+def test_page_requests_nothing_from_the_network(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     links = re.findall(r'(?:src|href|action|data)\s*=\s*"([^"]*)"', page)
     outside = {link for link in links if not link.startswith(("#", "data:image/"))}
@@ -72,7 +71,7 @@ def test_it_asks_for_nothing(report: Path) -> None:
     assert "default-src 'none'" in page
 
 
-def test_text_of_users_is_no_code(report: Path) -> None:
+def test_text_of_users_is_escaped(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     assert page.count("<script>") == 1
     assert EVIL not in page
@@ -80,7 +79,7 @@ def test_text_of_users_is_no_code(report: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_figures_are_files_as_well(report: Path) -> None:
+def test_figures_are_also_written_as_files(report: Path) -> None:
     figures = report.parent / "figures"
     names = {path.stem for path in figures.glob("*.svg")}
     assert names == {path.stem for path in figures.glob("*.png")}
@@ -99,7 +98,7 @@ def test_figures_are_files_as_well(report: Path) -> None:
         assert image.width > 1000
 
 
-def test_curves_keep_their_ends_and_few_points(folder: Path) -> None:
+def test_curves_are_thinned_and_keep_both_ends(folder: Path) -> None:
     run = next(run for run in read_evidence([folder]).runs if run.curves)
     loss, top1 = run.curves["train_loss"], run.curves["test_top1"]
     assert len(loss) == MOST_POINTS
@@ -108,7 +107,7 @@ def test_curves_keep_their_ends_and_few_points(folder: Path) -> None:
     assert thinned([(1.0, 2.0)]) == [(1.0, 2.0)]
 
 
-def test_without_suites_their_sections_are_left_out(folder: Path) -> None:
+def test_sections_of_missing_suites_are_left_out(folder: Path) -> None:
     sections, _ = compose(read_evidence([folder / "baseline-seed0"]))
     assert not {"Robustness", "Confusion", "Most confident mistakes", "Likely wrong labels"} & set(sections)
 
@@ -142,7 +141,7 @@ def test_fifty_runs_stay_small_and_open_fast(tmp_path: Path) -> None:
     ("arguments", "said"),
     [(["nowhere"], "there is no folder nowhere"), (["."], "there is no finished run")],
 )
-def test_mistakes_are_one_line(
+def test_wrong_folder_gives_one_line_of_error(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -151,7 +150,7 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_damaged_result_is_named(folder: Path, tmp_path: Path) -> None:
+def test_damaged_result_of_a_suite_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "baseline-seed0", tmp_path / "run")
     (tmp_path / "run" / "evaluation").mkdir()
     (tmp_path / "run" / "evaluation" / "fgsm.json").write_text(json.dumps({"headline": None}))
@@ -161,7 +160,7 @@ def test_a_damaged_result_is_named(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.chromium
 @needs_chromium
-def test_a_browser_opens_it_and_sorts(report: Path, tmp_path: Path) -> None:
+def test_browser_opens_the_page_and_sorts_a_table(report: Path, tmp_path: Path) -> None:
     page = opened(report, tmp_path, "document.querySelectorAll('#results th button')[5].click();")
     results = re.search(r'<section id="results">.*?</table>', page, flags=re.DOTALL)
     assert results is not None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,7 @@ from mixskd.cli.main import main
 from mixskd.reporting import listing
 
 
-def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pattern_lists_models_of_a_library(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["list", "backbones", "torchvision/squeezenet*", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[1] == {
@@ -25,6 +28,20 @@ def test_a_pattern_lists_a_librarys_models(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.parametrize("words", [["backbones", "timm/nothing_*"], ["backbones", "resnet*"], ["methods", "mix*"]])
-def test_a_pattern_that_lists_nothing_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_pattern_without_a_match_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_stored_rows_are_those_of_the_classes() -> None:
+    stored = Path(listing.__file__).with_name("listings.json").read_text(encoding="utf-8")
+    assert stored == listing.to_store(), "run python -m mixskd.reporting.listing"
+
+
+def test_lists_need_no_torch() -> None:
+    code = (
+        "import sys; from mixskd.cli.main import main\n"
+        "for kind in ['methods', 'datasets', 'recipes', 'grids', 'suites']: assert main(['list', kind]) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -76,7 +76,7 @@ def test_the_page_fits_has_its_theme_and_sorts(report: Path, tmp_path: Path, wid
     assert found["heads"] < 120
 
 
-def test_a_request_to_the_outside_would_be_noticed(report: Path, tmp_path: Path) -> None:
+def test_browser_reports_a_request_to_the_network(report: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="CONSOLE"):
         opened(
             report, tmp_path, 'document.body.append(Object.assign(new Image(), { src: "https://example.org/a.png" }));'

@@ -15,6 +15,7 @@ from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import read_evidence
 from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
+from mixskd.reporting.page.render import render_blocks
 from mixskd.reporting.readable_data import Readable
 from tests.artifacts.test_stored_files import RESULTS
 from tests.reporting.test_tables import write_run
@@ -44,29 +45,29 @@ def named(monkeypatch: pytest.MonkeyPatch, here: bool) -> list[bool]:
     return asked
 
 
-def test_a_named_data_set_has_pictures_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_data_set_gives_pictures_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = named(monkeypatch, here=True)
     write_errors(tmp_path, "cifar10")
     readable = Readable()
     for section in (mistake_section, suspect_section):
-        shown = section(read_evidence([tmp_path]), readable)
+        shown = render_blocks(section(read_evidence([tmp_path]), readable))
         assert shown.count("data:image/jpeg;base64,") == 1
         assert WITHOUT not in shown
         assert "<b>" not in shown
     assert asked == [False]
 
 
-def test_without_images_there_is_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_give_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named(monkeypatch, here=False)
     write_errors(tmp_path, "cifar10")
-    shown = suspect_section(read_evidence([tmp_path]), Readable())
+    shown = render_blocks(suspect_section(read_evidence([tmp_path]), Readable()))
     assert "<img" not in shown
     assert "no image" not in shown
     assert "<td>image 3</td><td>&lt;b&gt;</td>" in shown
     assert shown.count(WITHOUT) == 1
 
 
-def test_a_million_files_are_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_is_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(root: Path, size: int, download: bool) -> DataBundle:
         raise UserError("it is read")
 

@@ -13,17 +13,17 @@ from mixskd.cli.main import main
 from mixskd.config.build import build_experiment
 from mixskd.data import load_data
 from mixskd.drawing.picture import Cell
-from mixskd.reporting.show_data import STEPS, seen
+from mixskd.reporting.show_data import STEPS, batch_columns
 
 
 def columns(method: str) -> dict[str, list[Cell]]:
     experiment = build_experiment(
         {"data.source": "digits", "backbone": "wrn_10_1", "method.name": method, "run.epochs": 1}
     )
-    return seen(experiment, load_data(experiment.data), 4)
+    return batch_columns(experiment, load_data(experiment.data), 4)
 
 
-def test_a_mix_is_that_of_the_images_beside_it() -> None:
+def test_mix_is_that_of_the_images_beside_it() -> None:
     found = columns("mixup")
     assert list(found) == ["stored", "augmented", *(f"mix {k + 1}" for k in range(STEPS))]
     images = np.stack([image for image, _ in found["augmented"]])
@@ -38,7 +38,7 @@ def test_a_mix_is_that_of_the_images_beside_it() -> None:
         assert min(np.abs(image - candidate).max() for candidate in candidates) < 0.006
 
 
-def test_views_and_partners_are_there_where_the_method_asks() -> None:
+def test_views_and_partners_are_drawn_for_methods_that_use_them() -> None:
     partners = columns("cskd")
     assert "partners 1" in partners
     assert [name for _, name in partners["partners 1"]] == [name for _, name in partners["augmented"]]
@@ -46,7 +46,7 @@ def test_views_and_partners_are_there_where_the_method_asks() -> None:
     assert list(columns("baseline")) == ["stored", "augmented"]
 
 
-def test_files_of_images_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_draws_image_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "test"):
         for number, name in enumerate(("<b>", "dog")):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_files_of_images_and_the_command(tmp_path: Path, capsys: pytest.CaptureF
         assert image.height > image.width / 3
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_show_data_rejects_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the name of a PNG"):
         api.show_data(data="digits", out=tmp_path / "data.jpg")
     with pytest.raises(UserError, match="2 or above"):

@@ -22,6 +22,7 @@ from mixskd.methods import METHODS
 from mixskd.reporting.published.classification import _rows, published, published_fgsm
 from mixskd.reporting.tables.cells import Number, Spread, comma_separated, escape, latex, markdown
 from tests.artifacts.test_stored_files import RESULTS
+from tests.methods.support import options_of
 
 
 def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: Any) -> None:
@@ -57,7 +58,7 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_means_and_sample_deviations_are_numpys(folder: Path) -> None:
+def test_means_and_sample_deviations_match_numpy(folder: Path) -> None:
     baseline, cut = read(folder / "table.csv")
     for column, place in (("top-1 (%)", 0), ("best epoch (%)", 1)):
         values = np.array([top1[place] for top1 in ACCURACIES.values()])
@@ -67,7 +68,31 @@ def test_means_and_sample_deviations_are_numpys(folder: Path) -> None:
     assert (cut["method"], cut["top-1 (%)"], cut["top-1 (%) std"]) == ("mixskd_cutmix", "72.0", "")
 
 
-def test_the_papers_value_stands_beside_ours(folder: Path) -> None:
+def test_one_row_has_scores_of_one_split(tmp_path: Path) -> None:
+    """The weights of the best epoch on val are scored on test: 50 % on val is not shown beside 45 % on test."""
+    write_run(tmp_path, "mixup-seed0", (45.0, 50.0), **{"method.name": "mixup"})
+    path = tmp_path / "mixup-seed0" / "summary.json"
+    summary = json.loads(path.read_text()) | {
+        "scores": {"val": {"top1": 50.0}, "test": {"top1": 45.0}},
+        "best": {"epoch": 24, "split": "val", "top1": 50.0}, "deployed": {"epoch": 24, "selected_on": "val"},
+    }  # fmt: skip
+    path.write_text(json.dumps(summary))
+    tabulate(tmp_path)
+    (row,), (single,) = read(tmp_path / "table.csv"), read(tmp_path / "runs.csv")
+    assert (row["split"], row["top-1 (%)"], row["best epoch (%)"]) == ("test", "45.0", "")
+    assert (single["top-1 (%)"], single["best epoch (%)"], single["best epoch chosen on"]) == ("45.0", "", "val")
+    assert "50.0" not in (tmp_path / "table.md").read_text()
+
+
+def test_table_names_settings_that_are_not_those_of_most(tmp_path: Path) -> None:
+    for name, batch in (("baseline", 128), ("mixup", 128), ("mixskd", 64)):
+        write_run(tmp_path, f"{name}-seed0", (70.0, 71.0), **{"method.name": name, "run.batch_size": batch})
+    tabulate(tmp_path)
+    other = {row["method"]: row["other settings"] for row in read(tmp_path / "table.csv")}
+    assert other == {"baseline": "", "mixup": "", "mixskd": "run.batch_size 64"}
+
+
+def test_published_value_is_beside_ours(folder: Path) -> None:
     baseline, cut = read(folder / "table.csv")
     assert (baseline["published (%)"], baseline["published (%) std"]) == ("72.24", "0.29")
     assert cut["published (%)"] == ""  # the paper has no CutMix in MixSKD
@@ -87,7 +112,7 @@ def test_costs_and_budgets(folder: Path) -> None:
     assert {row["seed"]: row["best epoch"] for row in read(folder / "runs.csv")} == {"0": "24", "1": "24", "2": "24"}
 
 
-def test_settings_that_share_a_label_are_told_apart(tmp_path: Path) -> None:
+def test_settings_with_one_label_get_distinct_names(tmp_path: Path) -> None:
     for seed, epochs in ((0, 30), (1, 30), (2, 60)):
         settings = {"method.name": "mixup", "run.seed": seed, "run.epochs": epochs}
         write_run(tmp_path, f"mixup-seed{seed}", (70.0 + seed, 71.0), **settings)
@@ -95,7 +120,7 @@ def test_settings_that_share_a_label_are_told_apart(tmp_path: Path) -> None:
     assert rows == {"mixup (run.epochs 30)": "0, 1", "mixup (run.epochs 60)": "2"}
 
 
-def test_every_published_value_is_of_something_that_exists() -> None:
+def test_every_published_value_is_found_by_its_experiment() -> None:
     for row in (row for row in _rows() if "top1" in row):  # Table 5 has others
         experiment = build_experiment(
             {
@@ -111,7 +136,7 @@ def test_every_published_value_is_of_something_that_exists() -> None:
     assert published(dataclasses.replace(experiment, weights="pretrained")) is None
 
 
-def test_markdown_and_latex_escape_what_they_must() -> None:
+def test_markdown_and_latex_escape_special_characters() -> None:
     table = [{"method": r"a_b|50% & #1 ~^\{x}", "n (%)": Number(1234.5, 1), "top-1": Spread(70.0, 0.5), "p": None}]
     assert markdown(table).splitlines()[-1] == r"| a_b\|50% & #1 ~^\{x} | 1,234.5 | 70.00 ± 0.50 | - |"
     body = latex(table)
@@ -147,7 +172,7 @@ def conv_flops(backbone: str, size: int, classes: int) -> int:
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("wrn_10_1", 16), ("resnet18", 64)])
-def test_flops_at_inference_are_the_convolutions(backbone: str, size: int) -> None:
+def test_flops_at_inference_are_those_of_the_convolutions(backbone: str, size: int) -> None:
     cost = count_cost(experiment("baseline", backbone), 7, size)
     assert cost.inference_flops == conv_flops(backbone, size, 7)
     # Backward twice the forward, less the gradient of the images.
@@ -160,8 +185,7 @@ FORWARDED = {"mixskd": 2, "ddgsd": 2, "cskd": 2, "cskd_mixup": 2, "bake": 4, "au
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_forwarded_for_an_original(method: str) -> None:
-    options = {"teacher": "somewhere"} if method == "tfkd_self" else {}
-    assert images_forwarded(experiment(method, **options)) == FORWARDED.get(method, 1)
+    assert images_forwarded(experiment(method, **options_of(method))) == FORWARDED.get(method, 1)
 
 
 def test_images_forwarded_follow_the_options() -> None:
@@ -169,7 +193,7 @@ def test_images_forwarded_follow_the_options() -> None:
     assert images_forwarded(experiment("mixskd", separate_bn=True)) == 2
 
 
-def test_a_partner_without_gradient_costs_a_forward_pass() -> None:
+def test_partner_without_gradient_costs_one_forward_pass() -> None:
     plain, partner = (count_cost(experiment(name), 10, 16) for name in ("baseline", "cskd"))
     assert partner.training_flops == pytest.approx(plain.training_flops + plain.inference_flops)
 
@@ -180,7 +204,7 @@ def test_classes_from_parameters(classes: int) -> None:
     assert classes_from(parameters, experiment("baseline")) == classes
 
 
-def test_a_table_of_the_paper_stands_beside(tmp_path: Path) -> None:
+def test_values_of_a_papers_table_are_a_column(tmp_path: Path) -> None:
     options = {"method.name": "mixskd", "method.mu": 0}
     write_run(tmp_path, "some-wrn_16_2-seed0", (72.0, 72.5), **options)
     write_run(tmp_path, "mixup-wrn_16_2-seed0", (71.0, 71.5), **{"method.name": "mixup"})
@@ -190,7 +214,7 @@ def test_a_table_of_the_paper_stands_beside(tmp_path: Path) -> None:
     assert "Table 4: imagenet, resnet50 (%)" in (tmp_path / "table.md").read_text()
 
 
-def test_a_suite_is_a_column(tmp_path: Path) -> None:
+def test_headline_of_a_suite_is_a_column(tmp_path: Path) -> None:
     for seed, value in enumerate((40.0, 44.0)):
         name = f"mixup-wrn_16_2-seed{seed}"
         write_run(tmp_path, name, (72.0, 72.5), **{"method.name": "mixup", "run.seed": seed})
@@ -204,7 +228,7 @@ def test_a_suite_is_a_column(tmp_path: Path) -> None:
         tabulate(tmp_path, ["confidence"])
 
 
-def test_the_papers_fgsm_stands_beside_each_epsilon(tmp_path: Path) -> None:
+def test_papers_fgsm_values_are_beside_each_epsilon(tmp_path: Path) -> None:
     for seed, value in enumerate((40.0, 44.0)):
         name = f"mixup-wrn_16_2-seed{seed}"
         write_run(tmp_path, name, (72.0, 72.5), **{"method.name": "mixup", "run.seed": seed})
@@ -220,7 +244,7 @@ def test_the_papers_fgsm_stands_beside_each_epsilon(tmp_path: Path) -> None:
     assert "Compare the order of the methods" in (tmp_path / "table.md").read_text()
 
 
-def test_the_papers_fgsm_is_that_of_the_same_method() -> None:
+def test_papers_fgsm_values_are_of_the_same_method() -> None:
     own = experiment("mixskd", "wrn_16_2")
     assert published_fgsm(own, anywhere=True) == {0.0001: 67.7, 0.001: 65.5, 0.01: 46.8, 0.1: 15.3}
     assert published_fgsm(own) == {}  # on other data

@@ -44,12 +44,19 @@ class Graph:
 
     modes: list[str] = []
     pools: list[Any] = []  # of recordings that did not end
+    kept: list[Any] = []  # whose memory was not released
     generator = Generator()
     fails: Exception | None = None
 
     def __init__(self) -> None:
         self.replays = 0
         self.play: Any = None
+        self.ended = False
+
+    def pool(self) -> Any:
+        if not self.ended:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
+        return (0, 1)
 
     def replay(self) -> None:
         self.replays += 1
@@ -63,12 +70,14 @@ class Graph:
 def recording(graph: Graph, *, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
     Graph.modes.append(capture_error_mode)
     Graph.pools.append((0, pool))
+    Graph.kept.append((0, pool))
     Graph.generator.state.recording = True
     yield
     if Graph.fails is not None:
         raise Graph.fails
     Graph.generator.state.recording = False
     Graph.pools.pop()
+    graph.ended = True
 
 
 def ended(device: int, pool: Any) -> None:
@@ -76,11 +85,16 @@ def ended(device: int, pool: Any) -> None:
     Graph.pools.remove((device, pool))
 
 
+def released(device: int, pool: Any) -> None:
+    Graph.kept.remove((device, pool))
+
+
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stubs in torch's place. A recording runs nothing: the step is taken at the replays only."""
     monkeypatch.setattr(Stream, "made", 0)
     monkeypatch.setattr(Graph, "modes", [])
     monkeypatch.setattr(Graph, "pools", [])
+    monkeypatch.setattr(Graph, "kept", [])
     monkeypatch.setattr(Graph, "generator", Generator())
     monkeypatch.setattr(Graph, "fails", None)
     for name, value in {"Stream": Stream, "CUDAGraph": Graph, "graph": recording}.items():
@@ -89,6 +103,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, answer in {"current_device": 0, "graph_pool_handle": (0, 1), "synchronize": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", released, raising=False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: contextlib.nullcontext())
     record, step_of = GraphedStep._record, GraphedStep.__init__

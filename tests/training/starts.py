@@ -173,6 +173,7 @@ STARTS = [
     Start("weights that nobody publishes", {"weights": "pretrained"}, "wrn_10_1"),
     # The method.
     Start("no teacher", {"method": "tfkd_self"}, "tfkd_self needs a trained teacher"),
+    Start("no teacher to distil", {"method": "kd"}, "kd needs a trained teacher"),
     Start("a teacher that is not there", {"method": "tfkd_self", "method.teacher": "runs/t"}, "runs/t"),
     Start("a depth of the method", {"method": "manifold_mixup", "method.depth": "9"}, "depth must be from 0 to"),
     Start("stages of the teacher", {"method": "mixskd", "method.teacher-stages": "9"}, "teacher_stages must be from"),

@@ -14,7 +14,7 @@ from mixskd.training.sync_bn import with_sync_bn
 
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "timm/regnety_002"])
-def test_sync_bn_leaves_the_logits_in_evaluation(name: str) -> None:
+def test_sync_bn_keeps_the_logits_in_evaluation(name: str) -> None:
     if name.startswith("timm/"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -30,7 +30,7 @@ def test_sync_bn_leaves_the_logits_in_evaluation(name: str) -> None:
         torch.testing.assert_close(logits[head], values, msg=head)
 
 
-def test_sync_bn_refuses_a_layer_that_does_more() -> None:
+def test_sync_bn_refuses_norms_with_an_activation() -> None:
     class NormAndAct(nn.BatchNorm2d):
         pass
 

@@ -22,7 +22,7 @@ from mixskd.training.checkpoint import (
     previous,
     save_checkpoint,
 )
-from tests.config.test_schema import state
+from tests.config.test_records import state
 
 
 def test_no_flipped_bit_is_accepted(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_no_flipped_bit_is_accepted(tmp_path: Path) -> None:
             assert read["position"] == written["position"]
 
 
-def test_the_checkpoint_before_is_kept_and_gone_back_to(tmp_path: Path) -> None:
+def test_previous_checkpoint_replaces_a_damaged_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     for step in (1, 2, 3):
         save_checkpoint(path, {**state(), "position": {**state()["position"], "step": step}}, keep=True)
@@ -60,7 +60,7 @@ def test_the_checkpoint_before_is_kept_and_gone_back_to(tmp_path: Path) -> None:
         load_newest(path)
 
 
-def test_older_checkpoints_are_read_and_newer_ones_refused(tmp_path: Path) -> None:
+def test_older_checkpoints_are_read_and_newer_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     for name in OLDER:
         torch.save({"format": name, **state()}, path)
@@ -72,7 +72,7 @@ def test_older_checkpoints_are_read_and_newer_ones_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("part", ["method", "optimizer", "scaler", "position", "sums"])
 @pytest.mark.parametrize("value", [..., None, 3, "text", [1], {"a": 1}])
-def test_a_part_that_is_missing_or_of_another_type_is_named(part: str, value: Any, tmp_path: Path) -> None:
+def test_missing_or_wrong_part_of_a_checkpoint_is_named(part: str, value: Any, tmp_path: Path) -> None:
     changed = {**state(), part: value}
     if value is ...:
         del changed[part]
@@ -83,7 +83,7 @@ def test_a_part_that_is_missing_or_of_another_type_is_named(part: str, value: An
         load_newest(tmp_path / "c.pt")
 
 
-def test_weights_of_another_network_are_named() -> None:
+def test_weights_of_another_network_are_refused() -> None:
     live = {"w": torch.zeros(2), "b": torch.zeros(1)}
     check_fits(Path("c"), "method", live, live)
     for saved in ({"w": torch.zeros(2)}, {**live, "c": torch.zeros(1)}, {**live, "w": torch.zeros(3)}, None):
@@ -96,19 +96,19 @@ def test_weights_of_another_network_are_named() -> None:
 @pytest.mark.parametrize(
     ("step", "epochs"), [(0, []), (3, []), (4, []), (4, [1]), (7, [1]), (8, [1, 2]), (12, [1, 2, 3])]
 )
-def test_positions_that_can_be(step: int, epochs: list[int]) -> None:
+def test_possible_positions_are_accepted(step: int, epochs: list[int]) -> None:
     position = {"step": step, "rows": [{"epoch": epoch, "step": 4 * epoch} for epoch in epochs]}
     check_position(Path("c"), position, epochs=3, length=4)
 
 
 @pytest.mark.parametrize(("step", "epochs"), [(5, []), (3, [1]), (9, [1]), (4, [2]), (16, [1, 2, 3, 4]), (8, [1, 3])])
-def test_positions_that_cannot_be(step: int, epochs: list[int]) -> None:
+def test_impossible_positions_are_refused(step: int, epochs: list[int]) -> None:
     position = {"step": step, "rows": [{"epoch": epoch, "step": 4 * epoch} for epoch in epochs]}
     with pytest.raises(UserError, match="is damaged"):
         check_position(Path("c"), position, epochs=3, length=4)
 
 
-def test_the_state_of_another_optimizer_is_refused() -> None:
+def test_state_of_another_optimizer_is_refused() -> None:
     def optimizer(
         sizes: tuple[int, ...] = (2, 3), kind: Any = torch.optim.SGD, **options: Any
     ) -> torch.optim.Optimizer:

@@ -54,7 +54,7 @@ def check_same(run: Path, whole: Path) -> None:
         assert (whole / name).read_bytes() == (run / name).read_bytes(), name
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_updates_of_one(tmp_path: Path) -> None:
     alone = Fork(tmp_path / "log", two_processes.main, tmp_path)
     run_two(tmp_path, two_processes.main, tmp_path)
     alone.succeed()
@@ -69,7 +69,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
             assert torch.allclose(weights, two[method][name], rtol=0, atol=1e-12), (method, name)
 
 
-def test_a_killed_run_of_two_resumes_to_the_same_bits(whole: Path, command: list[str], tmp_path: Path) -> None:
+def test_killed_run_of_two_processes_resumes_to_the_same_bits(whole: Path, command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     with two(tmp_path, signalled, STEP, signal.SIGKILL, *command, "--out", str(out)) as (first, second):
         assert second.wait() == -signal.SIGKILL, second.said
@@ -82,7 +82,7 @@ def test_a_killed_run_of_two_resumes_to_the_same_bits(whole: Path, command: list
     check_same(out, whole)
 
 
-def test_every_test_image_is_counted_once(whole: Path) -> None:
+def test_every_test_image_is_scored_once(whole: Path) -> None:
     (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
     alone = mixskd.evaluate(whole)
     assert alone["images"] == 31
@@ -90,7 +90,7 @@ def test_every_test_image_is_counted_once(whole: Path) -> None:
     assert json.loads((whole / "summary.json").read_text())["processes"] == 2
 
 
-def test_heads_of_two_are_scored_with_the_statistics_that_are_saved(whole: Path) -> None:
+def test_heads_of_two_processes_are_scored_with_the_saved_statistics(whole: Path) -> None:
     (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
     experiment = from_dict(read_yaml(whole / "config.yaml"))
     data = load_data(experiment.data)
@@ -130,7 +130,7 @@ def test_torchrun_restarts_a_killed_rank(whole: Path, command: list[str], tmp_pa
     check_same(out, whole)
 
 
-def test_parts_of_a_batch_are_the_batch(npz: Path) -> None:
+def test_batches_of_two_processes_make_up_the_batch_of_one(npz: Path) -> None:
     data = load_data(DataConfig(source=str(npz)))
     cpu = torch.device("cpu")
     whole, *parts = (

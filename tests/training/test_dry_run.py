@@ -52,7 +52,7 @@ def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("start", STARTS, ids=[start.name for start in STARTS])
-def test_both_refuse_it_and_leave_everything_as_it_was(
+def test_dry_run_and_train_refuse_the_same_starts_without_changes(
     start: Start, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start.make(place)
@@ -67,12 +67,12 @@ def test_both_refuse_it_and_leave_everything_as_it_was(
     assert said == first
 
 
-def test_the_table_has_each_row_once() -> None:
+def test_names_of_the_starts_are_unique() -> None:
     assert len({start.name for start in STARTS}) == len(STARTS)
 
 
 @pytest.mark.parametrize("flags", [{}, PHOTOS, {"method": "mixskd"}, {"method": "dlb"}], ids=str)
-def test_a_run_that_can_begin_is_described(
+def test_dry_run_describes_a_new_run(
     flags: dict[str, str | None], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos(place, SPLIT, 32)
@@ -84,7 +84,7 @@ def test_a_run_that_can_begin_is_described(
     assert content(place) == before
 
 
-def test_a_run_that_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_of_a_resumed_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = {**SETTINGS["run"], "epochs": 2}
     mixskd.train(data="toy.npz", out="run", **{**SETTINGS, "run": run})
     before = content(place)
@@ -99,7 +99,7 @@ def test_a_run_that_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "run/checkpoint.pt is corrupt" in lines[0]
 
 
-def test_other_images_than_before(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_refuses_other_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mixskd.train(data="toy.npz", out="run", **SETTINGS)
     with np.load("toy.npz") as file:
         arrays = {**file, "train_labels": (file["train_labels"] + 1) % 3}
@@ -108,7 +108,7 @@ def test_other_images_than_before(place: Path, capsys: pytest.CaptureFixture[str
     assert lines[0] == lines[1]
 
 
-def test_a_run_that_is_under_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_refuses_a_running_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with run_lock(place / "run"):
         lines = [refusal(command({}, *more), capsys) for more in (("--dry-run",), ())]
     assert lines[0] == lines[1]
@@ -117,14 +117,14 @@ def test_a_run_that_is_under_way(place: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_may_not_be_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_refuses_a_folder_without_permission(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "run").mkdir(mode=0o500)
     lines = [refusal(command({}, *more), capsys) for more in (("--dry-run",), ())]
     assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("service", ["tensorboard", "wandb", "mlflow"])
-def test_a_service_that_is_not_installed(
+def test_dry_run_refuses_a_missing_service_package(
     service: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -141,7 +141,7 @@ class Refuses(Listener):
         raise UserError("log in first")
 
 
-def test_a_listener_that_cannot_start_is_not_asked_by_a_rehearsal(place: Path) -> None:
+def test_dry_run_starts_no_listener(place: Path) -> None:
     before = content(place)
     assert mixskd.train(data="toy.npz", out="run", dry_run=True, listeners=[Refuses()], **SETTINGS)["out"] == "run"
     with pytest.raises(UserError, match="log in first"):

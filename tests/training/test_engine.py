@@ -30,7 +30,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_gpus_replay_the_compiled_step(precision: str, size: int) -> None:
+def test_gpus_compile_and_record_the_step(precision: str, size: int) -> None:
     engine, notes = choose_engine(RunConfig(precision=precision), GPU, World(0, size))
     assert engine == Engine(precision, channels_last=True, fused=True, compile=True, cuda_graphs=True)
     assert notes == ["the first step compiles the method, which takes a minute or two"]
@@ -45,7 +45,7 @@ def test_synchronised_norms_are_neither_compiled_nor_recorded() -> None:
             choose_engine(RunConfig(sync_bn=True, **words), GPU, World(0, 2))
 
 
-def test_no_variant_records_an_optimizer_that_is_not_fused() -> None:
+def test_variants_record_only_fused_optimizers() -> None:
     variants = variants_of(DEFAULT, "cuda")
     assert not variants["without_fused"].engine.fused
     for name, variant in variants.items():
@@ -66,7 +66,7 @@ def _restored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_restored")
-def test_tf32_and_determinism_are_set_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configure_process_sets_tf32_and_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = False, True
     configure_process(GPU, deterministic=False)
@@ -89,14 +89,14 @@ def test_tf32_and_determinism_are_set_in_one_place(monkeypatch: pytest.MonkeyPat
         DeprecationWarning("This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."),
     ],
 )
-def test_what_is_only_warned_of_on_a_gpu_is_no_error(warning: Warning) -> None:
+def test_warnings_of_a_gpu_are_not_errors(warning: Warning) -> None:
     """The step would go on without what such an error ends, and the tests would not show it."""
     warnings.warn(warning, stacklevel=1)
     with pytest.raises(UserWarning):
         warnings.warn("another", UserWarning, stacklevel=1)
 
 
-def test_one_side_stream_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_side_stream_is_kept_between_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.device] = []
     prefetch.side_stream.cache_clear()
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or len(made))
@@ -106,7 +106,7 @@ def test_one_side_stream_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None
     prefetch.side_stream.cache_clear()
 
 
-def test_processes_agree_on_a_signal_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_exchange_signals_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(World, "highest", lambda _self, number: asked.append(number) or number)
     several, alone = Interrupt(World(0, 2), every=5), Interrupt(World(), every=5)

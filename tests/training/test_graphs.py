@@ -22,7 +22,7 @@ from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.training.engine import Engine
-from mixskd.training.graphs import RecordingError
+from mixskd.training.graphs import RecordingError, _release
 from mixskd.training.step import build_step
 from mixskd.training.tally import Tally
 from tests.conftest import make_toy, make_toy_without_norm
@@ -52,15 +52,20 @@ class Launches(TorchDispatchMode):
 
 
 def make_loader(
-    method: Method, policy: str = "none", kind: type[DeviceLoader | WorkerLoader] = DeviceLoader, count: int = 20
+    method: Method,
+    policy: str = "none",
+    kind: type[DeviceLoader | WorkerLoader] = DeviceLoader,
+    count: int = 20,
+    *,
+    deferred: bool = False,
 ) -> DeviceLoader | WorkerLoader:
     generator = np.random.default_rng(0)
     images = ImageSet(generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), np.arange(count) % 5)
     data = DataBundle({"train": images}, tuple("abcde"), Preprocess(8))
     plan = BatchPlan(images.labels, 4, 0, method.needs, World())
     if kind is DeviceLoader:
-        return DeviceLoader(data, plan, CPU, policy)
-    return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1)
+        return DeviceLoader(data, plan, CPU, policy, deferred=deferred)
+    return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1, deferred=deferred)
 
 
 def run(
@@ -75,8 +80,7 @@ def run(
 ) -> tuple[Any, ...]:
     torch.manual_seed(0)
     method = make(name, make_toy().float(), count)
-    loader, tally = make_loader(method, policy, kind, count), Tally()
-    loader.deferred = engine.cuda_graphs
+    loader, tally = make_loader(method, policy, kind, count, deferred=engine.cuda_graphs), Tally()
     step = build_step(method, OptimConfig(lr=0.05, clip_norm=1.0, ema=ema), CPU, engine, accumulate)
     counts, number = [], 0
     for epoch in range(epochs):
@@ -98,10 +102,11 @@ def run(
         ("ddgsd", "none", DeviceLoader),
         ("bake", "cutout", DeviceLoader),
         ("pskd", "cutout", WorkerLoader),
+        ("ict", "none", DeviceLoader),
     ],
 )
 @pytest.mark.parametrize(("precision", "accumulate"), [("fp32", 1), ("fp32", 2), ("fp16", 2)])
-def test_a_recorded_step_takes_the_same_updates(
+def test_recorded_step_gives_the_same_updates(
     name: str, policy: str, kind: type, precision: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading, draws, the scale of the loss and all: to the bit on this stub, where a replay runs the same kernels."""
@@ -118,7 +123,7 @@ def test_a_recorded_step_takes_the_same_updates(
         assert torch.equal(value, graphed.state_dict()[key]), key
     for key, value in plain_step.ema.module.state_dict().items():
         assert torch.equal(value, step.ema.module.state_dict()[key]), key
-    assert {k: v.item() for k, v in tally.sums.items()} == {k: v.item() for k, v in plain_tally.sums.items()}
+    assert tally.sums == plain_tally.sums
 
 
 # The replay, and its two fills of the generator's state.
@@ -153,7 +158,7 @@ def test_an_eager_step_launches_many() -> None:
     assert len(counts[-1]) > 300, "the counter sees what it should count"
 
 
-def test_recording_leaves_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_allows_other_threads_to_use_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader's thread pins memory meanwhile, which the usual mode forbids."""
     cuda_stub.install(monkeypatch)
     run("baseline", GRAPHS, epochs=1)
@@ -161,7 +166,7 @@ def test_recording_leaves_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_recording_that_fails_loses_no_update(
+def test_failed_recording_loses_no_update(
     precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, *_ = run("mixskd", Engine(precision, fused=True))
@@ -175,8 +180,20 @@ def test_a_recording_that_fails_loses_no_update(
     assert reason in caplog.text
     assert not cuda_stub.Graph.generator.state.recording, "older releases of torch would refuse to draw from it"
     assert cuda_stub.Graph.pools == [], "and would never reuse memory that other streams have used"
+    assert cuda_stub.Graph.kept == [], "and would keep the memory of the recorded step"
+    assert not step.engine.cuda_graphs
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
+
+
+def test_memory_of_an_ended_recording_is_released_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch itself releases the pool of a recording that has ended, even if its step raised."""
+    cuda_stub.install(monkeypatch)
+    graph = cuda_stub.Graph()
+    for ended in (True, False):
+        graph.ended, cuda_stub.Graph.pools, cuda_stub.Graph.kept = ended, [(0, (0, 1))], [(0, (0, 1))]
+        _release(graph, (0, 1))
+        assert len(cuda_stub.Graph.kept) == ended
 
 
 class Breaks(torch.optim.AdamW):
@@ -194,7 +211,7 @@ class Breaks(torch.optim.AdamW):
         return super().step(closure)
 
 
-def test_what_the_loss_scaler_left_behind_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_the_loss_scaler_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The repeated step would multiply its scale by what a step left that was never taken."""
     finals = []
     for optimizer in (torch.optim.AdamW, Breaks):
@@ -211,7 +228,7 @@ def test_what_the_loss_scaler_left_behind_is_removed(monkeypatch: pytest.MonkeyP
     assert torch.equal(*finals)
 
 
-def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_stub.install(monkeypatch)
     _, step, *_ = run("baseline", GRAPHS, epochs=1)
     graph = step.update.graph
@@ -229,7 +246,7 @@ def test_a_graph_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: Any) -> None:
         raise error
 
@@ -238,7 +255,7 @@ def test_too_little_memory_is_one_line(error: Exception, monkeypatch: pytest.Mon
         run("baseline", Engine(), accumulate=2)
 
 
-def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_failure_in_the_first_step_loses_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails after the forward pass, which has moved the statistics of the batch norms."""
     plain, *_ = run("mixskd", Engine(fused=True))
 
@@ -252,18 +269,19 @@ def test_a_compiler_that_fails_in_the_first_step_loses_nothing(monkeypatch: pyte
     monkeypatch.setattr(Method, "compile", compile_badly)
     method, step, *_ = run("mixskd", Engine(fused=True, compile=True))
     assert step.notes == ["the step is not compiled: RuntimeError: no triton for this GPU"]
+    assert not step.engine.compile
     for key, value in plain.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
 
 
-def test_an_error_of_the_method_is_not_hidden() -> None:
+def test_errors_of_the_method_are_raised() -> None:
     step = build_step(make("bake", make_toy().float(), 20), OptimConfig(), CPU, Engine(fused=True))
     batch = next(iter(make_loader(make("baseline", make_toy().float())).epoch(0)))
     with pytest.raises(UserError, match="this method needs partners"):
         step(batch, 0.1, seed=0)
 
 
-def test_the_rate_is_on_the_device_only_where_kernels_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_rate_is_on_the_device_only_for_fused_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The unfused optimizer would read it back for each parameter; it gets torch's foreach form on a GPU."""
     cuda_stub.install(monkeypatch)
     _, step, *_ = run("baseline", Engine(), epochs=1)

@@ -52,7 +52,7 @@ class Told(mixskd.Listener):
         self.calls.append(("close", None))
 
 
-def test_a_listener_is_told_everything_in_order(npz: Path, tmp_path: Path) -> None:
+def test_listener_is_called_in_order(npz: Path, tmp_path: Path) -> None:
     told = Told()
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), listeners=[told], **settings())
     assert told.calls == [
@@ -61,7 +61,7 @@ def test_a_listener_is_told_everything_in_order(npz: Path, tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_the_screen_says_what_is_trained(npz: Path, tmp_path: Path) -> None:
+def test_screen_shows_the_description_of_the_run(npz: Path, tmp_path: Path) -> None:
     text = io.StringIO()
     bar = ProgressBar(Console(file=text, width=80))
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), listeners=[bar], **settings())
@@ -98,7 +98,7 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(npz: Path, tmp_path: Pat
         assert np.asarray(image).std() > 10
 
 
-def test_looking_at_examples_changes_nothing_of_a_run(npz: Path, tmp_path: Path) -> None:
+def test_examples_do_not_change_a_run(npz: Path, tmp_path: Path) -> None:
     class Looking(mixskd.Listener):
         seen: ClassVar[list[Any]] = []
 
@@ -129,7 +129,7 @@ def test_looking_at_examples_changes_nothing_of_a_run(npz: Path, tmp_path: Path)
     assert all("-> " in text and " % " in text for text in said)
 
 
-def test_a_curve_is_drawn_on_request(npz: Path, tmp_path: Path) -> None:
+def test_curves_are_drawn_on_request(npz: Path, tmp_path: Path) -> None:
     assert sparkline([0, 3.5, 7, float("nan")]) == "▁▅█?"
     assert sparkline([2.0, 2.0], plain=True) == "__"
     for curve, wanted in ((0, 0), (3, 2)):
@@ -144,7 +144,7 @@ def test_a_curve_is_drawn_on_request(npz: Path, tmp_path: Path) -> None:
     assert lines[0].endswith(f"{float(rows[1]['train_loss']):.4g} to {float(rows[3]['train_loss']):.4g}")
 
 
-def test_wandb_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_stores_an_offline_run(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -157,7 +157,7 @@ def test_wandb_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.M
     assert b"final/test.top1" in content
 
 
-def test_mlflow_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_stores_a_local_run(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -171,7 +171,7 @@ def test_mlflow_keeps_a_run_here(npz: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("service", ["tensorboard", "wandb", "mlflow"])
-def test_a_service_that_is_not_installed_is_one_line(
+def test_missing_service_package_is_one_line(
     service: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -19,7 +19,7 @@ def make(device: str = "cpu") -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).to(device)
 
 
-def test_weights_statistics_and_counters() -> None:
+def test_average_of_weights_statistics_and_counters() -> None:
     model, decay = make(), 0.9
     average = MovingAverage(model, decay)
     expected: dict[str, torch.Tensor] = {}
@@ -53,7 +53,7 @@ class Launches(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("norms", [0, 1, 5])
-def test_two_launches_whatever_the_number_of_norms(norms: int) -> None:
+def test_average_takes_two_launches(norms: int) -> None:
     model = nn.Sequential(nn.Linear(3, 4), *(nn.BatchNorm1d(4) for _ in range(norms)))
     average = MovingAverage(model, 0.9)
     average.update_parameters(model)
@@ -64,7 +64,7 @@ def test_two_launches_whatever_the_number_of_norms(norms: int) -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_does_not_wait_for_it() -> None:
+def test_average_does_not_wait_for_cuda() -> None:
     model = make("cuda")
     average = MovingAverage(model, 0.9)
     average.update_parameters(model)

@@ -40,13 +40,13 @@ def test_sgd_has_one_group_with_everything() -> None:
 
 
 def test_the_usual_values_of_each_optimizer() -> None:
-    sgd, adamw = OptimConfig(), OptimConfig(name="adamw")
+    sgd, adamw = OptimConfig(), from_dict({"optim": {"name": "adamw"}}).optim
     assert (sgd.lr, sgd.weight_decay, sgd.nesterov, sgd.decay_norms) == (0.1, 5e-4, True, True)
     assert (adamw.lr, adamw.weight_decay, adamw.decay_norms) == (1e-3, 0.05, False)
-    assert OptimConfig(name="adamw", lr=0.5).lr == 0.5
+    assert from_dict({"optim": {"name": "adamw", "lr": 0.5}}).optim.lr == 0.5
 
 
-def test_another_optimizer_drops_the_values_of_the_one_before() -> None:
+def test_changed_optimizer_has_its_own_defaults() -> None:
     recipe = {"optim": {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "schedule": "cosine"}}
     optim = from_dict(merge(recipe, {"optim": {"name": "adamw"}})).optim
     assert (optim.lr, optim.weight_decay, optim.schedule) == (1e-3, 0.05, "cosine")
@@ -55,7 +55,9 @@ def test_another_optimizer_drops_the_values_of_the_one_before() -> None:
 
 def test_norms_biases_and_embeddings_do_not_decay_on_request() -> None:
     method = Baseline(build_backbone("wrn_10_1", 5))
-    groups = names_by_group(method, parameter_groups(method, OptimConfig(name="adamw"), started=False))
+    groups = names_by_group(
+        method, parameter_groups(method, OptimConfig(name="adamw", decay_norms=False), started=False)
+    )
     decayed = next(names for decay, _, names in groups if decay > 0)
     rest = next(names for decay, _, names in groups if decay == 0)
     assert all(method.get_parameter(name).ndim > 1 for name in decayed)
@@ -63,7 +65,7 @@ def test_norms_biases_and_embeddings_do_not_decay_on_request() -> None:
     assert all(method.get_parameter(name).ndim == 1 for name in rest)
 
 
-def test_rates_fall_by_stage_and_rise_for_what_is_new() -> None:
+def test_learning_rates_by_stage_and_for_new_parameters() -> None:
     method = MixSKD(build_backbone("wrn_10_1", 5))
     optim = OptimConfig(layer_decay=0.5, fresh_lr_scale=10)
     scales = {
@@ -82,7 +84,7 @@ def test_rates_fall_by_stage_and_rise_for_what_is_new() -> None:
 
 
 def test_each_group_is_stepped_at_its_rate() -> None:
-    from mixskd.data.needs import Batch
+    from mixskd.data.batch import Batch
     from mixskd.training.step import build_step
 
     torch.manual_seed(0)
@@ -130,7 +132,7 @@ def test_frozen_stages_stay_to_the_bit(npz: Path, tmp_path: Path) -> None:
         assert same == name.startswith(("stages.0.", "stages.1.")), name
 
 
-def test_a_freeze_of_stages_that_do_not_exist() -> None:
+def test_freezing_too_many_stages_is_refused() -> None:
     with pytest.raises(UserError, match=r"optim\.freeze 4: wrn_10_1 has 3 stages"):
         freeze(build_backbone("wrn_10_1", 3), 4)
 
@@ -144,7 +146,7 @@ def test_cosine_by_step_ends_near_zero() -> None:
     assert by_step < 1e-5
 
 
-def test_state_for_a_first_step_that_is_skipped() -> None:
+def test_optimizer_state_after_a_skipped_first_step() -> None:
     for name, keys in (("sgd", {"momentum_buffer"}), ("adamw", {"step", "exp_avg", "exp_avg_sq"})):
         method = Baseline(build_backbone("wrn_10_1", 5))
         optimizer = build_optimizer(method, OptimConfig(name=name), Engine(precision="fp16"))
@@ -169,7 +171,7 @@ def test_bad_settings(optim: dict[str, Any], message: str) -> None:
         OptimConfig(**optim)
 
 
-def test_an_optimizer_that_timm_lacks() -> None:
+def test_unknown_optimizer_of_timm_is_refused() -> None:
     pytest.importorskip("timm")
     with pytest.raises(UserError, match="timm has no optimizer 'lionn'; did you mean 'lion'"):
         build_optimizer(Baseline(build_backbone("wrn_10_1", 5)), OptimConfig(name="timm/lionn"), Engine())
@@ -182,7 +184,7 @@ def test_optimizers_of_timm_are_not_recorded() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_an_optimizer_is_executed_as_on_this_machine(name: str) -> None:
+def test_loaded_optimizer_uses_the_execution_flags_of_this_machine(name: str) -> None:
     """A run may go on elsewhere, or without CUDA graphs; torch would take over the flags of the checkpoint."""
     here, there = ({"foreach": a, "fused": b, "capturable": b} for a, b in ((False, True), (None, False)))
     optimizers = []

@@ -29,7 +29,7 @@ HOLD = (
 )
 
 
-def test_one_process_at_a_run_and_none_after_a_kill(tmp_path: Path) -> None:
+def test_run_is_locked_until_its_process_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -47,7 +47,7 @@ def test_one_process_at_a_run_and_none_after_a_kill(tmp_path: Path) -> None:
     assert not (folder / NAME).exists()
 
 
-def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_many_processes_gets_the_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom mixskd.training.run_lock import run_lock\n"
         "from mixskd.errors import UserError\n"
@@ -61,9 +61,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
 
 
-def test_a_folder_that_is_removed_meanwhile_is_not_entered_without_a_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_removed_folder_is_not_entered_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     look = Path.stat
@@ -80,7 +78,7 @@ def test_a_folder_that_is_removed_meanwhile_is_not_entered_without_a_lock(
         assert (folder / NAME).exists()
 
 
-def test_a_run_that_is_under_way_lets_nobody_in(tmp_path: Path, npz: Path) -> None:
+def test_running_run_refuses_other_processes(tmp_path: Path, npz: Path) -> None:
     out = tmp_path / "run"
     with run_lock(out):
         for options in ({}, {"resume": True}, {"overwrite": True}):
@@ -90,7 +88,7 @@ def test_a_run_that_is_under_way_lets_nobody_in(tmp_path: Path, npz: Path) -> No
 
 
 @pytest.mark.parametrize("error", [UserError("mine"), TypeError("odd"), KeyboardInterrupt()])
-def test_a_failed_start_leaves_nothing_behind(
+def test_failed_start_leaves_no_files(
     error: BaseException, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -104,7 +102,7 @@ def test_a_failed_start_leaves_nothing_behind(
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), **SETTINGS)
 
 
-def test_a_restart_finds_the_folder_that_was_numbered_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_uses_the_numbered_folder_of_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     experiment = Experiment()
 
@@ -123,7 +121,7 @@ def test_a_restart_finds_the_folder_that_was_numbered_for_it(tmp_path: Path, mon
     assert chosen() == f"{first}-3"
 
 
-def test_torchrun_begins_anew_if_it_was_killed_before_the_run_began(
+def test_torchrun_restarts_a_run_that_was_killed_before_it_began(
     tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -132,7 +130,7 @@ def test_torchrun_begins_anew_if_it_was_killed_before_the_run_began(
     assert time.time() - (tmp_path / "run" / "summary.json").stat().st_mtime < 60
 
 
-def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(tmp_path: Path, npz: Path) -> None:
+def test_checkpoint_of_another_run_is_refused_without_changes(tmp_path: Path, npz: Path) -> None:
     for seed in (0, 1):
         run = {**SETTINGS, "run": {**SETTINGS["run"], "seed": seed}}
         mixskd.train(data=str(npz), out=str(tmp_path / str(seed)), **run)
@@ -143,7 +141,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(tmp_path: Pa
     assert {file.name: file.read_bytes() for file in (tmp_path / "0").iterdir()} == before
 
 
-def test_a_restart_of_a_run_that_overwrites_does_not_go_on_with_the_one_before(
+def test_restart_with_overwrite_does_not_resume_the_earlier_run(
     tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), **SETTINGS)

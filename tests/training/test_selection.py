@@ -47,7 +47,7 @@ def considered(
     return selection, model, rows
 
 
-def test_the_best_epoch_on_val_is_deployed(with_val: Path) -> None:
+def test_best_epoch_on_val_is_deployed(with_val: Path) -> None:
     data = load_data(DataConfig(source=str(with_val)))
     for keep, epoch in (("auto", 2), ("best", 2), ("last", 4)):
         selection, model, rows = considered([10.0, 40.0, 40.0, 30.0], data, keep=keep)
@@ -71,7 +71,7 @@ def test_patience(scores: list[float], patience: int, stops: bool, with_val: Pat
     assert selection.exhausted(rows) is stops
 
 
-def test_a_run_with_val_is_scored_on_it_and_once_on_test(with_val: Path, tmp_path: Path) -> None:
+def test_run_with_val_is_scored_once_on_test(with_val: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = mixskd.train(data=str(with_val), out=str(out), **settings())
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
@@ -88,7 +88,7 @@ def test_a_run_with_val_is_scored_on_it_and_once_on_test(with_val: Path, tmp_pat
     assert json.loads((out / "summary.json").read_text())["scores"] == summary["scores"]
 
 
-def test_patience_ends_a_run_whose_score_stands_still(with_val: Path, tmp_path: Path) -> None:
+def test_patience_stops_a_run_without_progress(with_val: Path, tmp_path: Path) -> None:
     options = settings(epochs=9, patience=2)
     options["optim"]["lr"] = 1e-12  # nothing is learnt, so no epoch is better than the first by more than its noise
     summary = mixskd.train(data=str(with_val), out=str(tmp_path / "run"), **options)
@@ -105,7 +105,7 @@ class Dying(mixskd.Listener):
             raise KeyboardInterrupt
 
 
-def test_the_best_weights_survive_a_resume(with_val: Path, tmp_path: Path) -> None:
+def test_best_weights_survive_a_resume(with_val: Path, tmp_path: Path) -> None:
     mixskd.train(data=str(with_val), out=str(tmp_path / "whole"), **settings())
     with pytest.raises(KeyboardInterrupt):
         mixskd.train(data=str(with_val), out=str(tmp_path / "cut"), listeners=[Dying()], **settings())
@@ -116,19 +116,19 @@ def test_the_best_weights_survive_a_resume(with_val: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("run", "message"), [({"keep": "best"}, "run.keep best needs a val split"),
                                               ({"patience": 3}, "run.patience needs a val split")])  # fmt: skip
-def test_without_val_nothing_is_chosen_or_stopped(run: dict, message: str, npz: Path, tmp_path: Path) -> None:
+def test_selection_and_patience_need_val(run: dict, message: str, npz: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(**run))
     assert not (tmp_path / "run").exists()
 
 
-def test_without_val_the_last_epoch_is_deployed(npz: Path, tmp_path: Path) -> None:
+def test_last_epoch_is_deployed_without_val(npz: Path, tmp_path: Path) -> None:
     summary = mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings())
     assert summary["deployed"] == {"epoch": 3, "selected_on": None}
     assert summary["scores"]["test"]["top1"] == summary["last"]["top1"]
 
 
-def test_a_run_can_be_begun_anew(npz: Path, tmp_path: Path) -> None:
+def test_overwrite_starts_a_run_again(npz: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "run", settings(epochs=1)
     mixskd.train(data=str(npz), out=str(out), **options)
     options["optim"]["lr"] = 0.01
@@ -142,7 +142,7 @@ def test_a_run_can_be_begun_anew(npz: Path, tmp_path: Path) -> None:
     assert "lr: 0.01" in (out / "config.yaml").read_text()
 
 
-def test_a_run_without_a_checkpoint_is_no_obstacle(npz: Path, tmp_path: Path) -> None:
+def test_run_without_a_checkpoint_is_replaced(npz: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "run", settings(epochs=3)
     options["optim"]["lr"] = 1e30
     with pytest.raises(UserError, match="no checkpoint was written yet; start again with --overwrite"):

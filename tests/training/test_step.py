@@ -15,16 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import OptimConfig, RunConfig
-from mixskd.data.needs import Batch, DataNeeds
+from mixskd.data.batch import Batch
+from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
-from mixskd.training.convolution import USUAL
 from mixskd.training.engine import Engine, choose_engine, why_not_compile
 from mixskd.training.graphs import GraphedStep
 from mixskd.training.step import TrainStep, build_step
-from mixskd.training.tally import Tally
+from mixskd.training.tally import ROWS, Tally
 from tests.conftest import make_toy
 from tests.methods.support import make
 from tests.training import cuda_stub
@@ -126,7 +126,7 @@ def test_step_and_tally_make_the_host_wait_for_nothing(name: str) -> None:
         lambda x: torch.linalg.solve(x, x), lambda x: x + torch.tensor([1.0]),
     ],
 )  # fmt: skip
-def test_what_waits_is_seen(wait: Any) -> None:
+def test_host_waits_are_detected(wait: Any) -> None:
     with HostWaits() as waits:
         wait(torch.eye(3))
     assert waits.seen
@@ -144,7 +144,9 @@ QUICK = ("mixskd", "pskd", "dlb", "bake")
         *[pytest.param(m, "inductor", marks=pytest.mark.slow) for m in METHODS if m != "dlb"],
     ],
 )
-def test_it_compiles_once_and_takes_the_same_updates(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_step_compiles_once_and_gives_the_same_updates(
+    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the compiler's own division into forward and backward, which computes some values twice. Images recur."""
     if backend == "inductor" and (why := why_not_compile(CPU)):
         pytest.skip(why)
@@ -172,7 +174,7 @@ def test_it_compiles_once_and_takes_the_same_updates(name: str, backend: str, mo
         torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-7, atol=1e-9, msg=key)
 
 
-def test_parts_of_a_batch_are_one_update() -> None:
+def test_accumulated_parts_give_the_update_of_the_batch() -> None:
     def weights(accumulate: int) -> Tensor:
         method = make_method("label_smoothing").eval()  # with running statistics the parts do not matter
         step = build_step(method, OPTIM, CPU, Engine(), accumulate)
@@ -183,7 +185,7 @@ def test_parts_of_a_batch_are_one_update() -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
+def test_long_gradient_is_clipped_to_the_norm(accumulate: int) -> None:
     def change(clip_norm: float) -> Tensor:
         method = make_method("label_smoothing").eval()
         before = torch.cat([p.detach().flatten() for p in method.parameters()])
@@ -198,7 +200,7 @@ def test_a_long_gradient_is_scaled_down_to_the_norm(accumulate: int) -> None:
         assert torch.allclose(change(bound.item()), expected, atol=1e-5 * norm.item())
 
 
-def test_a_first_step_that_the_loss_scale_skips_leaves_nothing() -> None:
+def test_first_step_skipped_by_the_loss_scaler_changes_nothing() -> None:
     method = make_method("baseline")
     step = build_step(method, OPTIM, CPU, Engine(precision="fp16", fused=True))
     step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
@@ -211,28 +213,41 @@ def test_a_first_step_that_the_loss_scale_skips_leaves_nothing() -> None:
     assert not any(buffer.any() for buffer in momenta)
 
 
-def test_the_tally_names_the_first_bad_step() -> None:
-    tally = Tally({"loss": torch.tensor(1.0), "cls": torch.tensor(2.0)})
+def test_tally_names_the_first_bad_step() -> None:
+    tally = Tally({"loss": 1.0, "cls": 2.0})
     for i, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):
         tally.add({"loss": torch.tensor(1.0), "cls": torch.tensor(value)}, 7 + i)
-    assert tally.first_bad() == {"loss": -1, "cls": 8}
-    assert tally.sums["loss"].item() == 5
+    assert tally.first_bad == {"loss": -1, "cls": 8}
+    assert tally.sums["loss"] == 5
+
+
+def test_sums_do_not_depend_on_when_they_are_read_or_restored() -> None:
+    steps = [{"loss": x.exp(), "cls": x} for x in 4 * torch.randn(3 * ROWS + 5, generator=torch.manual_seed(0))]
+    expected = {name: sum(terms[name].item() for terms in steps) for name in ("loss", "cls")}
+    for every in (1, 7, ROWS, 100, len(steps) + 1):
+        tally, restored = Tally(), Tally()
+        for i, terms in enumerate(steps):
+            tally.add(terms, i)
+            restored.add(terms, i)
+            if i % every == every - 1:
+                assert tally.sums
+                restored = Tally(restored.sums)
+        assert tally.sums == restored.sums == expected
 
 
 @pytest.mark.parametrize("hardware", [True, False])
-def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
+def test_engine_choices_on_a_cpu(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
     monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: {"avx512_bf16": hardware})
     assert choose_engine(RunConfig(), CPU, World()) == (
         Engine(
             "bf16" if hardware else "fp32",
             channels_last=True,
             fused=True,
-            small_maps=USUAL["bf16" if hardware else "fp32"],
         ),
         [],
     )
     engine, notes = choose_engine(RunConfig(precision="bf16"), CPU, World())
-    assert engine == Engine("bf16", channels_last=True, fused=True, small_maps=USUAL["bf16"])
+    assert engine == Engine("bf16", channels_last=True, fused=True)
     assert [note.partition(":")[0] for note in notes] == ([] if hardware else ["bf16 is emulated"])
     with pytest.raises(UserError, match=r"run\.cuda_graphs needs GPUs"):
         choose_engine(RunConfig(cuda_graphs="always"), CPU, World())
@@ -240,7 +255,7 @@ def test_what_is_chosen_and_what_is_refused(monkeypatch: pytest.MonkeyPatch, har
         RunConfig(compile="on")
 
 
-def test_without_a_compiler_it_is_eager_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_is_eager_with_a_note_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **options: Any) -> None:
         raise RuntimeError("Failed to find C compiler.\nPlease specify one")
 
@@ -258,7 +273,6 @@ WAYS = {
     "compiled": Engine("bf16", channels_last=True, fused=True, compile=True),
     "graphs": Engine("bf16", channels_last=True, fused=True, compile=True, cuda_graphs=True),
     "eager graphs": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True),
-    "streams": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True, branch_streams=True),
 }
 
 
@@ -267,7 +281,7 @@ def ways(precision: str) -> dict[str, Engine]:
 
 
 @pytest.mark.parametrize("engine", [Engine(compile=True), Engine(fused=True, cuda_graphs=True)])
-def test_what_was_left_out_is_seen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_compiling_or_recording_is_detected(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the check that the tests on a GPU rely on, after a compiler or a recording that fails."""
 
     def fail(*_: Any, **__: Any) -> None:
@@ -288,7 +302,7 @@ def test_what_was_left_out_is_seen(engine: Engine, monkeypatch: pytest.MonkeyPat
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["baseline", "mixskd", "pskd", "bake", "manifold_mixup", "cskd"])
-def test_cuda_agrees_however_it_is_carried_out(name: str, precision: str) -> None:
+def test_cuda_agrees_with_eager_for_every_engine(name: str, precision: str) -> None:
     found = {}
     for way, engine in ways(precision).items():
         forget_what_was_compiled()
@@ -301,16 +315,15 @@ def test_cuda_agrees_however_it_is_carried_out(name: str, precision: str) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_graphs_take_the_same_updates(precision: str) -> None:
+def test_cuda_graphs_agree_in_their_updates(precision: str) -> None:
     """Batch statistics and weights, to the rounding of a GPU's sums; test_graphs has the bits, on a stub."""
     states = {}
-    for way in ("eager", "eager graphs", "streams"):
+    for way in ("eager", "eager graphs"):
         method = make_method("mixskd")
         losses(method, ways(precision)[way], 7, torch.device("cuda"))
         states[way] = method.state_dict()
     for name, value in states["eager"].items():
-        for way in ("eager graphs", "streams"):
-            assert torch.allclose(value.float(), states[way][name].float(), rtol=1e-4, atol=1e-5), (way, name)
+        assert torch.allclose(value.float(), states["eager graphs"][name].float(), rtol=1e-4, atol=1e-5), name
         if name.endswith("num_batches_tracked"):
             assert value.item() == 7
 
@@ -339,7 +352,7 @@ def test_cuda_never_waits_and_never_recompiles(name: str, way: str, precision: s
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert counters["stats"]["unique_graphs"] == graphs
-    assert tally.sums["loss"].isfinite()
+    assert tally.first_bad["loss"] == -1
 
 
 @pytest.mark.gpu

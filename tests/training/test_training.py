@@ -41,7 +41,7 @@ def test_cosine_schedule() -> None:
     assert 0 < learning_rate(optim, 304 * 7, 7, 305) < 1e-5
 
 
-def test_a_schedule_that_cannot_have_been_meant_is_remarked_upon() -> None:
+def test_probable_mistakes_in_a_schedule_are_warned_about() -> None:
     assert remarks(OptimConfig(), 205) == []
     assert "never falls in 60 epochs" in remarks(OptimConfig(), 60)[0]
     assert "still warming up after 3 epochs" in remarks(OptimConfig(), 3)[0]
@@ -87,7 +87,7 @@ def settings(**run: object) -> dict:
     }  # fmt: skip
 
 
-def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
+def test_run_writes_its_files(tmp_path: Path, npz: Path) -> None:
     out = tmp_path / "run"
     summary = mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2))
     assert {f.name for f in out.iterdir()} == {
@@ -103,7 +103,7 @@ def test_a_run_leaves_its_files(tmp_path: Path, npz: Path) -> None:
         mixskd.train(data=str(npz), out=str(out), **settings(accumulate=2, epochs=2, seed=1))
 
 
-def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, npz: Path) -> None:
+def test_resume_refuses_other_images(tmp_path: Path, npz: Path) -> None:
     out, options = tmp_path / "run", settings(epochs=2)
     mixskd.train(data=str(npz), out=str(out), **options)
     files = {file.name: file.read_bytes() for file in out.iterdir()}
@@ -125,7 +125,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, npz: Path) -> No
     mixskd.train(data=str(npz), out=str(out), resume=True, **options)
 
 
-def test_a_mistake_leaves_a_folder_that_was_there_as_it_was(tmp_path: Path, npz: Path) -> None:
+def test_failed_start_keeps_an_existing_folder(tmp_path: Path, npz: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.yaml.1.tmp").touch()  # of a write that was killed
     with pytest.raises(UserError, match="larger than the training set"):
@@ -134,7 +134,7 @@ def test_a_mistake_leaves_a_folder_that_was_there_as_it_was(tmp_path: Path, npz:
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings())
 
 
-def test_evaluations_are_as_far_apart_as_asked(tmp_path: Path, npz: Path) -> None:
+def test_evaluation_interval(tmp_path: Path, npz: Path) -> None:
     options = settings(epochs=3, evaluate_every=2, checkpoint_every_epochs=2)
     summary = mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
@@ -143,7 +143,7 @@ def test_evaluations_are_as_far_apart_as_asked(tmp_path: Path, npz: Path) -> Non
     assert summary["last"]["epoch"] == 3
 
 
-def test_a_moving_average_is_what_is_deployed(tmp_path: Path, npz: Path) -> None:
+def test_moving_average_is_deployed(tmp_path: Path, npz: Path) -> None:
     options = settings(precision="fp32")
     options["optim"]["ema"] = 0.9
     mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
@@ -153,7 +153,7 @@ def test_a_moving_average_is_what_is_deployed(tmp_path: Path, npz: Path) -> None
     assert not torch.equal(deployed["conv1.weight"], state["method"]["backbone.stages.0.conv1.weight"])
 
 
-def test_another_number_of_processes_is_said(tmp_path: Path, npz: Path) -> None:
+def test_resume_with_another_number_of_processes_gives_a_note(tmp_path: Path, npz: Path) -> None:
     out, options = tmp_path / "run", settings()
     assert mixskd.train(data=str(npz), out=str(out), **options)["notes"] == []
     state = load_checkpoint(out / "checkpoint.pt")
@@ -162,7 +162,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, npz: Path) -> None:
     assert note.startswith("a run of 2 processes is resumed by 1")
 
 
-def test_a_diverging_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:
+def test_diverged_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:
     options = settings(epochs=3)
     options["optim"]["lr"] = 1e30
     with pytest.raises(
@@ -183,7 +183,7 @@ class Counting(mixskd.Listener):
             raise KeyboardInterrupt
 
 
-def test_a_diverged_run_does_not_wait_for_the_end_of_its_epoch(tmp_path: Path, npz: Path) -> None:
+def test_diverged_run_stops_within_its_epoch(tmp_path: Path, npz: Path) -> None:
     options, counting = settings(epochs=1, batch_size=2, log_every=3), Counting()
     options["optim"]["lr"] = 1e30
     with pytest.raises(UserError, match="became NaN or infinite at step"):
@@ -191,7 +191,7 @@ def test_a_diverged_run_does_not_wait_for_the_end_of_its_epoch(tmp_path: Path, n
     assert counting.steps == 3  # of six
 
 
-def test_checkpoints_execute_nothing_and_refuse_what_is_not_theirs(tmp_path: Path) -> None:
+def test_checkpoints_execute_nothing_and_refuse_other_files(tmp_path: Path) -> None:
     path, flag = tmp_path / "checkpoint.pt", tmp_path / "executed"
 
     class Evil:
@@ -222,6 +222,19 @@ def test_cuda_agrees_with_the_cpu() -> None:
     on_gpu = type(draws)(draws.lam.cuda(), draws.permutation.cuda())
     got = method.cuda()(images.cuda(), labels.cuda(), on_gpu)["loss"].item()
     assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_metrics_file_is_the_same_after_a_kill_and_with_other_checkpoints(tmp_path: Path, npz: Path) -> None:
+    def options(every: int, log_every: int = 20) -> dict:
+        return settings(epochs=2, batch_size=2, checkpoint_every_steps=every, log_every=log_every)
+
+    for name, every, log_every in (("whole", 0, 20), ("saved", 3, 20), ("logged", 0, 2)):
+        mixskd.train(data=str(npz), out=str(tmp_path / name), **options(every, log_every))
+    with pytest.raises(KeyboardInterrupt):  # in the middle of the second epoch, one step after a checkpoint
+        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(10)], **options(3))
+    mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options(3))
+    whole, *others = ((tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "saved", "logged", "cut"))
+    assert others == [whole] * 3
 
 
 def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config import OptimConfig
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.methods import METHODS, Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.distributed import World, join

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.transfer.loaders import InOrder, Stream
@@ -40,7 +40,7 @@ def test_every_pass_visits_every_image_once() -> None:
     assert len({tuple(one) for one in passes}) == 4
 
 
-def test_an_epoch_goes_on_from_any_step_with_the_same_images_and_seeds() -> None:
+def test_epoch_resumes_at_any_step_with_the_same_images_and_seeds() -> None:
     whole, again = stream(length=5), stream(length=5)
     expected = [b.labels.tolist() for b in whole.epoch(1)]
     assert [b.labels.tolist() for b in again.epoch(1, 3)] == expected[3:]
@@ -49,7 +49,7 @@ def test_an_epoch_goes_on_from_any_step_with_the_same_images_and_seeds() -> None
 
 
 @pytest.mark.parametrize(("size", "length"), [(4, 2), (10, 1), (25, 1)])
-def test_an_epoch_is_a_pass_unless_its_length_is_given(size: int, length: int) -> None:
+def test_epoch_is_one_pass_without_a_length(size: int, length: int) -> None:
     parts = stream(size)
     assert len(parts) == length
     assert [len(b.labels) for b in parts.epoch(0)] == [size] * length
@@ -57,7 +57,7 @@ def test_an_epoch_is_a_pass_unless_its_length_is_given(size: int, length: int) -
     assert max(counts.values()) - min(counts.values()) <= (size > 10 or size == 4)
 
 
-def test_processes_share_a_batch() -> None:
+def test_processes_split_each_batch() -> None:
     whole = stream()
     parts = [stream(world=World(rank, 2)) for rank in (0, 1)]
     assert parts[0].items(3) + parts[1].items(3) == whole.items(3)
@@ -65,12 +65,12 @@ def test_processes_share_a_batch() -> None:
         stream(world=World(0, 3))
 
 
-def test_scoring_takes_every_image_once_in_order() -> None:
+def test_scoring_visits_every_image_once_in_order() -> None:
     orders = [[b.labels.item() for b in InOrder(Numbers(), batch, workers=0, world=World(r, 2))] for r in (0, 1)]
     assert orders == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
 
 
-def test_a_bad_file_in_a_worker_is_one_line() -> None:
+def test_error_in_a_worker_is_one_line() -> None:
     parts = InOrder(Numbers(), batch, workers=1)
     parts.items = [[(0, -1)]]
     with pytest.raises(UserError, match=r"^a bad file$"):

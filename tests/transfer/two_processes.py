@@ -12,19 +12,19 @@ from torch.utils.data import Dataset
 from mixskd.backbones import BACKBONES
 from mixskd.config import Experiment, OptimConfig
 from mixskd.config.build import build_experiment
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.runtime.distributed import World, join
 from mixskd.training.engine import Engine
 from mixskd.training.factory import build_parts
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.step import build_step
 from mixskd.training.trainer import Trainer
-from mixskd.transfer.detection.coco import load_detection
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import DetectionImages, Sizes
 from mixskd.transfer.detection.loading import augmentation as detection_augmentation
 from mixskd.transfer.detection.loading import train_batch as detection_batch
 from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.sources import load_detection
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.loading import SegmentationImages, normalisation
 from mixskd.transfer.segmentation.loading import train_batch as segmentation_batch
@@ -34,7 +34,15 @@ from tests.transfer.detection.support import tiny_backbone
 
 NORM = ((0.5,) * 3, (0.25,) * 3)
 SMALL: dict[str, dict[str, Any]] = {
-    "cascade_rcnn": {"channels": 8, "hidden": 16, "rois": 16, "proposals": 40, "short": (64,), "long": 64},
+    "cascade_rcnn": {
+        "channels": 8,
+        "hidden": 16,
+        "rois": 16,
+        "proposals": 40,
+        "short": (64,),
+        "long": 64,
+        "rpn_border": -1,
+    },
     "deeplabv3": {"head": "torchvision", "crop": 32, "output_stride": 16},
 }
 

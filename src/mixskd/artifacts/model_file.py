@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from msgspec import UNSET, Meta, Struct, UnsetType
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
-from mixskd.config.schema import Mismatch, choice, integer, items, number, record, string
+from mixskd.config.records import (
+    Mismatch,
+    PositiveNumber,
+    Probability,
+    ShortText,
+    Text,
+    ThreeNumbers,
+    ThreePositive,
+    read_record,
+)
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
-from mixskd.data.preprocess import RESIZES, Preprocess
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
 from mixskd.runtime.files import replacing
@@ -23,22 +33,20 @@ from mixskd.runtime.files import replacing
 FORMAT = "mixskd-model-2"
 OLDER = ("mixskd-model-1",)  # without a digest
 
-SCHEMA = record(
-    {
-        "format": string(),
-        "backbone": string(200),
-        "classes": items(string(), 1, MOST_CLASSES),
-        "image_size": integer(1, LARGEST_IMAGE),
-        "mean": items(number(), 3, 3),
-        "std": items(number(above=0), 3, 3),
-    },
-    {
-        "digest": string(64),
-        "resize": choice("", *RESIZES),
-        "temperature": number(above=0),
-        "threshold": number(0, 1),
-    },
-)
+
+class Description(Struct):
+    """What a model file says of its weights, in its metadata."""
+
+    format: Text
+    backbone: ShortText
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
+    image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
+    mean: ThreeNumbers
+    std: ThreePositive
+    resize: Literal["", "stretch", "centre"] = ""
+    temperature: PositiveNumber | UnsetType = UNSET
+    threshold: Probability | UnsetType = UNSET
+    digest: Text = ""
 
 
 class Classifier(StagedBackbone):
@@ -83,7 +91,7 @@ def save_model(
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
     try:
-        SCHEMA(description, "")
+        read_record(description, Description)
     except Mismatch as error:
         raise UserError(f"cannot save the classifier: {error}") from None
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
@@ -97,8 +105,9 @@ def store_calibration(path: str | Path, temperature: float, threshold: float) ->
     :func:`load_model` does, and on a full disk, which leaves the file as it was.
     """
     path, said, tensors = read_described(path)
-    about = {**_examined(path, said, tensors), "format": FORMAT, "temperature": temperature, "threshold": threshold}
-    SCHEMA(about, "")
+    _checked(path, said, tensors)
+    about = {**said, "format": FORMAT, "temperature": temperature, "threshold": threshold}
+    read_record(about, Description)
     _write(path, about, tensors)
     return path
 
@@ -122,48 +131,49 @@ def load_model(path: str | Path) -> Classifier:
     ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
     """
     path, said, tensors = read_described(path)
-    about = _examined(path, said, tensors)
+    about = _checked(path, said, tensors)
     model = cast(Classifier, _fitted(path, about, tensors))
     model.pretrained = True
-    model.classes = tuple(about["classes"])
-    model.image_size, model.mean, model.std = about["image_size"], tuple(about["mean"]), tuple(about["std"])
-    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.get("resize", ""))
-    model.temperature, model.threshold = about.get("temperature"), about.get("threshold")
+    model.classes = tuple(about.classes)
+    model.image_size, model.mean, model.std = about.image_size, tuple(about.mean), tuple(about.std)
+    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize)
+    model.temperature = None if about.temperature is UNSET else about.temperature
+    model.threshold = None if about.threshold is UNSET else about.threshold
     return model.eval()
 
 
-def _examined(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """``about`` itself. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
+def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Description:
+    """The description in ``about``. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
     known = about.get("format") if isinstance(about, dict) else None
     if known not in (FORMAT, *OLDER):
         if isinstance(known, str) and known.startswith("mixskd-model-"):
             raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
-        SCHEMA(about, "")
-        if known == FORMAT and about.get("digest") != content_digest(about, tensors):
+        description = read_record(about, Description)
+        if known == FORMAT and description.digest != content_digest(about, tensors):
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_weights_finite(path, tensors)
-    return dict(about)
+    return description
 
 
-def _fitted(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StagedBackbone:
+def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> StagedBackbone:
     """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
-    name, classes = about["backbone"], len(about["classes"])
+    name, classes = about.backbone, len(about.classes)
     misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
     check_local(name)
     try:
         with torch.device("meta"):  # no memory is taken for what the file does not hold
-            wanted = build_backbone(name, classes, about["image_size"]).export_state_dict()
+            wanted = build_backbone(name, classes, about.image_size).export_state_dict()
         if _forms(wanted) != _forms(tensors):
             raise misfit
-        backbone = build_backbone(name, classes, about["image_size"])
+        backbone = build_backbone(name, classes, about.image_size)
         backbone.load_export_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise misfit from None
-    if about["image_size"] < backbone.min_size:
+    if about.image_size < backbone.min_size:
         raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
     return backbone
 

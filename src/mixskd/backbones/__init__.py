@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
@@ -14,7 +15,9 @@ from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.config.arguments import checked
 from mixskd.config.plugins import load_plugins
+from mixskd.config.types import Count
 from mixskd.errors import unknown
 
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
@@ -28,29 +31,29 @@ BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
 WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 
 
+@checked
 def build_backbone(
-    name: str, num_classes: int, image_size: int | None = None, weights: str | None = None
+    name: str, num_classes: Count, image_size: Count | None = None, weights: str | Path | None = None
 ) -> StagedBackbone:
-    """A backbone by ``name`` with ``num_classes`` outputs; ``wrn_D_W`` for any depth and width, ``timm/NAME`` and
-    ``torchvision/NAME`` for any classifier of these libraries. It is initialised at random, or from ``weights`` as
-    :func:`start_from` reads them.
+    """Build the backbone ``name`` with ``num_classes`` outputs.
 
-    ``image_size``, in pixels, is for the models that are made for one size; the others take any from ``min_size`` up.
+    ``name`` is a key of ``BACKBONES``, ``wrn_D_W`` for any depth and width, or ``timm/NAME`` or ``torchvision/NAME``
+    for any classifier of these libraries. Without ``weights`` (see :func:`start_from`) it is initialised at random.
+    ``image_size``, in pixels, matters only for models with one fixed size.
 
-    Raises UserError for an unknown name, with the nearest one, for a model that cannot take images of ``image_size``,
-    and for weights that do not fit.
+    Raises UserError for an unknown name, an image size that the model cannot take, or weights that do not fit.
     """
     load_plugins()
     backbone = _fresh(name, num_classes, image_size)
     if weights is not None:
-        start_from(backbone, weights)
+        start_from(backbone, str(weights))
     return backbone
 
 
 def check_local(name: str) -> None:
-    """Raises UserError unless ``name``, which came from a file, is a backbone of this installation.
+    """Raise UserError unless ``name``, which was read from a file, is a backbone of this installation.
 
-    timm would take ``hf-hub:`` and ``local-dir:`` for places to fetch a configuration from; only a person may name one.
+    timm would fetch a configuration for names with ``hf-hub:`` or ``local-dir:``; only a person may give such a name.
     """
     load_plugins()
     if name.startswith(PREFIX):

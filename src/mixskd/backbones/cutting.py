@@ -1,4 +1,4 @@
-"""Cutting a model that is a chain of modules: which modules there are, in order, and where a stage ends."""
+"""Cutting a model that is a chain of modules into stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = 4
 
 
 def units(model: nn.Module, ends: Sequence[str], stops: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The children of ``model`` in order with their paths, opened where a stage ends within; up to one of ``stops``."""
+    """Pairs (path, child) of ``model`` up to a path in ``stops``. A child that holds a stage's end is opened."""
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         if path in stops:
@@ -26,9 +26,9 @@ def units(model: nn.Module, ends: Sequence[str], stops: Sequence[str], prefix: s
 
 
 def grouped(chain: Sequence[tuple[str, nn.Module]], ends: Sequence[str]) -> list[dict[str, nn.Module]]:
-    """The modules of ``chain`` by path, a group for each of ``ends``; what follows the last belongs to its group.
+    """The modules of ``chain`` by path, in groups that end at ``ends``; the last group takes the rest of the chain.
 
-    Raises ValueError if an end is no module of the chain.
+    Raises ValueError if an end is not in the chain.
     """
     stages: list[dict[str, nn.Module]] = [{} for _ in ends]
     passed = 0
@@ -41,7 +41,7 @@ def grouped(chain: Sequence[tuple[str, nn.Module]], ends: Sequence[str]) -> list
 
 
 def nested(modules: dict[str, nn.Module]) -> nn.Sequential:
-    """``modules``, by dotted path, in nested Sequentials, so that their parameters have the paths as keys."""
+    """Nested Sequentials of ``modules`` by dotted path, so that their parameters keep these paths as keys."""
     tree: OrderedDict[str, Any] = OrderedDict()
     for path, module in modules.items():
         first, _, rest = path.partition(".")
@@ -53,9 +53,9 @@ def nested(modules: dict[str, nn.Module]) -> nn.Sequential:
 
 
 def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int) -> list[str]:
-    """The last module of each of the deepest four map sizes, for images of ``size`` px; ``axis`` is the maps' height.
+    """Paths of the last module of each of the deepest four map sizes, for images of ``size`` px.
 
-    Raises ValueError if a module's output is no map.
+    ``axis`` is the maps' axis of height. Raises ValueError if a module's output is not a map.
     """
     heights: dict[str, int] = {}
     hooks = []
@@ -63,7 +63,7 @@ def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int) -
 
         def note(_: nn.Module, __: Any, output: Any, path: str = path) -> None:
             if not isinstance(output, torch.Tensor) or output.ndim != 4:
-                raise ValueError(f"{path} gives no map")
+                raise ValueError(f"{path} does not return a map")
             heights[path] = output.shape[axis]
 
         hooks.append(module.register_forward_hook(note))

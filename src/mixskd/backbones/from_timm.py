@@ -31,11 +31,11 @@ TOKENS = ("cls_token", "reg_token", "pos_embed", "dist_token")
 
 
 def timm_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
-    """``timm/NAME``, untrained, with the deepest four of timm's feature maps as stage maps.
+    """Build ``timm/NAME``, untrained; the deepest four of timm's feature maps are the stage maps.
 
-    A model that is made for one image size is made for ``image_size``, or its usual one if None. A model that is no
-    chain of stages, pooling and head is used as a whole. Raises UserError if timm is missing, has no such model, or
-    the model cannot take images of that size.
+    ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
+    stages, pooling and head becomes one stage. Raises UserError if timm or the model is missing, or the model cannot
+    take images of that size.
     """
     announce(name)
     config = pretrained_config(name)
@@ -51,7 +51,7 @@ def timm_backbone(name: str, num_classes: int, image_size: int | None = None) ->
 
 
 def local_name(name: str) -> str:
-    """``name``, or that of the architecture in timm's own lists that a model from elsewhere has, for a model file."""
+    """The name for a model file: for a model that timm fetches from elsewhere, that of its architecture."""
     if not is_elsewhere(name):
         return name
     with torch.device("meta"):
@@ -60,12 +60,12 @@ def local_name(name: str) -> str:
 
 
 def pretrained_config(name: str) -> Any:
-    """timm's description of the model, which names image size and normalisation; None if it has none."""
+    """timm's description of the model, with image size and normalisation; None if timm has none."""
     return timm_of(name).get_pretrained_cfg(name.removeprefix(PREFIX))
 
 
 def timm_of(name: str) -> Any:
-    """The library. Raises UserError if it is not there."""
+    """The module ``timm``. Raises UserError if it is not installed."""
     try:
         import timm
     except ImportError:
@@ -74,7 +74,7 @@ def timm_of(name: str) -> Any:
 
 
 def create(name: str, num_classes: int, **options: Any) -> Any:
-    """timm's own model. Raises UserError if timm or the model is not there, or it cannot be made so."""
+    """timm's own model. Raises UserError if timm or the model is missing, or ``options`` do not fit it."""
     try:
         return timm_of(name).create_model(name.removeprefix(PREFIX), num_classes=num_classes, **options)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -84,7 +84,7 @@ def create(name: str, num_classes: int, **options: Any) -> Any:
 
 
 def check_timm_architecture(name: str) -> None:
-    """Raises UserError unless ``timm/NAME`` is an architecture of the installed timm, so that nothing is fetched."""
+    """Raise UserError unless ``timm/NAME`` is an architecture of the installed timm. Nothing is fetched."""
     try:
         from timm.models import is_model
     except ImportError:
@@ -94,12 +94,12 @@ def check_timm_architecture(name: str) -> None:
 
 
 def cut(model: Any) -> Parts:
-    """``model`` as stages, pooling and head. Raises one of ``MISFITS`` where it is no chain of them."""
+    """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     return cut_transformer(model) if hasattr(model, "_pos_embed") else cut_chain(model)
 
 
 def cut_chain(model: Any) -> Parts:
-    """``model`` cut after the deepest of its feature maps; what follows the last one belongs to the last stage."""
+    """``model`` cut after its deepest feature maps; modules after the last map belong to the last stage."""
     classifier = model.default_cfg["classifier"]
     first_classifier = classifier if isinstance(classifier, str) else classifier[0]
     ends = [info["module"] for info in model.feature_info][-STAGES:]
@@ -118,7 +118,7 @@ def cut_chain(model: Any) -> Parts:
 
 
 def head_of(model: Any, trunk: set[str], layout: str) -> nn.Module:
-    """The classifier on pooled features: timm's linear layer, or all that it has behind the pooling."""
+    """The classifier on pooled features: timm's linear layer, or all its layers after the pooling."""
     rest = [name for name, _ in model.named_children() if name not in trunk - {"head"}]
     linear = model.get_classifier()
     behind = [p for name in rest for p in getattr(model, name).parameters()]
@@ -128,7 +128,7 @@ def head_of(model: Any, trunk: set[str], layout: str) -> nn.Module:
 
 
 def pooling_of(model: Any) -> nn.Module | None:
-    """timm's pooling module where it is not the average."""
+    """timm's pooling module; None if it is the average."""
     module = getattr(model, "global_pool", None)
     if not isinstance(module, nn.Module):
         module = getattr(getattr(model, "head", None), "global_pool", None)
@@ -137,11 +137,11 @@ def pooling_of(model: Any) -> nn.Module | None:
 
 
 def cut_transformer(model: Any) -> Parts:
-    """A plain transformer: embedding and blocks in four groups, its own pooling, its norm and classifier as head."""
+    """A plain transformer as embedding and blocks in four groups, its own pooling, and norm and classifier as head."""
     prefix = model.num_prefix_tokens
     embedding = Embedding(shell(model, EMBEDDING, TOKENS), embed, model.patch_embed.grid_size, prefix)
     stages = token_stages(list(model.blocks), prefix, embedding, model.norm)
-    if hasattr(model, "head_dist"):  # both tokens are pooled, and each has its classifier
+    if hasattr(model, "head_dist"):  # two tokens are pooled, each with its classifier
         both = OnPooled(shell(model, ("head", "head_dist", "head_drop")), "forward_head", ())
         return Parts(stages, nn.Sequential(nn.Unflatten(1, (2, -1)), both), PoolTokens(nn.Identity(), two_tokens))
     head = nn.Sequential(model.fc_norm, model.head_drop, model.head)
@@ -150,7 +150,7 @@ def cut_transformer(model: Any) -> Parts:
 
 
 def own_pooling(model: Any, tokens: Tensor) -> Tensor:
-    """By class token, average or attention, as the model itself does."""
+    """Pool by class token, average or attention, as the model itself does."""
     return model.pool(tokens)
 
 

@@ -23,21 +23,21 @@ from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, to
 from mixskd.errors import UserError, unknown
 
 TORCHVISION = "torchvision/"
-# The children that are behind the last map, and those that hold the parts of the chain.
+# Children after the last map, and children that hold parts of the chain.
 STOPS = ("avgpool", "permute", "flatten", "classifier", "head", "fc")
 OPENED = ("features", "trunk_output", "layers", "blocks")
-# These take no other size: their windows and positions are made for it.
+# Models with a fixed image size, and the option that sets it.
 FIXED = {"maxvit": "input_size", "vit": "image_size"}
-# What they compute only in training, and for another loss than ours.
+# Auxiliary classifiers that these models have only for their own training.
 OPTIONS = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
 
 
 def torchvision_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
-    """``torchvision/NAME``, untrained, with its deepest four sizes of maps as stages.
+    """Build ``torchvision/NAME``, untrained; its stages end where the size of its maps changes, at most four.
 
-    A model that is made for one image size is made for ``image_size``, or its usual one if None. A model that is no
-    chain of stages, average pooling and head is used as a whole. Raises UserError if torchvision has no such
-    classifier, or it cannot take images of that size.
+    ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
+    stages, average pooling and head becomes one stage. Raises UserError if torchvision has no such classifier, or the
+    classifier cannot take images of that size.
     """
     from torchvision import models
 
@@ -60,7 +60,7 @@ def usual_size(short: str) -> int:
 
 
 def create(short: str, num_classes: int, **options: Any) -> Any:
-    """torchvision's own model. Raises UserError if it cannot be made for such images."""
+    """torchvision's own model. Raises UserError if ``options`` do not fit it."""
     from torchvision.models import get_model
 
     if short in OPTIONS:
@@ -73,7 +73,7 @@ def create(short: str, num_classes: int, **options: Any) -> Any:
 
 
 def cut(model: Any, size: int) -> Parts:
-    """``model`` as stages, pooling and head. Raises one of ``MISFITS`` where it is no chain of them."""
+    """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     if hasattr(model, "class_token"):
         return cut_transformer(model)
     opened = [f"{name}.0" for name in OPENED if hasattr(model, name)]
@@ -90,7 +90,7 @@ def cut(model: Any, size: int) -> Parts:
 
 
 def head_of(classifier: nn.Module) -> nn.Module:
-    """``classifier`` for pooled features: a linear layer as it is, others on vectors or on maps of one position."""
+    """``classifier`` as a head on pooled features: its only linear layer, itself, or itself on maps of one position."""
     layers = [m for m in classifier.modules() if isinstance(m, nn.Linear)]
     first = next(m for m in classifier.modules() if next(m.parameters(recurse=False), None) is not None)
     if len(layers) == 1 and sum(p.numel() for p in classifier.parameters()) == sum(
@@ -102,7 +102,7 @@ def head_of(classifier: nn.Module) -> nn.Module:
 
 
 def cut_transformer(model: Any) -> Parts:
-    """torchvision's ViT: embedding and blocks in four groups, class token, classifier."""
+    """torchvision's ViT as embedding and blocks in four groups, class token and classifier."""
     encoder = model.encoder
     part = shell(model, ("conv_proj",), ("class_token",))
     part.encoder = shell(encoder, ("dropout",), ("pos_embedding",))

@@ -32,7 +32,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scores = self.conv(x).flatten(2)
         weights = scores.softmax(2, dtype=torch.promote_types(scores.dtype, torch.float32))
-        return torch.einsum("bkp,bop->bk", x.flatten(2).to(weights.dtype), weights)
+        return torch.einsum("bkp,bop->bk", x.flatten(2).to(weights.dtype), weights).to(x.dtype)
 
 
 class ForgetGate(nn.Module):

@@ -1,4 +1,4 @@
-"""Models of timm and torchvision as backbones: parts of the library's own model, under the library's own keys."""
+"""Backbones made of the parts of a timm or torchvision model; weights keep the library's own keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import StagedBackbone, as_head
+from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError
 
@@ -21,7 +21,7 @@ SIZES = (16, 32, 64, 96, 128, 160, 192, 224, 256)
 
 @dataclass
 class Parts:
-    """What a library's model is cut into: stages, a head on pooled features, and a pooling (the average if None)."""
+    """The parts of a library's model: stages, a head on pooled features, and a pooling (the average if None)."""
 
     stages: list[nn.Module]
     head: nn.Module
@@ -30,11 +30,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Library:
-    """How a library's model is made and cut.
+    """How to build a library's model and how to cut it.
 
-    ``create``: from the number of classes, a new model, initialised as the library does. ``cut``: from the model to its
-    parts, an exception of ``MISFITS`` where it cannot. ``default_size``: of the images. ``fixed``: whether the model
-    takes images of that size alone.
+    Args:
+        create: a new model, initialised as the library does, from the number of classes.
+        cut: the parts of a model; raises one of ``MISFITS`` if it cannot be cut.
+        default_size: the usual height and width of the images, in pixels.
+        fixed: whether the model takes only images of that size.
     """
 
     create: Callable[[int], nn.Module]
@@ -44,9 +46,9 @@ class Library:
 
 
 class LibraryBackbone(StagedBackbone):
-    """A library's model as stages, a pooling and a head; fresh copies are parts of a newly made model.
+    """A library's model as stages, a pooling and a head. Fresh copies of stages are parts of a new model.
 
-    ``tensors`` is the whole model's ``state_dict(keep_vars=True)``. Raises ValueError if the parts lack some of them.
+    ``tensors`` is the whole model's ``state_dict(keep_vars=True)``. Raises ValueError if the parts lack some.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class LibraryBackbone(StagedBackbone):
             raise ValueError(f"{self.num_classes} outputs, not {classes}")
 
     def fresh(self) -> Parts:
-        """The parts of a new model of the library."""
+        """The parts of a new model."""
         return self.library.cut(self.library.create(self.num_classes))
 
     def fresh_tail(self, k: int) -> nn.Sequential:
@@ -82,7 +84,7 @@ class LibraryBackbone(StagedBackbone):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the library's model is made with beside its name and the number of classes, such as an image size."""
+        """Options of the library's model beside its name and number of classes, such as an image size."""
         return dict(getattr(self.library.create, "keywords", {}))
 
     def library_model(self) -> nn.Module:
@@ -94,9 +96,9 @@ class LibraryBackbone(StagedBackbone):
 
 
 def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
-    """A new model of ``library``, cut into stages; used as a whole where it cannot be cut or the cut net differs.
+    """A new model of ``library``, cut into stages; one stage if it cannot be cut or the cut gives other logits.
 
-    Raises UserError if the model does not take images of its size.
+    Raises UserError if the model cannot take images of its own size.
     """
     model = library.create(classes)
     min_size = library.default_size if library.fixed else smallest_image(model, library.default_size)
@@ -130,14 +132,14 @@ def without_classifier(model: nn.Module) -> Parts:
 
 
 def undivided(model: nn.Module) -> Parts:
-    """``model`` as one stage that gives the logits."""
+    """``model`` as one stage that returns logits."""
     return Parts([model], nn.Identity(), pool=nn.Identity())
 
 
 def shell(model: Any, children: Iterable[str] = (), tensors: Iterable[str] = ()) -> Any:
-    """An object of the model's class and settings with the named children, parameters and buffers alone.
+    """A shallow copy of ``model`` that keeps only the named children and tensors.
 
-    Its own methods compute with them what the model's do.
+    Methods of the model's class work on it as far as they use only these.
     """
     part, keep, own = copy.copy(model), set(children), set(tensors)
     part._modules = {key: value for key, value in model._modules.items() if key in keep}
@@ -147,9 +149,9 @@ def shell(model: Any, children: Iterable[str] = (), tensors: Iterable[str] = ())
 
 
 class ChannelsLast(nn.Module):
-    """A part of a net that keeps channels in the last place (``B x H x W x C``), for maps ``B x C x H x W``.
+    """A part of a net that computes on ``B x H x W x C``, as a stage on maps ``B x C x H x W``.
 
-    ``first``: it takes images as they are.
+    The ``first`` part takes images ``B x 3 x H x W``.
     """
 
     def __init__(self, module: nn.Module, *, first: bool) -> None:
@@ -161,7 +163,7 @@ class ChannelsLast(nn.Module):
 
 
 class OnPooled(nn.Module):
-    """A head that takes a map, for pooled features ``B x C``: they are a map of one position, whose mean they are."""
+    """A head on maps, for pooled features ``B x C``: they become a map of one position."""
 
     def __init__(self, model: Any, function: str, axes: tuple[int, ...]) -> None:
         super().__init__()
@@ -171,7 +173,7 @@ class OnPooled(nn.Module):
         return getattr(self.model, self.function)(self.as_map(x))
 
     def split(self) -> tuple[Callable[[Tensor], Tensor], nn.Linear] | None:
-        """What comes before the last layer, and that layer, if it is linear."""
+        """The layers before the last one, and the last one; None if it is not linear."""
         if isinstance(self.model, nn.Sequential) and isinstance(self.model[-1], nn.Linear):
             layers = self.model[:-1]
             return (lambda x: layers(self.as_map(x))), self.model[-1]
@@ -188,7 +190,7 @@ class OnPooled(nn.Module):
 
 
 class PoolMap(nn.Module):
-    """A pooling module of a library that gives ``B x C`` or ``B x C x 1 x 1``, for maps of any precision."""
+    """A library's pooling module, for maps of any precision; returns ``B x C``."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -196,11 +198,11 @@ class PoolMap(nn.Module):
 
     def forward(self, feature_map: FeatureMap) -> Tensor:
         x = spatial(feature_map)
-        return self.module(x.to(torch.promote_types(x.dtype, torch.float32))).flatten(1)
+        return self.module(as_weights(x, self.module)).flatten(1)
 
 
 def smallest_image(model: nn.Module, default: int) -> int:
-    """The smallest of the usual image sizes that passes the model, in pixels."""
+    """The smallest of ``SIZES`` that the model can take, in pixels."""
     probe = copy.deepcopy(model).to("meta").eval()
     for size in (size for size in SIZES if size < default):
         with contextlib.suppress(*MISFITS):
@@ -211,7 +213,7 @@ def smallest_image(model: nn.Module, default: int) -> int:
 
 @torch.no_grad()
 def logits(model: nn.Module, size: int) -> Tensor:
-    """Of two random images in evaluation mode; without contents on the meta device."""
+    """The logits of two random images in evaluation mode; on the meta device without values."""
     was, device = model.training, next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, size, size, generator=generator if device.type != "meta" else None, device=device)
@@ -221,12 +223,12 @@ def logits(model: nn.Module, size: int) -> Tensor:
 
 
 def same(expected: Tensor, given: Tensor) -> bool:
-    """Whether both are the same logits; of tensors on the meta device, whether the shapes agree."""
+    """Whether both logits are equal up to rounding; on the meta device, whether the shapes are equal."""
     if expected.shape != given.shape:
         return False
     return expected.is_meta or torch.allclose(given, expected, rtol=1e-4, atol=1e-5)
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says, in one line."""
+    """The first line of the message of ``error``."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

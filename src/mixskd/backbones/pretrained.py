@@ -1,4 +1,4 @@
-"""Starting a backbone from weights that exist: a run's, a state dict's, or those that torchvision or timm publish."""
+"""Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PUBLISHED = "pretrained"
 
 
 def start_from(backbone: StagedBackbone, source: str) -> list[str]:
-    """Load the weights at ``source`` into ``backbone`` and mark it as pretrained; notes on what stays fresh.
+    """Load the weights at ``source`` into ``backbone`` and mark it as pretrained. Returns notes for the user.
 
-    ``source`` is a run folder, a ``.safetensors`` file or a state dict that ``torch.save`` wrote, under the
-    architecture's customary keys, or ``pretrained`` for those that torchvision or timm publish. A classifier of another
-    number of classes is left as initialised. Nothing in a file is executed. Raises UserError if it is missing or
-    corrupt, or does not fit.
+    ``source`` is a run folder, a ``.safetensors`` file, a state dict that ``torch.save`` wrote with the architecture's
+    usual keys, or ``pretrained`` for the weights that torchvision or timm publish. The classifier stays as initialised
+    if its number of classes differs; a note says so. Nothing in a file is executed. Raises UserError if the file is
+    missing or corrupt, or does not fit.
     """
     state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
@@ -35,7 +35,7 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
-    # Files from before PyTorch 0.4.1 lack the counters, which only a cumulative average would use.
+    # Files from before PyTorch 0.4.1 lack these counters. Only a cumulative average would use them.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
     for key in [*own, *state]:
         if key not in state or key not in own or state[key].shape != own[key].shape:
@@ -49,7 +49,7 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
 
 
 def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """In words, how ``state`` differs from ``own`` at ``key``."""
+    """The difference between ``state`` and ``own`` at ``key``, in words."""
     if key not in state:
         return f"they lack {key}"
     if key not in own:
@@ -58,7 +58,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a run folder or a file. Raises UserError if it is missing, corrupt, or holds none."""
+    """The state dict in a run folder or a file. Raises UserError if there is none or the file is corrupt."""
     path = path / "model.safetensors" if path.is_dir() else path
     check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
@@ -94,7 +94,7 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def published_weights(name: str) -> dict[str, Tensor]:
-    """The weights that timm or torchvision publish for ``name``. Raises UserError if there are none, or no network."""
+    """The weights that timm or torchvision publish for ``name``. Raises UserError without such weights or a network."""
     try:
         if name.startswith(PREFIX):
             import timm
@@ -108,7 +108,7 @@ def published_weights(name: str) -> dict[str, Tensor]:
             from torchvision.models import get_model_weights
 
             return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
-    except Exception as error:  # each library and its download have their own
+    except Exception as error:  # each library and its download raise different types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
     raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

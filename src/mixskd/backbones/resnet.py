@@ -33,7 +33,7 @@ def resnet(num_classes: int, *, name: str) -> StagedBackbone:
 def cifar_resnet(num_classes: int, *, name: str, stem_relu: bool = True) -> StagedBackbone:
     """A ResNet for 32 px (MixSKD, Table 6): 3x3 stem without pooling, post-activation, PyTorch's initialisation.
 
-    ``stem_relu=False`` leaves out the ReLU after the stem's batch norm, as the released MixSKD net does.
+    ``stem_relu=False`` drops the ReLU after the stem's batch norm, as in the released MixSKD net.
     """
     net = ResNet(*LAYOUTS[name.removeprefix("cifar_").removesuffix("_linear_stem")], num_classes=num_classes)
     for module in net.modules():

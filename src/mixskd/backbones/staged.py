@@ -9,21 +9,21 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.backbones.tokens import FeatureMap, has_channels_last, spatial
 from mixskd.errors import UserError
 
 
 def exact(x: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast on the device of ``x``; the meta device, which computes nothing, has none."""
+    """A context without autocast on the device of ``x``. On the meta device, which has no autocast, it does nothing."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class Head(nn.Linear):
-    """A linear classifier that computes in the type of its weights, whatever autocast there is around it."""
+    """A linear layer that computes in the type of its weights, for inputs of any type and despite autocast."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Head:
-        """``linear`` as a Head: the same parameters."""
+        """A Head with the parameters of ``linear``."""
         with torch.device("meta"):
             head = cls(linear.in_features, linear.out_features)
         head.weight, head.bias = linear.weight, linear.bias
@@ -31,11 +31,11 @@ class Head(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         with exact(x):
-            return super().forward(x)
+            return super().forward(x.to(self.weight.dtype))
 
 
 class DeepHead(nn.Module):
-    """A classifier of more than one layer (norm, convolution, bottleneck); it computes in the type of its weights."""
+    """A classifier of several layers (norm, convolution, bottleneck) that computes in the type of its weights."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -43,11 +43,17 @@ class DeepHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with exact(x):
-            return self.module(x)
+            return self.module(as_weights(x, self.module))
+
+
+def as_weights(x: Tensor, module: nn.Module) -> Tensor:
+    """``x`` in the type of the module's weights; in fp32 or wider if it has none."""
+    weight = next(module.parameters(), None)
+    return x.to(torch.promote_types(x.dtype, torch.float32) if weight is None else weight.dtype)
 
 
 def split(head: nn.Module) -> tuple[Callable[[Tensor], Tensor], nn.Linear]:
-    """What a head computes before its last layer, and that layer. Raises UserError if it is not a linear one."""
+    """The layers of a head before the last one, and the last one. Raises UserError if it is not linear."""
     module = head.module if isinstance(head, DeepHead) else head
     if isinstance(module, nn.Linear):
         return nn.Identity(), module
@@ -59,7 +65,7 @@ def split(head: nn.Module) -> tuple[Callable[[Tensor], Tensor], nn.Linear]:
 
 
 def as_head(module: nn.Module) -> Head | DeepHead:
-    """``module``, from pooled features to logits, as a classifier that autocast leaves alone."""
+    """``module``, from pooled features to logits, as a classifier that computes without autocast."""
     return Head.of(module) if isinstance(module, nn.Linear) else DeepHead(module)
 
 
@@ -67,7 +73,7 @@ def average(feature_map: FeatureMap) -> Tensor:
     """The mean over the positions of a map, ``B x C``, in at least fp32."""
     x = spatial(feature_map)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if x.is_contiguous(memory_format=torch.channels_last):  # so that the gradient has the layout of the map
+    if has_channels_last(x):  # so that the gradient has the layout of the map
         return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)
     return x.mean((2, 3), dtype=dtype)
 
@@ -134,12 +140,12 @@ class StagedBackbone(nn.Module):
         return self._probe(lambda net, x: [spatial(f).shape[1] for f in net.feature_maps(x)])
 
     def sizes(self, x: Tensor) -> tuple[int, int]:
-        """How many pooled features and logits the net gives for images ``x``."""
+        """The numbers of pooled features and of logits for images ``x``."""
         pooled = self.pooled(self.feature_maps(x)[-1])
         return pooled.shape[1], self.head(pooled).shape[1]
 
     def pooled(self, feature_map: FeatureMap) -> Tensor:
-        """What the head sees of the last map, ``B x C`` in at least fp32: by ``pool``, or the mean over positions."""
+        """The input of the head, ``B x C``, from the last map: by ``pool``, or as the mean over positions in fp32."""
         if self.pool is None:
             return average(feature_map)
         with exact(spatial(feature_map)):
@@ -183,16 +189,16 @@ class StagedBackbone(nn.Module):
         return [self.fresh_tail(k) for k in branches], [self.fresh_head() for _ in branches]
 
     def export_state_dict(self) -> dict[str, Tensor]:
-        """The weights under the architecture's customary names (torchvision's, for the ResNets)."""
+        """The weights with the architecture's usual keys (torchvision's for the ResNets)."""
         return {self._exported(key): value for key, value in self.state_dict().items()}
 
     def load_export_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`export_state_dict` gave. Raises RuntimeError if keys or shapes differ."""
+        """Load the result of :meth:`export_state_dict`. Raises RuntimeError if keys or shapes differ."""
         internal = {self._exported(key): key for key in self.state_dict()}
         self.load_state_dict({internal.get(key, key): value for key, value in state.items()})
 
     def head_keys(self) -> set[str]:
-        """The exported keys of the layers that give the logits, whose shapes follow the number of classes."""
+        """The exported keys of the classifier's last layers, whose shapes depend on the number of classes."""
         last = [
             name
             for name, module in self.named_modules()
@@ -216,7 +222,7 @@ class StagedBackbone(nn.Module):
             self._initialise(modules)
 
     def _probe(self, question: Callable[[StagedBackbone, Tensor], list[int]]) -> list[int]:
-        """The answer to a question of shapes, from a copy without contents."""
+        """The result of ``question`` about shapes, computed on a copy on the meta device."""
         probe = copy.deepcopy(self).to("meta").eval()
         size = max(self.min_size, 32)
         return question(probe, torch.empty(2, self.in_channels, size, size, device="meta"))

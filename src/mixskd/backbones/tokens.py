@@ -1,4 +1,4 @@
-"""Maps of token nets: a grid of tokens is a map ``B x C x H x W``, and a class token travels beside it."""
+"""Feature maps of token nets: a grid of tokens as a map ``B x C x H x W``, with class tokens beside it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class TokenMap(NamedTuple):
-    """A stage map with tokens that have no position, which a plain transformer pools or attends to.
+    """A stage map with tokens that have no position, such as the class token of a plain transformer.
 
-    ``grid``: ``B x C x H x W``, the tokens of the patches. ``prefix``: ``B x C x P``, the class token and its like.
+    ``grid``: ``B x C x H x W``, the tokens of the patches. ``prefix``: ``B x C x P``, tokens without a position.
     """
 
     grid: Tensor
@@ -22,8 +22,13 @@ class TokenMap(NamedTuple):
 FeatureMap: TypeAlias = Tensor | TokenMap
 
 
+def has_channels_last(x: Tensor) -> bool:
+    """Whether a map ``B x C x H x W`` is stored with its channels last. ``vmap`` knows strides, not memory formats."""
+    return x.stride(1) == 1
+
+
 def spatial(feature_map: FeatureMap) -> Tensor:
-    """What of a map has positions, ``B x C x H x W``: the map itself, or the grid of a :class:`TokenMap`."""
+    """The part of a map with positions, ``B x C x H x W``: the map itself, or the grid of a :class:`TokenMap`."""
     return feature_map.grid if isinstance(feature_map, TokenMap) else feature_map
 
 
@@ -42,7 +47,7 @@ def each(function: Callable[[Tensor], Tensor], feature_map: FeatureMap) -> Featu
 
 
 def halves(feature_map: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
-    """The maps of the first half of a batch, and of the second; their gradients are put together in one go."""
+    """The maps of the first and the second half of a batch. ``chunk`` gathers their gradients in one operation."""
     if isinstance(feature_map, TokenMap):
         first, second = (TokenMap(*both) for both in zip(*(x.chunk(2) for x in feature_map), strict=True))
         return first, second

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mixskd.backbones.cutting import STAGES
+from mixskd.backbones.staged import as_weights
 from mixskd.backbones.tokens import FeatureMap, TokenMap, to_map, to_tokens
-
-STAGES = 4
 
 
 class TokenStage(nn.Module):
-    """Blocks on a sequence ``B x N x C``, for maps. The first stage begins with ``embed``, from images to a map."""
+    """Transformer blocks as a stage on maps. The first stage begins with ``embed``, from images to a map."""
 
     def __init__(self, blocks: Sequence[nn.Module], prefix: int, embed: nn.Module | None = None) -> None:
         super().__init__()
@@ -28,7 +27,7 @@ class TokenStage(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Images to a map of tokens, by ``embed`` of a model's parts, whose grid is ``grid``."""
+    """From images to a map of tokens with ``grid`` rows and columns, by ``embed`` on the ``part`` of a model."""
 
     def __init__(self, part: Any, embed: Callable[[Any, Tensor], Tensor], grid: tuple[int, int], prefix: int) -> None:
         super().__init__()
@@ -39,15 +38,14 @@ class Embedding(nn.Module):
 
 
 class PoolTokens(nn.Module):
-    """Pooling of tokens ``B x N x C`` (class token, average, attention) by a model's parts, for maps; at least fp32."""
+    """Pooling of maps by ``pool``, on tokens ``B x N x C`` and the ``part`` of a model that it needs."""
 
     def __init__(self, part: nn.Module, pool: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.part, self.pool = part, pool
 
     def forward(self, feature_map: FeatureMap) -> Tensor:
-        tokens = to_tokens(feature_map)
-        return self.pool(self.part, tokens.to(torch.promote_types(tokens.dtype, torch.float32)))
+        return self.pool(self.part, as_weights(to_tokens(feature_map), self.part))
 
 
 def class_token(_: Any, tokens: Tensor) -> Tensor:
@@ -61,7 +59,7 @@ def two_tokens(_: Any, tokens: Tensor) -> Tensor:
 
 
 def token_stages(blocks: Sequence[nn.Module], prefix: int, embed: nn.Module, norm: nn.Module) -> list[nn.Module]:
-    """``blocks`` in four groups as even as can be, the deeper ones larger; ``norm`` belongs to the last."""
+    """``blocks`` in four groups of nearly equal size, the deeper ones larger; ``norm`` belongs to the last."""
     count, total = min(STAGES, len(blocks)), len(blocks)
     bounds = [total * k // count for k in range(count + 1)]
     groups = [list(blocks[low:high]) for low, high in pairwise(bounds)]

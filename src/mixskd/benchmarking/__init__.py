@@ -1,1 +1,1 @@
-"""What training costs on this machine: each optimisation on and off, side by side."""
+"""Measure the cost of training on this machine, with each optimisation on and off."""

@@ -1,4 +1,4 @@
-"""A benchmark from the first process to the report."""
+"""Time the training step of an experiment in several variants, and report the figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mixskd.runtime.precision import choose_device, device_name
 from mixskd.training.factory import engine_of
 from mixskd.training.summary import provenance
 
-# Steps until the momentum is there and the memory is kept; on a GPU also code, convolutions and a graph.
+# Steps before the timing: they create the momentum, and on a GPU compile the step, choose convolutions and record it.
 WARM_UP = {"cpu": 2, "cuda": 6}
 
 
@@ -32,10 +32,12 @@ def benchmark(
     round_seconds: float = 0.3,
     loader_seconds: float = 3.0,
 ) -> dict[str, Any]:
-    """Time the steps of ``experiment`` in several ways; the report is described in ``benchmarks/README.md``.
+    """Time the steps of ``experiment`` in several variants; ``benchmarks/README.md`` describes the report.
 
     ``variants`` are comma-separated names, all usual ones if None. In each of ``rounds`` each takes a turn of
-    ``round_seconds`` or one step, whichever is longer. Raises UserError for an unknown name, or what cannot run.
+    ``round_seconds`` or one step, whichever is longer. A variant whose step could not be compiled or recorded is
+    reported as ``NAME_fallback`` with the reason in its notes. Raises UserError for an unknown name, or if a variant
+    cannot run.
     """
     if rounds < 1:
         raise UserError(f"--rounds must be 1 or more, not {rounds}")
@@ -43,60 +45,62 @@ def benchmark(
     default, notes = engine_of(experiment, benchmark_data(experiment))
     known = variants_of(default, device.type)
     chosen, threads = choose(known, variants), torch.get_num_threads()
-    # Hooks see into an eager step only, which on a CPU is the default one.
+    # The parts are timed by hooks, which need an eager step; on a CPU the default step is eager.
     eager = next(name for name in ("eager", "without_compile", "without_graphs", "default") if name in known)
     with remotes(experiment, {**chosen, eager: known[eager]}, threads) as all_remotes:
         for remote in all_remotes.values():
             remote.ask("steps", WARM_UP[device.type])
-        seconds, peaks = _take_turns({name: all_remotes[name] for name in chosen}, rounds, round_seconds)
+        timed = {name: all_remotes[name] for name in chosen}
+        seconds = _take_turns(timed, rounds, round_seconds)
+        peaks = {name: one.ask("peak_memory") for name, one in timed.items()}
+        executed = {name: one.ask("executed") for name, one in timed.items()}
         one = all_remotes[eager]
         ceilings = {kind: one.ask("ceiling", kind) for kind in dict.fromkeys(("fp32", default.precision))}
         parts = one.ask("parts", max(rounds, 5))
         data = one.ask("data_seconds", loader_seconds)
         flops = one.ask("flops")
     batch = experiment.run.batch_size
-    report: dict[str, Any] = {
+    summaries: dict[str, dict[str, Any]] = {}
+    for name, variant in chosen.items():
+        engine, step_notes = executed[name]
+        summary = _summary(variant, seconds[name], peaks[name], batch, flops, ceilings)
+        summary["engine"] = {**dataclasses.asdict(engine), "keep_memory": variant.keep_memory}
+        summary["notes"] = step_notes
+        summaries[f"{name}_fallback" if step_notes else name] = summary
+    loader = {"images_per_second": batch / data, "workers": experiment.data.workers}
+    for summary in summaries.values():
+        for key, basis in (("speedup", "plain"), ("of_default", "default")):
+            if basis in summaries:
+                summary[key] = summary["images_per_second"] / summaries[basis]["images_per_second"]
+    if "default" in summaries:
+        loader["times_the_default_step"] = batch / data / summaries["default"]["images_per_second"]
+    return {
         "command": " ".join(["mixskd", *sys.argv[1:]]),
         "experiment": to_dict(experiment),
         "machine": {"device": device_name(device), "cpus": os.cpu_count(), "threads": threads},
         "precision": default.precision,
         "precision_reason": default.reason,
-        "notes": notes,
+        "notes": [*notes, *(f"{name}: {note}" for name, row in summaries.items() for note in row["notes"])],
         "rounds": rounds,
         "flops_per_step": flops,
         "ceiling_flops": ceilings,
-        "variants": {
-            name: _summary(chosen[name], seconds[name], peaks[name], batch, flops, ceilings) for name in chosen
-        },
+        "variants": summaries,
         "parts_of_the_eager_step": {**parts, "data": data},
         "objective_share": (parts["objective forward"] + parts["objective backward"]) / parts["step"],
-        "loader": {"images_per_second": batch / data, "workers": experiment.data.workers},
+        "loader": loader,
         "startup_seconds": startup_seconds(),
         **provenance(),
     }
-    summaries = report["variants"]
-    for summary in summaries.values():
-        if "plain" in summaries:
-            summary["speedup"] = summary["images_per_second"] / summaries["plain"]["images_per_second"]
-        if "default" in summaries:
-            summary["of_default"] = summary["images_per_second"] / summaries["default"]["images_per_second"]
-    if "default" in summaries:
-        report["loader"]["times_the_default_step"] = batch / data / summaries["default"]["images_per_second"]
-    return report
 
 
-def _take_turns(
-    ready: dict[str, Remote], rounds: int, round_seconds: float
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds a step in each round, and the peak memory of each."""
-    steps = {}
-    for name, one in ready.items():
-        steps[name] = max(round(round_seconds / one.ask("steps", 1)), 1)
-    seconds: dict[str, list[float]] = {name: [] for name in ready}
+def _take_turns(timed: dict[str, Remote], rounds: int, round_seconds: float) -> dict[str, list[float]]:
+    """The seconds per step of each variant in each round."""
+    steps = {name: max(round(round_seconds / one.ask("steps", 1)), 1) for name, one in timed.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
-        for name, one in ready.items():
+        for name, one in timed.items():
             seconds[name].append(one.ask("steps", steps[name]))
-    return seconds, {name: one.ask("peak_memory") for name, one in ready.items()}
+    return seconds
 
 
 def _summary(
@@ -111,6 +115,5 @@ def _summary(
         "flops_per_second": flops / median,
         "share_of_ceiling": {precision: flops / median / ceiling for precision, ceiling in ceilings.items()},
         "peak_memory_bytes": peak,
-        "engine": {**dataclasses.asdict(variant.engine), "keep_memory": variant.keep_memory},
         "processes": variant.processes,
     }

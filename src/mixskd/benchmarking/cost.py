@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,13 @@ from torch.func import functional_call
 
 from mixskd.backbones import build_backbone
 from mixskd.benchmarking.flops import flop_counter
-from mixskd.config import Experiment
+from mixskd.config import Experiment, MethodChoice
 from mixskd.config.trusted_backbones import check_typed
+from mixskd.methods import method_class
 from mixskd.training.classification import build_method, build_network
+from mixskd.training.teachers import teacher_without_weights
 
+YET_TO_TRAIN = "a run that is not there"  # such a teacher costs as the student
 BATCH = 8  # the counts are per original image; batch norm wants more than one
 
 
@@ -44,8 +48,15 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     refuses the backbone.
     """
     with torch.device("meta"):
-        network, teacher = (build_network(experiment.backbone, classes, image_size) for _ in range(2))
-        method = build_method(experiment.method, network, BATCH, experiment.run.batch_size, load=lambda _: teacher)
+        choice = experiment.method
+        if method_class(choice.name).taught_by is not None and not choice.options.get("teacher"):
+            choice = MethodChoice(choice.name, {**choice.options, "teacher": YET_TO_TRAIN})
+        network = build_network(experiment.backbone, classes, image_size)
+        load = partial(
+            teacher_without_weights, student=experiment.backbone, classes=classes,
+            image_size=image_size or network.default_size,
+        )  # fmt: skip
+        method = build_method(choice, network, BATCH, experiment.run.batch_size, load)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0

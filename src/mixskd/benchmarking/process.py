@@ -1,4 +1,4 @@
-"""Each variant in processes of its own, so that they take turns, and each has its own memory."""
+"""Runs each variant in its own processes, so that variants can alternate and each has its own memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixskd.errors import UserError
 
 
 class Remote:
-    """The processes of one variant; ``ask`` calls a method of ``Bench`` in all of them."""
+    """The processes of one variant. ``ask`` calls a method of ``Bench`` in all of them."""
 
     def __init__(self, experiment: Experiment, variant: Variant, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -37,7 +37,10 @@ class Remote:
             self.processes.append(process)
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """The answers of all processes; the largest, where there are several. Raises UserError for what went wrong."""
+        """The result of ``Bench.name(*arguments)``: the largest number of all processes, or else that of the first.
+
+        Raises UserError if a process fails.
+        """
         for pipe in self.pipes:
             pipe.send((name, arguments))
         answers = []
@@ -49,7 +52,7 @@ class Remote:
             if error:
                 raise UserError(error)
             answers.append(answer)
-        return answers[0] if len(answers) == 1 else max(answers)
+        return max(answers) if isinstance(answers[0], int | float) else answers[0]
 
     def close(self) -> None:
         """End the processes."""
@@ -72,27 +75,21 @@ def remotes(experiment: Experiment, variants: Mapping[str, Variant], threads: in
 
 
 def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: int, where: dict[str, str]) -> None:
+    """Answer the requests of ``pipe`` until it sends None or is closed."""
     os.environ.update(where, MASTER_ADDR="localhost")
     from mixskd.benchmarking.variant_bench import Bench
     from mixskd.runtime.distributed import join
 
     torch.set_num_threads(threads)
     bench: Any = None
-    with join(experiment.run.device) as world:
-        while message := _next(pipe):
+    with join(experiment.run.device) as world, contextlib.suppress(EOFError):
+        while message := pipe.recv():
             name, arguments = message
             try:
                 bench = bench or Bench(experiment, variant, world)
                 pipe.send((getattr(bench, name)(*arguments), None))
             except (UserError, RuntimeError) as error:
                 pipe.send((None, str(error).splitlines()[0]))
-
-
-def _next(pipe: Connection) -> Any:
-    try:
-        return pipe.recv()
-    except EOFError:  # whoever asked is gone
-        return None
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, for any method: hooks on whatever of it holds convolutions."""
+"""Times the parts of a training step of any method, by hooks on the modules that hold convolutions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ NAMES = ("draws", "network forward", "objective forward", "objective backward", 
 class StepTimer:
     """Times the parts of an eager step.
 
-    The network is the outermost modules that are called and hold a convolution: the stages, the branches' tails. All
-    else of the method's forward, and of the backward pass until the gradient enters the network, is the objective. The
-    backward pass visits the network in one go if the objective follows it, as in every method but those that forward
-    twice; a gradient that leaves the network (into a mix of maps) counts for the objective until it enters again.
+    The network is the outermost called modules that hold a convolution: the stages and the tails of branches. The
+    objective is the rest of the method's forward pass, and the backward pass until the gradient enters the network. A
+    gradient that leaves the network (into a mix of maps) counts for the objective until it enters the network again.
 
-    ``clock`` gives the seconds on a CPU; the wall's clock if not given.
+    ``clock`` returns seconds on a CPU; wall-clock time by default.
     """
 
     def __init__(self, step: TrainStep, device: torch.device, clock: Callable[[], float] | None = None) -> None:

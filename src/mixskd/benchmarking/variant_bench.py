@@ -1,4 +1,4 @@
-"""One variant, set up as ``train`` sets itself up, ready to be asked for steps."""
+"""Runs and times the steps of one variant, set up as ``train`` sets itself up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import resource
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, ImageSet
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import TYPES
+from mixskd.training.engine import Engine
 from mixskd.training.factory import build_parts
 
 SYNTHETIC_CLASSES = 100
+AnyBatch = TypeVar("AnyBatch", Batch, DeferredBatch)
 
 
 class Bench:
@@ -35,7 +38,7 @@ class Bench:
         self.batches = list(itertools.islice(self._endless(), 4))
         self.count = 0
 
-    def _endless(self) -> Iterator[Batch]:
+    def _endless(self) -> Iterator[Batch | DeferredBatch]:
         for epoch in itertools.count():
             for batch in self.loader.epoch(epoch):
                 yield batch if self.variant.engine.channels_last else contiguous(batch)
@@ -62,9 +65,9 @@ class Bench:
         return StepTimer(self.step, self.device).measure(self._one, number)
 
     def data_seconds(self, at_least: float) -> float:
-        """Seconds that a batch takes in the loader alone: the mean over ``at_least`` seconds and 20 batches."""
+        """Mean seconds per batch of the loader alone, over ``at_least`` seconds and 20 batches."""
         batches, number = self._endless(), 0
-        for _ in range(8):  # what the workers have ready is no measure of them
+        for _ in range(8):  # the workers prepared these before the clock started
             next(batches)
         self._wait()
         start = time.perf_counter()
@@ -74,8 +77,12 @@ class Bench:
         self._wait()
         return (time.perf_counter() - start) / number
 
+    def executed(self) -> tuple[Engine, list[str]]:
+        """The engine with which the steps were executed, and why it is not the variant's if it is not."""
+        return self.step.engine, self.step.notes
+
     def peak_memory(self) -> int:
-        """Bytes: what the tensors on a GPU took at most, or the process on a CPU."""
+        """The largest memory so far in bytes: of the tensors on a GPU, of the process on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -103,17 +110,17 @@ class Bench:
         return 2 * side**3 / float(np.median(seconds))
 
 
-def contiguous(batch: Batch) -> Batch:
-    """``batch`` with contiguous images, views and partners; where the step prepares it, those that come of that."""
-    prepare = batch.prepare
-    if prepare is not None:
-        return batch._replace(prepare=lambda given: contiguous(prepare(given)))
+def contiguous(batch: AnyBatch) -> AnyBatch:
+    """``batch`` with contiguous images, views and partners."""
+    if isinstance(batch, DeferredBatch):
+        make = batch.make
+        return batch._replace(make=lambda indices, source: contiguous(make(indices, source)))
     extra = {name: x.contiguous() for name, x in batch.extra.items()}
     return batch._replace(images=batch.images.contiguous(), extra=extra)
 
 
 def benchmark_data(experiment: Experiment) -> DataBundle | None:
-    """Random images of ``data.image_size`` (32) in 100 classes for the source ``synthetic``; else None, for its own."""
+    """Random images in 100 classes, of ``data.image_size`` or 32 px, for the source ``synthetic``; else None."""
     if experiment.data.source != "synthetic":
         return None
     size = experiment.data.image_size or 32

@@ -1,4 +1,4 @@
-"""The ways to carry out a step that are compared."""
+"""The variants of a training step that a benchmark compares: each optimisation switched on or off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixskd.training.engine import Engine
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to carry out the step, in ``processes`` processes that share the threads."""
+    """A way to execute the step, in ``processes`` processes that share the threads."""
 
     about: str
     engine: Engine
@@ -20,9 +20,9 @@ class Variant:
 
 
 def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
-    """All variants for a device on which ``train`` uses ``default``, by name.
+    """All variants by name, for a device on which ``train`` uses the engine ``default``.
 
-    ``plain`` and ``default`` first, then ``default`` without each of its optimisations, then what is not in it.
+    ``plain`` and ``default`` come first, then ``default`` without each of its optimisations, then with others.
     """
     cpu = device_type == "cpu"
 
@@ -39,38 +39,37 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
         ),
     }
     if default.precision != "fp32":
-        variants["without_low_precision"] = but("default in fp32", precision="fp32", small_maps=None)
+        variants["without_low_precision"] = but("default in fp32", precision="fp32")
     if default.channels_last:
         variants["without_channels_last"] = but("default in contiguous layout", channels_last=False)
     if default.fused:
         variants["without_fused"] = but(
             "default with the unfused optimizer, which no CUDA graph can hold", fused=False, cuda_graphs=False
         )
-    if default.small_maps:
-        variants["without_small_maps"] = but("default with the library's convolutions", small_maps=None)
     if default.compile:
         variants["without_compile"] = but("default, eager within the graph", compile=False)
     if default.cuda_graphs:
         variants["without_graphs"] = but("default, launched from the host", cuda_graphs=False)
-        side_by_side = but("without_compile, the branches side by side", compile=False, branch_streams=True)
-        variants["with_branch_streams"] = side_by_side
         variants["eager"] = but("default, neither compiled nor a graph", compile=False, cuda_graphs=False)
     if cpu:
-        given_back = but("default, freed memory given back to the system")
+        given_back = but("default, freed memory returned to the system")
         variants["without_kept_memory"] = dataclasses.replace(given_back, keep_memory=False)
         if not default.compile:
-            variants["with_compile"] = but("default, compiled", compile=True, small_maps=None)
+            variants["with_compile"] = but("default, compiled", compile=True)
         two = but("default, two processes with half of the batch and of the threads each")
         variants["two_processes"] = dataclasses.replace(two, processes=2)
     return variants
 
 
-# Timed on request only: a minute of compilation on a CPU, more processes than the others, or not the default's basis.
-ON_REQUEST = ("with_compile", "two_processes", "with_branch_streams")
+# Timed on request only: a minute of compilation on a CPU, or more processes than the others.
+ON_REQUEST = ("with_compile", "two_processes")
 
 
 def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant]:
-    """Those of ``names`` (comma-separated); all but ON_REQUEST if None. Raises UserError for an unknown one."""
+    """The ``variants`` with these comma-separated ``names``; all but ON_REQUEST if None.
+
+    Raises UserError for an unknown name.
+    """
     if names is None:
         return {name: variant for name, variant in variants.items() if name not in ON_REQUEST}
     chosen = [name.strip() for name in names.split(",") if name.strip()]

@@ -1,11 +1,10 @@
-"""The flags of ``mixskd compare``, and what it prints. It imports no torch, so that help starts fast."""
+"""``mixskd compare``. It imports no torch before it runs a grid."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
+from mixskd.errors.terminal import show
 from mixskd.errors.text import visible
 
+SUMMARY = "Compare methods over seeds; with no argument, on the embedded digits."
 SETTING_FLAGS = {"data": "data.source", "weights": "weights", "epochs": "run.epochs", "batch-size": "run.batch_size"}
 
 
@@ -51,6 +52,13 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
     p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
+    p.add_argument(
+        "--equal-cost",
+        nargs="?",
+        const="",
+        metavar="METHOD",
+        help="give every method as many counted operations in training as this one (baseline, or else the first)",
+    )
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
     p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
     p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
@@ -59,7 +67,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run a grid, or what ``--table`` or ``--dry-run`` ask for; 1 if a run failed."""
     if arguments.table:
         from mixskd.comparison.comparison import tabulate
@@ -74,8 +82,8 @@ def compare(arguments: argparse.Namespace) -> int:
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
-        for run in runs:
-            print(f"{run.name}: {state_of(run)}{', after ' + ', '.join(run.after) if run.after else ''}")
+        for one in runs:
+            show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
     options = {key: _option(value) for key, value in nest(arguments.dotted).get("launcher", {}).items()}
     done = run_grid(
@@ -89,7 +97,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if done.rows:
         _show(folder)
     for name, reason in done.failures.items():
-        print(f"mixskd: {name} failed: {reason}", file=sys.stderr)
+        show(f"mixskd: {name} failed: {reason}", error=True)
     return 1 if done.failures else 0
 
 
@@ -110,11 +118,12 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), nest(given))
     return (
         {**named, **settings, **axes}
-        if arguments.recipe or arguments.config
+        if arguments.recipe or arguments.config or "recipe" in named
         else {**default_values(settings), **named, **axes}
     )
 
 
+DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
 # Columns that stand in the files only, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
@@ -124,6 +133,8 @@ def _cell(row: dict[str, str], column: str) -> str:
     from rich.markup import escape
 
     value, deviation = row[column], row.get(f"{column} std")
+    if low := row.get(f"{column} from"):
+        return escape(f"{float(value):+.2f} [{float(low):+.2f}, {float(row[f'{column} to']):+.2f}]")
     try:
         shown = f"{float(value):,.2f}" if "." in value else value
     except ValueError:
@@ -151,11 +162,11 @@ def _show(folder: Path) -> int:
             continue
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(" std") and any(row[c] for row in rows)]
+        columns = [c for c in rows[0] if c not in HIDDEN and not c.endswith(DETAILS) and any(row[c] for row in rows)]
         table = Table(*columns[:SHOWN], box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
         Console().print(table)
         written += [path, folder / ("runs.csv" if name == "table" else f"{name}_runs.csv")]
-    print(f"written: {', '.join(map(str, written))}")
+    show(f"written: {', '.join(map(str, written))}")
     return 0

@@ -1,22 +1,21 @@
-"""The flags of ``mixskd evaluate``, and what it prints. It imports no torch, so that help starts fast."""
+"""``mixskd evaluate``. It imports no torch before it evaluates."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mixskd.cli.numbers import count
 from mixskd.cli.option_help import FLAGS, OptionHelp, options_text
+from mixskd.cli.progress import suite_bars
 from mixskd.config import nest
 from mixskd.config.settings import WIDTH, wrapped
 from mixskd.errors import UserError, nearest, unknown
+from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
 from mixskd.evaluation.suites import SUITES
 
-if TYPE_CHECKING:
-    from mixskd.evaluation.runner import Progress
+SUMMARY = "Score a trained classifier, or examine it with suites."
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
     p.add_argument("--split", help="train, val or test; test by default, else val")
     p.add_argument("--seed", type=int, default=0, help="the seed of all random draws of a suite")
-    p.add_argument("--batch-size", type=int, help="images at a time; chosen by the device if not given")
+    p.add_argument("--batch-size", type=count, help="images at a time; chosen by the device if not given")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
     p.add_argument("--json", action="store_true")
 
@@ -47,7 +46,7 @@ def about_suites(given: argparse.Namespace, command: str) -> str:
     return "\n".join(options_text(f"Options of {name}", SUITES[name], f"{name}.") for name in names)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Print the scores of trained classifiers on one split, or the headline of each suite."""
     if arguments.suite is None:
         if arguments.dotted:
@@ -59,7 +58,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             raise UserError(f"unknown argument '--{name}'{nearest(name, SUITES)}; see mixskd evaluate --help")
     from mixskd.evaluation.runner import run_suites
 
-    with bars(len(arguments.runs)) as progress:
+    with suite_bars(len(arguments.runs)) as progress:
         results = run_suites(
             arguments.runs, arguments.suite, options=options, data=arguments.data, split=arguments.split,
             batch_size=arguments.batch_size, seed=arguments.seed, device=arguments.device, progress=progress,
@@ -72,41 +71,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for suite, result in suites.items():
             headline = result["headline"]
             where = f"{result['images']} images ({result['split']})"
-            print(f"{run:{width}}  {suite:11}  {headline['name']}: {headline['value']:.2f}  on {where}")
+            show(f"{run:{width}}  {suite:11}  {headline['name']}: {headline['value']:.2f}  on {where}")
 
 
 def _scores(arguments: argparse.Namespace) -> None:
-    from mixskd.evaluation.split_scores import evaluate as run
+    from mixskd.evaluation.split_scores import evaluate
 
     found: dict[str, Any] = {}
     for path in arguments.runs:
         size = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
-        scores = found[path] = run(path, arguments.data, split=arguments.split, **size)
+        scores = found[path] = evaluate(path, arguments.data, split=arguments.split, **size)
         if not arguments.json:
             name = f"{path}: " if len(arguments.runs) > 1 else ""
-            print(
+            show(
                 f"{name}top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
                 f"on {scores['images']} images ({scores['split']})"
             )
     if arguments.json:
         print(to_json(found if len(found) > 1 else next(iter(found.values()))))
-
-
-@contextmanager
-def bars(runs: int) -> Iterator[Progress]:
-    """A progress bar a suite on a terminal; silence elsewhere."""
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as shown:
-        tasks: dict[tuple[str, str], TaskID] = {}
-
-        def tell(run: str, suite: str, share: float) -> None:
-            if (run, suite) not in tasks:
-                tasks[run, suite] = shown.add_task(f"{run} {suite}" if runs > 1 else suite, total=1.0)
-            shown.update(tasks[run, suite], completed=share)
-
-        yield tell

@@ -1,15 +1,16 @@
-"""The flags of ``mixskd export``, and what it prints. It imports no torch, so that help starts fast."""
+"""``mixskd export``. It imports no torch before it exports."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import get_args
 
 from mixskd.deploy.exports.formats import SUFFIXES, Dtype, Input, Options, resolve
 from mixskd.errors import UserError
-from mixskd.errors.text import safe
+from mixskd.errors.terminal import show
+
+SUMMARY = "Write the classifier for use without mixskd, and check the copy."
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -40,22 +41,20 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     graphs.add_argument("--force", action="store_true", help="keep an fp16 or int8 file that names other classes")
 
 
-def export(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Write the classifier in a form that needs nothing of ours, and print where; the check goes to stderr."""
     options = Options(
         arguments.input, arguments.softmax, temperature(arguments.temperature), arguments.dynamic_size, arguments.dtype
     )
     options.check(resolve(arguments.to, arguments.out, Path(arguments.run))[0])  # before torch is imported
-    from mixskd.deploy.exporting import export as run
+    from mixskd.deploy.exporting import export
 
-    done = run(
+    done = export(
         arguments.run, arguments.to, arguments.out, options=options, data=arguments.data,
         overwrite=arguments.overwrite, force=arguments.force,
     )  # fmt: skip
-    print(safe(done.file, "terminal"))
-    if done.beside is not None:
-        print(safe(done.beside, "terminal"))
-    print(safe(done.verified or "a backbone without classifier: not checked", "terminal"), file=sys.stderr)
+    show(done.file, *([] if done.beside is None else [done.beside]))
+    show(done.verified or "a backbone without classifier: not checked", error=True)
 
 
 def temperature(text: str | None) -> float | str | None:

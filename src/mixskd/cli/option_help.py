@@ -34,15 +34,18 @@ def help_last(words: Sequence[str]) -> list[str]:
     return [word for word in words if word not in FLAGS] + [word for word in words if word in FLAGS]
 
 
-def add_settings_help(p: argparse.ArgumentParser, methods: Sequence[str]) -> None:
-    """Give ``p`` a ``--help`` that explains every setting, and the options of the one of ``methods`` that is named."""
+def add_settings_help(p: argparse.ArgumentParser, methods: Sequence[str], about: About | None = None) -> None:
+    """Give ``p`` a ``--help`` that explains every setting, and the options of the one of ``methods`` that is named.
 
-    def about(given: argparse.Namespace, command: str) -> str:
+    The explanation is ``about(given, command)`` if it is given.
+    """
+
+    def every_setting(given: argparse.Namespace, command: str) -> str:
         own = choice_of_methods(methods, command) if given.method is None else method_text(given.method, methods)
         return f"Every setting has a flag with its dotted name:\n\n{help_text()}\n{own}"
 
     what = "explain every setting, with --method NAME also those of that method, and stop"
-    p.add_argument(*FLAGS, action=OptionHelp, about=about, help=what)
+    p.add_argument(*FLAGS, action=OptionHelp, about=about or every_setting, help=what)
 
 
 def choice_of_methods(methods: Sequence[str], command: str) -> str:

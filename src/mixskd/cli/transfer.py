@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from mixskd.cli import dry_run
-from mixskd.config import Experiment, to_yaml
+from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from
+from mixskd.cli.train import train as train_run
+from mixskd.config import Experiment, flatten, recipes
+from mixskd.config.settings import GROUPS, default_text, fields_of, section, settings_of
 from mixskd.config.task_kinds import BY_VERB
+from mixskd.errors import UserError
+from mixskd.errors.terminal import show
+from mixskd.transfer.config import NOT_USED, UNSUPPORTED
+from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.segmentation.config import DeepLabConfig
 
-Flags = Callable[[argparse.ArgumentParser, Sequence[str]], None]
-ExperimentOf = Callable[[argparse.Namespace], Experiment]
+DATA = {
+    "detect": "a folder in the format of COCO, YOLO or Pascal VOC",
+    "segment": "a folder of images and masks, or of Pascal VOC, ADE20K, COCO-Stuff or CamVid",
+}
+CONFIGS = {"detect": DetectorConfig, "segment": DeepLabConfig}
 
 
-def train(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> None:
+def train(arguments: argparse.Namespace) -> None:
     """Train on annotated images and print the scores and the model's place."""
-    experiment = prepared(arguments, experiment_of)
-    if arguments.print_config:
-        print(to_yaml(experiment), end="")
-        return
-    if arguments.dry_run:
-        dry_run.rehearse(experiment, arguments)
-        return
-    from mixskd.training.run import train as run
-
-    summary = run(experiment, resume=arguments.resume, overwrite=arguments.overwrite)
-    if "scores" not in summary:
-        return
-    for split, scores in summary["scores"].items():
-        print(f"{split} {BY_VERB[arguments.verb].line(scores)}")
-    print(f"weights of epoch {summary['deployed']['epoch']:.0f}, in {summary['seconds']:.0f} s")
-    print(f"model: {Path(summary['out']) / 'model.safetensors'}")
+    summary = train_run(prepared(arguments), arguments)
+    if summary is not None:
+        lines = [f"{split} {BY_VERB[arguments.verb].line(scores)}" for split, scores in summary["scores"].items()]
+        show(*lines, f"weights of epoch {summary['deployed']['epoch']:.0f}, in {summary['seconds']:.0f} s")
+        show(f"model: {Path(summary['out']) / 'model.safetensors'}")
 
 
-def prepared(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> Experiment:
+def prepared(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the flags describe: the verb's recipe, unless another one or a configuration is named.
 
     The weights of a run of mixskd name their backbone, so that it need not be given.
     """
-    from mixskd.errors import UserError
-
     known = BY_VERB[arguments.verb].networks
-    going_on = arguments.resume and arguments.out and (Path(arguments.out) / "config.yaml").is_file()
-    if not (arguments.recipe or arguments.config or going_on):
+    continues = arguments.resume and arguments.out and (Path(arguments.out) / "config.yaml").is_file()
+    if not (arguments.recipe or arguments.config or continues):
         arguments.recipe = BY_VERB[arguments.verb].recipe
     if arguments.weights and not arguments.backbone:
         from mixskd.transfer.start import description_of
@@ -52,7 +50,7 @@ def prepared(arguments: argparse.Namespace, experiment_of: ExperimentOf) -> Expe
         arguments.backbone = description_of(arguments.weights).get("backbone")
     if arguments.skip_bad_annotations:
         arguments.dotted["method.skip_bad_annotations"] = "true"
-    experiment = experiment_of(arguments)
+    experiment = experiment_from(arguments)
     if experiment.method.name not in known:
         raise UserError(
             f"mixskd {arguments.verb} trains {', '.join(known)}, not {experiment.method.name}; leave --method out"
@@ -68,30 +66,57 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(scores))
         return
-    print(f"{scores['split']} {BY_VERB[arguments.verb].line(scores)}  on {scores['images']} images")
+    show(f"{scores['split']} {BY_VERB[arguments.verb].line(scores)}  on {scores['images']} images")
     for name, value in scores["per_class"].items():
-        print(f"  {name}: {'absent' if value is None else f'{value:.2f} %'}")
+        show(f"  {name}: {'absent' if value is None else f'{value:.2f} %'}")
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Draw what is found on images, write predictions.json, and print where."""
     from mixskd.transfer.predicting import predict as run
 
-    entries = run(arguments.run, arguments.images, arguments.out, threshold=getattr(arguments, "threshold", 0.5))
+    threshold, size = getattr(arguments, "threshold", 0.5), arguments.batch_size
+    entries = run(arguments.run, arguments.images, arguments.out, threshold=threshold, batch_size=size)
     kind = "boxes" if arguments.verb == "detect" else "masks"
-    print(f"{len(entries)} {kind} in {Path(arguments.out) / 'predictions.json'}, drawn images beside it")
+    show(f"{len(entries)} {kind} in {Path(arguments.out) / 'predictions.json'}, drawn images beside it")
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write a segmentation network as ONNX, and print where."""
-    from mixskd.deploy.exports.segmentation import export_onnx
+    """Write a trained network as ONNX, and print where."""
+    from mixskd.deploy.exports.networks import export_onnx
 
-    print(export_onnx(arguments.run, arguments.out, size=arguments.size, overwrite=arguments.overwrite))
+    size = getattr(arguments, "size", None)
+    show(export_onnx(arguments.run, arguments.out, size=size, overwrite=arguments.overwrite))
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, verb: str, experiment_flags: Flags, experiment_of: ExperimentOf
-) -> None:  # fmt: skip
+def settings_text(verb: str) -> str:
+    """The settings that ``verb`` uses, with the defaults of its recipe, for ``--help``."""
+    kind = BY_VERB[verb]
+    defaults = flatten(recipes.load(kind.recipe))
+    meanings = {"data.source": f"{DATA[verb]}.", "method.name": f"{' or '.join(kind.networks)}."}
+    groups = [(title, settings_of(group)) for group, (title, _) in GROUPS.items()]
+    groups.append(("Network", fields_of(CONFIGS[verb], "method.")))
+    parts = [f"Every setting has a flag with its dotted name. The defaults are those of the recipe {kind.recipe}.\n"]
+    for title, settings in groups:
+        used = [
+            dataclasses.replace(
+                setting,
+                default=default_text(value_of(defaults[setting.key])) if setting.key in defaults else setting.default,
+                meaning=meanings.get(setting.key, setting.meaning),
+            )
+            for setting in settings
+            if setting.key not in (*UNSUPPORTED, *NOT_USED)
+        ]
+        parts.append(section(title, used))
+    return "\n".join(parts)
+
+
+def value_of(value: object) -> object:
+    """``value`` of a YAML file as a setting holds it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
     """Give ``parser`` the actions of ``verb``, ``detect`` or ``segment``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -102,14 +127,9 @@ def add_flags(
         return added
 
     what = "boxes" if verb == "detect" else "masks"
-    p = action("train", lambda arguments: train(arguments, experiment_of), f"Train a network that finds {what}.")
-    experiment_flags(p, BY_VERB[verb].networks)
-    p.add_argument("--epochs", help="passes over the training images, or parts of method.iterations")
-    p.add_argument("--out", help="the run's folder; runs/... by default")
-    p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
-    p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
-    p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
-    dry_run.add_flag(p)
+    p = action("train", train, f"Train a network that finds {what}.")
+    add_experiment_flags(p, BY_VERB[verb].networks, lambda given, command: settings_text(verb), DATA[verb])
+    add_run_flags(p)
     p.add_argument("--skip-bad-annotations", action="store_true", help="leave bad annotations out and count them")
 
     p = action("evaluate", evaluate, "Score a trained network on a split of its data, or of others.")
@@ -120,15 +140,17 @@ def add_flags(
 
     p = action("predict", predict, f"Draw {what} on images, and write them as JSON.")
     p.add_argument("run", help="a run's folder or a .safetensors file")
-    p.add_argument("images", nargs="+", metavar="IMAGE")
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="image files, and folders of images")
     p.add_argument("--out", default="predictions", help="the folder to write to")
+    p.add_argument("--batch-size", type=int, default=8, help="images of one size that are predicted together")
     if verb == "detect":
         p.add_argument("--threshold", type=float, default=0.5, help="the lowest score of a box that is drawn")
-    else:
-        p = action("export", export, "Write a trained network as ONNX.")
-        p.add_argument("run", help="a run's folder or a .safetensors file")
-        p.add_argument("--out", help="the .onnx file to write; beside the model by default")
-        p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+    p = action("export", export, "Write a trained network as ONNX.")
+    p.add_argument("run", help="a run's folder or a .safetensors file")
+    p.add_argument("--out", help="the .onnx file to write; beside the model by default")
+    p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    if verb == "segment":
         p.add_argument("--size", type=int, help="height and width of the images; those of the crops by default")
     for added in actions.choices.values():
         added.set_defaults(usage=added.format_usage())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from mixskd.cli.compare import _option as option
-from mixskd.config import Experiment, nest
+from mixskd.cli.experiment import add_experiment_flags, experiment_from
+from mixskd.config import nest
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors.text import safe
 
+SUMMARY = "Search for a method and settings that suit the images."
 
-def add_flags(p: argparse.ArgumentParser, experiment_from: Callable[[argparse.Namespace], Experiment]) -> None:
-    """Give ``p`` the flags of the verb beside those of an experiment, which ``experiment_from`` reads."""
-    p.set_defaults(resume=False, experiment_from=experiment_from)
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """Give ``p`` the flags of the verb."""
+    add_experiment_flags(p)
     p.add_argument("--epochs", help="passes over the training images of the recipe's own run, which is the last rung")
     p.add_argument("--hours", type=float, help="hours of this call; the same command again adds as many")
     p.add_argument("--trials", type=int, help="trials in the folder, those of earlier calls included")
@@ -31,16 +33,16 @@ def add_flags(p: argparse.ArgumentParser, experiment_from: Callable[[argparse.Na
     p.add_argument("--launcher", default="local", help="local, slurm (through submitit) or ray")
 
 
-def tune(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Search, and print the winner, its model and the leaderboard."""
     dotted = arguments.dotted
     options = {key: option(value) for key, value in nest(dotted).get("launcher", {}).items()}
     arguments.dotted = {key: value for key, value in dotted.items() if not key.startswith("launcher.")}
     remember_typed(arguments.backbones)
-    base = arguments.experiment_from(arguments)
-    from mixskd.comparison.search.tune import tune as run
+    base = experiment_from(arguments)
+    from mixskd.comparison.search.tune import tune
 
-    found = run(
+    found = tune(
         base, methods=arguments.methods, backbones=arguments.backbones, space=arguments.space, hours=arguments.hours,
         trials=arguments.trials, operations=arguments.operations, folds=arguments.folds,
         refit_winner=arguments.refit, out=arguments.folder, jobs=arguments.jobs, devices=arguments.devices,

@@ -1,1 +1,1 @@
-"""Many runs under one protocol: a grid, the processes or jobs that carry it out, and its table."""
+"""Many runs under one protocol: grids, their runs, the processes or jobs that train them, and their tables."""

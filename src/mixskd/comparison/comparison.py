@@ -16,6 +16,7 @@ from mixskd.comparison.grid import Grid, check_columns, default_values, grid_fro
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
+from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge, nest
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
@@ -26,10 +27,10 @@ from mixskd.runtime.files import slug, write_text
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a grid gave.
+    """Result of a grid.
 
     Args:
-        folder: where runs and tables lie.
+        folder: the folder of runs and tables.
         rows: those of table.csv, one for each arm, backbone and policy, then those of detection.csv and
             segmentation.csv, where there are such runs.
         failures: by the run's name, why it failed, in one line.
@@ -44,24 +45,29 @@ def compare(
     recipe: str | None = None,
     *,
     grid: str | None = None,
-    methods: Sequence[str] | Mapping[str, Any] | None = None,
-    backbones: Sequence[str] | None = None,
-    augments: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
+    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: str | Sequence[str] | None = None,
+    augments: str | Sequence[str] | None = None,
+    seeds: str | Sequence[int | str] | None = None,
     folds: int | None = None,
-    out: str | None = None,
+    out: str | Path | None = None,
     equal_updates: str | None = None,
+    equal_cost: str | None = None,
     images_per_update: int | None = None,
-    suites: Sequence[str] | None = None,
+    suites: str | Sequence[str] | None = None,
     transfer: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     devices: str = "auto",
     launcher: str = "local",
     launcher_options: Mapping[str, Any] | None = None,
     progress: bool = True,
+    data: str | Path | Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Run what is missing of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
+    """Train the missing runs of a grid of methods x backbones x policies x seeds, and write its tables to ``out``.
 
     A method is a name, ``mixskd[mix=cutmix]``, or ``LABEL=mixskd[mix=cutmix,run.batch_size=32]``; a mapping from labels
     to options is also accepted. ``grid`` names an ablation (:mod:`mixskd.config.grids`) whose methods are used.
@@ -71,26 +77,31 @@ def compare(
     (:class:`mixskd.comparison.transfer_runs.Transfer`). With ``folds``, each seed has one run for each fold of a
     cross-validation, whose division is the same for all methods. Up to ``jobs`` runs are active at a time, on
     ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``.
-    A run that fails does not stop the others. Raises UserError for a mistake in the grid, before anything is run.
+    A run that fails does not stop the others. Raises UserError for a mistake in the grid or its data before anything is
+    trained.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
-        "equal_updates": equal_updates, "images_per_update": images_per_update,
+        "equal_updates": equal_updates, "equal_cost": equal_cost, "images_per_update": images_per_update,
         "suites": suites, "folds": folds,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
-    remember_typed(backbones, settings.get("backbone"))
+    data = str(data) if isinstance(data, Path) else data
+    own = {"data": data, "backbone": backbone, "method": method, "weights": weights}
+    settings |= {key: value for key, value in own.items() if value is not None}
+    remember_typed(backbones, backbone)
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
-    whole = grid_from({**(nest(settings) if recipe else default_values(nest(settings))), **named, **given})
+    own = nest(settings) if recipe or "recipe" in named else default_values(nest(settings))
+    whole = grid_from({**own, **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
         launcher_options=launcher_options or {}, progress=progress,
     )  # fmt: skip
 
 
-def folder_of(grid: Grid, out: str | None, name: str | None = None) -> Path:
+def folder_of(grid: Grid, out: str | Path | None, name: str | None = None) -> Path:
     """``out``, or ``runs/compare-DATA[-NAME]``, with the ``name`` of a grid. Raises UserError for a file."""
     source = grid.settings.get("data", {}).get("source", "digits")
     folder = Path(out or f"runs/compare-{Path(source).stem}" + (f"-{name}" if name else ""))
@@ -109,14 +120,15 @@ def run_grid(
     launcher_options: Mapping[str, Any],
     progress: bool = True,
 ) -> Comparison:
-    """Run what is missing of ``grid`` in ``folder``, and write its tables there."""
+    """Train the missing runs of ``grid`` in ``folder``, and write its tables there."""
     if launcher not in LAUNCHERS:
         raise unknown("launcher", launcher, LAUNCHERS)
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs must be 1 or more, not {jobs}")
     runs = plan(grid, folder)
     failures = {}
-    if unfinished(runs):
+    if missing := unfinished(runs):
+        examine_data(run.experiment for run in missing)
         carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
             write_text(folder / "grid.yaml", to_yaml(grid))
@@ -128,10 +140,10 @@ def run_grid(
 
 
 def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Write the tables of the finished runs in ``folder``, whether of a grid or not; the rows of all tables.
+    """Write the tables of the finished runs in ``folder``, of a grid or not, and return the rows of all tables.
 
-    Each of ``suites`` (those of the grid if none is named) is run where it has not been since the run was trained, and
-    gives a column. Raises UserError if there is no finished run, or for a suite that cannot be a column.
+    Each of ``suites`` (by default those of the grid) is a column; it is run where the run has no result of it yet.
+    Raises UserError if there is no finished run, or for a suite that cannot be a column.
     """
     grid = read_grid(folder / "grid.yaml")
     labels = {slug(label): label for label in grid.get("methods", ())}
@@ -143,17 +155,17 @@ def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:
             from mixskd.evaluation.runner import run_suites
 
             run_suites([result.folder], missing)
-    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites)
+    return write_tables(put_together(results, labels), folder, grid.get("paper_table"), suites, grid.get("equal_cost"))
 
 
 def is_measured(result: Result, suite: str) -> bool:
-    """Whether the result of ``suite`` is there and no older than the run's weights."""
+    """Whether the run has a result of ``suite`` that is not older than its weights."""
     written, model = result.folder / "evaluation" / f"{suite}.json", result.folder / "model.safetensors"
     return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
 
 
 def state_of(run: Run) -> str:
-    """The state of a run, for a person."""
+    """State of a run in words."""
     if run.finished:
         return "finished"
     return "to resume" if run.files.checkpoint.exists() else "to run"
@@ -166,7 +178,8 @@ def to_yaml(grid: Grid) -> str:
     }
     values = {
         "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
-        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "images_per_update": grid.images_per_update,
+        "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "equal_cost": grid.equal_cost,
+        "images_per_update": grid.images_per_update,
         "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
         "transfer": None if grid.transfer is None else grid.transfer.to_dict(), "folds": grid.folds,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison: one bar per run on a terminal, and one line per finished run everywhere."""
+"""Progress of a comparison: a bar for each active run on a terminal, and a line for each finished run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.progress import Progress as RichProgress
 from mixskd.artifacts.results import deployed_scores
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.config.task_kinds import kind_of
+from mixskd.errors.text import visible
 
 
 class RunsDisplay:
-    """The state of ``runs``, read from their folders, wherever they run."""
+    """Shows the state of ``runs``, which is read from their folders."""
 
     def __init__(self, runs: Sequence[Run], *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
@@ -37,7 +38,7 @@ class RunsDisplay:
         self.bars.stop()
 
     def show(self, runs: Sequence[Run]) -> None:
-        """Draw the epochs of ``runs``, which are under way."""
+        """Update the bars of the active ``runs``."""
         if self.bars.disable:
             return
         shown = {run.name: run for run in runs}
@@ -49,7 +50,7 @@ class RunsDisplay:
             self.bars.update(self.bar_of[name], completed=epochs_done(run))  # type: ignore[arg-type]
 
     def finished(self, run: Run) -> None:
-        """A line for a run that has ended well."""
+        """Print the score of a finished run."""
         summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
         split, scores = deployed_scores(summary)
         kind = kind_of(run.experiment.method.name)
@@ -57,17 +58,17 @@ class RunsDisplay:
         self._line(run, f"{split} {text} in {summary['seconds']:.0f} s")
 
     def failed(self, run: Run, reason: str) -> None:
-        """A line for a run that has not."""
+        """Print why a run failed."""
         self._line(run, f"failed: {reason}")
 
     def _line(self, run: Run, text: str) -> None:
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
-        self.console.print(f"[{self.done}/{self.total}] {run.name}: {text}")
+        self.console.print(f"[{self.done}/{self.total}] {run.name}: {visible(text)}")
 
 
 def epochs_done(run: Run) -> int:
-    """The rows of its metrics.csv."""
+    """Number of epochs in its metrics.csv."""
     try:
         return max(0, run.files.metrics.read_text(encoding="utf-8").count("\n") - 1)
     except OSError:

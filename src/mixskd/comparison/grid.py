@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -17,15 +17,15 @@ from mixskd.errors import UserError, nearest, unknown
 from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
-    "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "images_per_update", "paper_table",
-    "suites", "transfer", "folds",
+    "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "equal_cost", "images_per_update",
+    "paper_table", "suites", "transfer", "folds",
 )  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the table: its ``label``, and by dotted name the settings that make it, ``method.name`` included."""
+    """One line of the table: its ``label``, and its settings by dotted name, ``method.name`` included."""
 
     label: str
     settings: dict[str, Any]
@@ -33,22 +33,23 @@ class Arm:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every arm with every backbone, augmentation policy, fold and seed.
+    """Every arm with every backbone, augmentation policy and seed.
 
     Args:
-        arms: what is compared.
+        arms: methods with their settings.
         backbones: by name.
         augments: values of ``data.augment``.
         seeds: values of ``run.seed``.
-        folds: parts of a cross-validation; each seed has one run for each of them. None for no cross-validation.
         settings: those of all runs, nested as in a configuration file.
-        equal_updates: label of the arm whose number of updates every other arm is given too, by more or fewer epochs;
-            warm-up and milestones are scaled with them.
-        images_per_update: images forwarded in an update, with views, partners and mixes. Each arm's batch size is this
-            divided by the images that it forwards for one original: 128 gives MixSKD 64 originals, as the paper does.
-        paper_table: the table of the paper whose values stand beside ours, whatever data and backbone it has.
-        suites: evaluation suites whose headline is a column each.
-        transfer: the detector or segmentation network that the backbone of every run is carried into, if any.
+        equal_updates: label of an arm; all others get as many updates by more or fewer epochs. Warm-up and milestones
+            are scaled with them.
+        equal_cost: label of an arm; all others get as many counted operations in training, in the same way.
+        images_per_update: images forwarded in an update, with views, partners and mixes. The batch size of an arm is
+            this number divided by the images that it forwards per original: 64 for MixSKD with 128, as in the paper.
+        paper_table: the table of the paper whose values are shown beside ours, even for other data and backbones.
+        suites: evaluation suites; the headline of each is a column.
+        folds: parts of a cross-validation; each seed has one run for each of them. None for no cross-validation.
+        transfer: the detector or segmentation network in which the backbone of every run is used, if any.
     """
 
     arms: tuple[Arm, ...]
@@ -57,6 +58,7 @@ class Grid:
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: dict[str, Any] = field(default_factory=dict)
     equal_updates: str | None = None
+    equal_cost: str | None = None
     images_per_update: int | None = None
     paper_table: str | None = None
     suites: tuple[str, ...] = ()
@@ -75,9 +77,12 @@ class Grid:
             if not values:
                 raise UserError(f"the grid has no {name}")
             if twice := [value for value, count in Counter(values).items() if count > 1]:
-                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; a method may have a LABEL=")
-        if self.equal_updates is not None and self.equal_updates not in labels:
-            raise UserError(f"--equal-updates {self.equal_updates!r} is not one of the methods: {', '.join(labels)}")
+                raise UserError(f"the grid names {twice[0]!r} twice among its {name}; label one: LABEL=METHOD")
+        for flag, label in (("--equal-updates", self.equal_updates), ("--equal-cost", self.equal_cost)):
+            if label is not None and label not in labels:
+                raise UserError(f"{flag} {label!r} is not one of the methods: {', '.join(labels)}")
+        if self.equal_updates is not None and self.equal_cost is not None:
+            raise UserError("--equal-updates and --equal-cost set the epochs both; give one of them")
         if self.images_per_update is not None and self.images_per_update < 1:
             raise UserError(f"--images-per-update must be 1 or more, not {self.images_per_update}")
 
@@ -95,7 +100,7 @@ def check_columns(suites: Iterable[str]) -> None:
 def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The grid that ``mixskd compare`` runs with no argument, with the nested settings ``over`` applied to it.
 
-    It takes few of the digits; this does not apply to other data.
+    Its small share of the digits is not applied to other data.
     """
     values: dict[str, Any] = yaml.safe_load((files(__package__) / "default.yaml").read_text(encoding="utf-8"))
     over = over or {}
@@ -108,14 +113,16 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     """The grid that ``values`` describe: ``GRID_KEYS``, and settings as in a configuration file.
 
     ``methods`` is a list of arms as :func:`parse_arm` reads them, or a mapping from labels to options. Raises UserError
-    for anything that does not belong.
+    for an unknown key or an invalid value.
     """
-    values = {key: value for key, value in values.items() if key != "out"}  # a run's file names its own folder
+    values = {
+        key: value for key, value in values.items() if key != "out"
+    }  # the file of a run names the folder of that run
     allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "weights", "method"]
     for key in values:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {str(key)!r} in the grid{nearest(str(key), allowed)}")
-    base = recipes.load(values["recipe"]) if values.get("recipe") else {}
+    base = recipes.load(str(values["recipe"])) if values.get("recipe") else {}
     given = {key: value for key, value in values.items() if key not in GRID_KEYS}
     settings = merge(base, nest(given))
     if odd := [key for key in (*SETTING_KEYS, "method") if not isinstance(settings.get(key, {}), Mapping)]:
@@ -125,20 +132,32 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     methods = values.get("methods") or {own["name"]: own}
     backbone = settings.pop("backbone", default.backbone)
     augment = settings.get("data", {}).get("augment", default.data.augment)
-    images, folds = values.get("images_per_update"), values.get("folds")
+    images = values.get("images_per_update")
+    arms = tuple(_arms(methods, own))
     return Grid(
-        arms=tuple(_arms(methods, own)),
+        arms=arms,
         backbones=words(values.get("backbones") or backbone, "backbones"),
         augments=words(values.get("augments") or augment, "augments"),
         seeds=convert(values.get("seeds", "0,1,2"), tuple[int, ...], "seeds"),
         settings=settings,
         equal_updates=values.get("equal_updates"),
+        equal_cost=_reference(values.get("equal_cost"), arms),
         images_per_update=None if images is None else convert(images, int, "images_per_update"),
         paper_table=values.get("paper_table"),
         suites=words(values.get("suites") or (), "suites"),
         transfer=None if values.get("transfer") is None else transfer_from(values["transfer"]),
-        folds=None if folds is None else convert(folds, int, "folds"),
+        folds=None if values.get("folds") is None else convert(values["folds"], int, "folds"),
     )
+
+
+def _reference(value: Any, arms: Sequence[Arm]) -> str | None:
+    """The label that ``equal_cost`` names; True or no name is the arm ``baseline``, or else the first one."""
+    if value is None or value is False:
+        return None
+    if value is True or value == "":
+        labels = [arm.label for arm in arms]
+        return "baseline" if "baseline" in labels or not labels else labels[0]
+    return str(value)
 
 
 def _arms(methods: Any, base: Mapping[str, Any]) -> Iterable[Arm]:
@@ -187,7 +206,7 @@ def _arm(label: str, options: Any) -> Arm:
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """``text`` at the commas that lie in no bracket."""
+    """``text`` split at the commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(character, 0)
@@ -199,7 +218,7 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def words(value: Any, name: str) -> tuple[str, ...]:
-    """A list of names, from one or from text with commas."""
+    """Names from a list or from text with commas. Raises UserError for anything else."""
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""From a grid to its runs: one experiment each, and the order in which they must be finished."""
+"""The runs of a grid: the experiment of each, and the runs that must be finished before it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.benchmarking.cost import images_forwarded
+from mixskd.comparison.budgets import Budgets, equalised
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
-from mixskd.config import DataConfig, Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
-from mixskd.config.build import build_experiment
-from mixskd.data import load_data
+from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
+from mixskd.config.build import build_experiment, with_all_options
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
@@ -44,9 +44,11 @@ class Run:
         return self.folder / "logs" / f"{self.name}.log"
 
     def other_settings(self) -> str:
-        """In words, how the settings of the run that lies there differ; empty if they do not, or none lies there."""
+        """Differences from the settings of the run in this folder, in words; empty if there are none, or no run."""
         config = self.files.config
-        return "; ".join(difference(from_dict(read_yaml(config)), self.experiment)) if config.exists() else ""
+        if not config.exists():
+            return ""
+        return "; ".join(difference(with_all_options(from_dict(read_yaml(config))), self.experiment))
 
 
 def plan(grid: Grid, folder: Path) -> list[Run]:
@@ -54,18 +56,21 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 
     A detector or a segmentation network comes after the backbones of its seed.
 
-    Raises UserError for a name or a setting that does not exist, and if there is already a run with other settings.
+    Raises UserError for an unknown name or setting, and if the folder holds a run with other settings.
     """
     runs: dict[str, Run] = {}
     forwarded: dict[tuple[str, str], int] = {}
+    budgets = Budgets()
     for seed in grid.seeds:
         for backbone in grid.backbones:
             for augment, fold in product(grid.augments, range(grid.folds or 1)):
                 own = {"backbone": backbone, "data.augment": augment, "data.fold": fold, "run.seed": seed}
                 experiments = {arm.label: _experiment(grid, arm, own, forwarded) for arm in grid.arms}
                 if grid.equal_updates is not None:
-                    experiments = _with_equal_updates(experiments, grid.equal_updates)
-                # Teachers first: an arm that trains one's very experiment is that teacher.
+                    experiments = equalised(experiments, grid.equal_updates, budgets.updates)
+                if grid.equal_cost is not None:
+                    experiments = equalised(experiments, grid.equal_cost, budgets.operations)
+                # Teachers first: an arm with the experiment of a teacher serves as that teacher.
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
                 if grid.transfer is not None:
@@ -84,7 +89,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple[str, str], int]) -> Experiment:
     """The experiment of ``arm`` with the settings ``own`` of its place in the grid.
 
-    ``forwarded`` keeps the images that an arm forwards for each original, by its label and backbone.
+    ``forwarded`` caches the images that an arm forwards per original, by label and backbone.
     """
     folds = {} if grid.folds is None else {"data.folds": grid.folds}
     experiment = build_experiment(merge(grid.settings, nest({**folds, **own, **arm.settings, "out": ""})))
@@ -97,33 +102,8 @@ def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple
     return experiment
 
 
-def _with_equal_updates(experiments: dict[str, Experiment], reference: str) -> dict[str, Experiment]:
-    """Each with the epochs that make as many updates as ``reference`` does, to within half an epoch."""
-    images: dict[DataConfig, int] = {}  # arms with the same data are counted once
-
-    def steps(experiment: Experiment) -> int:
-        if experiment.data not in images:
-            images[experiment.data] = len(load_data(experiment.data, verify=False).train)
-        return max(1, images[experiment.data] // experiment.run.batch_size)
-
-    updates = experiments[reference].run.epochs * steps(experiments[reference])
-    return {label: lasting(experiment, updates / steps(experiment)) for label, experiment in experiments.items()}
-
-
-def lasting(experiment: Experiment, epochs: float) -> Experiment:
-    """``experiment`` with this number of epochs, rounded, 1 or more; warm-up and milestones scale with it."""
-    factor = max(1, round(epochs)) / experiment.run.epochs
-    optim = dataclasses.replace(
-        experiment.optim,
-        warmup_epochs=experiment.optim.warmup_epochs * factor,
-        milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
-    )
-    run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
-    return dataclasses.replace(experiment, optim=optim, run=run)
-
-
 def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment) -> str:
-    """Add the run, behind that of the teacher that its method must be given, if any; its name."""
+    """Add the run, after that of its teacher if its method needs one; returns its name."""
     name = run_name(label, experiment)
     method = experiment.method
     after: tuple[str, ...] = ()
@@ -158,7 +138,7 @@ def _add_transfer(
     runs: dict[str, Run], folder: Path, origin: str, experiment: Experiment, of_seed: int | None = None,
     after: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
-    """Add one run of a chain; ``of_seed`` is its backbone's seed, where it is another than its own."""
+    """Add one transfer run; ``of_seed`` is the seed of its backbone where the two differ."""
     label = label_of(origin, experiment)
     name = run_name(label, experiment, of_seed)
     if name not in runs:
@@ -167,23 +147,23 @@ def _add_transfer(
 
 
 def _taught_by(experiment: Experiment) -> str | None:
-    """The method of the teacher that has yet to be trained for this experiment."""
+    """The method of the teacher that must be trained for this experiment; None if there is none."""
     taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 
 
 def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
-    """``LABEL-BACKBONE[-AUGMENT][-fromM][-foldK]-seedN``, in letters that a file system takes; M is ``of_seed``."""
+    """``LABEL-BACKBONE[-AUGMENT][-fromM][-foldK]-seedN``, which every file system accepts; M is ``of_seed``."""
     augment = experiment.data.augment
     parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
     parts += [*([] if of_seed is None else [f"from{of_seed}"])]
     parts += [*([] if experiment.data.folds is None else [f"fold{experiment.data.fold}"]), f"seed{experiment.run.seed}"]
     name = "-".join(map(slug, parts))
-    if len(name.encode()) > 200:  # file systems end at 255, and what lies beside it has longer names
+    if len(name.encode()) > 200:  # the limit is 255, and the files beside it have longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")
     return name
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Those that have still to be run, in order."""
+    """The runs that are not finished, in order."""
     return [run for run in runs if not run.finished]

@@ -1,7 +1,8 @@
-"""The loop that runs the runs of a grid, whatever the launcher."""
+"""Trains the runs of a grid in order, with any launcher."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -11,14 +12,15 @@ from typing import Protocol
 
 from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
-from mixskd.comparison.worker import ELSEWHERE, settings_file
+from mixskd.comparison.worker import TRY_AGAIN, settings_file
 from mixskd.config import to_yaml
+from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.files import write_text
 from mixskd.training.interrupt import Interrupt, Interrupted
 
-PAUSE = 0.2  # seconds between two looks
-RETRY = 2.0  # seconds between two tries of a run that another process is at
+PAUSE = 0.2  # seconds between two looks at the jobs
+RETRY = 2.0  # seconds before a run is submitted again
 
 
 class Display(Protocol):
@@ -53,82 +55,90 @@ MOST_SUPPLIED = 8  # runs at a time of a launcher without a limit, so that a sea
 def carry_out_all(
     runs: Sequence[Run], launcher: Launcher, progress: Display, supply: Supply | None = None
 ) -> dict[str, str]:
-    """Carry out those of ``runs`` that are not finished, each after those it needs; what failed, a line each by name.
+    """Train the unfinished ``runs``, each after those it needs; by the name of each failed run, why, in one line.
 
     ``supply`` gives further runs whenever a place is free, until it has no more and all runs have ended. On SIGINT or
-    SIGTERM all runs save themselves, and Interrupted is raised.
+    SIGTERM all runs save a checkpoint and stop, and Interrupted is raised.
     """
     failures: dict[str, str] = {}
     waiting = {run.name: run for run in unfinished(runs)}
-    under_way: dict[str, tuple[Run, Job]] = {}
-    not_before: dict[str, float] = {}
+    active: dict[str, tuple[Run, Job]] = {}
+    not_before: dict[str, float] = {}  # when a run may be submitted again
     for run in waiting.values():
         write_text(settings_file(run.folder, run.name), to_yaml(run.experiment))
     with progress, Interrupt(World()) as interrupt:
         while True:
-            while supply is not None and len(waiting) + len(under_way) < (launcher.slots or MOST_SUPPLIED):
+            while supply is not None and len(waiting) + len(active) < (launcher.slots or MOST_SUPPLIED):
                 if (more := supply.next()) is None:
                     break
                 waiting[more.name] = more
                 write_text(settings_file(more.folder, more.name), to_yaml(more.experiment))
-            if not waiting and not under_way:
+            if not waiting and not active:
                 break
             for run in list(waiting.values()):
-                if blocked := [name for name in run.after if name in failures]:
-                    failures[run.name] = f"{blocked[0]}, whose weights it needs, failed"
+                if failed := [name for name in run.after if name in failures]:
+                    failures[run.name] = f"{failed[0]}, whose weights it needs, failed"
                     progress.failed(waiting.pop(run.name), failures[run.name])
                 elif (
-                    (launcher.slots is None or len(under_way) < launcher.slots)
-                    and not any(name in waiting or name in under_way for name in run.after)
+                    (launcher.slots is None or len(active) < launcher.slots)
+                    and not any(name in waiting or name in active for name in run.after)
                     and time.monotonic() >= not_before.get(run.name, 0)
                 ):
-                    under_way[run.name] = waiting.pop(run.name), launcher.submit(run.folder, run.name)
-            for name, (run, task) in list(under_way.items()):
-                if not task.done():
+                    active[run.name] = waiting.pop(run.name), launcher.submit(run.folder, run.name)
+            for name, (run, job) in list(active.items()):
+                if not job.done():
                     continue
-                del under_way[name]
-                code = exit_code_of(task)
-                if code == ELSEWHERE:
+                del active[name]
+                reason = why_failed(run, job)
+                if reason == "":
+                    progress.finished(run)
+                elif reason is None:
                     waiting[name] = run
                     not_before[name] = time.monotonic() + RETRY
-                elif run.finished and (changed := run.other_settings()):
-                    failures[name] = f"another comparison ran it in this folder with other settings: {changed}"
-                    progress.failed(run, failures[name])
-                elif run.finished:
-                    progress.finished(run)
                 else:
-                    failures[name] = reason(run.log, code)
-                    progress.failed(run, failures[name])
-                if supply is not None and code != ELSEWHERE:
+                    failures[name] = reason
+                    progress.failed(run, reason)
+                if supply is not None and reason is not None:
                     supply.ended(run, failures.pop(name, None))
-            elsewhere = [waiting[name] for name in not_before if name in waiting]
-            progress.show([run for run, _ in under_way.values()] + elsewhere)
+            progress.show(
+                [run for run, _ in active.values()] + [waiting[name] for name in not_before if name in waiting]
+            )
             if number := interrupt.signal():
-                stop(launcher, [task for _, task in under_way.values()], number)
+                stop(launcher, [job for _, job in active.values()], number)
             time.sleep(PAUSE)
     return failures
 
 
-def stop(launcher: Launcher, tasks: Sequence[Job], number: int) -> None:
+def why_failed(run: Run, job: Job) -> str | None:
+    """Why ``run`` failed, in one line, once ``job`` is done; empty if it finished, None if it must be tried again."""
+    try:
+        outcome: int | str = job.result()
+    except UserError as error:
+        outcome = str(error)
+    except Exception as error:  # the launcher's own
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        outcome = 1 if run.log.exists() else f"the launcher lost the job: {said}"
+    if run.finished:
+        changed = run.other_settings()
+        return f"another comparison ran it in this folder with other settings: {changed}" if changed else ""
+    if isinstance(outcome, str):
+        return outcome
+    return None if outcome == TRY_AGAIN else last_words(run.log, outcome)
+
+
+def stop(launcher: Launcher, jobs: Sequence[Job], number: int) -> None:
     """Wait until all runs have saved themselves. Raises Interrupted."""
     print(f"mixskd: {signal.Signals(number).name}: the runs save themselves and stop", file=sys.stderr)
     launcher.stop()
-    for task in tasks:
-        exit_code_of(task)
+    for job in jobs:
+        with contextlib.suppress(Exception):
+            job.result()
     print("mixskd: stopped; the same command continues", file=sys.stderr)
     raise Interrupted(128 + number)
 
 
-def exit_code_of(task: Job) -> int:
-    """That of the run, 1 if the launcher lost it."""
-    try:
-        return task.result()
-    except Exception:
-        return 1
-
-
-def reason(log: Path, code: int) -> str:
-    """Why a run failed, in one line: the last of its log, or the signal that killed it."""
+def last_words(log: Path, code: int) -> str:
+    """Why a run failed, in one line: the last line of its log, or the signal that killed it."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}; see {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []

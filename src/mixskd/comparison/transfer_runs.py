@@ -1,14 +1,15 @@
-"""The second half of a grid: the backbone of every run is used in a detector or a segmentation network."""
+"""Transfer runs: the backbone of every run of a grid is used in a detector or a segmentation network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment, convert, merge, nest, recipes
-from mixskd.config.build import build_experiment
+from mixskd.config.build import build_experiment, make_config
+from mixskd.config.registry import method_class
 from mixskd.config.task_kinds import KINDS, kind_of
 from mixskd.errors import UserError, nearest
 
@@ -19,13 +20,13 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the backbones of a grid are carried into.
+    """The detector or segmentation network in which the backbones of a grid are used.
 
     Args:
         settings: those of every run that starts from a backbone of the grid, nested as in a configuration file.
-        seeds: of these runs, each with every backbone, as the paper has one backbone a method; if empty, each backbone
-            is carried on with the seed that it was trained with.
-        scratch: train the network from random weights as well.
+        seeds: seeds of these runs, each with every backbone, since the paper has one backbone per method. If empty,
+            each run has the seed of its backbone.
+        scratch: whether the network is also trained from random weights.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -33,12 +34,12 @@ class Transfer:
     scratch: bool = False
 
     def experiment(self, backbone: str, seed: int, weights: str | None) -> Experiment:
-        """One run of it. Raises UserError for a setting that does not exist."""
+        """The experiment of one transfer run. Raises UserError for an unknown setting."""
         own = {"backbone": backbone, "weights": weights, "run.seed": seed, "out": ""}
         return build_experiment(merge(self.settings, nest(own)))
 
     def to_dict(self) -> dict[str, Any]:
-        """As :func:`transfer_from` reads it."""
+        """The values that :func:`transfer_from` reads."""
         own: dict[str, Any] = {"seeds": list(self.seeds)} if self.seeds else {}
         return {**own, **({"scratch": True} if self.scratch else {}), **self.settings}
 
@@ -46,7 +47,7 @@ class Transfer:
 def transfer_from(values: Any) -> Transfer:
     """The part ``transfer`` of a grid: settings as in a configuration file, ``recipe``, ``seeds`` and ``scratch``.
 
-    Raises UserError for anything that does not belong, and without a network that finds boxes or masks.
+    Raises UserError for an unknown key, an invalid value, or no detector or segmentation network.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"transfer must hold settings such as recipe and data, not {values!r}")
@@ -55,7 +56,7 @@ def transfer_from(values: Any) -> Transfer:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {f'transfer.{key}'!r} in the grid{nearest(str(key), allowed)}")
     given = nest({key: value for key, value in values.items() if key not in OWN_KEYS})
-    settings = merge(recipes.load(values["recipe"]) if values.get("recipe") else {}, given)
+    settings = merge(recipes.load(str(values["recipe"])) if values.get("recipe") else {}, given)
     settings.pop("backbone", None)
     if odd := [key for key in SETTING_KEYS if not isinstance(settings.get(key, {}), Mapping)]:
         raise UserError(f"transfer.{odd[0]} must hold keys, not {settings[odd[0]]!r}")
@@ -72,6 +73,27 @@ def transfer_from(values: Any) -> Transfer:
     )
 
 
+def examine_data(experiments: Iterable[Experiment]) -> None:
+    """Read the annotations of the detectors and segmentation networks among ``experiments``, before hours of training.
+
+    Each data set is read once. Raises UserError for settings, files or annotations that cannot be used.
+    """
+    examined = set()
+    for experiment in experiments:
+        key = str((experiment.data, experiment.method))
+        if kind_of(experiment.method.name) is None or key in examined:
+            continue
+        # Imported here: torchvision's detectors take a second, which other grids need not wait for.
+        from mixskd.transfer.pipeline import pipeline_of
+        from mixskd.transfer.setup import check_supported
+
+        examined.add(key)
+        check_supported(experiment)
+        config = make_config(method_class(experiment.method.name).Config, experiment.method.options)
+        pipeline = pipeline_of(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        pipeline.load(experiment.data.source, skip_images=experiment.data.skip_bad_images)
+
+
 def label_of(origin: str, experiment: Experiment) -> str:
-    """``ORIGIN-NETWORK-DATA``: what the network started from, and what it is trained for."""
+    """``ORIGIN-NETWORK-DATA``: the origin of the backbone, the network and its data."""
     return "-".join((origin, experiment.method.name, Path(experiment.data.source).stem))

@@ -1,8 +1,8 @@
-"""A process that carries out runs one after the other, each as ``mixskd train`` in a fork of its own.
+"""A process that trains runs one after the other, each as ``mixskd train`` in a forked process.
 
 torch is imported once for all of them, and a run that crashes does not stop the others. Started as
-``python -m mixskd.comparison.worker``, it reads a folder and a run's name as a line of JSON, and answers with the exit
-code of the run. When its input closes, also because its parent died, the run saves a checkpoint and stops.
+``python -m mixskd.comparison.worker``, it reads a folder and a run's name as a line of JSON, and prints the exit code
+of the run. When its input closes, also because its parent died, the run saves a checkpoint and stops.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from types import TracebackType
 from mixskd.errors import exit_code
 from mixskd.runtime.files import locked
 
-ELSEWHERE = 75  # the exit code of a run that another process is at
+TRY_AGAIN = 75  # exit code (EX_TEMPFAIL) of a run that another process trains, or whose job was preempted
 
 
 class Worker:
     """The parent's end of a worker with this ``environment`` and working directory (those of this process if None)."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
-        # Threads that numpy starts on import would be there at the fork, and missing behind it.
+        # A fork does not have the threads that numpy starts on import.
         environment = {"OPENBLAS_NUM_THREADS": "1", **(environment or os.environ)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mixskd.comparison.worker"],
@@ -40,7 +40,7 @@ class Worker:
         )  # fmt: skip
 
     def run(self, folder: Path, name: str) -> int:
-        """Carry out a run; its exit code, negative for the signal that killed it. Raises BrokenPipeError if closed."""
+        """Train a run; returns its exit code, or minus the signal that killed it. Raises BrokenPipeError if closed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([str(folder), name]) + "\n")
@@ -49,7 +49,7 @@ class Worker:
         return int(answer) if answer.strip() else self.process.wait() or 1
 
     def stop(self) -> None:
-        """Let the run that is going on save itself and stop."""
+        """Let the current run save itself and stop."""
         with contextlib.suppress(OSError):
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -65,7 +65,7 @@ class Worker:
 
 
 def carry_out(folder: Path, name: str) -> int:
-    """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; the exit code."""
+    """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; returns the exit code."""
     from mixskd.config import from_dict, read_yaml
     from mixskd.training.run import train
 
@@ -77,7 +77,7 @@ def carry_out(folder: Path, name: str) -> int:
 
     with locked(lock_file(folder, name), wait=False) as mine:
         if not mine:
-            return ELSEWHERE
+            return TRY_AGAIN
         if (run / "summary.json").exists():
             return 0
         print(f"mixskd train --config {settings} --out {run}", file=sys.stderr, flush=True)
@@ -90,7 +90,7 @@ def settings_file(folder: Path, name: str) -> Path:
 
 
 def lock_file(folder: Path, name: str) -> Path:
-    """What the process that carries out run ``name`` holds locked."""
+    """The file that the process that trains run ``name`` keeps locked."""
     return folder / ".compare" / f"{name}.lock"
 
 
@@ -105,16 +105,16 @@ def stop_when_input_closes() -> None:
 
 
 def serve() -> None:
-    """Answer the lines of standard input until it closes."""
-    # Once, for all the forks: the training, and what it imports late, for the digits and for accuracies.
+    """Train the runs that are read from standard input until it closes."""
+    # Imported once for all forks, with the packages that training imports late.
     import sklearn.datasets  # noqa: F401
     import torchmetrics  # noqa: F401
 
     import mixskd.training.run  # noqa: F401
 
     gc.collect()
-    gc.freeze()  # the forks share what was imported, and no collection, the last of each included, goes through it
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # cluster launchers warn of their time limit so
+    gc.freeze()  # the forks share these objects, which no garbage collection then touches
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # the warning of a time limit is for the launcher
         signal.signal(number, signal.SIG_IGN)
     while line := sys.stdin.readline():
         folder, name = json.loads(line)

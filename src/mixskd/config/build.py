@@ -24,18 +24,25 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False) -> Expe
     values = nest(values)
     if resume and values.get("out") and (config := Path(values["out"]) / "config.yaml").is_file():
         values = merge(read_yaml(config), values)
-    experiment = from_dict(values)
-    name = experiment.method.name
-    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
-    experiment = dataclasses.replace(experiment, method=MethodChoice(name, options))
+    experiment = with_all_options(from_dict(values))
     if "out" not in values:
         restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
         experiment = dataclasses.replace(experiment, out=default_out(experiment, resume=resume, restarted=restarted))
     return experiment
 
 
+def with_all_options(experiment: Experiment) -> Experiment:
+    """``experiment`` with every option of its method; those that it lacks, as an older run may, have their defaults.
+
+    Raises UserError for an unknown method or option, or a value that cannot work.
+    """
+    name = experiment.method.name
+    options = dataclasses.asdict(make_config(method_class(name).Config, experiment.method.options))
+    return dataclasses.replace(experiment, method=MethodChoice(name, options))
+
+
 # The methods with the option label_smoothing.
-SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix")
+SMOOTHED = ("mixskd", "mixup", "regmixup", "cutmix", "mixup_cutmix", "ict")
 
 
 def make_config(config_type: type, options: Mapping[str, Any]) -> Any:

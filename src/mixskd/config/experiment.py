@@ -13,28 +13,34 @@ import yaml
 from mixskd.config.conversion import build
 from mixskd.config.data import DataConfig
 from mixskd.config.merging import flatten
-from mixskd.config.optim import OptimConfig
+from mixskd.config.optim import OptimConfig, with_usual_values
 from mixskd.config.run import RunConfig
+from mixskd.config.types import Settings
 from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
-class MethodChoice:
-    """The objective by name, and those of its hyper-parameters that differ from its defaults."""
+class MethodChoice(Settings, prefix="method."):
+    """The objective.
+
+    Args:
+        name: the name of the method; ``mixskd list methods`` shows all.
+        options: those of its hyper-parameters that differ from its defaults.
+    """
 
     name: str = "mixskd"
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Settings):
     """All that a run depends on; ``config.yaml`` of a run folder.
 
     Args:
         backbone: the network that is deployed, by name.
         weights: the weights to start from: a run folder, a file with a state dict, or ``pretrained`` for those that
             torchvision or timm publish; random if not given.
-        out: the run's folder.
+        out: the run's folder; a new one in ``runs/`` if not given.
     """
 
     backbone: str = "cifar_resnet18"
@@ -45,13 +51,22 @@ class Experiment:
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
+    def __post_init__(self) -> None:
+        needed = {"head_start": self.optim.head_start == "probe", "norms": self.optim.norms == "frozen"}
+        if self.weights is None and (found := [key for key, needs in needed.items() if needs]):
+            value = getattr(self.optim, found[0])
+            raise UserError(f"optim.{found[0]} {value} needs weights to start from; name some with --weights")
+
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.branch_streams", "run.score_test",
+    "run.measure", "run.probe", "run.score_test",
 )  # fmt: skip
+
+# Settings that earlier versions had and wrote down: they are not read, since they changed no result.
+REMOVED = {"run": ("branch_streams",)}
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -68,8 +83,13 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     values = dict(values)
     method = values.get("method", {})
     if isinstance(method, Mapping):
-        options = {key: value for key, value in method.items() if key != "name"}
+        options = {str(key): value for key, value in method.items() if key != "name"}
         values["method"] = {"name": method.get("name", "mixskd"), "options": options}
+    for part, removed in REMOVED.items():
+        if isinstance(values.get(part), Mapping):
+            values[part] = {key: value for key, value in values[part].items() if key not in removed}
+    if isinstance(values.get("optim"), Mapping):
+        values["optim"] = with_usual_values(values["optim"])
     return build(Experiment, values)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class LazyTable(MutableMapping[str, Any]):
-    """A dictionary of classes; a value may be given as ``module:name`` and is then imported when it is read."""
+    """A dictionary of classes; a value given as ``module:name`` is imported when it is read, and only then."""
 
     def __init__(self, places: Mapping[str, Any]) -> None:
         self._places = dict(places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from msgspec import Meta
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, WholeNumber
 from mixskd.errors import UserError, nearest
 
-# The usual values of each optimizer, for what is not given; those of sgd are the paper's for CIFAR-100.
+# The usual values of each optimizer; those of sgd, also the defaults below, are the paper's for CIFAR-100.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "decay_norms": True},
     "adamw": {"lr": 1e-3, "weight_decay": 0.05, "nesterov": False, "decay_norms": False},
@@ -18,9 +19,17 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
 
 
+def with_usual_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` of the group ``optim``, with the usual values of their optimizer for those that are not given."""
+    usual = OPTIMIZERS.get(str(settings.get("name", "sgd")), OPTIMIZERS["adamw"])
+    given = {str(key).replace("-", "_") for key in settings}
+    return {**{key: value for key, value in usual.items() if key not in given}, **settings}
+
+
 @dataclass(frozen=True)
 class OptimConfig(Settings, prefix="optim."):
-    """The optimizer and its schedule; what is not given has the optimizer's usual value.
+    """The optimizer and its schedule. The defaults are those of ``sgd``; in a configuration, another optimizer has its
+    own usual values.
 
     Args:
         name: ``sgd``, ``adamw``, or ``timm/NAME`` for an optimizer of timm.
@@ -35,7 +44,12 @@ class OptimConfig(Settings, prefix="optim."):
             everywhere.
         fresh_lr_scale: if the network starts from weights, the rate of all parts without such weights is multiplied by
             this. These are the classifier and the parts that are used only in training.
+        head_start: how the classifier begins: ``random``, or as the ``probe``, the logistic regression on the frozen
+            features (LP-FT, Kumar et al., 2022); needs weights. Branches, which begin as copies of the network, get the
+            same classifier.
         freeze: the number of first stages that are not trained; their batch norms stay in evaluation mode.
+        norms: whether batch norms ``train``, or keep the running statistics that they came with (``frozen``; needs
+            weights). Their scales and shifts are trained in either case.
         schedule: ``step``, ``cosine`` or ``poly`` (the one for segmentation).
         cosine_by: whether ``cosine`` falls by ``epoch``, as published, or by ``step``.
         warmup_epochs: epochs of linear warm-up; the rate rises with every iteration.
@@ -48,15 +62,17 @@ class OptimConfig(Settings, prefix="optim."):
     """
 
     name: str = "sgd"
-    lr: Positive = None  # type: ignore[assignment]
+    lr: Positive = 0.1
     momentum: NotNegative = 0.9
-    nesterov: bool = None  # type: ignore[assignment]
+    nesterov: bool = True
     betas: Annotated[tuple[BelowOne, ...], Meta(min_length=2, max_length=2)] = (0.9, 0.999)
-    weight_decay: NotNegative = None  # type: ignore[assignment]
-    decay_norms: bool = None  # type: ignore[assignment]
+    weight_decay: NotNegative = 5e-4
+    decay_norms: bool = True
     layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
     fresh_lr_scale: Positive = 1.0
+    head_start: Literal["random", "probe"] = "random"
     freeze: WholeNumber = 0
+    norms: Literal["train", "frozen"] = "train"
     schedule: Literal["step", "cosine", "poly"] = "step"
     cosine_by: Literal["epoch", "step"] = "epoch"
     warmup_epochs: NotNegative = 5
@@ -67,15 +83,12 @@ class OptimConfig(Settings, prefix="optim."):
     ema: BelowOne = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.name not in OPTIMIZERS and not self.name.startswith("timm/"):
             raise UserError(
                 f"optim.name must be {', '.join(OPTIMIZERS)} or timm/NAME, not {self.name!r}"
                 f"{nearest(self.name, OPTIMIZERS)}"
             )
-        for key, value in OPTIMIZERS.get(self.name, OPTIMIZERS["adamw"]).items():
-            if getattr(self, key) is None:
-                object.__setattr__(self, key, value)
-        super().__post_init__()
         if self.nesterov and self.momentum == 0:
             raise UserError("optim.nesterov needs a momentum above 0; set --optim.nesterov false")
 

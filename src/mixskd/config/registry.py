@@ -16,6 +16,7 @@ from mixskd.errors import unknown
 METHODS = LazyTable(
     {
         "baseline": "mixskd.methods.baseline:Baseline",
+        "kd": "mixskd.methods.kd:KD",
         "mixskd": "mixskd.methods.mixskd:MixSKD",
         "deep_supervision": "mixskd.methods.deep_supervision:DeepSupervision",
         # self-knowledge distillation
@@ -32,16 +33,19 @@ METHODS = LazyTable(
         "dlb": "mixskd.methods.dlb:DLB",
         "uskd": "mixskd.methods.uskd:USKD",
         "zipf_ls": "mixskd.methods.zipf_ls:ZipfLS",
+        "ict": "mixskd.methods.ict:ICT",
         # mixing
         "mixup": "mixskd.methods.mixup:Mixup",
         "regmixup": "mixskd.methods.regmixup:RegMixup",
         "manifold_mixup": "mixskd.methods.manifold_mixup:ManifoldMixup",
         "cutmix": "mixskd.methods.cutmix:CutMix",
-        "cskd_mixup": "mixskd.methods.cskd:CSKDMixup",
-        "frskd_mixup": "mixskd.methods.frskd:FRSKDMixup",
+        "mixup_cutmix": "mixskd.methods.mixup_cutmix:MixupCutMix",
+        "cskd_mixup": "mixskd.methods.cskd_mixup:CSKDMixup",
+        "frskd_mixup": "mixskd.methods.frskd_mixup:FRSKDMixup",
         "augmix_jsd": "mixskd.methods.augmix_jsd:AugMixJSD",
         # losses on the labels
         "label_smoothing": "mixskd.methods.label_smoothing:LabelSmoothing",
+        "ols": "mixskd.methods.ols:OLS",
         "virtual_softmax": "mixskd.methods.virtual_softmax:VirtualSoftmax",
         "focal": "mixskd.methods.focal:Focal",
         "confidence_penalty": "mixskd.methods.confidence_penalty:ConfidencePenalty",

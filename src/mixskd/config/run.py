@@ -25,9 +25,8 @@ class RunConfig(Settings, prefix="run."):
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
             bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
             fp32.
-        measure: on a CPU, time once which convolutions are faster as matrix products and, if it has bf16 arithmetic,
-            which precision is faster. The times are kept in ``~/.cache/mixskd`` for later runs, and a resumed run keeps
-            its choice.
+        measure: on a CPU with bf16 arithmetic, time once which precision is faster. The times are kept in
+            ``~/.cache/mixskd`` for later runs, and a resumed run keeps its choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
             part.
@@ -51,9 +50,9 @@ class RunConfig(Settings, prefix="run."):
         compile: compile forward and backward with ``torch.compile``: ``auto`` (on GPUs, if the compiler works there),
             ``always`` or ``never``.
         cuda_graphs: replay the whole step as one CUDA graph: ``auto`` (on GPUs), ``always`` or ``never``.
-        branch_streams: on GPUs, run the branches of a method in parallel within the CUDA graph of a step that is not
-            compiled (``--run.compile never``); not yet measured.
         deterministic: on GPUs, use convolutions and sums that give the same bits in every run; they are slower.
+        probe: whether a run that starts from weights first fits simple classifiers on the frozen features, to compare
+            with: ``auto`` (up to 5,000 images in all splits) or ``never``.
         all_heads: also score the classifiers that are used only in training; the released code reports the maximum over
             them and over epochs, chosen on the test set.
     """
@@ -80,8 +79,8 @@ class RunConfig(Settings, prefix="run."):
     sync_bn: bool = False
     compile: Literal["auto", "always", "never"] = "auto"
     cuda_graphs: Literal["auto", "always", "never"] = "auto"
-    branch_streams: bool = False
     deterministic: bool = False
+    probe: Literal["auto", "never"] = "auto"
     all_heads: bool = False
 
     def __post_init__(self) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from mixskd.config import DataConfig, Experiment, OptimConfig, RunConfig
-from mixskd.config.types import described, range_text, types_of, unpacked, without_none
+from mixskd.config import DataConfig, Experiment, MethodChoice, OptimConfig, RunConfig
+from mixskd.config.type_words import NAMES, described, range_text, unpacked, without_none
+from mixskd.config.types import types_of
 
 GROUPS: dict[str, tuple[str, type]] = {
     "": ("What is trained", Experiment),
@@ -40,6 +41,12 @@ class Setting:
     def flag(self) -> str:
         """As it is written on a command line."""
         return f"--{self.key.replace('_', '-')}"
+
+
+def meaning_of(key: str) -> str:
+    """The meaning of the setting ``key``, such as ``run.epochs``."""
+    group, _, name = key.rpartition(".")
+    return documented(MethodChoice if group == "method" else GROUPS[group][1])[name].replace("``", "").rstrip(".")
 
 
 def settings_of(group: str) -> list[Setting]:
@@ -88,8 +95,7 @@ def type_text(kind: Any) -> str:
         return " | ".join(map(str, typing.get_args(base)))
     if typing.get_origin(base) is tuple:
         return described(kind)
-    name = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(base, str(base))
-    return f"{name} {range_text(meta)}".strip()
+    return f"{NAMES.get(base, str(base)).removeprefix('a ')} {range_text(meta)}".strip()
 
 
 def default_text(value: Any) -> str:

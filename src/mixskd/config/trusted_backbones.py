@@ -7,12 +7,11 @@ configuration, a grid, the config.yaml of a run, a model file) is not followed. 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from mixskd.errors import UserError
-from mixskd.errors.text import safe
+from mixskd.errors.terminal import show
 
 VARIABLE = "MIXSKD_TYPED_BACKBONES"  # what was typed, for the processes that this one starts, a line each
 _announced: set[str] = set()
@@ -50,7 +49,7 @@ def announce(name: str) -> None:
         return
     _announced.add(name)
     what = "is read from a folder" if name.startswith("timm/local-dir:") else "is downloaded from the Hugging Face hub"
-    print(f"mixskd: the backbone {safe(name, 'terminal')} {what}", file=sys.stderr)
+    show(f"mixskd: the backbone {name} {what}", error=True)
 
 
 def _typed() -> set[str]:

@@ -12,6 +12,7 @@ from mixskd.errors import UserError
 LARGEST_FILE = 1_000_000  # bytes
 MOST_VALUES = 100_000
 DEEPEST = 30
+LONGEST_NUMBER = 100  # characters
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +32,17 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """An int or a float. Raises YAMLError for one so long that no program could use or print it."""
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number has {len(node.value):,} characters; it may have {LONGEST_NUMBER}")
+        is_int = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError if it is missing, too large, or holds none."""
@@ -41,7 +53,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise yaml.YAMLError(f"it has {size:,} bytes; a configuration has up to {LARGEST_FILE:,}")
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         _check_size(values)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read the configuration {path}: {reason}") from None
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the library: splits by name, classes, and how an image becomes a tensor."""
+"""A data set in memory: splits by name, classes, and how an image becomes a tensor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 
-from mixskd.config.schema import Mismatch, items, string
+from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
@@ -20,6 +21,12 @@ MOST_CLASSES = 1_000_000
 LARGEST_IMAGE = 4096  # pixels of height and width, after the resize
 
 SPLITS = ("train", "val", "test")
+
+
+class ClassNames(Struct):
+    """The names of the classes, as messages name their places."""
+
+    classes: Annotated[list[Text], Meta(min_length=2, max_length=MOST_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class ImageSet:
         labels: N class indices.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.
-        digests: of each file's bytes, N texts; or None where no file was read.
+        digests: of each file's bytes, N texts; or None if no file was read.
     """
 
     images: np.ndarray | Sequence[Any]
@@ -82,9 +89,9 @@ class DataBundle:
         classes: their names, in the order of the labels.
         preprocess: how an image becomes a tensor.
         flip: whether a mirror image keeps its class.
-        notes: what a person should know: images left out, counts that are not the published ones.
+        notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
-        divided: whether mixskd itself drew a split, which a run then writes down.
+        divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
     splits: Mapping[str, ImageSet]
@@ -128,8 +135,8 @@ class DataBundle:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Plain values that tell whether a run may go on with these images: classes, numbers, and a digest of the
-        labels and the files' names.
+        """Plain values by which a resumed run recognises its images: classes, counts, and a digest of labels and file
+        names.
         """
         digest = hashlib.sha256()
         for split in (self.splits[name] for name in SPLITS if name in self.splits):
@@ -141,7 +148,7 @@ class DataBundle:
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def check_unchanged(self, before: dict[str, Any], run: Path) -> None:
-        """Raises UserError if the fingerprint ``before``, of ``run``, is another one."""
+        """Raises UserError if the fingerprint differs from ``before``, that of the stopped ``run``."""
         if before == self.fingerprint:
             return
 
@@ -158,7 +165,7 @@ class DataBundle:
         )
 
     def about_labels(self) -> str:
-        """In a line for a person, how often each class is in the training images."""
+        """The smallest and the largest class of the training images, in one line."""
         counts = Counter(self.train.labels.tolist()).most_common()
         (most, most_images), (least, least_images) = counts[0], counts[-1]
         return f"images a class: {least_images:,} ({self.classes[least]}) to {most_images:,} ({self.classes[most]})"
@@ -170,7 +177,7 @@ class DataBundle:
         if not 1 <= self.image_size <= LARGEST_IMAGE:
             raise UserError(f"images of {self.image_size} px cannot be used; they have 1 to {LARGEST_IMAGE} px")
         try:
-            items(string(), 2, MOST_CLASSES)(self.classes, "classes")
+            read_record({"classes": self.classes}, ClassNames)
         except Mismatch as error:
             raise UserError(f"the names of the classes cannot be used: {error}") from None
         for name, split in self.splits.items():

@@ -1,4 +1,4 @@
-"""Batches of a data set that lives on the device as uint8: cropped, flipped, erased and normalised there, at once."""
+"""Loaders for arrays that are kept on the device as uint8, and augmented and normalised there, a batch at a time."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.draws import Draws
-from mixskd.data.needs import Batch
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
 from mixskd.runtime.distributed import World
 
-GEOMETRY = 3  # numbers for each image: the two coordinates of its crop, and whether it is flipped
+GEOMETRY = 3  # random numbers for each image: the two coordinates of its crop, and whether it is flipped
 
 
 class DeviceLoader:
-    """Batches from memory. Order and augmentation follow from (seed, epoch, step), so a run resumes at any step.
+    """Training batches from arrays. Order and augmentation depend on (seed, epoch, step) alone, so a run can resume at
+    any step.
 
     Args:
         policy: a name in BATCH_POLICIES, or ``none``.
         pad: pixels of black border before a random crop of the images' own size (He et al., 2016).
 
-    With ``deferred`` set, a batch is given as indices and random numbers, and its ``prepare`` makes the same images of
-    them, so that a recorded step holds that work too.
+    ``deferred`` batches are made within the step, see :class:`DeferredBatch`.
     """
 
     def __init__(
@@ -50,25 +50,24 @@ class DeviceLoader:
         """Batches an epoch."""
         return len(self.plan)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch | DeferredBatch]:
+        """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
         rows = torch.from_numpy(np.concatenate([anchors[:, :, None], partners], axis=2)).to(self.device)
         for step in range(start, len(self)):
-            row = rows[step]
-            batch = Batch(row, row, {"draws": self.draws.of(epoch, step)}, self.prepare)
-            yield batch if self.deferred else self.prepare(batch)
+            indices, numbers = rows[step], self.draws.of(epoch, step)
+            yield DeferredBatch(indices, numbers, self.make) if self.deferred else self.make(indices, numbers)
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
-        needs, index = self.plan.needs, batch.images[:, 0]
-        *draws, for_partners = self.draws.split(batch.extra["draws"])
-        views = [self.load(index, u) for u in draws]
+    def make(self, indices: Tensor, numbers: Tensor) -> Batch:
+        """The batch of ``indices`` (``B x (1 + partners)``), augmented by the random ``numbers`` of its step."""
+        needs, index = self.plan.needs, indices[:, 0]
+        *draws, for_partners = self.draws.split(numbers)
+        views = list(map(self.load, [index] * len(draws), draws))
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = torch.stack(views[1:], dim=1)
         if needs.partners:
-            extra["partners"] = self.load(batch.images[:, 1:].flatten(), for_partners).unflatten(0, (len(index), -1))
+            extra["partners"] = self.load(indices[:, 1:].flatten(), for_partners).unflatten(0, (len(index), -1))
         if needs.indices:
             extra["indices"] = index
         if needs.slots:

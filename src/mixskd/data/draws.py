@@ -1,4 +1,4 @@
-"""The random numbers behind the augmentation of a step, drawn at once."""
+"""The random numbers for the augmentation of a step, drawn in one call."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mixskd.data.plan import BatchPlan
 
 
 class Draws:
-    """So many ``numbers``, uniform in [0, 1), for each image of a step; the images come in groups of ``sizes``.
+    """``numbers`` uniform numbers in [0, 1) for each image of a step; the images come in groups of ``sizes``.
 
-    They follow from (seed, epoch, step). Every process draws those of all processes and uses its part, so that their
-    number does not change the images.
+    They depend on (seed, epoch, step) alone. Every process draws the numbers of all processes and uses its part, so
+    that the images do not depend on the number of processes.
     """
 
     def __init__(self, plan: BatchPlan, device: torch.device, numbers: int, sizes: Sequence[int]) -> None:
@@ -23,13 +23,13 @@ class Draws:
         self.sizes = [size * plan.world.size for size in sizes]
 
     def of(self, epoch: int, step: int) -> Tensor:
-        """All numbers of a step in one tensor, which :meth:`split` takes apart."""
+        """All numbers of a step in one tensor, for :meth:`split`."""
         state = np.random.SeedSequence([self.seed, epoch, step]).generate_state(1, np.uint64)
         generator = torch.Generator(self.device).manual_seed(int(state[0] >> 1))
         return torch.rand(self.numbers * sum(self.sizes), generator=generator, device=self.device)
 
     def split(self, drawn: Tensor) -> list[Tensor]:
-        """``numbers x size`` for each group of this process's images."""
+        """The numbers of this process's images, ``numbers x size`` for each group."""
         groups = drawn.split([self.numbers * size for size in self.sizes])
         return [
             group.view(self.numbers, size)[:, self.world.part(size)]

@@ -1,4 +1,4 @@
-"""Image files without labels, in order, as batches on the device; of a file that cannot be read the batch says so."""
+"""Batches of image files without labels, in order; each batch says which of its files cannot be read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ FEW = 16  # images that are decoded sooner than worker processes have started
 
 
 class Files(Dataset[dict[str, Tensor]]):
-    """The files by their paths, as the network sees them but for the normalisation: uint8 ``images``.
-
-    ``readable`` says whether the file can be read; the image of another is black.
-    """
+    """The files by their paths, cropped as in evaluation: uint8 ``images``, black if ``readable`` is False."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.size, self.crop, self.enough = preprocess.image_size, preprocess.crop(), preprocess.enough
@@ -32,18 +29,18 @@ class Files(Dataset[dict[str, Tensor]]):
     def __getitem__(self, path: str) -> dict[str, Tensor]:
         try:
             image = pil_to_tensor(self.crop(decode_image(path, enough=self.enough)))
-        except UserError:  # why is asked again where it is told
+        except UserError:  # the caller reports the reason
             image = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
             return {"images": image, "readable": torch.tensor(False)}
         return {"images": image, "readable": torch.tensor(True)}
 
 
 class FileLoader:
-    """Batches of ``files``: their paths, images ``B x 3 x H x W`` (fp32, normalised, on ``device``), and which of them
-    can be read (``B`` truth values).
+    """Batches of ``files``: their paths, images ``B x 3 x H x W`` (fp32, normalised, on ``device``), and whether each
+    can be read (``B`` bools).
 
-    ``files`` is read a few batches ahead only, so that memory does not grow with their number. ``workers`` processes
-    decode; this process does it alone if that is 0, or where only a few files come and ``few_alone`` is set.
+    Only the next few batches of ``files`` are in memory. ``workers`` processes decode them. This process decodes them
+    itself if ``workers`` is 0, or if ``few_alone`` is set and there are only a few files.
     """
 
     def __init__(
@@ -60,11 +57,11 @@ class FileLoader:
         self.waiting: deque[list[str]] = deque()
 
     def __iter__(self) -> Iterator[tuple[list[str], Tensor, list[bool]]]:
-        for samples in self.batches.load(self._asked()):
+        for samples in self.batches.load(self._paths()):
             readable = samples["readable"].tolist()
             yield self.waiting.popleft(), self.normalise(samples["images"]), readable
 
-    def _asked(self) -> Iterator[list[str]]:
+    def _paths(self) -> Iterator[list[str]]:
         while batch := list(islice(self.files, self.batch_size)):
             self.waiting.append(batch)
             yield batch

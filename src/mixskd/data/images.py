@@ -17,7 +17,7 @@ from mixskd.errors import UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
-# What the extensions name. Pillow knows many more by their content, one of which starts Ghostscript.
+# Formats of the extensions above. Pillow would open many more, one of which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 MOST_PIXELS = 178_956_970  # Pillow's own bound
 LONGEST_SIDE = 100  # times the shorter one, which a resize keeps
@@ -25,12 +25,11 @@ ADVICE = "; repair or remove it, or --skip-bad-images"
 
 
 def decode_image(path: str | Path, content: bytes | None = None, enough: int | None = None) -> Image.Image:
-    """The image as 8-bit RGB, upright by its EXIF tag: grey, palette, CMYK; transparency over white; 16 bits scaled.
+    """The image as 8-bit RGB, turned upright by its EXIF tag, transparency over white, 16 bits scaled to 8.
 
-    With ``content`` given it is decoded in place of the file. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if
-    ``enough`` pixels of height and width are left, which saves most of the time of a large photograph. Raises UserError
-    naming a file that is missing, is none (a pipe, a device), has too many pixels, or cannot be read as an image of
-    :data:`FORMATS`.
+    ``content``, if given, is decoded in place of the file. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that
+    leaves ``enough`` pixels of height and width, which saves most of the time for a large photograph. Raises UserError
+    for a file that is missing, a pipe or a device, too large, or no image of :data:`FORMATS`.
     """
     with _loaded(path, content, enough) as image:
         return to_rgb(upright(image))
@@ -44,7 +43,7 @@ def check_image(path: str | Path, content: bytes | None = None) -> None:
 
 @contextmanager
 def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iterator[Image.Image]:
-    """The image in ``path`` or ``content`` with its pixels in memory; every failure to decode it is a UserError."""
+    """The image in ``path`` or ``content``, decoded. Raises UserError if that fails."""
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise ValueError("it is not a regular file")
@@ -58,7 +57,7 @@ def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iter
         raise UserError(f"no image at {path}") from None
     except UserError:
         raise
-    except Exception as error:  # damaged bytes end the decoders in as many ways as there are bytes
+    except Exception as error:  # damaged bytes make the decoders raise any kind of error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
 
@@ -72,10 +71,10 @@ def _check_size(width: int, height: int) -> None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """``image`` turned as its EXIF data say; as it is if they are damaged."""
+    """``image`` turned by its EXIF orientation; unchanged if its EXIF data are damaged."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow reads and rewrites all of the tags for it, and has an error of its own for each
+    except Exception:  # Pillow rewrites all tags, and raises many kinds of errors for damaged ones
         return image
 
 

@@ -1,10 +1,9 @@
-"""What a method asks of the data, and the batch that it then gets."""
+"""What a method needs from the data beside images and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,8 +12,8 @@ from mixskd.errors import UserError
 
 @dataclass(frozen=True)
 class DataNeeds:
-    """Declared by a method, supplied as keyword arguments of ``forward`` beside images and labels: by the loader, and
-    ``progress`` by the loop.
+    """The keyword arguments of a method's ``forward`` beside images and labels. The loader supplies them, and the
+    training loop ``progress``.
 
     Args:
         views: independently augmented copies of each image; those after the first come as ``views``
@@ -40,20 +39,7 @@ class DataNeeds:
 
 
 def take(extra: Mapping[str, Tensor], name: str) -> Tensor:
-    """What ``forward`` was given as ``name``. Raises UserError if the caller left it out."""
+    """``extra[name]``. Raises UserError if the caller of ``forward`` left it out."""
     if name not in extra:
         raise UserError(f"this method needs {name}: call method(images, labels, {name}=...), see mixskd.data.needs")
     return extra[name]
-
-
-class Batch(NamedTuple):
-    """``images`` ``B x C x H x W`` (fp32, normalised, channels last), ``labels`` ``B``, and what else was asked for.
-
-    With ``prepare``, the images and labels are what such a batch is made from, so that a recorded step can hold this
-    work too; ``labels`` has ``B`` entries in any case.
-    """
-
-    images: Tensor
-    labels: Tensor
-    extra: dict[str, Tensor]
-    prepare: Callable[[Batch], Batch] | None = None

@@ -1,4 +1,4 @@
-"""Which images make up each batch: a pure function of seed and epoch, the same for any number of processes."""
+"""The images of each batch: a pure function of seed and epoch, the same for any number of processes."""
 
 from __future__ import annotations
 

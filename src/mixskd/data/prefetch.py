@@ -1,4 +1,4 @@
-"""Batches that are sent to the device while the one before is trained on."""
+"""Send each batch to a GPU while the step trains on the one before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ahead(batches: Iterable[dict[str, Tensor]], device: torch.device) -> Iterato
 
 @functools.cache
 def side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The one stream on which batches travel to ``device``: memory that was freed on it is used again by it alone."""
+    """The stream for transfers to ``device``: one for all epochs, since only it can reuse the memory freed on it."""
     return torch.cuda.Stream(device)
 
 

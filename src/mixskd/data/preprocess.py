@@ -1,9 +1,10 @@
-"""How an image becomes a tensor. It is stored with the model, so that the model is given the same images elsewhere."""
+"""How an image becomes a tensor. It is stored with the model, so that the model gets the same images everywhere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
@@ -45,14 +46,18 @@ class Preprocess:
         """The least height and width to which a JPEG is decoded: a crop of a ninth of the area keeps all its pixels."""
         return 3 * self.image_size
 
+    def keeps(self, images: np.ndarray) -> bool:
+        """Whether ``images`` (``N x H x W x 3``) are neither resized nor cropped."""
+        return self.resize == "stretch" and images.shape[1:3] == (self.image_size, self.image_size)
+
     def crop(self) -> v2.Transform:
-        """A PIL image to the PIL image that the network sees when it is evaluated."""
+        """From a PIL image to the PIL image that the network sees in evaluation."""
         size = self.image_size
         if self.resize == "stretch":
             return v2.Resize((size, size), antialias=True)
         return v2.Compose([v2.Resize(self.resized, antialias=True), v2.CenterCrop(size)])
 
     def transform(self) -> v2.Transform:
-        """A PIL image to the normalised tensor ``3 x H x W`` of the evaluation."""
+        """From a PIL image to the normalised tensor ``3 x H x W`` of the evaluation."""
         to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         return v2.Compose([self.crop(), *to_tensor])

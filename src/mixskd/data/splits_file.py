@@ -1,4 +1,4 @@
-"""The images that a run held out: splits.csv of its folder. A model that is scored later gets exactly those images."""
+"""splits.csv of a run folder: the images of each split, so that a later evaluation uses exactly those."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixskd.runtime.files import write_text
 
 
 def write_division(data: DataBundle, path: Path) -> None:
-    """Write one line an image: its split, and its path under the source (an array's index, if there are no files)."""
+    """Write one line per image: its split, and its path under the source, or its index in an array."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("split", "image"))

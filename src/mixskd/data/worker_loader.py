@@ -1,4 +1,4 @@
-"""Batches from worker processes: image files, or arrays under a policy that works on single images."""
+"""Loaders with worker processes: for image files, and for arrays whose augmentation works on single images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.config import DataConfig
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
@@ -29,7 +29,7 @@ from mixskd.runtime.distributed import World
 
 
 def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
-    """Random crop, flip, colour jitter and policy as ``config`` says, from PIL image to PIL image."""
+    """Random crop, flip, colour jitter and policy of ``config``, from PIL image to PIL image."""
     size = data.image_size
     steps: list[Any]
     if config.crop_for(size) == "pad":
@@ -46,9 +46,9 @@ def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
 
 
 class Item(NamedTuple):
-    """What is asked of the data set: an anchor, its partners, and the seed of all that is random about them.
+    """One request to the data set: an anchor, its partners, and the seed of their augmentation.
 
-    ``draws`` (``n x numbers``) are what a policy on the device needs of random numbers for each of the item's images.
+    ``draws`` (``n x numbers``) are random numbers for each image of the item, which a policy on the device uses.
     """
 
     anchor: int
@@ -58,11 +58,11 @@ class Item(NamedTuple):
 
 
 class Images(Dataset[dict[str, Tensor]]):
-    """Decoded and augmented images as uint8 by :class:`Item`, so that workers do not change the result.
+    """Decoded and augmented images as uint8. They depend on the :class:`Item` alone, not on the worker.
 
-    ``images`` (``n x 3 x H x W``) are the anchor, its further views and its partners; with draws, all of it as
-    :func:`packed` gives it. That is one tensor in any case, so that the device is sent one. JPEG files are decoded no
-    larger than ``enough`` pixels of height and width need.
+    ``images`` (``n x 3 x H x W``) are the anchor, its further views and its partners. With draws they are packed into
+    one tensor with them, see :func:`packed`, so that a batch is one transfer to the device. JPEG files are decoded to
+    no more than ``enough`` pixels of height and width need.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Images(Dataset[dict[str, Tensor]]):
         return {"images": images if item.draws is None else packed(torch.from_numpy(item.draws), images)}
 
     def view(self, image: Image.Image, first: Image.Image) -> Image.Image:
-        """A view after the first: augmented anew from ``image``, or from ``first`` by the policy for views."""
+        """A view after the first: another augmentation of ``image``, or the policy for views applied to ``first``."""
         return self.augment(image) if self.view_policy is None else self.view_policy(first)
 
     def open(self, index: int) -> Image.Image:
@@ -101,20 +101,19 @@ class Images(Dataset[dict[str, Tensor]]):
 def packed(draws: Tensor, images: Tensor) -> Tensor:
     """fp32 ``draws`` (``n x numbers``) and uint8 ``images`` (``n x 3 x H x W``) as ``n`` rows of bytes."""
     rows = torch.cat([draws.view(torch.uint8), images.flatten(1)], dim=1)
-    return F.pad(rows, [0, -rows.shape[1] % draws.element_size()])  # so that each row's numbers are where fp32 may be
+    return F.pad(rows, [0, -rows.shape[1] % draws.element_size()])  # aligned for fp32
 
 
 def unpacked(rows: Tensor, numbers: int, size: int) -> tuple[Tensor, Tensor]:
-    """The draws (``numbers x n``) and images (``n x 3 x size x size``) of :func:`packed`; they are views."""
+    """The draws (``numbers x n``) and images (``n x 3 x size x size``) of :func:`packed`, as views."""
     draws, images, _ = rows.tensor_split([numbers * 4, numbers * 4 + 3 * size**2], dim=1)
     return draws.view(torch.float32).T, images.unflatten(1, (3, size, size))
 
 
 class WorkerLoader:
-    """Shuffled batches; order and augmentation follow from (seed, epoch, step) alone.
+    """Shuffled training batches. Order and augmentation depend on (seed, epoch, step) alone.
 
-    With ``deferred`` set, a batch is given as bytes and indices, and its ``prepare`` makes the same batch of them, so
-    that a recorded step holds that work too.
+    ``deferred`` batches are made within the step, see :class:`DeferredBatch`.
     """
 
     def __init__(
@@ -140,19 +139,19 @@ class WorkerLoader:
         """Batches an epoch."""
         return len(self.plan)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from step ``start`` on; with ``deferred`` what they are made from."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch | DeferredBatch]:
+        """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
         items = self.items(epoch, start, anchors.tolist(), partners.tolist())
         for step, samples in enumerate(self.batches.load(items), start):
-            batch = Batch(samples["images"], indices[step], {}, self.prepare)
-            yield batch if self.deferred else self.prepare(batch)
+            index, sent = indices[step], samples["images"]
+            yield DeferredBatch(index, sent, self.make) if self.deferred else self.make(index, sent)
 
     def items(
         self, epoch: int, start: int, anchors: list[list[int]], partners: list[list[list[int]]]
     ) -> Iterator[list[Item]]:
-        """What the workers make of each of the epoch's batches, as it is asked for."""
+        """The requests to the workers for each batch of the epoch from ``start`` on."""
         seeds = self.plan.seeds(epoch).tolist()
         for step in range(start, len(self)):
             draws: Sequence[np.ndarray | None] = [None] * len(anchors[step])
@@ -165,10 +164,11 @@ class WorkerLoader:
                 for anchor, others, seed, drawn in zip(anchors[step], partners[step], seeds[step], draws, strict=True)
             ]
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch of what :meth:`epoch` gave with ``deferred``; it changes nothing and waits for nothing."""
-        needs, index = self.plan.needs, batch.labels
-        images, views, partners = (self.finish(x.flatten(0, 1)) for x in batch.images.split(self.counts, dim=1))
+    def make(self, index: Tensor, sent: Tensor) -> Batch:
+        """The batch of the images ``index`` (``B``), whose bytes (``B x images of each x ...``) the workers sent."""
+        needs = self.plan.needs
+        groups = (x.flatten(0, 1) for x in sent.split(self.counts, dim=1))
+        images, views, partners = map(self.finish, groups)
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = views.unflatten(0, (len(index), -1))
@@ -181,7 +181,7 @@ class WorkerLoader:
         return Batch(images, self.labels[index], extra)
 
     def finish(self, sent: Tensor) -> Tensor:
-        """Normalised images of what the workers have sent, and of them what the policy makes."""
+        """The images that the workers ``sent``, normalised, and augmented by the policy on the device."""
         if self.policy is None:
             return self.normalise(sent)
         draws, images = unpacked(sent, self.policy.draws, self.size)
@@ -189,7 +189,7 @@ class WorkerLoader:
 
 
 class WorkerTestLoader:
-    """Every file of this process's part once, in order; the last batch may be smaller, and that of no file is empty."""
+    """Every file of this process's part once, in order; the last batch may be smaller. Without files it is empty."""
 
     def __init__(
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
@@ -222,21 +222,21 @@ class WorkerTestLoader:
 
 
 class WorkerBatches:
-    """Batches of a data set of uint8 images on the device; the workers stay between epochs."""
+    """Batches of a data set of uint8 images on the device. The workers are kept between epochs."""
 
     def __init__(self, images: Dataset[Any], device: torch.device, workers: int) -> None:
-        self.asked, self.device = Asked(), device
-        self.loader = lasting_loader(self, images, self.asked, device, workers)
+        self.requests, self.device = Requests(), device
+        self.loader = lasting_loader(self, images, self.requests, device, workers)
 
     def load(self, items: Iterable[list[Any]]) -> Iterator[dict[str, Tensor]]:
-        """The samples of each of ``items``, in order, of which only the next few are taken ahead of their samples."""
-        self.asked.items = items
+        """The samples of each batch of ``items``, in order; only the next few batches are requested ahead."""
+        self.requests.items = items
         with errors_in_one_line():
             yield from ahead(self.loader, self.device)
 
 
-class Asked:
-    """What a loader is asked for next: it can be set anew for each epoch."""
+class Requests:
+    """The items of the present epoch, for a loader that is kept between epochs."""
 
     def __init__(self) -> None:
         self.items: Iterable[list[Any]] = ()

@@ -1,4 +1,4 @@
-"""Worker processes that stay between epochs, and what is said of their errors."""
+"""Worker processes that are kept between epochs, and their errors in one line."""
 
 from __future__ import annotations
 
@@ -22,34 +22,28 @@ def lasting_loader(
     workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader of ``batches`` for ``device``, whose workers use one thread each and end when ``owner`` is gone."""
+    """A loader of ``batches`` for ``device``. Its workers use one thread each, and end when ``owner`` is deleted."""
     loader: DataLoader[Any] = DataLoader(
         images, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
         persistent_workers=workers > 0, worker_init_fn=_one_thread,
     )  # fmt: skip
-    # This holds the loader as long as its owner. Within a reference cycle Python may close the loader's pipes before
-    # the loader can tell its workers to end, and then waits five seconds for them.
-    weakref.finalize(owner, _let_go, loader)
+    # This keeps the loader alive as long as its owner. Within a reference cycle Python may close the loader's pipes
+    # before the loader can end its workers, and then waits five seconds for them.
+    weakref.finalize(owner, lambda _loader: None, loader)
     return loader
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """A UserError of a worker comes behind that process's traceback; here it loses it. A worker that is gone is a
-    RuntimeError, which says so.
-    """
+    """Re-raise a UserError of a worker without that process's traceback. The end of a worker is a RuntimeError."""
     try:
         yield
     except UserError as error:
         raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from None
     except (ConnectionError, EOFError) as error:
-        time.sleep(1)  # its pipe breaks a moment before torch hears of its end, and raises here
+        time.sleep(1)  # the pipe breaks a moment before torch notices the end of the process, and raises here
         raise RuntimeError("a DataLoader worker exited unexpectedly") from error
 
 
 def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
-
-
-def _let_go(_loader: DataLoader[Any]) -> None:
-    pass

@@ -1,1 +1,1 @@
-"""What a trained classifier is used by: model files, predictions, exports."""
+"""Using a trained classifier: predictions, calibration, exports, publication."""

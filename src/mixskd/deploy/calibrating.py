@@ -16,9 +16,10 @@ from mixskd.data import make_test_loader
 from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
+from mixskd.evaluation.calibration_error import calibration
 from mixskd.evaluation.split_scores import evaluation_data
-from mixskd.evaluation.suites.calibration import best_temperature, calibration
 from mixskd.runtime.precision import choose_device, full_fp32
+from mixskd.tasks.temperature import best_temperature
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0
@@ -97,8 +98,8 @@ def check_targets(target_accuracy: float | None, coverage: float | None) -> None
 def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> float:
     """The lowest threshold at which at least ``target`` per cent of the accepted images are ``right`` (``N`` each).
 
-    It is halfway between the confidences on either side of it, and 0 if all images are accepted. Raises UserError if
-    there is none.
+    It lies halfway between two confidences, and is 0 if all images are accepted. Raises UserError if no threshold
+    reaches the target.
     """
     ordered, order = confidence.double().sort(descending=True, stable=True)
     hits = right[order].long().cumsum(0)
@@ -114,7 +115,7 @@ def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> 
 
 
 def threshold_for_coverage(confidence: Tensor, coverage: float) -> float:
-    """The highest threshold that accepts at least ``coverage`` per cent of the images; likewise halfway."""
+    """The highest threshold that accepts at least ``coverage`` per cent of the images; it too lies halfway."""
     ordered = confidence.double().sort(descending=True).values
     least = max(math.ceil(coverage * len(ordered) / 100 - 1e-9), 1)
     last = _ends(ordered).nonzero()[:, 0]
@@ -122,17 +123,17 @@ def threshold_for_coverage(confidence: Tensor, coverage: float) -> float:
 
 
 def _ends(ordered: Tensor) -> Tensor:
-    """Whether the next of the falling values is smaller: no threshold divides equal ones."""
+    """Whether the next of the decreasing values is smaller; a threshold cannot separate equal values."""
     return torch.cat([ordered[1:] < ordered[:-1], torch.ones(1, dtype=torch.bool)])
 
 
 def _below(ordered: Tensor, last: int) -> float:
-    """A threshold that accepts the first of the falling values up to the place ``last``."""
+    """A threshold that accepts the first of the decreasing values up to index ``last``."""
     if last == len(ordered) - 1:
         return 0.0
     accepted, refused = ordered[last].item(), ordered[last + 1].item()
     middle = (accepted + refused) / 2
-    return middle if middle > refused else accepted  # neighbouring floats have nothing between them
+    return middle if middle > refused else accepted  # adjacent floats have no middle
 
 
 @full_fp32()

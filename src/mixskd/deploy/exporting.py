@@ -45,15 +45,15 @@ def export(
         path: a run's folder or a model file.
         to: ``torchvision`` or ``timm`` (weights for that library's model, with its configuration), ``onnx``, ``pt2``
             (a program of torch.export), ``safetensors`` or ``pth`` (weights under the architecture's own keys); or
-            ``mmdetection``, ``mmsegmentation``, ``detectron2``, for the backbone of a ResNet. If None, what the suffix
-            of ``out`` says.
+            ``mmdetection``, ``mmsegmentation``, ``detectron2``, for the backbone of a ResNet. If None, the
+            format of the suffix of ``out``.
         out: the file to write; beside the model if None. Its suffix must fit the format.
-        options: what a graph holds beside the network.
+        options: what a graph contains beside the network.
         data: the data set whose images compare the copy with the classifier; the run's if None.
         overwrite: whether a file that is there may be replaced.
-        force: whether an fp16 or int8 copy may name other classes than the classifier.
+        force: whether an fp16 or int8 copy is kept although it names other classes than the classifier.
 
-    Every copy but a bare backbone is used on up to 64 test images, or on random ones where they cannot be read. Raises
+    Every copy but a bare backbone is compared on up to 64 test images, or on random ones if they cannot be read. Raises
     UserError where the architecture has no counterpart, a package is missing or broken, a file exists already, or
     the copy does not give the same answers; nothing is written then.
     """
@@ -81,7 +81,7 @@ def export(
 
 
 def check_free(source: Path, files: list[Path], *, overwrite: bool) -> None:
-    """Raises UserError if one of ``files`` is there and not to be replaced, or is the model itself."""
+    """Raises UserError if one of ``files`` exists and may not be replaced, or is the model itself."""
     model = source / "model.safetensors" if source.is_dir() else source
     for file in files:
         if not file.is_file():
@@ -93,7 +93,7 @@ def check_free(source: Path, files: list[Path], *, overwrite: bool) -> None:
 
 
 def temperature_of(model: Classifier, options: Options) -> float | None:
-    """The number that divides the logits. Raises UserError if it should be stored in the model file, and is not."""
+    """The temperature of ``options``. Raises UserError if it is that of the model file, which has none."""
     if not isinstance(options.temperature, str):
         return options.temperature
     stored: float | None = getattr(model, "temperature", None)

@@ -1,4 +1,4 @@
-"""A classifier for other people: its file, its preprocessing and a model card, in a folder or on a hub."""
+"""Publishes a classifier with its preprocessing and a model card, in a folder or on a hub."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def push(
     """Publish the classifier at ``path``, a run's folder or a model file; returns where it then is.
 
     The files are ``model.safetensors``, ``preprocess.json`` (classes, size, mean, std, resize) and ``README.md``, the
-    card. With ``to_folder`` they are written there and nothing is sent; ``repository`` is then only named in the card.
+    card. With ``to_folder`` they are written there and nothing is uploaded; the card alone names ``repository``.
     Otherwise they go to the repository of that name on the Hugging Face Hub. If it does not exist, it is made: private,
     unless ``public``.
 
     Raises UserError if neither is given, for files that exist without ``overwrite``, for a missing huggingface_hub, and
-    for whatever the network or the hub refuses.
+    for an upload that the network or the hub refuses.
     """
     if repository is None and to_folder is None:
         raise UserError("name the place to push to: a repository such as ME/MODEL, or --to-folder")

@@ -1,4 +1,4 @@
-"""A model card: what a stranger should know of a classifier, as Markdown with the front matter of a model hub."""
+"""The model card of a classifier: Markdown with the front matter of a model hub."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _scores(summary: Mapping[str, Any]) -> str:
     heads = {"top1": "top-1 (%)", "top5": "top-5 (%)", "loss": "loss"}
     lines = [f"| split | images | {' | '.join(heads[name] for name in names)} |", "|---|" + "---:|" * (1 + len(names))]
     for split, values in scores.items():
-        cells = [f"{values[name]:.{4 if name == 'loss' else 2}f}" if name in values else "" for name in names]
+        cells = [
+            f"{values[name]:.{4 if name == 'loss' else 2}f}" if values.get(name) is not None else "" for name in names
+        ]
         lines.append(f"| {_text(split)} | {summary.get('splits', {}).get(split, '')} | {' | '.join(cells)} |")
     selected = summary.get("deployed", {}).get("selected_on")
     which = f"the best epoch on {_text(selected)}" if selected else "the last epoch"

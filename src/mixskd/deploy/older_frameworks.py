@@ -44,7 +44,7 @@ def detectron2_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
-    """What ``torch.save`` writes for ``framework``: ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
+    """The content of the file for ``framework``: ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
 
     ``mean`` and ``std`` are of images from 0 to 255, RGB, as these frameworks' settings take them. Raises UserError for
     a network that is no ResNet-18, 34, 50 or 101 of torchvision or timm.
@@ -56,7 +56,7 @@ def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
     state = {key: value.detach().cpu().contiguous() for key, value in model.export_state_dict().items()}
     about = {"mean": [255 * x for x in model.mean], "std": [255 * x for x in model.std], "backbone": model.name}
     if framework == "detectron2":
-        # Its loader then finds the place of the keys in any of its models.
+        # With this its loader matches the keys by their endings, in any of its models.
         return {"model": detectron2_state(state), "__author__": "mixskd", "matching_heuristics": True, "about": about}
     return {"state_dict": mmlab_state(state), "meta": about}
 

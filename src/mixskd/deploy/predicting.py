@@ -1,4 +1,4 @@
-"""Using a deployed classifier: image files in, named classes with their probabilities out."""
+"""Predicts the classes of image files, with their probabilities."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ BATCH_SIZE = 64
 
 
 class Predictor:
-    """The classifier at ``path``, ready to name the classes of any number of images.
+    """The classifier at ``path``, for any number of images.
 
     Args:
         path: a run's folder or a model file.
-        top: classes an image, the likeliest first.
-        batch_size: images that go through the network at once.
+        top: number of classes per image, the likeliest first.
+        batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: processes that decode images; what the cores allow if None, and none for a few images.
-        skip_bad_images: go on after an image that cannot be read.
-        temperature: divides the logits; that of the model file if None, which :func:`mixskd.calibrate` stores, else 1.
-        threshold: the probability, 0 to 1, below which the likeliest class is not named; likewise, else 0.
+        workers: processes that decode images. If None, as many as the cores allow, and none for few images.
+        skip_bad_images: continue after an image that cannot be read.
+        temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
+        threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
+            else 0.
 
-    Raises UserError for a value that cannot be, and if only the temperature is given where a threshold is stored.
+    Raises UserError for an invalid value, and if only the temperature is given where a threshold is stored.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Predictor:
                     continue
                 if not is_finite:
                     raise UserError(f"the outputs of the classifier for {path} are not finite; train it again")
-                yield self._said(path, probabilities, classes)
+                yield self._prediction(path, probabilities, classes)
         if seen and seen == bad:
             raise UserError(f"none of the {seen} images can be read" if seen > 1 else "the image cannot be read")
 
@@ -98,7 +99,7 @@ class Predictor:
         """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each."""
         return probabilities(self.model(images), self.temperature).topk(self.top)
 
-    def _said(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
+    def _prediction(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
         classes = [
             {"name": self.model.classes[index], "probability": value}
             for value, index in zip(values, indices, strict=True)
@@ -138,7 +139,7 @@ def predict(
     ``{"image", "error"}``.
 
     With ``out``, a ``.csv`` or ``.jsonl`` file, they are written there as they come, whatever their number, and what is
-    returned are the counts ``{"out", "images", "unknown", "skipped"}``. The file is there whole or not at all.
+    returned are the counts ``{"out", "images", "unknown", "skipped"}``. If anything fails, the file stays as it was.
 
     Raises UserError naming an image that cannot be read (unless ``skip_bad_images``), if none can be read, for a folder
     or a pattern without images, and for an ``out`` of another suffix, or one that exists without ``overwrite``.
@@ -152,7 +153,7 @@ def predict(
 def prepared(
     path: str | Path, images: Sequence[str | Path], *, out: str | Path | None, overwrite: bool, **options: Any
 ) -> Predictor:
-    """The predictor of :func:`predict`. Raises UserError for all mistakes that can be found before the first image."""
+    """The predictor of :func:`predict`, after all checks that need no image. Raises UserError as it does."""
     check_options(**{name: options[name] for name in options.keys() & CHECKED})
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
@@ -170,7 +171,7 @@ def check_options(
     temperature: float | None = None,
     threshold: float | None = None,
 ) -> None:
-    """Raises UserError for a value that cannot be."""
+    """Raises UserError for an invalid value."""
     check_positive(top=top, batch_size=batch_size)
     if workers is not None and not 0 <= workers <= 1024:
         raise UserError(f"workers must be from 0 to 1024, not {workers}")

@@ -1,4 +1,4 @@
-"""Predictions as a table (CSV) or as JSON lines: written one by one, kept only if all could be written."""
+"""Writes predictions as CSV or JSON lines, one by one; the file is kept only if all could be written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Write = Callable[[Prediction], object]
 
 @dataclass
 class Counts:
-    """Of predictions: all ``images``, those ``unknown`` and those ``skipped``."""
+    """Numbers of predictions: all ``images``, ``unknown`` and ``skipped`` ones."""
 
     images: int = 0
     unknown: int = 0
@@ -34,12 +34,12 @@ class Counts:
 
 
 def is_unknown(prediction: Prediction) -> bool:
-    """Whether no class was named, since the likeliest is below the threshold."""
+    """Whether the likeliest class is below the threshold."""
     return bool(prediction["class"] != prediction["classes"][0]["name"])
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raises UserError if ``path`` is no ``.csv`` or ``.jsonl`` file, or is there without ``overwrite``."""
+    """Raises UserError if ``path`` is not a ``.csv`` or ``.jsonl`` file, or exists without ``overwrite``."""
     if path.suffix.lower() not in WRITERS:
         raise UserError(f"cannot write predictions as {path.name!r}; name a file that ends in {' or '.join(WRITERS)}")
     if path.exists() and not overwrite:

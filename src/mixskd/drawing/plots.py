@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from mixskd.errors.text import safe, visible
 
-INK = "#010203"  # of text and axes; on the page it becomes the text's own colour
-SHORT = 26  # letters of a legend's entry that leave room for a second one beside it
+INK = "#010203"  # text and axes; on the page this colour is replaced by that of the page's text
+SHORT = 26  # longest legend entry, in letters, of which two fit side by side
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "mixskd", "text.parse_math": False, "font.size": 9, "savefig.dpi": 300,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.4,
 }  # fmt: skip
 
-# From nothing to a blue, faster at first so that small shares are seen: 0 has the colour of the page, light or dark.
+# From transparent to blue, fast at first so that small shares are visible. 0 shows the page, light or dark.
 OPACITY = {0.0: 0.0, 0.1: 0.25, 1.0: 1.0}
 SHARES = LinearSegmentedColormap.from_list("shares", [(at, (0.15, 0.45, 0.85, much)) for at, much in OPACITY.items()])
 
@@ -44,9 +44,9 @@ class Plot:
     figure: Figure
 
     def svg(self) -> str:
-        """The ``<svg>`` element alone, in the colour of the text around it."""
+        """The ``<svg>`` element alone; text and axes take the colour of the page's text."""
         text = io.StringIO()
-        # Names of their own: what a folded part of the page defines cannot be used outside it.
+        # Identifiers differ from figure to figure: one that a closed part of the page defines cannot be used outside.
         with styled(), matplotlib.rc_context({"svg.hashsalt": self.name}):
             self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         body = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
@@ -63,18 +63,18 @@ class Plot:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style, and no warning of a letter that the font lacks: a browser has another font for it."""
+    """Context with our style; no warning about letters that the font lacks, since a browser has other fonts."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 
 
-def axes(x: str, y: str, height: float = 3.0) -> tuple[Figure, Axes]:
-    """A figure (in inches) with one pair of axes, named ``x`` and ``y``; call it inside :func:`styled`.
+def axes(x: str, y: str, height: float = 3.0, width: float = 4.8) -> tuple[Figure, Axes]:
+    """A figure (size in inches) with one pair of axes labelled ``x`` and ``y``; call it inside :func:`styled`.
 
-    It is so narrow that its text can be read on a phone, where the page makes it smaller still.
+    The default width keeps the text readable on a phone, where the page shrinks the figure.
     """
-    figure = Figure(figsize=(4.8, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
     ax.set_xlabel(x)
@@ -84,19 +84,19 @@ def axes(x: str, y: str, height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def colour(index: int) -> tuple[float, ...]:
-    """The colour of the line ``index``; they repeat after 10."""
+    """The colour of line ``index``; colours repeat after 10."""
     return tuple(colormaps["tab10"](index % 10))
 
 
 def label(text: str, most: int = 48) -> str:
-    """``text`` of a user for a legend: in one line and not too long."""
+    """``text`` of a user for a legend: one line of at most ``most`` letters."""
     text = visible(text)
     text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return f" {text}" if text.startswith("_") else text  # matplotlib leaves such names out
+    return f" {text}" if text.startswith("_") else text  # matplotlib skips labels that begin with _
 
 
 def legend(ax: Axes) -> None:
-    """A legend below the axes, if anything in them has a label; the figure grows by its height."""
+    """Add a legend below the axes, if anything in them has a label; the figure grows by its height."""
     texts = ax.get_legend_handles_labels()[1]
     if not texts:
         return
@@ -109,17 +109,19 @@ def legend(ax: Axes) -> None:
 
 def line_plot(
     name: str, caption: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]], x: str, y: str, *,
-    log_x: bool = False, log_y: bool = False, diagonal: bool = False, paired: bool = False,
+    looks: Sequence[Mapping[str, Any]] | None = None, log_x: bool = False, log_y: bool = False, diagonal: bool = False,
 ) -> Plot:  # fmt: skip
-    """One line for each (label, x, y); if they are ``paired``, every second one is dashed, in the colour before it."""
+    """One line for each (label, xs, ys), drawn as ``looks`` says, or each in the next colour."""
     with styled():
         figure, ax = axes(x, y)
         if diagonal:
             ax.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-        marks = "o" if all(len(xs) <= 15 for _, xs, _ in series) else ""
-        for index, (text, xs, ys) in enumerate(series):
-            own, dash = (colour(index // 2), "-" if index % 2 == 0 else "--") if paired else (colour(index), "-")
-            ax.plot(xs, ys, color=own, linestyle=dash, marker=marks, markersize=3, label=label(text))
+        looks = looks or [{"color": colour(index), "marker": "o"} for index in range(len(series))]
+        few = all(len(xs) <= 15 for _, xs, _ in series)
+        for (text, xs, ys), look in zip(series, looks, strict=True):
+            ax.plot(
+                xs, ys, **{**look, "marker": look.get("marker", "") if few else ""}, markersize=3, label=label(text)
+            )
         for logarithmic, axis in ((log_x, ax.xaxis), (log_y, ax.yaxis)):
             if logarithmic:
                 (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")

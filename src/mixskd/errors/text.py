@@ -83,3 +83,14 @@ def _finite(value: Any) -> Any:
 def counted(number: int, noun: str, ending: str = "s") -> str:
     """``1 epoch``, ``1,200 epochs``: ``number`` with ``noun``, which gets ``ending`` unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else ending}"
+
+
+def shown(value: Any) -> str:
+    """``value`` for a message, in up to 40 characters."""
+    if isinstance(value, str | int | float | bool | None):
+        try:
+            text = repr(value)
+        except ValueError:  # an int of thousands of digits
+            return "a huge number"
+        return text if len(text) <= 40 else f"{text[:37]}..."
+    return f"a {type(value).__name__}"

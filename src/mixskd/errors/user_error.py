@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from mixskd.errors.faults import foreseen, report_fault, say
+from mixskd.errors.text import shown
 
 
 class UserError(Exception):
@@ -37,7 +38,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a ``name`` that is none of the ``choices`` of its ``kind``."""
     choices = sorted(choices)
-    return UserError(f"unknown {kind} {name!r}{nearest(name, choices)}; choose from {', '.join(choices)}")
+    return UserError(f"unknown {kind} {shown(name)}{nearest(name, choices)}; choose from {', '.join(choices)}")
 
 
 def check_positive(**values: float) -> None:
@@ -58,6 +59,8 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
     """
     debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:
+        if sys.stdout is None:  # closed by the shell (>&-): what is printed has no reader
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         code = act() or 0
         sys.stdout.flush()
         return code

@@ -1,1 +1,1 @@
-"""Measures of a trained classifier: one file a suite, all of one shape (:class:`mixskd.evaluation.base.Evaluator`)."""
+"""Measurements of a trained classifier: one file a suite (see :class:`mixskd.evaluation.base.Evaluator`)."""

@@ -1,4 +1,4 @@
-"""The shape of every suite, and what a suite is given."""
+"""The interface of an evaluation suite, and the context that it gets."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from torch import Tensor, nn
 
 from mixskd.errors import UserError
 
-PART = 1024  # images whose probabilities are in memory at one time
+PART = 1024  # images whose probabilities are in memory at a time
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""One split that can be iterated again and again, in the same order: normalised images and class indices."""
+"""Normalised images and class indices of one split; each iteration has the same order."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a suite knows besides the model and the images.
+    """What a suite gets besides the model and the images.
 
     Args:
-        device: where the model is, and where the batches are moved to.
-        seed: of every draw.
-        mean: of the normalisation, one number a channel, in units of 0 to 1.
-        std: of the normalisation.
+        device: the device of the model, to which batches are moved.
+        seed: seed of all random numbers.
+        mean: mean of the normalisation by channel, for pixels from 0 to 1.
+        std: standard deviation of the normalisation by channel.
         split: the name of the split that is evaluated.
         classes: names, in the order of the logits; empty if there are none.
         paths: one name or path an image of the split, in order; empty if there are none.
-        progress: is called with the share of a suite that is done, 0 to 1.
+        progress: called with the fraction of the suite that is done, 0 to 1.
         train: the training images without augmentation, for suites that fit something on features.
         val: the validation split, for suites that fit something on it.
         others: further classifiers by name, for suites that compare.
-        name: how the evaluated classifier is called beside them.
+        name: name of the evaluated classifier beside them.
         other_data: the splits of another data set, normalised as the model expects.
-        other_name: how that data set is called.
-        keep_features: :meth:`outputs` also keeps what the model's head is given, for a suite that wants it.
+        other_name: name of that data set.
+        corrupted: published images of corruptions, for the suite that scores them.
+        keep_features: whether :meth:`outputs` also keeps the input of the model's head.
     """
 
     device: torch.device
@@ -54,11 +55,12 @@ class Context:
     name: str = "model"
     other_data: Mapping[str, Batches] = field(default_factory=dict)
     other_name: str = ""
+    corrupted: Any = None
     keep_features: bool = False
     known: dict[tuple[int, int], Outputs] = field(default_factory=dict, repr=False, compare=False)
 
     def batches(self, data: Batches, part: int = 0, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of ``data`` on the device; they are ``part`` of ``parts`` equal shares of the suite's work."""
+        """The batches of ``data`` on the device, with progress reported as part ``part`` of ``parts`` equal parts."""
         number = len(data) if isinstance(data, Sized) else None
         for done, (images, labels) in enumerate(data, start=1):
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -67,22 +69,22 @@ class Context:
         self.progress((part + 1) / parts)
 
     def outputs(self, model: nn.Module, data: Batches, part: int = 0, parts: int = 1) -> Outputs:
-        """The logits of ``model`` for ``data``, computed once for all suites that share this context."""
+        """Logits of ``model`` for ``data``; they are computed once for all suites with this context."""
         key = (id(model), id(data))
         if key not in self.known:
             logits, labels, features = [], [], []
             watched: AbstractContextManager[list[Tensor]] = nullcontext([])
             if self.keep_features and hasattr(model, "head"):
                 watched = head_inputs(model)
-            with watched as seen, torch.inference_mode():
+            with watched as inputs, torch.inference_mode():
                 for images, targets in self.batches(data, part, parts):
                     logits.append(model(images).float().cpu())
                     labels.append(targets.cpu())
-                    features += [x.float().flatten(1).cpu() for x in seen]
-                    seen.clear()
+                    features += [x.float().flatten(1).cpu() for x in inputs]
+                    inputs.clear()
             if not labels:
                 raise UserError(f"the split {self.split!r} holds no image; there is nothing to evaluate")
-            # The model and the data are kept as well, so that no later object can have their ids.
+            # The model and the data are kept as well, so that no later object gets their ids.
             kept = torch.cat(features) if features else None
             self.known[key] = Outputs(torch.cat(logits), torch.cat(labels), (model, data), kept)
             check_labels(self.known[key])
@@ -93,13 +95,13 @@ class Context:
         return str(self.classes[index]) if self.classes else str(index)
 
     def generator(self) -> torch.Generator:
-        """A new generator on the CPU: its draws do not depend on the device."""
+        """A new generator on the CPU, so that random numbers do not depend on the device."""
         return torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits ``N x C`` in fp32 and labels ``N``, both on the CPU; if they are kept, features ``N x D`` as well."""
+    """Logits ``N x C`` in fp32 and labels ``N`` on the CPU, and features ``N x D`` where they are kept."""
 
     logits: Tensor
     labels: Tensor
@@ -123,26 +125,26 @@ class Outputs:
 
 @contextmanager
 def head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that gets what ``model.head`` is given at each forward pass within the context."""
-    seen: list[Tensor] = []
+    """A list of the inputs of ``model.head``, one for each forward pass within the context."""
+    inputs: list[Tensor] = []
     head: nn.Module = model.head  # type: ignore[assignment]
-    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    handle = head.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     try:
-        yield seen
+        yield inputs
     finally:
         handle.remove()
 
 
 def images_in(data: Batches) -> int:
-    """How many images ``data`` holds; they are read only if it does not say."""
+    """Number of images in ``data``, counted where the loader does not have it."""
     number: int | None = getattr(data, "number", None)
     return sum(len(targets) for _, targets in data) if number is None else number
 
 
-def picked(data: Iterable[tuple[Tensor, Tensor]], chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def selected(data: Iterable[tuple[Tensor, Tensor]], chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The images of ``data`` where the mask ``chosen`` is true, in batches as large as the first of ``data``.
 
-    A network is several times slower on the few images that would be left of each batch.
+    Full batches are several times faster than the few images that are left of each batch.
     """
     held: list[tuple[Tensor, Tensor]] = []
     size, seen = 0, 0
@@ -183,7 +185,7 @@ def report(
     higher_is_better: bool = True,
     **measured: Any,
 ) -> dict[str, Any]:
-    """The result of ``suite`` in the common form."""
+    """The result of ``suite`` in the form that all suites share."""
     options = dataclasses.asdict(suite)  # type: ignore[call-overload]
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     return {

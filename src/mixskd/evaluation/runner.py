@@ -1,4 +1,4 @@
-"""Suites on trained runs: what each needs is loaded, and each result is written to RUN/evaluation/NAME.json."""
+"""Runs suites on trained runs and writes each result to RUN/evaluation/NAME.json."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.errors import UserError, check_positive
 from mixskd.errors.text import to_json
 from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
+from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
 from mixskd.runtime.files import write_text
@@ -25,14 +26,14 @@ from mixskd.runtime.precision import choose_device, device_name, full_fp32
 
 T = TypeVar("T")
 Progress = Callable[[str, str, float], None]
-"""Is told the run, the suite, and the share of it that is done."""
+"""Called with (run, suite, fraction done)."""
 
 
 @dataclass
 class Run:
-    """A trained classifier on its data, which are read when a suite first asks for them.
+    """A trained classifier and its data, which are read on first use.
 
-    Runs with one ``opened`` share their data where these are the same, and with them what a model says of them.
+    Runs with the same dictionary ``opened`` share data that are the same, and the outputs of models for them.
     """
 
     name: str
@@ -57,12 +58,12 @@ class Run:
 
     @cached_property
     def _division(self) -> Hashable:
-        """What decides which images there are, and how the model is given them."""
+        """Key of the data: runs with equal keys get the same images, preprocessed alike."""
         config, division = data_of(self.path, self.data)
         return config, division and division.read_bytes(), self.model.preprocess, self.model.classes
 
     def _shared(self, what: str, make: Callable[[], T]) -> T:
-        """What :attr:`opened` has of ``what`` for the same images, else a new one."""
+        """The object ``what`` for these data from :attr:`opened`, made at the first call."""
         key = what, self._division
         if key not in self.opened:
             self.opened[key] = make()
@@ -82,7 +83,7 @@ class Run:
         if split not in bundle.splits:
             raise UserError(f"{config.source} has no split {split!r}, which this suite needs; give data that have one")
         total = len(bundle.splits[split])
-        if 0 < most < total:  # the others need not be decoded
+        if 0 < most < total:  # only these are decoded
             few = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most].sort().values
             bundle = dataclasses.replace(bundle, splits={split: bundle.splits[split].subset(few.numpy())})
         return make_test_loader(bundle, self.device, split=split, workers=config.workers, batch_size=self.batch_size)
@@ -101,7 +102,7 @@ class Run:
         """Where results are written."""
         return (self.path if self.path.is_dir() else self.path.parent) / "evaluation"
 
-    def elsewhere(self, source: str) -> dict[str, Batches]:
+    def other_data(self, source: str) -> dict[str, Batches]:
         """The training and test images of the data set ``source``, preprocessed as this model expects."""
         sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
         config = DataConfig(source=source, image_size=self.model.image_size if sized else None)
@@ -115,7 +116,7 @@ class Run:
 
 
 class Renormalised(nn.Module):
-    """``model`` for images that are normalised as another model's."""
+    """``model`` for images with the normalisation of another model."""
 
     def __init__(self, model: Classifier, other: Classifier) -> None:
         super().__init__()
@@ -138,7 +139,7 @@ def run_suites(
     suites: Sequence[str] | str,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     split: str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -154,8 +155,8 @@ def run_suites(
         options: of each suite, by its name, typed or as text.
         data: another data set with the same classes; that of each run if None.
         split: ``train``, ``val`` or ``test``; ``test`` where there is one if None, else ``val``.
-        batch_size: images at a time; 64 on a CPU, whose caches hold no more, and 256 elsewhere if None.
-        seed: of every draw.
+        batch_size: images at a time. If None, 64 on a CPU, whose caches hold no more, else 256.
+        seed: seed of all random numbers.
         device: as ``run.device``.
 
     Raises UserError if anything is missing: a run, a second run for ``confidence``, a validation split, other data.
@@ -163,7 +164,7 @@ def run_suites(
     where = choose_device(device)
     batch_size = (64 if where.type == "cpu" else 256) if batch_size is None else batch_size
     check_positive(batch_size=batch_size)
-    opened = open_runs(runs, where, data, split, batch_size)
+    opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
@@ -176,27 +177,23 @@ def run_suites(
                 result = of_run(shared[suite.name], run)
             else:
                 ready = prepared(suite, run, opened, context)
-                told = dataclasses.replace(ready, progress=partial(progress, run.name, suite.name))
-                result = {**suite(run.model, run.test, told), **about(run)}
+                ready = dataclasses.replace(ready, progress=partial(progress, run.name, suite.name))
+                result = {**suite(run.model, run.test, ready), **about(run)}
             if suite.name == "confidence":  # one result on all runs
                 shared[suite.name] = result
             progress(run.name, suite.name, 1.0)
             write_text(run.folder / f"{suite.name}.json", to_json(result, indent=2) + "\n")
             results[run.name][suite.name] = result
-        for key in [key for key, output in known.items() if is_over(output.source[0], run)]:
-            del known[key]
+        for key, output in list(known.items()):  # no later run needs these
+            if output.source[0] is run.model or isinstance(output.source[0], Renormalised):
+                del known[key]
     return results
-
-
-def is_over(model: nn.Module, run: Run) -> bool:
-    """Whether no run after ``run`` asks for the outputs of ``model``."""
-    return model is run.model or isinstance(model, Renormalised)
 
 
 def open_runs(
     paths: Sequence[str | Path], device: torch.device, data: str | None, split: str | None, batch_size: int
 ) -> list[Run]:
-    """The runs at ``paths``, each under a name of its own. Raises UserError if there is none, or one is named twice."""
+    """The runs at ``paths`` with distinct names. Raises UserError if there is none, or one is named twice."""
     places = [Path(path) for path in paths]
     if not places:
         raise UserError("no run is named; give the folder of a finished run")
@@ -209,7 +206,7 @@ def open_runs(
 
 
 def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str, Any]], runs: int) -> list[Evaluator]:
-    """The suites of ``names`` with their ``options``. Raises UserError for one that cannot work with so many runs."""
+    """The suites of ``names`` with their ``options``. Raises UserError for one that needs more runs."""
     chosen = [n.strip() for n in names.split(",") if n.strip()] if isinstance(names, str) else list(names)
     if chosen == ["all"]:
         chosen = [n for n in SUITES if n != "corruption" and (n != "confidence" or runs > 1)]
@@ -228,7 +225,7 @@ def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str,
 
 
 def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
-    """What all suites on ``run`` share."""
+    """The context of all suites on ``run``."""
     images = run.bundle[0].splits[run.scored]
     paths = () if images.in_memory else [str(image) for image in images.images]
     return Context(
@@ -238,15 +235,16 @@ def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
 
 
 def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:
-    """``context`` with what ``suite`` needs beside it."""
+    """``context`` with the further data and models that ``suite`` needs."""
     more: dict[str, Any] = {}
     if suite.name == "calibration":
         more["val"] = run.val
+    if folder := getattr(suite, "files", ""):
+        more["corrupted"] = PublishedFiles(Path(folder).expanduser(), run.model, run.device, run.batch_size)
     if suite.name == "confidence":
         more["others"] = {other.name: comparable(other, run) for other in runs if other is not run}
-    elsewhere = getattr(suite, "data", "")
-    if elsewhere:
-        more |= {"other_data": run.elsewhere(elsewhere), "other_name": elsewhere}
+    if other := getattr(suite, "data", ""):
+        more |= {"other_data": run.other_data(other), "other_name": other}
     elif suite.name == "features":
         more["train"] = run.loader("train", getattr(suite, "max_train", 0), context.seed)
     return dataclasses.replace(context, **more)
@@ -267,12 +265,12 @@ def comparable(other: Run, run: Run) -> nn.Module:
 
 
 def of_run(result: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """The ``result`` of ``confidence``, which another run got, as that of ``run``."""
+    """The shared ``result`` of ``confidence`` with the headline of ``run``."""
     value = result["models"][run.name]["predicted"]["mean"]
     return {**result, "headline": {**result["headline"], "value": value}, **about(run)}
 
 
 def about(run: Run) -> dict[str, Any]:
-    """What a reader of a result should know of its model."""
+    """The run, backbone, data and device of a result."""
     source = run.data or run.bundle[1].source
     return {"run": run.name, "backbone": run.model.name, "data": source, "device": device_name(run.device)}

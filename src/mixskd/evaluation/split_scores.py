@@ -25,8 +25,8 @@ def evaluate(
 
     The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
     no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
-    UserError if the data have other classes than the classifier, or no such split, or if it is not known which data to
-    use.
+    UserError if the data have other classes than the classifier, or no such split, or if neither
+    ``data`` nor the run names any.
     """
     check_positive(batch_size=batch_size)
     model = load_model(path)
@@ -51,7 +51,7 @@ def evaluation_data(
         config = dataclasses.replace(config, image_size=model.image_size)
     only = (split,) if split else tuple(name for name in SPLITS if name != "train")
     plain = data is not None and is_class_folder(config.source)
-    if division is not None:  # it names the readable images that are left of each class
+    if division is not None:  # it lists the images of each split
         whole = load_data(dataclasses.replace(config, per_class=None), verify=False, divided=False)
         bundle = divided_as(whole, division)
     else:
@@ -64,7 +64,7 @@ def evaluation_data(
 
 
 def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
-    """The data of the run at ``path``, or ``data``, and the file that says how the run divided them, if it did.
+    """The data of the run at ``path``, or ``data``; and the file with the run's splits, if there is one.
 
     Raises UserError if neither is known.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from mixskd.config.types import NotNegative, Settings
 from mixskd.data.needs import DataNeeds, take
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision, total
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,15 @@ class AugMixJSD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         views = take(extra, "views").unbind(1)
         logits = self.backbone(torch.cat([images, *views])).chunk(1 + len(views))
-        log_p = [F.log_softmax(full_precision(z), dim=1) for z in logits]
-        mixture = torch.stack(log_p).logsumexp(0) - math.log(len(log_p))
-        jsd = total(F.kl_div(mixture, p, reduction="batchmean", log_target=True) for p in log_p) / len(log_p)
-        cls = cross_entropy(logits[0], labels)
-        return {"loss": cls + self.config.weight * jsd, "output": logits[0], "cls": cls, "jsd": jsd}
+        return {"output": logits[0], **augmix_jsd_loss(logits, labels, weight=self.config.weight)}
+
+
+def augmix_jsd_loss(logits: Sequence[Tensor], labels: Tensor, *, weight: float) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + weight ``jsd``, from the logits ``B x N`` of the images and of each view.
+
+    ``cls`` is the cross-entropy of the images; ``jsd`` the Jensen-Shannon divergence of all predictions.
+    """
+    log_p = [F.log_softmax(full_precision(z), dim=1) for z in logits]
+    mixture = torch.stack(log_p).logsumexp(0) - math.log(len(log_p))
+    jsd = total(F.kl_div(mixture, p, reduction="batchmean", log_target=True) for p in log_p) / len(log_p)
+    return weighted_sum(cls=(1, cross_entropy(logits[0], labels)), jsd=(weight, jsd))

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,25 @@ class BAKE(Method):
         c, partners = self.config, take(extra, "partners")
         pooled = self.backbone.pooled(self.backbone.feature_maps(torch.cat([images, partners.flatten(0, 1)]))[-1])
         logits = self.backbone.head(pooled)
-        labels = torch.cat([labels, labels[:, None].expand(partners.shape[:2]).flatten()])
+        labels = torch.cat([labels, labels.repeat_interleave(partners.shape[1], dim=0)])
         with torch.autocast(images.device.type, enabled=False):
-            z = full_precision(logits) / c.temperature
-            with torch.no_grad():
-                target = propagate(z.softmax(1), full_precision(pooled), c.omega)
-            ensemble = F.kl_div(F.log_softmax(z, dim=1), target, reduction="batchmean") * c.temperature**2
-            cls = cross_entropy(logits, labels)
-        loss = cls + c.weight * ensemble
-        return {"loss": loss, "output": logits[: len(images)], "cls": cls, "ensemble": ensemble}
+            terms = bake_loss(logits, pooled, labels, omega=c.omega, temperature=c.temperature, weight=c.weight)
+        return {"output": logits[: len(images)], **terms}
+
+
+def bake_loss(
+    logits: Tensor, features: Tensor, labels: Tensor, *, omega: float, temperature: float, weight: float
+) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + weight ``ensemble``, from logits ``B x N`` and features ``B x D`` of anchors and partners.
+
+    ``cls`` is the cross-entropy; ``ensemble`` is T^2 KL(Q || softmax(z / T)), Q the predictions after propagation.
+    Call it without autocast, which would compute the propagation in half precision.
+    """
+    z = full_precision(logits) / temperature
+    with torch.no_grad():
+        target = propagate(z.softmax(1), full_precision(features), omega)
+    ensemble = F.kl_div(F.log_softmax(z, dim=1), target, reduction="batchmean") * temperature**2
+    return weighted_sum(cls=(1, cross_entropy(logits, labels)), ensemble=(weight, ensemble))
 
 
 def propagate(probabilities: Tensor, features: Tensor, omega: float) -> Tensor:
@@ -71,8 +82,8 @@ def propagate(probabilities: Tensor, features: Tensor, omega: float) -> Tensor:
     e = F.normalize(features, dim=1)
     identity = torch.eye(len(e), dtype=e.dtype, device=e.device)
     power = omega * (e @ e.t() - 1e9 * identity).softmax(1)
-    # (I - M)^-1 = (I + M) (I + M^2) (I + M^4) ..., for M = omega A. A's rows sum to 1, so what n factors leave out is
-    # at most omega^(2^n). A solver would ask for memory of its own and check its success, which no CUDA graph allows.
+    # (I - M)^-1 = (I + M) (I + M^2) (I + M^4) ..., for M = omega A. The rows of A sum to 1, so the error of n factors
+    # is at most omega^(2^n). A CUDA graph cannot record a solver, which allocates memory and checks its success.
     ensemble = (1 - omega) * probabilities
     for factor in range(factors(omega)):
         power = power @ power if factor else power
@@ -81,5 +92,5 @@ def propagate(probabilities: Tensor, features: Tensor, omega: float) -> Tensor:
 
 
 def factors(omega: float, error: float = 1e-12) -> int:
-    """How many factors (I + M^(2^i)) leave out at most ``error`` of a probability."""
+    """The number of factors (I + M^(2^i)) for an error of at most ``error`` in a probability."""
     return math.ceil(math.log2(max(math.log(error) / math.log(omega), 1))) if omega > 0 else 0

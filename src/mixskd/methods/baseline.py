@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from mixskd.config.types import Settings
-from mixskd.methods.base import About, Method
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
 from mixskd.methods.parts.losses import cross_entropy
 
 

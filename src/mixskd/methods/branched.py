@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.branches import AuxiliaryBranches
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.branches import AuxiliaryBranches, HeadOutputs
 
-# What the branches cost; each method adds its summary.
+# The cost of the branches; each method adds its summary.
 BRANCHED = About(
     "", compute=2, maps=1.63, keeps="branches", other_compute=(2.36, 2.56, 2.87), other_maps=(1.45, 1.82, 1.91)
 )
@@ -22,11 +23,6 @@ class BranchedMethod(Method):
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         return self.branches.logits(self.backbone, images)
 
-    def pooled(self, images: Tensor) -> list[Tensor]:
-        """The K pooled maps ``B x C`` of the branches, the backbone's last."""
-        return [self.backbone.pooled(f) for f in self.branches(self.backbone.feature_maps(images))]
-
-    def logits(self, pooled: list[Tensor]) -> list[Tensor]:
-        """The K logits ``B x N`` from pooled maps, the backbone's last."""
-        heads = [*self.branches.heads, self.backbone.head]
-        return [head(x) for head, x in zip(heads, pooled, strict=True)]
+    def outputs(self, images: Tensor) -> HeadOutputs:
+        """Maps, pooled features and logits of the K heads, the backbone's last."""
+        return self.branches.classify(self.backbone, self.branches(self.backbone.feature_maps(images)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
+from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,27 @@ class BYOT(BranchedMethod):
     about = replace(BRANCHED, summary="The last classifier teaches the classifiers of earlier stages.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, pooled = self.config, self.pooled(images)
-        *shallow, deepest = self.logits(pooled)
-        cls = total(cross_entropy(z, labels) for z in (*shallow, deepest))
-        logit = total((kl_divergence(z, deepest, c.temperature) for z in shallow), images)
-        target = full_precision(pooled[-1]).detach()
-        feature = total(((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1]), images)
-        loss = (1 - c.alpha) * cls + c.alpha * logit + c.beta * feature
-        return {"loss": loss, "output": deepest, "cls": cls, "logit": logit, "feature": feature}
+        c, (_, pooled, logits) = self.config, self.outputs(images)
+        terms = byot_loss(logits, pooled, labels, alpha=c.alpha, temperature=c.temperature, beta=c.beta)
+        return {"output": logits[-1], **terms}
+
+
+def byot_loss(
+    logits: Sequence[Tensor], pooled: Sequence[Tensor], labels: Tensor, *, alpha: float, temperature: float, beta: float
+) -> dict[str, Tensor]:
+    """``loss`` = (1 - alpha) ``cls`` + alpha ``logit`` + beta ``feature``, from K logits and features.
+
+    They are ``B x N`` and ``B x C``; the last of each is the teacher. ``cls`` sums the cross-entropy of all heads,
+    ``logit`` the divergences of the other heads from the last, ``feature`` their squared distances from it.
+    """
+    *students, teacher = logits
+    target = full_precision(pooled[-1]).detach()
+    distances = ((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1])
+    return weighted_sum(
+        cls=(1 - alpha, total(cross_entropy(z, labels) for z in logits)),
+        logit=(
+            alpha,
+            total((kl_divergence(student=z, teacher=teacher, temperature=temperature) for z in students), teacher),
+        ),
+        feature=(beta, total(distances, teacher)),
+    )

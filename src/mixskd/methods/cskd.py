@@ -1,18 +1,18 @@
-"""CS-KD: class-wise self-knowledge distillation (Yun et al., CVPR 2020), and with mixup."""
+"""CS-KD: class-wise self-knowledge distillation (Yun et al., CVPR 2020)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence
-from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -39,42 +39,20 @@ class CSKD(Method):
     def needs(self) -> DataNeeds:
         return DataNeeds(partners=1)
 
-    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        partners = take(extra, "partners")[:, 0]
-        if draws is not None:
-            images, partners = draws.apply(images), draws.apply(partners)
-        logits = self.backbone(images)
-        with torch.no_grad():  # in training mode: the partners move the running statistics too
-            target = self.backbone(partners)
-        classify = cross_entropy if draws is None else draws.cross_entropy
-        cls = classify(logits, labels)
-        class_wise = kl_divergence(logits, target, self.config.temperature)
-        loss = cls + self.config.weight * class_wise
-        return {"loss": loss, "output": logits, "cls": cls, "class_wise": class_wise}
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
+        c, logits = self.config, self.backbone(images)
+        with torch.no_grad():  # in training mode: the partners change the running statistics too
+            partner_logits = self.backbone(take(extra, "partners")[:, 0])
+        terms = cskd_loss(logits, partner_logits, labels, temperature=c.temperature, weight=c.weight)
+        return {"output": logits, **terms}
 
 
-@dataclass(frozen=True)
-class CSKDMixupConfig(CSKDConfig):
-    """Neither paper nor code of CS-KD has it: the combination is ours, see the fidelity page.
+def cskd_loss(
+    logits: Tensor, partner_logits: Tensor, labels: Tensor, *, temperature: float, weight: float
+) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + weight ``class_wise``, from the logits ``B x N`` of the images and of their partners.
 
-    Args:
-        temperature: the temperature T.
-        weight: the weight lambda of the divergence.
-        alpha: the parameter of Beta(alpha, alpha).
+    ``cls`` is the cross-entropy; ``class_wise`` the divergence whose teacher is the partner's prediction.
     """
-
-    alpha: Positive = 0.4
-
-
-class CSKDMixup(CSKD):
-    """L = CE(f(x~), y~) + lambda KL_T(f(x~) <- stopgrad f(x'~)): one mix for the images and for their partners."""
-
-    Config = CSKDMixupConfig
-    config: CSKDMixupConfig
-    about = About("CS-KD on mixes: one mix for the images and for their partners.", compute=1.33, images=2)
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
-        return sample_mix(images, self.config.alpha, generator=generator)
-
-    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        return super().forward(images, labels, draws or self.draw(images), **extra)
+    class_wise = kl_divergence(student=logits, teacher=partner_logits, temperature=temperature)
+    return weighted_sum(cls=(1, cross_entropy(logits, labels)), class_wise=(weight, class_wise))

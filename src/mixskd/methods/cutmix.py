@@ -10,7 +10,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from mixskd.config.types import BelowOne, Positive, Settings
-from mixskd.methods.base import About, Method
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 

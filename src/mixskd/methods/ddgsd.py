@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,22 @@ class DDGSD(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c = self.config
-        maps = self.backbone.feature_maps(torch.cat([images, take(extra, "views")[:, 0]]))[-1]
-        pooled = self.backbone.pooled(maps)
-        a, b = self.backbone.head(pooled).chunk(2)
-        mean_a, mean_b = (x.mean(0) for x in full_precision(pooled).chunk(2))
-        cls = cross_entropy(a, labels) + cross_entropy(b, labels)
-        logit = kl_divergence(a, b, c.temperature) + kl_divergence(b, a, c.temperature)
-        feature = (mean_a - mean_b).square().sum()
-        loss = cls + c.lam * logit + c.mu * feature
-        return {"loss": loss, "output": a, "cls": cls, "logit": logit, "feature": feature}
+        pooled = self.backbone.pooled(self.backbone.feature_maps(torch.cat([images, take(extra, "views")[:, 0]]))[-1])
+        logits = self.backbone.head(pooled).chunk(2)
+        terms = ddgsd_loss(logits, pooled.chunk(2), labels, temperature=c.temperature, lam=c.lam, mu=c.mu)
+        return {"output": logits[0], **terms}
+
+
+def ddgsd_loss(
+    logits: Sequence[Tensor], features: Sequence[Tensor], labels: Tensor, *, temperature: float, lam: float, mu: float
+) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + lam ``logit`` + mu ``feature``, from logits ``B x N`` and features ``B x C`` of two views.
+
+    ``cls`` is the cross-entropy of both; ``logit`` the divergence in both directions; ``feature`` the squared distance
+    of the features' batch means.
+    """
+    (a, b), (mean_a, mean_b) = logits, (full_precision(x).mean(0) for x in features)
+    logit = kl_divergence(student=a, teacher=b, temperature=temperature)
+    logit = logit + kl_divergence(student=b, teacher=a, temperature=temperature)
+    cls = cross_entropy(a, labels) + cross_entropy(b, labels)
+    return weighted_sum(cls=(1, cls), logit=(lam, logit), feature=(mu, (mean_a - mean_b).square().sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mixskd.config.types import Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, total
+from mixskd.methods.parts.losses import cross_entropy, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class DeepSupervision(BranchedMethod):
     about = replace(BRANCHED, summary="A classifier on every stage, each trained by the labels.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        *branches, logits = self.logits(self.pooled(images))
-        backbone = cross_entropy(logits, labels)
-        auxiliary = total((cross_entropy(z, labels) for z in branches), images)
-        return {"loss": backbone + auxiliary, "output": logits, "backbone": backbone, "auxiliary": auxiliary}
+        logits = self.outputs(images).logits
+        return {"output": logits[-1], **deep_supervision_loss(logits, labels)}
+
+
+def deep_supervision_loss(logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """``loss`` = ``backbone`` + ``auxiliary``: cross-entropy of the last of K logits ``B x N``, and of the others."""
+    *branches, last = logits
+    auxiliary = total((cross_entropy(z, labels) for z in branches), last)
+    return weighted_sum(backbone=(1, cross_entropy(last, labels)), auxiliary=(1, auxiliary))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,16 @@ class DKS(BranchedMethod):
     about = replace(BRANCHED, summary="All classifiers of the stages teach each other.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        logits = self.logits(self.pooled(images))
-        cls = total(cross_entropy(z, labels) for z in logits)
-        pairs = ((a, b) for a in logits for b in logits if a is not b)
-        synergy = total((kl_divergence(a, b, self.config.temperature) for a, b in pairs), images)
-        return {"loss": cls + self.config.weight * synergy, "output": logits[-1], "cls": cls, "synergy": synergy}
+        c, logits = self.config, self.outputs(images).logits
+        return {"output": logits[-1], **dks_loss(logits, labels, temperature=c.temperature, weight=c.weight)}
+
+
+def dks_loss(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, weight: float) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + weight ``synergy``, from K logits ``B x N``.
+
+    ``cls`` sums the cross-entropy of all heads, ``synergy`` the divergences of all ordered pairs of heads.
+    """
+    synergy = total(
+        (kl_divergence(student=a, teacher=b, temperature=temperature) for a, b in permutations(logits, 2)), logits[-1]
+    )
+    return weighted_sum(cls=(1, total(cross_entropy(z, labels) for z in logits)), synergy=(weight, synergy))

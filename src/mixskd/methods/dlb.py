@@ -11,8 +11,9 @@ from torch import Tensor
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
 from mixskd.methods.parts.tables import read_rows
 from mixskd.runtime.distributed import gather_batch
 
@@ -33,8 +34,8 @@ class DLBConfig(Settings):
 class DLB(Method):
     """L = CE over f(x_t) and f(x'_{t-1}) + alpha KL_T(f_t(x'_{t-1}) <- f_{t-1}(x_{t-1})), x' augmented anew.
 
-    The logits and labels of the batch before are buffers with a row for each slot of the whole batch, the same on every
-    process. A row whose label is -1 has no past yet: the first step of a run is plain cross-entropy.
+    The logits and labels of the last batch are buffers with a row for each slot of the whole batch, the same on every
+    process. A row with the label -1 is empty: the first step of a run is plain cross-entropy.
     """
 
     Config = DLBConfig
@@ -46,6 +47,7 @@ class DLB(Method):
         maps=2,
         keeps="the logits and labels of one batch",
     )
+    soft_labels = False
     past: Tensor
     past_labels: Tensor
 
@@ -64,16 +66,28 @@ class DLB(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         if not len(self.past):
             raise UserError("dlb has no room for the last batch yet: call prepare_batch(images in a batch) first")
-        previous, slots = take(extra, "partners")[:, 0], take(extra, "slots")
+        c, previous, slots = self.config, take(extra, "partners")[:, 0], take(extra, "slots")
         logits, again = self.backbone(images), self.backbone(previous)
         past, past_labels = read_rows(self.past, slots), read_rows(self.past_labels, slots)
-        known = (past_labels >= 0).to(past.dtype).mean()  # 0 at the first step of a run, then 1
-        cls, cls_again = cross_entropy(logits, labels), cross_entropy(again, past_labels.clamp(min=0))
-        consistency = known * kl_divergence(again, past, self.config.temperature)
-        cls = (cls + known * cls_again) / (1 + known)
+        terms = dlb_loss(logits, again, past, labels, past_labels, temperature=c.temperature, alpha=c.alpha)
         with torch.no_grad():
             everywhere = gather_batch(slots)
             self.past[everywhere] = gather_batch(logits.detach().to(self.past.dtype))
             self.past_labels[everywhere] = gather_batch(labels)
-        loss = cls + self.config.alpha * consistency
-        return {"loss": loss, "output": logits, "cls": cls, "consistency": consistency}
+        return {"output": logits, **terms}
+
+
+def dlb_loss(
+    logits: Tensor, again: Tensor, past: Tensor, labels: Tensor, past_labels: Tensor,
+    *, temperature: float, alpha: float,
+) -> dict[str, Tensor]:  # fmt: skip
+    """``loss`` = ``cls`` + alpha ``consistency``, from logits ``B x N``.
+
+    ``logits`` are those of the new images, ``again`` those of the last batch's images, ``past`` those of the last batch
+    in its own step. ``cls`` is the cross-entropy of both batches, ``consistency`` the divergence of ``again`` from
+    ``past``. A label of -1 in ``past_labels`` marks a missing past.
+    """
+    known = (past_labels >= 0).to(past.dtype).mean()  # 0 in the first step of a run, then 1
+    cls, cls_again = cross_entropy(logits, labels), cross_entropy(again, past_labels.clamp(min=0))
+    consistency = known * kl_divergence(student=again, teacher=past, temperature=temperature)
+    return weighted_sum(cls=(1, (cls + known * cls_again) / (1 + known)), consistency=(alpha, consistency))

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.config.types import NotNegative, Settings
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import full_precision
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import full_precision, log_likelihood
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class FocalConfig(Settings):
     """As the paper, without class weights.
 
     Args:
-        gamma: how much images that are classified well count less.
+        gamma: the exponent that lowers the weight of images that are classified well.
     """
 
     gamma: NotNegative = 2.0
@@ -30,11 +31,17 @@ class Focal(Method):
 
     Config = FocalConfig
     config: FocalConfig
+    soft_labels = False
     about = About("Images that are right already weigh less.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
-        log_p = F.log_softmax(full_precision(logits), dim=1).gather(1, labels[:, None])[:, 0]
-        # Above 0, for the slope of a root at 0 is infinite.
-        missing = -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
-        return {"loss": -(missing**self.config.gamma * log_p).mean(), "output": logits}
+        return {"loss": focal_loss(logits, labels, gamma=self.config.gamma), "output": logits}
+
+
+def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
+    """-mean (1 - p_y)^gamma log p_y, from logits ``B x N`` and class indices ``B``."""
+    log_p = log_likelihood(F.log_softmax(full_precision(logits), dim=1), labels)
+    # Kept above 0: the slope of a root is infinite at 0.
+    missing = -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
+    return -(missing**gamma * log_p).mean()

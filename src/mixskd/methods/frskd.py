@@ -1,20 +1,20 @@
-"""FRSKD: Feature Refinement via Self-Knowledge Distillation (Ji et al., CVPR 2021), and with mixup."""
+"""FRSKD: Feature Refinement via Self-Knowledge Distillation (Ji et al., CVPR 2021)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
 from mixskd.config.types import Count, NotNegative, Positive, Settings
-from mixskd.methods.base import About, Method
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
 from mixskd.methods.parts.bifpn import BiFPN
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total
-from mixskd.methods.parts.mixing import Mix, sample_mix
+from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -61,54 +61,34 @@ class FRSKD(Method):
         return {"self_teacher": refined, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        if draws is not None:
-            images = draws.apply(images)
-        maps = self.backbone.feature_maps(images)
+        c, maps = self.config, self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
         grids = [spatial(f) for f in maps]
         refined, teacher = self.self_teacher(grids)
-        classify = cross_entropy if draws is None else draws.cross_entropy
-        terms = {
-            "cls": classify(logits, labels),
-            "teacher_cls": classify(teacher, labels),
-            "logit": kl_divergence(logits, teacher, self.config.temperature),
-            "attention": total(
-                F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(grids, refined, strict=True)
-            ),
-        }
-        loss = terms["cls"] + terms["teacher_cls"]
-        loss = loss + self.config.alpha * terms["logit"] + self.config.beta * terms["attention"]
-        return {"loss": loss, "output": logits, **terms}
+        terms = frskd_loss(
+            logits, teacher, grids, refined, labels, temperature=c.temperature, alpha=c.alpha, beta=c.beta
+        )
+        return {"output": logits, **terms}
 
 
-@dataclass(frozen=True)
-class FRSKDMixupConfig(FRSKDConfig):
-    """As the authors' code.
+def frskd_loss(
+    logits: Tensor, teacher: Tensor, maps: Sequence[Tensor], refined: Sequence[Tensor], labels: Tensor,
+    *, temperature: float, alpha: float, beta: float,
+) -> dict[str, Tensor]:  # fmt: skip
+    """``loss`` = ``cls`` + ``teacher_cls`` + alpha ``logit`` + beta ``attention``, from logits ``B x N`` and maps.
 
-    Args:
-        temperature: the temperature T.
-        alpha: the weight of the divergence.
-        beta: the weight of the attention distances.
-        width: the factor of the self-teacher's channels.
-        depth: the layers of its blocks.
-        mix_alpha: the parameter of Beta(mix_alpha, mix_alpha).
+    ``logits`` and ``maps`` (``B x C_i x H_i x W_i``) come from the backbone, ``teacher`` and ``refined`` from the
+    self-teacher.
+    ``cls`` and ``teacher_cls`` are cross-entropies, ``logit`` is the divergence from the self-teacher, ``attention``
+    the sum of the squared distances of the attention maps.
     """
-
-    mix_alpha: Positive = 0.2
-
-
-class FRSKDMixup(FRSKD):
-    """FRSKD's whole loss on the mixed batch, with mixed labels."""
-
-    Config = FRSKDMixupConfig
-    config: FRSKDMixupConfig
-    about = replace(FRSKD.about, summary="FRSKD on mixes, with mixed labels.")
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
-        return sample_mix(images, self.config.mix_alpha, generator=generator)
-
-    def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        return super().forward(images, labels, draws or self.draw(images))
+    distances = (F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(maps, refined, strict=True))
+    return weighted_sum(
+        cls=(1, cross_entropy(logits, labels)),
+        teacher_cls=(1, cross_entropy(teacher, labels)),
+        logit=(alpha, kl_divergence(student=logits, teacher=teacher, temperature=temperature)),
+        attention=(beta, total(distances)),
+    )
 
 
 def attention_map(feature_map: Tensor) -> Tensor:

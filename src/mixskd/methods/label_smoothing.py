@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.config.types import BelowOne, Settings
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import full_precision
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import full_precision, log_likelihood
+
+Spread = Literal["others", "all"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class LabelSmoothingConfig(Settings):
     """
 
     epsilon: BelowOne = 0.1
-    spread: Literal["others", "all"] = "others"
+    spread: Spread = "others"
 
 
 class LabelSmoothing(Method):
@@ -35,10 +38,13 @@ class LabelSmoothing(Method):
     about = About("A tenth of each label goes to the other classes.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        logits = self.backbone(images)
-        log_p = F.log_softmax(full_precision(logits), dim=1)
-        # eps / (N - 1) on the others is the smoothing over all by eps N / (N - 1)
-        classes = logits.shape[1]
-        epsilon = self.config.epsilon * (classes / (classes - 1) if self.config.spread == "others" else 1)
-        loss = (1 - epsilon) * F.nll_loss(log_p, labels) - epsilon * log_p.mean()
-        return {"loss": loss, "output": logits}
+        c, logits = self.config, self.backbone(images)
+        return {"loss": label_smoothing_loss(logits, labels, epsilon=c.epsilon, spread=c.spread), "output": logits}
+
+
+def label_smoothing_loss(logits: Tensor, labels: Tensor, *, epsilon: float, spread: Spread) -> Tensor:
+    """Cross-entropy of logits ``B x N`` with (1 - eps) y + eps u, u uniform over the other classes or over all."""
+    log_p = F.log_softmax(full_precision(logits), dim=1)
+    if spread == "others":  # eps / (N - 1) for each other class is eps N / (N - 1) spread over all classes
+        epsilon *= logits.shape[1] / (logits.shape[1] - 1)
+    return -(1 - epsilon) * log_likelihood(log_p, labels).mean() - epsilon * log_p.mean()

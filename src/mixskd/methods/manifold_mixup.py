@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap
 from mixskd.config.types import Positive, Settings, WholeNumber
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import full_precision, one_hot
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import as_probabilities, full_precision
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
@@ -60,14 +61,19 @@ class ManifoldMixup(Method):
     ) -> dict[str, Tensor]:
         mix, place = draws or self.draw(images)
         x: FeatureMap = images
-        for k, stage in enumerate([None, *self.backbone.stages]):
-            x = x if stage is None else stage(x)
-            if k <= self.config.depth:  # lam = 1 leaves a map as it is, so no place needs a branch
+        for k, stage in enumerate([nn.Identity(), *self.backbone.stages]):
+            x = stage(x)
+            if k <= self.config.depth:  # lam = 1 changes nothing, so that no Python branch depends on ``place``
                 x = mix._replace(lam=torch.where(place == k, mix.lam, 1.0)).apply(x)
         logits = self.backbone.head(self.backbone.pooled(x))
         if self.config.loss == "ce":
             return {"loss": mix.cross_entropy(logits, labels), "output": logits}
         with torch.autocast(images.device.type, enabled=False):
-            p = full_precision(logits).softmax(1)
-            loss = F.binary_cross_entropy(p, mix.apply(one_hot(labels, p)))
+            loss = mixed_bce_loss(logits, labels, mix)
         return {"loss": loss, "output": logits}
+
+
+def mixed_bce_loss(logits: Tensor, labels: Tensor, mix: Mix) -> Tensor:
+    """Binary cross-entropy of softmax(z) with the mixed labels, mean over images and classes; call without autocast."""
+    p = full_precision(logits).softmax(1)
+    return F.binary_cross_entropy(p, mix.apply(as_probabilities(labels, p)))

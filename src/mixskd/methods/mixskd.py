@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
+from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import FeatureMap, each, halves
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, Share
 from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, SelfTeacher
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, HeadOutputs, SelfTeacher
 from mixskd.methods.parts.losses import (
     cross_entropy,
     discriminator_loss,
     feature_distance,
+    full_precision,
     kl_divergence,
     relative_distance,
     reverse_gradient,
     total,
+    weighted_sum,
 )
-from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
+from mixskd.methods.parts.mixing import Mix, MixName, part_of, sample_mix
 
 FEATURE_DISTANCES = {"squared": feature_distance, "normalised": relative_distance}
 DiscriminatorMode = Literal["joint", "grl", "d_only", "frozen", "off"]
@@ -66,6 +72,7 @@ class MixSKDConfig(Settings):
         separate_bn: forward originals and mixes separately, each with its own batch statistics.
         branches: train the branches b_1 .. b_(K-1). Without them there are only the backbone's own map and classifier,
             so Eq. 10 is empty and the self-teacher uses one map.
+        share: the share of each batch that has all the terms; the rest has only the backbone's cross-entropy on mixes.
         label_smoothing: the share of each label, mixed labels included, that is spread over all classes; 0 as in the
             paper.
     """
@@ -94,6 +101,7 @@ class MixSKDConfig(Settings):
     teacher_norm_act: bool = False
     separate_bn: bool = False
     branches: bool = True
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     label_smoothing: BelowOne = 0.0
 
     # gamma 0.5: the released loss is the mean over both halves of the batch, Eq. 8 the sum of their means.
@@ -143,7 +151,7 @@ class MixSKD(Method):
         if not set(chosen) <= set(range(1, stages + 1)):
             which = "for this backbone" if config.branches else "without branches"
             raise UserError(f"teacher_stages must be from 1 to {stages} {which}, not {chosen}")
-        self.branches = AuxiliaryBranches(backbone) if config.branches else None
+        self.branches = AuxiliaryBranches(backbone, enabled=config.branches)
         if config.teacher_norm_act and backbone.stage_channels()[-1] != backbone.feature_dim:
             raise UserError(
                 f"teacher_norm_act needs pooled features of the last map's width, which {backbone.name} lacks"
@@ -163,83 +171,124 @@ class MixSKD(Method):
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
         c = self.config
         return sample_mix(
-            images, c.alpha, c.mix, per_sample=c.per_sample, derangement=c.derangement, generator=generator
-        )
+            images, c.alpha, c.mix, per_sample=c.per_sample, derangement=c.derangement,
+            within=part_of(len(images), c.share), generator=generator,
+        )  # fmt: skip
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
-        return super().heads(images) if self.branches is None else self.branches.logits(self.backbone, images)
+        return self.branches.logits(self.backbone, images)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, mix = self.config, draws or self.draw(images)
-        originals, mixed = self._both(images, mix.apply(images))  # per head: F_k and M_k, B x C x H x W each
-        with torch.autocast(images.device.type, enabled=False):
-            interpolated = [mix.apply(f) for f in originals]  # I_k of Eq. 6
-            pooled_originals = [self.backbone.pooled(f) for f in originals]
-            if self.backbone.pool is None and mix.box is None:  # an average is linear: it commutes with mixup
-                pooled_i = [mix.apply(p) for p in pooled_originals]
-            else:
-                pooled_i = [self.backbone.pooled(i) for i in interpolated]
-            pooled_m = [self.backbone.pooled(f) for f in mixed]
-            heads = [self.backbone.head] if self.branches is None else [*self.branches.heads, self.backbone.head]
-            z = [head(p) for head, p in zip(heads, pooled_originals, strict=True)]
-            z_i = [mix.apply(logits) for logits in z]  # Eq. 9
-            z_m = [head(p) for head, p in zip(heads, pooled_m, strict=True)]
+        mix, full = draws or self.draw(images), part_of(len(images), self.config.share)
+        if full == len(images):
+            return self._whole(images, labels, mix, extra)
+        out = self._whole(images[:full], labels[:full], mix.first(full), extra)
+        rest, weight = mix.rest(full), full / len(images)
+        logits = self.backbone(rest.apply(images[full:]))
+        cls = rest.cross_entropy(logits, labels[full:], self.config.label_smoothing)
+        loss = weight * out["loss"] + (1 - weight) * cls
+        return {**out, "loss": loss, "output": torch.cat([out["output"], logits]), "cls_rest": cls}
 
-            smoothing = c.label_smoothing
+    def _whole(self, images: Tensor, labels: Tensor, mix: Mix, extra: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All terms, on every image."""
+        c = self.config
+        maps, mixed_maps = self._aligned_maps(images, mix.apply(images))  # F_k(x) and F_k(x~) of Eq. 2 and 4
+        with torch.autocast(images.device.type, enabled=False):
+            originals = self.branches.classify(self.backbone, maps)
+            mixed = self.branches.classify(self.backbone, mixed_maps)
+            interpolated = interpolate(originals, mix, self.backbone)  # Eq. 6 and 9
+
+            smoothing, T, scale = c.label_smoothing, c.temperature, c.scale_kl
             terms: dict[str, tuple[float | Tensor, Tensor]] = {}
             if c.original_weight > 0:  # Eq. 5, its summands over x_i and x_j
-                terms["cls"] = (c.original_weight, total(cross_entropy(head, labels, smoothing) for head in z))
+                terms["cls"] = c.original_weight, total(cross_entropy(z, labels, smoothing) for z in originals.logits)
             if c.mix_cls:  # Eq. 5, its summand over the mix
-                terms["cls_mix"] = (1.0, total(mix.cross_entropy(head, labels, smoothing) for head in z_m))
+                terms["cls_mix"] = 1.0, total(mix.cross_entropy(z, labels, smoothing) for z in mixed.logits)
             if c.beta > 0:  # Eq. 7
                 distance = FEATURE_DISTANCES[c.feature_distance]
-                terms["feature"] = (self._beta(extra), total(map(distance, interpolated, mixed)))
+                terms["feature"] = self._beta(extra), total(map(distance, interpolated.maps, mixed.maps))
             if self.discriminators is not None:  # Eq. 8
-                terms["discriminator"] = (c.gamma, self._discriminate(self.discriminators, pooled_i, pooled_m))
-            if c.mu > 0 and c.branch_logit and self.branches is not None:  # Eq. 10
-                mutual = map(self._mutual, z_i[:-1], z_m[:-1], z_m[:-1], z_i[:-1])
-                terms["branch_logit"] = (c.mu, total(mutual, images))
+                judged = (self._judge(self.discriminators, side.pooled) for side in (interpolated, mixed))
+                terms["discriminator"] = c.gamma, total(map(discriminator_loss, *judged))
+            if c.mu > 0 and c.branch_logit and c.branches:  # Eq. 10
+                mutual = branch_logit_loss(interpolated.logits, mixed.logits, T, scale=scale)
+                terms["branch_logit"] = c.mu, mutual
             if c.mu > 0 and (c.teacher_cls or c.teacher_logit):
-                h_i, h_m = self._teach(interpolated, pooled_i), self._teach(mixed, pooled_m)
+                h_interpolated, h_mixed = self._teach(interpolated), self._teach(mixed)
                 if c.teacher_cls:  # Eq. 11
-                    teacher_cls = total(mix.cross_entropy(h, labels, smoothing) for h in (h_i, h_m))
-                    terms["teacher_cls"] = (c.mu, teacher_cls)
-                if c.teacher_logit:  # Eq. 12: the cross pairing
-                    terms["teacher_logit"] = (c.mu, self._mutual(z_i[-1], h_m, z_m[-1], h_i))
-            loss = total(weight * term for weight, term in terms.values())
-        return {"loss": loss, "output": z[-1], **{name: term for name, (_, term) in terms.items()}}
+                    both = (h_interpolated, h_mixed)
+                    terms["teacher_cls"] = c.mu, total(mix.cross_entropy(h, labels, smoothing) for h in both)
+                if c.teacher_logit:  # Eq. 12
+                    taught = teacher_logit_loss(
+                        interpolated.logits[-1], mixed.logits[-1], h_interpolated, h_mixed, T, scale=scale
+                    )
+                    terms["teacher_logit"] = c.mu, taught
+            return {"output": originals.logits[-1], **weighted_sum(**terms)}  # Eq. 13
 
     def _beta(self, extra: dict[str, Tensor]) -> float | Tensor:
-        """beta, or its share by the progress of the run while it warms up."""
+        """beta, during its warm-up times the share of the warm-up that is done."""
         c = self.config
         return c.beta if c.beta_warmup == 0 else c.beta * (take(extra, "progress") / c.beta_warmup).clamp(max=1)
 
     def _maps(self, images: Tensor) -> list[FeatureMap]:
-        """F_1 .. F_K of branches and backbone, or F_K alone."""
-        maps = self.backbone.feature_maps(images)
-        return maps[-1:] if self.branches is None else self.branches(maps)
+        """The K aligned maps of ``images``."""
+        return self.branches(self.backbone.feature_maps(images))
 
-    def _both(self, images: Tensor, mixes: Tensor) -> tuple[list[FeatureMap], list[FeatureMap]]:
-        """The K aligned maps of the originals and of their mixes (Eq. 2), in one forward unless ``separate_bn``."""
+    def _aligned_maps(self, images: Tensor, mixes: Tensor) -> tuple[list[FeatureMap], list[FeatureMap]]:
+        """The K aligned maps of the originals and of their mixes, in one forward unless ``separate_bn``."""
         if self.config.separate_bn:
-            originals, mixed = (self._maps(x) for x in (images, mixes))
-            return originals, mixed
+            return self._maps(images), self._maps(mixes)
         pairs = [halves(f) for f in self._maps(torch.cat([images, mixes]))]
         return [originals for originals, _ in pairs], [mixed for _, mixed in pairs]
 
-    def _mutual(self, student: Tensor, teacher: Tensor, other_student: Tensor, other_teacher: Tensor) -> Tensor:
-        T, scale = self.config.temperature, self.config.scale_kl
-        return kl_divergence(student, teacher, T, scale=scale) + kl_divergence(
-            other_student, other_teacher, T, scale=scale
-        )
+    def _judge(self, discriminators: Discriminators, pooled: list[Tensor]) -> list[Tensor]:
+        """The discriminators' logits, with the gradient into the features that the mode asks for."""
+        into_features = {"grl": reverse_gradient, "d_only": torch.detach}.get(self.config.discriminator)
+        return discriminators([into_features(p) for p in pooled] if into_features else pooled)
 
-    def _teach(self, maps: list[FeatureMap], pooled: list[Tensor]) -> Tensor:
+    def _teach(self, side: HeadOutputs) -> Tensor:
+        """The self-teacher's logits ``B x N`` from the maps of one side."""
+        maps, pooled = side.maps, side.pooled
         if self.config.teacher_detach:
             maps, pooled = [each(torch.detach, f) for f in maps], [p.detach() for p in pooled]
         return self.self_teacher(maps, pooled)
 
-    def _discriminate(self, discriminators: Discriminators, pooled_i: list[Tensor], pooled_m: list[Tensor]) -> Tensor:
-        into_features = {"grl": reverse_gradient, "d_only": torch.detach}.get(self.config.discriminator)
-        if into_features:
-            pooled_i, pooled_m = [into_features(p) for p in pooled_i], [into_features(p) for p in pooled_m]
-        return total(map(discriminator_loss, discriminators(pooled_i), discriminators(pooled_m)))
+
+def interpolate(originals: HeadOutputs, mix: Mix, backbone: StagedBackbone) -> HeadOutputs:
+    """The interpolated maps I_k (Eq. 6), their pooled features and the interpolated logits (Eq. 9), at least fp32."""
+    maps = [mix.apply(each(full_precision, f)) for f in originals.maps]
+    if backbone.pool is None and mix.box is None:  # an average is linear: it commutes with mixup
+        pooled = [mix.apply(full_precision(p)) for p in originals.pooled]
+    else:
+        pooled = [backbone.pooled(f) for f in maps]
+    return HeadOutputs(maps, pooled, [mix.apply(full_precision(z)) for z in originals.logits])
+
+
+def branch_logit_loss(
+    interpolated: Sequence[Tensor], mixed: Sequence[Tensor], temperature: float, *, scale: bool = True
+) -> Tensor:
+    """L_b_logit of Eq. 10: the two logits ``B x N`` of each branch teach each other.
+
+    Sum over k < K of KL(student = interpolated, teacher = mixed) + KL(student = mixed, teacher = interpolated); the
+    backbone's logits, the last of the K, take no part. ``scale`` multiplies by T^2. The teachers get no gradient.
+    """
+    mutual = (
+        kl_divergence(student=z_i, teacher=z_m, temperature=temperature, scale=scale)
+        + kl_divergence(student=z_m, teacher=z_i, temperature=temperature, scale=scale)
+        for z_i, z_m in zip(interpolated[:-1], mixed[:-1], strict=True)
+    )
+    return total(mutual, interpolated[-1])
+
+
+def teacher_logit_loss(
+    interpolated: Tensor, mixed: Tensor, teacher_interpolated: Tensor, teacher_mixed: Tensor, temperature: float,
+    *, scale: bool = True,
+) -> Tensor:  # fmt: skip
+    """L_f_logit of Eq. 12: the self-teacher's logits teach the backbone's (``B x N``), crosswise.
+
+    KL(student = interpolated, teacher = h of the mixed maps) + KL(student = mixed, teacher = h of the interpolated
+    maps). ``scale`` multiplies by T^2. The self-teacher gets no gradient.
+    """
+    return kl_divergence(
+        student=interpolated, teacher=teacher_mixed, temperature=temperature, scale=scale
+    ) + kl_divergence(student=mixed, teacher=teacher_interpolated, temperature=temperature, scale=scale)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mixskd.config.types import BelowOne, Positive, Settings
-from mixskd.methods.base import About, Method
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, weighted_sum
 from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
 
 
@@ -43,7 +44,15 @@ class RegMixup(Method):
         return sample_mix(images, self.config.alpha, self.config.mix, generator=generator)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
-        mix, smoothing = draws or self.draw(images), self.config.label_smoothing
-        originals, mixed = self.backbone(torch.cat([images, mix.apply(images).to(images.dtype)])).chunk(2)
-        cls, cls_mix = cross_entropy(originals, labels, smoothing), mix.cross_entropy(mixed, labels, smoothing)
-        return {"loss": cls + self.config.weight * cls_mix, "output": originals, "cls": cls, "cls_mix": cls_mix}
+        c, mix = self.config, draws or self.draw(images)
+        originals, mixed = self.backbone(torch.cat([images, mix.apply(images)])).chunk(2)
+        terms = regmixup_loss(originals, mixed, labels, mix, weight=c.weight, smoothing=c.label_smoothing)
+        return {"output": originals, **terms}
+
+
+def regmixup_loss(
+    originals: Tensor, mixed: Tensor, labels: Tensor, mix: Mix, *, weight: float, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + weight ``cls_mix``: the cross-entropies of the logits ``B x N`` of images and of mixes."""
+    cls, cls_mix = cross_entropy(originals, labels, smoothing), mix.cross_entropy(mixed, labels, smoothing)
+    return weighted_sum(cls=(1, cls), cls_mix=(weight, cls_mix))

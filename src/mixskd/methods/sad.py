@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from mixskd.backbones.tokens import spatial
 from mixskd.config.types import NotNegative, Settings
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision, total
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,21 @@ class SAD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         maps = self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
-        cls = cross_entropy(logits, labels)
-        distances = []
-        for shallow, deep in pairwise(map(spatial, maps)):
-            size = shallow.shape[-2:]
-            distances.append(F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size)))
-        distance = total(distances, images)
-        return {"loss": cls + self.config.gamma * distance, "output": logits, "cls": cls, "attention": distance}
+        return {"output": logits, **sad_loss(logits, [spatial(f) for f in maps], labels, gamma=self.config.gamma)}
+
+
+def sad_loss(logits: Tensor, maps: Sequence[Tensor], labels: Tensor, *, gamma: float) -> dict[str, Tensor]:
+    """``loss`` = ``cls`` + gamma ``attention``, from logits ``B x N`` and the maps of all stages.
+
+    ``cls`` is the cross-entropy; ``attention`` sums the squared distances between the attention of
+    each stage and of the next.
+    """
+    distances = (
+        F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size))
+        for shallow, deep in pairwise(maps)
+        for size in [shallow.shape[-2:]]
+    )
+    return weighted_sum(cls=(1, cross_entropy(logits, labels)), attention=(gamma, total(distances, logits)))
 
 
 def spatial_attention(feature_map: Tensor, size: torch.Size) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.config.types import Positive, Settings, Share
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,28 @@ class TfKDReg(Method):
 
     Config = TfKDRegConfig
     config: TfKDRegConfig
+    soft_labels = False
     about = About("A teacher made by hand: high on the right class, uniform on the rest.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)
-        log_p = F.log_softmax(full_precision(logits), dim=1)
-        classes = logits.shape[1]
-        virtual = torch.full_like(log_p, (1 - c.correct) / (classes - 1)).scatter(1, labels[:, None], c.correct)
-        teacher = F.log_softmax(virtual / c.temperature, dim=1)
-        distillation = F.kl_div(log_p, teacher, reduction="batchmean", log_target=True) / classes
-        cls = cross_entropy(logits, labels)
-        loss = (1 - c.alpha) * cls + c.alpha * c.multiplier * distillation
-        return {"loss": loss, "output": logits, "cls": cls, "distillation": distillation}
+        terms = tfkd_reg_loss(
+            logits, labels, alpha=c.alpha, temperature=c.temperature, multiplier=c.multiplier, correct=c.correct
+        )
+        return {"output": logits, **terms}
+
+
+def tfkd_reg_loss(
+    logits: Tensor, labels: Tensor, *, alpha: float, temperature: float, multiplier: float, correct: float
+) -> dict[str, Tensor]:
+    """``loss`` = (1 - alpha) ``cls`` + alpha m ``distillation``, from logits ``B x N`` and class indices ``B``.
+
+    ``cls`` is the cross-entropy; ``distillation`` is 1 / N KL(softmax(u / tau) || f(x)), u the virtual teacher's
+    probabilities.
+    """
+    log_p, classes = F.log_softmax(full_precision(logits), dim=1), logits.shape[1]
+    virtual = torch.full_like(log_p, (1 - correct) / (classes - 1)).scatter(1, labels[:, None], correct)
+    teacher = F.log_softmax(virtual / temperature, dim=1)
+    distillation = F.kl_div(log_p, teacher, reduction="batchmean", log_target=True) / classes
+    cls = cross_entropy(logits, labels)
+    return weighted_sum(cls=(1 - alpha, cls), distillation=(alpha * multiplier, distillation))

@@ -12,8 +12,9 @@ from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap
 from mixskd.config.types import BelowOne, NotNegative, Settings
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision, log_likelihood, weighted_sum
 from mixskd.methods.parts.zipf import log_softmax_of_others, ranks, zipf_weights
 
 Ranking = Literal["probability", "released"]
@@ -44,6 +45,7 @@ class USKD(Method):
 
     Config = USKDConfig
     config: USKDConfig
+    soft_labels = False
     about = About(
         "Soft labels of two parts: confidence in the own class, ranks for the others.",
         keeps="one linear classifier",
@@ -66,31 +68,45 @@ class USKD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, maps = self.config, self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
-        weak = self._weak(maps)
-        weights = zipf_weights(ranks(rank_scores(logits, weak, labels, c.ranking)), labels)
-        terms = {
-            "cls": cross_entropy(logits, labels),
-            "target": target_term(logits, labels),
-            "non_target": -(weights * log_softmax_of_others(logits, labels)).sum(1).mean(),
-            "weak_cls": F.cross_entropy(full_precision(weak), labels, label_smoothing=c.epsilon),
-        }
-        loss = terms["cls"] + c.alpha * terms["target"] + c.beta * terms["non_target"] + c.mu * terms["weak_cls"]
-        return {"loss": loss, "output": logits, **terms}
+        terms = uskd_loss(
+            logits, self._weak(maps), labels,
+            alpha=c.alpha, beta=c.beta, mu=c.mu, epsilon=c.epsilon, ranking=c.ranking,
+        )  # fmt: skip
+        return {"output": logits, **terms}
+
+
+def uskd_loss(
+    logits: Tensor, weak: Tensor, labels: Tensor,
+    *, alpha: float, beta: float, mu: float, epsilon: float, ranking: Ranking,
+) -> dict[str, Tensor]:  # fmt: skip
+    """``loss`` = ``cls`` + alpha ``target`` + beta ``non_target`` + mu ``weak_cls``, from two logits ``B x N``.
+
+    ``weak`` are the logits of the weak classifier and ``weak_cls`` is its smoothed cross-entropy. ``cls`` is the
+    backbone's; ``target`` and ``non_target`` compare its probabilities with the soft labels of the label and of the
+    other classes.
+    """
+    weights = zipf_weights(ranks(rank_scores(logits, weak, labels, ranking)), labels)
+    return weighted_sum(
+        cls=(1, cross_entropy(logits, labels)),
+        target=(alpha, target_term(logits, labels)),
+        non_target=(beta, -(weights * log_softmax_of_others(logits, labels)).sum(1).mean()),
+        weak_cls=(mu, cross_entropy(weak, labels, epsilon)),
+    )
 
 
 def target_term(logits: Tensor, labels: Tensor) -> Tensor:
     """-mean P log p, p the probability of ``labels``; the constant P is 1 + p^2 less the batch's mean of p^2."""
-    log_p = F.log_softmax(full_precision(logits), dim=1).gather(1, labels[:, None]).squeeze(1)
+    log_p = log_likelihood(F.log_softmax(full_precision(logits), dim=1), labels)
     squared = (2 * log_p.detach()).exp()
     return -((1 + squared - squared.mean()) * log_p).mean()
 
 
-def rank_scores(logits: Tensor, weak: Tensor, labels: Tensor, ranking: str) -> Tensor:
-    """By what the classes are ranked (``B x N``), without gradient, from the logits of backbone and weak classifier."""
+def rank_scores(logits: Tensor, weak: Tensor, labels: Tensor, ranking: Ranking) -> Tensor:
+    """The scores that rank the classes (``B x N``), without gradient, from the logits of both classifiers."""
     z, w = full_precision(logits.detach()), full_precision(weak.detach())
     own = labels[:, None]
     if ranking == "released":
         log_p, q = z.log_softmax(1), w.softmax(1)
         return q / (1 - q.gather(1, own) + 1e-6) + log_p / (1 - log_p.gather(1, own) + 1e-6)
     score = log_softmax_of_others(z, labels).exp() + log_softmax_of_others(w, labels).exp()
-    return score.scatter(1, own, -1.0)  # last, so that it takes no rank from the others
+    return score.scatter(1, own, -1.0)  # last, so that the other classes have the first ranks

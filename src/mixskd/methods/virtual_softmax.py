@@ -8,25 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import exact, split
+from mixskd.backbones.staged import as_weights, exact, split
 from mixskd.config.types import Settings
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import cross_entropy, full_precision
 
 
 @dataclass(frozen=True)
 class VirtualSoftmaxConfig(Settings):
-    """There is nothing to set."""
+    """Virtual softmax has no hyper-parameter."""
 
 
 class VirtualSoftmax(Method):
-    """L = CE over N + 1 classes: the extra logit is ||w_y|| ||e||, e what the last linear layer sees (the
-    pooled features, if the head is no more than that layer), which has no bias.
+    """L = CE over N + 1 classes. The extra logit is ||w_y|| ||e||, e the input of the last linear layer.
 
-    The bias is frozen at zero, so that the deployed weights have the backbone's usual form.
+    The layer's bias is frozen at zero, so that the deployed weights have the backbone's usual form.
     """
 
     Config = VirtualSoftmaxConfig
+    soft_labels = False
     about = About("An extra class that is always a rival of the right one.")
 
     def build(self) -> None:
@@ -39,7 +40,13 @@ class VirtualSoftmax(Method):
         pooled = self.backbone.pooled(self.backbone.feature_maps(images)[-1])
         before, linear = split(self.backbone.head)
         with exact(pooled):
-            features = before(pooled)
+            features = before(as_weights(pooled, self.backbone.head))
             logits = linear(features)
-            virtual = linear.weight.norm(dim=1)[labels] * features.norm(dim=1)
-        return {"loss": cross_entropy(torch.cat([logits, virtual[:, None]], dim=1), labels), "output": logits}
+            loss = virtual_softmax_loss(logits, features, linear.weight, labels)
+        return {"loss": loss, "output": logits}
+
+
+def virtual_softmax_loss(logits: Tensor, features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with the extra logit ||w_y|| ||e||, from logits ``B x N``, e ``B x D`` and weights ``N x D``."""
+    virtual = full_precision(weight).norm(dim=1)[labels] * full_precision(features).norm(dim=1)
+    return cross_entropy(torch.cat([full_precision(logits), virtual[:, None]], dim=1), labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from mixskd.backbones.staged import Head, average
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
-from mixskd.methods.base import About, Method
-from mixskd.methods.parts.losses import cross_entropy, full_precision, one_hot, total
+from mixskd.methods.base import Method
+from mixskd.methods.cards import About
+from mixskd.methods.parts.losses import as_probabilities, cross_entropy, full_precision, total, weighted_sum
 from mixskd.methods.parts.zipf import non_target_divergence, ranks, zipf_weights
 
 
@@ -45,6 +46,7 @@ class ZipfLS(Method):
 
     Config = ZipfLSConfig
     config: ZipfLSConfig
+    soft_labels = False
     about = About("The classes other than the label get soft labels by rank, after Zipf's law.")
 
     def build(self) -> None:
@@ -70,25 +72,35 @@ class ZipfLS(Method):
         c, maps = self.config, self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
         voters = zip([*self.stage_heads, self.backbone.head], maps[-c.depth :], strict=True)
-        terms = {"cls": cross_entropy(logits, labels)}
-        if self.stage_heads:
-            terms["stage_cls"] = total(cross_entropy(z, labels) for z in self._earlier(maps))
         with torch.no_grad():
             scores = votes(voters, upsample=c.upsample) if c.dense else full_precision(logits)
-        terms["zipf"] = non_target_divergence(logits, labels, zipf_weights(ranks(scores), labels, c.power))
-        loss = terms["cls"] + c.weight * terms["zipf"]
-        if "stage_cls" in terms:
-            loss = loss + c.alpha * terms["stage_cls"]
-        return {"loss": loss, "output": logits, **terms}
+        terms = zipf_ls_loss(logits, self._earlier(maps), scores, labels, weight=c.weight, alpha=c.alpha, power=c.power)
+        return {"output": logits, **terms}
+
+
+def zipf_ls_loss(
+    logits: Tensor, stage_logits: Sequence[Tensor], scores: Tensor, labels: Tensor,
+    *, weight: float, alpha: float, power: float,
+) -> dict[str, Tensor]:  # fmt: skip
+    """``loss`` = ``cls`` + alpha ``stage_cls`` + weight ``zipf``, from logits and scores ``B x N``.
+
+    ``cls`` is the cross-entropy of ``logits``, ``stage_cls`` that of the earlier stages, if any. ``zipf`` is the
+    divergence of the other classes' probabilities from 1 / rank^power, ranked by ``scores``.
+    """
+    terms: dict[str, tuple[float, Tensor]] = {"cls": (1, cross_entropy(logits, labels))}
+    if stage_logits:
+        terms["stage_cls"] = alpha, total(cross_entropy(z, labels) for z in stage_logits)
+    divergence = non_target_divergence(logits, labels, zipf_weights(ranks(scores), labels, power))
+    return weighted_sum(**terms, zipf=(weight, divergence))
 
 
 def votes(voters: Iterable[tuple[nn.Module, FeatureMap]], *, upsample: bool) -> Tensor:
-    """How many positions of the maps (``B x C x H x W``, each with its classifier) choose each class: ``B x N``."""
+    """The number of positions that choose each class (``B x N``), from pairs of a classifier and its map."""
     counts = []
     for head, feature_map in voters:
         x = full_precision(spatial(feature_map))
         if upsample:
             x = F.interpolate(x, scale_factor=2, mode="bilinear")
         z = head(x.flatten(2).transpose(1, 2).flatten(0, 1))  # (B H W) x N
-        counts.append(one_hot(z.argmax(1), z).unflatten(0, (len(x), -1)).sum(1))
+        counts.append(as_probabilities(z.argmax(1), z).unflatten(0, (len(x), -1)).sum(1))
     return torch.stack(counts).sum(0)

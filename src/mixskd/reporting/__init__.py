@@ -1,1 +1,1 @@
-"""Reads finished runs and shows them: tables, figures, the HTML page, and the values of the paper beside them."""
+"""Reports of finished runs: tables, figures and an HTML page, with the values of the paper beside them."""

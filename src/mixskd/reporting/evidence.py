@@ -1,4 +1,4 @@
-"""All that a report is made from, read from the folders of finished runs."""
+"""Reads the content of a report from the folders of finished runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from mixskd.artifacts.results import Result, read_result, read_results
-from mixskd.artifacts.stored_files import LARGEST, read_rows, read_suite
+from mixskd.artifacts.stored_files import read_rows, read_suite
+from mixskd.config.records import LARGEST
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES
@@ -22,14 +23,14 @@ NOT_CURVES = ("epoch", "step")
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run with what its folder holds beside the summary."""
+    """One finished run, with its curves and the results of its suites."""
 
     label: str
     result: Result
 
     @cached_property
     def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """(epoch, value) of every column of metrics.csv that has numbers, at most ``MOST_POINTS`` each."""
+        """(epoch, value) pairs of every numeric column of metrics.csv, at most ``MOST_POINTS`` each."""
         path = self.result.folder / "metrics.csv"
         if not path.exists():
             return {}
@@ -44,7 +45,7 @@ class Run:
 
     @cached_property
     def suites(self) -> dict[str, dict[str, Any]]:
-        """The results of the evaluation suites, by name. Raises UserError for a file that is none."""
+        """The results of the evaluation suites, by name. Raises UserError for an invalid file."""
         found = {}
         for name in SUITES:
             path = self.result.folder / "evaluation" / f"{name}.json"
@@ -56,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a report, and the settings (``lines``) that they repeat.
+    """The runs of a report, and their settings (``lines``), each with the runs of all its seeds.
 
     Classifiers come first, then detectors, then segmentation networks; of each kind the highest mean score first.
     """
@@ -74,19 +75,19 @@ class Evidence:
         return [(line, runs[line.results[0].folder]) for line in self.lines]
 
     def with_suite(self, name: str) -> list[tuple[Run, dict[str, Any]]]:
-        """The runs that have a result of the suite ``name``, with it."""
+        """The runs that have a result of the suite ``name``, each with that result."""
         return [(run, run.suites[name]) for run in self.runs if name in run.suites]
 
     @cached_property
     def suites(self) -> list[str]:
-        """The suites that any run has a result of."""
+        """The suites of which any run has a result."""
         return [name for name in SUITES if self.with_suite(name)]
 
 
 def read_evidence(paths: Sequence[str | Path]) -> Evidence:
     """The finished runs in ``paths``, each the folder of a run or a folder of such.
 
-    Raises UserError for a path that is no folder, one without a finished run, or a run without a score.
+    Raises UserError for a path that is not a folder, a folder without a finished run, or a run without a score.
     """
     results: dict[Path, Result] = {}
     for path in map(Path, paths):
@@ -127,7 +128,7 @@ def _number(text: str | None) -> float | None:
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most ``most`` of ``points``, evenly spread, the first and the last among them."""
+    """At most ``most`` of ``points``, evenly spaced, with the first and the last."""
     if len(points) <= most:
         return list(points)
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]

@@ -1,41 +1,58 @@
-"""The things to choose from, as rows for a table or for a program."""
+"""Rows of ``mixskd list``: methods, backbones, data sets, recipes, grids and suites.
+
+Those of our own methods, data sets and suites are stored in ``listings.json``, so that no torch is imported to show
+them. ``python -m mixskd.reporting.listing`` writes that file anew from the classes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from mixskd.backbones import BACKBONES, build_backbone
-from mixskd.backbones.from_timm import timm_of
 from mixskd.config import grids, recipes
 from mixskd.config.plugins import load_plugins
-from mixskd.data import DATASETS
+from mixskd.config.registry import METHODS
 from mixskd.errors import UserError
-from mixskd.evaluation.suites import SUITES
-from mixskd.methods import METHODS, MixSKD
 
 LIBRARY_ROWS = 30
+Rows = list[dict[str, Any]]
 
 
-def methods() -> list[dict[str, Any]]:
-    """Each objective in one sentence, and what it costs to train with it."""
-    load_plugins()
-    rows = []
-    for name, kind in METHODS.items():
-        about = vars(kind).get("about")  # not what a plugin inherits
-        summary = (kind.__doc__ or "").splitlines()[0] if about is None else about.summary
-        rows.append({"method": name, "in short": summary, "cost": "-" if about is None else about.cost})
+def stored(kind: str) -> Rows:
+    """The stored rows of a ``kind``: ``methods``, ``datasets`` or ``suites``."""
+    rows: Rows = json.loads((files(__package__) / "listings.json").read_text(encoding="utf-8"))[kind]
     return rows
 
 
-def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
+def methods() -> Rows:
+    """Each method in one sentence, with the cost of training. The methods of plugins are imported."""
+    load_plugins()
+    rows = {row["method"]: row for row in stored("methods")}
+    return [rows.get(name) or method_row(name) for name in METHODS]
+
+
+def method_row(name: str) -> dict[str, Any]:
+    """The row of one method, from its class."""
+    kind = METHODS[name]
+    about = vars(kind).get("about")  # a plugin does not inherit it
+    summary = (kind.__doc__ or "").splitlines()[0] if about is None else about.summary
+    return {"method": name, "in short": summary, "cost": "-" if about is None else about.cost}
+
+
+def backbones(num_classes: int = 100) -> Rows:
     """Each backbone with its parameters at ``num_classes`` classes: deployed, and in MixSKD's training graph.
 
-    The discriminators, which are not part of the paper's counts, are left out.
+    The discriminators are not counted, as in the paper.
     """
+    import torch
+
+    from mixskd.backbones import BACKBONES, build_backbone
+    from mixskd.methods import MixSKD
+
     load_plugins()
     rows = []
     for name in BACKBONES:
@@ -53,13 +70,16 @@ def backbones(num_classes: int = 100) -> list[dict[str, Any]]:
     return rows
 
 
-def library_backbones(pattern: str) -> tuple[list[dict[str, Any]], int]:
-    """The models of timm or torchvision that fit ``pattern``, such as ``timm/convnext*``: rows, and how many more.
+def library_backbones(pattern: str) -> tuple[Rows, int]:
+    """The models of timm or torchvision that fit ``pattern``, such as ``timm/convnext*``: rows, and the number of
+    further models.
 
-    At most ``LIBRARY_ROWS`` are built, without contents. Raises UserError for a pattern that none fits, or no library.
+    At most ``LIBRARY_ROWS`` are built, without weights. Raises UserError for a pattern without a match or a library.
     """
     library, _, rest = pattern.partition("/")
     if library == "timm":
+        from mixskd.backbones.from_timm import timm_of
+
         names = timm_of(pattern).list_models(rest or "*")
     elif library == "torchvision":
         from torchvision import models
@@ -73,6 +93,10 @@ def library_backbones(pattern: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def _library_row(name: str) -> dict[str, Any]:
+    import torch
+
+    from mixskd.backbones import build_backbone
+
     try:
         with torch.device("meta"):
             backbone = build_backbone(name, 1000)
@@ -83,26 +107,30 @@ def _library_row(name: str) -> dict[str, Any]:
     return {"backbone": name, "image size": backbone.default_size, "parameters": count, "stages": stages}
 
 
-def datasets() -> list[dict[str, Any]]:
+def dataset_rows() -> Rows:
     """The data sets known by name."""
+    from mixskd.data import DATASETS
+
     return [{"data set": name, "contents": about} for name, about in DATASETS.items()]
 
 
-def recipe_rows() -> list[dict[str, Any]]:
-    """Each recipe with what to expect of it."""
+def recipe_rows() -> Rows:
+    """Each recipe with its description."""
     return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
 
 
-def grid_rows() -> list[dict[str, Any]]:
-    """Each named ablation with what it compares."""
+def grid_rows() -> Rows:
+    """Each named grid with its description."""
     return [{"grid": name, "description": grids.description(name)} for name in grids.names()]
 
 
-def suites() -> list[dict[str, Any]]:
-    """Each suite with what it measures and its options' defaults."""
+def suite_rows() -> Rows:
+    """Each suite with its measure and the defaults of its options."""
+    from mixskd.evaluation.suites import SUITES
+
     rows = []
     for name, suite in SUITES.items():
-        fields = dataclasses.fields(suite)  # type: ignore[arg-type]
+        fields = dataclasses.fields(suite)
         options = ", ".join(f"{name}.{field.name} {_default(field.default)}" for field in fields)
         rows.append({"suite": name, "measures": suite.about, "options": options})
     return rows
@@ -113,11 +141,22 @@ def _default(value: Any) -> str:
     return text or "(none)"
 
 
-LISTINGS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+LISTINGS: dict[str, Callable[[], Rows]] = {
     "methods": methods,
     "backbones": backbones,
-    "datasets": datasets,
+    "datasets": lambda: stored("datasets"),
     "recipes": recipe_rows,
     "grids": grid_rows,
-    "suites": suites,
+    "suites": lambda: stored("suites"),
 }
+
+
+def to_store() -> str:
+    """The text of ``listings.json``, from the classes. A plugin's methods are left out."""
+    own = [name for name in METHODS if METHODS[name].__module__.startswith("mixskd.")]
+    rows = {"methods": [method_row(name) for name in own], "datasets": dataset_rows(), "suites": suite_rows()}
+    return json.dumps(rows, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("listings.json").write_text(to_store(), encoding="utf-8")

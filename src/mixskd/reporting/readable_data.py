@@ -1,4 +1,4 @@
-"""Data sets of finished runs that can still be read from here, without a download."""
+"""Reads the data sets of finished runs where they are on this machine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from mixskd.config import DataConfig
-from mixskd.data import UNVERIFIED, DataBundle, load_data
+from mixskd.data import DataBundle, load_data
+from mixskd.data.loading import UNVERIFIED
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 
 
 class Readable:
-    """Reads each data set once, however many runs have it."""
+    """Reads each data set once for all runs."""
 
     def __init__(self) -> None:
         self.known: dict[DataConfig, DataBundle | None] = {}
 
     def bundle(self, config: DataConfig) -> DataBundle | None:
-        """The data of ``config``; None if they are not here. Nothing is downloaded, and no million files are listed."""
+        """The data of ``config``; None if they are not here. Nothing is downloaded, and no huge folder is listed."""
         key = dataclasses.replace(config, augment="none", workers=None, color_jitter=())
         if key not in self.known:
             self.known[key] = None

@@ -1,9 +1,10 @@
-"""Finished runs put together by all that they share but the seed."""
+"""Finished runs grouped by setting: runs that differ in nothing but the seed."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from mixskd.methods import method_class
 
 @dataclass(frozen=True)
 class Repeated:
-    """The runs of one setting with several seeds; a line of the table."""
+    """The runs of one setting with several seeds; one line of a table."""
 
     label: str
     results: tuple[Result, ...]
@@ -28,13 +29,13 @@ class Repeated:
 
     @property
     def kind(self) -> Kind | None:
-        """What the runs are trained for, if that is not classification."""
+        """The task of the runs; None for classification."""
         return self.results[0].kind
 
     @cached_property
     def cost(self) -> Cost:
-        """What the method costs at these images and classes; of a classifier."""
-        method_class(self.experiment.method.name)  # one of a plugin that is gone is named before anything is built
+        """FLOPs and parameters of the classifier, deployed and in training."""
+        method_class(self.experiment.method.name)  # raises UserError for a method of a missing plugin
         first = self.results[0].summary
         classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
         size = first.get("image_size") or self.experiment.data.image_size
@@ -51,9 +52,9 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = None) -> list[Repeated]:
-    """One line for each setting, in the order of ``labels`` (from folder names to labels), then as they come.
+    """One line for each setting, in the order of ``labels`` (labels by folder name), then in the order of ``results``.
 
-    Settings that share a label are distinguished by what differs.
+    Where settings share a label, the values that differ are added to it.
     """
     labels = labels or {}
     groups: dict[str, list[Result]] = {}
@@ -63,10 +64,10 @@ def put_together(results: Iterable[Result], labels: Mapping[str, str] | None = N
     lines = [Repeated(labels.get(group[0].label, group[0].label), tuple(group)) for group in groups.values()]
     order = list(labels.values())
     lines.sort(key=lambda line: order.index(line.label) if line.label in order else len(order))
-    return [Repeated(_told_apart(line, lines), line.results) for line in lines]
+    return [Repeated(_distinct_label(line, lines), line.results) for line in lines]
 
 
-def _told_apart(line: Repeated, lines: Sequence[Repeated]) -> str:
+def _distinct_label(line: Repeated, lines: Sequence[Repeated]) -> str:
     def place(other: Repeated) -> tuple[str, str, str]:
         return other.label, other.experiment.backbone, other.experiment.data.augment
 
@@ -75,3 +76,18 @@ def _told_apart(line: Repeated, lines: Sequence[Repeated]) -> str:
     differing = [key for key in own if any(setting.get(key) != own[key] for setting in settings)]
     shown = ", ".join(f"{key} {own[key]}" for key in differing)
     return f"{line.label} ({shown})" if shown else line.label
+
+
+def differences(lines: Sequence[Repeated]) -> list[str]:
+    """For each line its settings that are not those of most lines, such as ``run.batch_size 128``; empty for none.
+
+    Backbone, augmentation policy and the options of the method are left out.
+    """
+    settings = [line.results[0].setting() for line in lines]
+    keys = {key for setting in settings for key in setting if not key.startswith("method.")}
+    keys -= {"backbone", "data.augment", "weights"}
+    usual = {key: Counter(str(setting.get(key)) for setting in settings).most_common(1)[0][0] for key in keys}
+    return [
+        ", ".join(f"{key} {setting.get(key)}" for key in sorted(keys) if str(setting.get(key)) != usual[key])
+        for setting in settings
+    ]

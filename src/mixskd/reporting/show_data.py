@@ -1,4 +1,4 @@
-"""What a network will see, drawn before anything is trained."""
+"""Draws a batch as a network will see it, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.drawing.picture import Cell, cells, picture
 from mixskd.drawing.plots import label, styled
 from mixskd.errors import UserError
@@ -22,7 +22,7 @@ from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
 from mixskd.training.classification import build_method, build_network, expected_normalisation
 
-STEPS = 3  # whose mixes are drawn; the share of one alone may be near 0 or 1
+STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
 
 
 def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: int = 8) -> Path:
@@ -39,14 +39,14 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
         raise UserError(f"images must be 2 or above, since a mix needs two, not {images}")
     check_writable(out)
     data = load_data(experiment.data)
-    columns = seen(experiment, data, min(images, len(data.train)))
+    columns = batch_columns(experiment, data, min(images, len(data.train)))
     figure = picture(columns)
     with styled(), replacing(out) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return out
 
 
-def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
+def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
     """The columns of the picture, by title, with ``images`` cells each."""
     if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
         mean, std = expected
@@ -59,7 +59,8 @@ def seen(experiment: Experiment, data: DataBundle, images: int) -> dict[str, lis
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
-    batch: Batch = next(iter(loader.epoch(1)))
+    batch = next(iter(loader.epoch(1)))
+    assert isinstance(batch, Batch)
     names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]

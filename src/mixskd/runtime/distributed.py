@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mixskd.errors import UserError
+from mixskd.errors.text import shown
 from mixskd.runtime.precision import why_not_use
 
 
@@ -81,10 +82,12 @@ def join(device: str) -> Iterator[World]:
     A UserError of a process other than the first is marked with its rank, unless the first one fails for the same
     reason. Raises UserError where there are more processes than GPUs, or where the GPUs of some do not work.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _variable("WORLD_SIZE", 1, lowest=1)
     if size == 1:
         yield World()
         return
+    _variable("RANK")
+    _variable("LOCAL_RANK", 0)
     gpu = _takes_its_gpu(device)
     # After a restart the agent's store still holds the addresses of the processes that died: keep the attempts apart.
     store, rank, size = next(iter(dist.rendezvous("env://")))
@@ -106,6 +109,17 @@ def join(device: str) -> Iterator[World]:
         # NCCL's end waits for all processes, and those without an error may wait for this one's next message.
         if not (gpu and failed):
             dist.destroy_process_group()
+
+
+def _variable(name: str, default: int | None = None, lowest: int = 0) -> int:
+    """A number that ``torchrun`` puts into the environment. Raises UserError if it is missing or not such a number."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdecimal() or len(text) > 9 or int(text) < lowest:
+        raise UserError(
+            f"the environment has {name}={shown(text)}, which must be a whole number from {lowest}; "
+            "start several processes with torchrun, or unset WORLD_SIZE"
+        )
+    return int(text)
 
 
 def _takes_its_gpu(device: str) -> bool:

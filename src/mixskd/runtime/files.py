@@ -72,10 +72,10 @@ def check_writable(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """A new, empty file beside ``path``; those of processes that were killed are removed."""
-    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         if path.is_dir():
             raise UserError(f"cannot write {path}: it is a folder; give a file's name")
+        temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
         if path.exists() and not path.is_file():  # a rename would put a file in its place
             raise UserError(f"cannot write {path}: it is a device or a pipe; give a file's name")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is not supported, because some methods need float64; use cpu, cuda, or auto")
     if device.type == "cuda" and device.index is not None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
             raise UserError(f"torchrun gives each process its own GPU; use --run.device cuda instead of {name}")
         if not device.index < torch.cuda.device_count():
             raise UserError(f"device {name!r} does not exist; this machine has {torch.cuda.device_count()} GPUs")

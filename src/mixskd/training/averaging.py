@@ -1,4 +1,4 @@
-"""The gradients of all processes averaged by one message, which a CUDA graph can hold."""
+"""Average the gradients of all processes by one message, which a CUDA graph can record."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
 
 
 def _dense(x: Tensor) -> bool:
-    """Whether a piece of memory of as many numbers can hold ``x`` in its own layout, so that a copy is a plain one."""
+    """Whether ``x`` occupies one block of memory without gaps, so that it can be copied in its own layout."""
     return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))

@@ -1,6 +1,4 @@
-"""Checkpoints: written whole or not at all. Nothing in a checkpoint is executed, and each is examined before it is
-used.
-"""
+"""Write and read checkpoints: written whole or not at all, checked before use, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -9,69 +7,114 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import UNSET, Meta, Struct, UnsetType
 from torch import Tensor
 
-from mixskd.config.schema import Mismatch, anything, choice, integer, items, number, optional, record, string, table
+from mixskd.config.records import Amount, Mismatch, Place, ShortText, Text, Whole, read_record
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
 from mixskd.runtime.files import check_readable, load_tensors, replacing
-from mixskd.runtime.precision import TYPES
 
 FORMAT = "mixskd-checkpoint-2"
 OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment
-LONGEST_RUN = 2**53
 
 
-def scalar(value: Any, where: str) -> None:
-    """A number, on its own or as a tensor."""
-    if type(value) is not float and not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
-        raise Mismatch(f"{where} must be a number on its own")
+Tensors = dict[Annotated[str, Meta(min_length=1, max_length=10_000)], Tensor]
+Steps = Annotated[int, Meta(ge=0, le=2**53)]
 
 
-def tensor(value: Any, where: str) -> None:
-    """Any tensor."""
-    if not isinstance(value, Tensor):
-        raise Mismatch(f"{where} must be a tensor")
+class Row(Struct):
+    """A row of ``metrics.csv``, as far as it is checked here."""
+
+    epoch: Place
+    step: Whole
 
 
-SCHEMA = record(
-    {
-        "method": table(tensor, string(10_000)),
-        "optimizer": record({"state": table(table(anything), anything), "param_groups": items(table(anything), 1)}),
-        "scaler": table(number(finite=False)),
-        "position": record(
-            {
-                "step": integer(0, LONGEST_RUN),
-                "rows": items(record({"epoch": integer(1), "step": integer(0)})),
-                "seconds": number(0),
-                "images": integer(0, LONGEST_RUN),
-            }
-        ),
-        "sums": items(table(scalar), 1),
-    },
-    {
-        "data": record({"classes": items(string()), "digest": string()}),
-        "ema": optional(table(tensor, string(10_000))),
-        "experiment": table(anything),
-        "arithmetic": record(
-            {"precision": choice(*TYPES), "reason": string(1000)},
-            {
-                "products": optional(items(items(integer(0), 4, 4), 3, 3)),
-                "small_maps": optional(items(integer(0), 3, 3)),  # of earlier versions
-            },
-        ),
-        "best": optional(
-            record({"epoch": integer(1), "score": number(finite=False), "weights": table(tensor, string(10_000))})
-        ),
-    },
-)
+class Position(Struct):
+    """How far the run is."""
+
+    step: Steps
+    rows: list[Row]
+    seconds: Amount
+    images: Steps
+
+
+class OptimizerState(Struct):
+    """A state of an optimizer of torch."""
+
+    state: dict[Any, dict[Any, Any]]
+    param_groups: Annotated[list[dict[Text, Any]], Meta(min_length=1)]
+
+
+class DataDescription(Struct):
+    """The data of the run."""
+
+    classes: list[Text]
+    digest: Text
+
+
+class Arithmetic(Struct):
+    """The precision of the run. ``products`` and ``small_maps`` are choices of earlier versions, which are ignored."""
+
+    precision: Literal["fp32", "bf16", "fp16"]
+    reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+    products: Any = None
+    small_maps: Any = None
+
+
+class Best(Struct):
+    """The weights with the best score so far."""
+
+    epoch: Place
+    score: float
+    weights: Tensors
+
+
+class ProbeScore(Struct):
+    """Top-1 of one classifier of the probe, in per cent."""
+
+    top1: Annotated[float, Meta(ge=0, le=100)]
+
+
+class Probe(Struct):
+    """The classifier of the probe that the head starts from."""
+
+    classifier: ShortText
+    chosen_by: ShortText
+    scores: dict[ShortText, ProbeScore]
+
+
+class Checkpoint(Struct):
+    """The state of a run between two steps."""
+
+    method: Tensors
+    optimizer: OptimizerState
+    scaler: dict[Text, float]
+    position: Position
+    sums: Annotated[list[dict[Text, Any]], Meta(min_length=1)]
+    data: DataDescription | UnsetType = UNSET
+    ema: Tensors | None = None
+    experiment: dict[Text, Any] | UnsetType = UNSET
+    probe: Probe | None = None
+    arithmetic: Arithmetic | UnsetType = UNSET
+    best: Best | None = None
+
+    def __post_init__(self) -> None:
+        for place, row in enumerate(self.sums):
+            for name, value in row.items():
+                if type(value) is not float and not _is_scalar(value):
+                    raise ValueError(f"sums[{place}].{name} must be a number on its own")
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at ``path`` is kept."""
+    """The path of the checkpoint that was written before the one at ``path``."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
@@ -93,20 +136,19 @@ def _keep(path: Path) -> None:
     try:
         os.link(path, kept)
     except OSError:  # a file system without links
-        with suppress(OSError):  # for want of space the newest one is worth more
+        with suppress(OSError):  # on a full disk the newest checkpoint matters more
             shutil.copyfile(path, kept)
 
 
 def drop_previous(path: Path) -> None:
-    """Remove the checkpoint that was kept beside ``path``: the run has ended."""
+    """Remove the checkpoint before ``path``, after the end of the run."""
     previous(path).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in ``path``, with its tensors on ``device``.
 
-    Raises UserError if it is missing, truncated, corrupt, no checkpoint of mixskd, or does not hold what its digest
-    says.
+    Raises UserError if it is missing, truncated, corrupt, no checkpoint of mixskd, or does not match its digest.
     """
     check_readable(path, f"no checkpoint at {path}; train without --resume to start a run there")
     hint = "delete it and start again"
@@ -133,7 +175,7 @@ def _is_newer(known: Any) -> bool:
 
 
 def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], list[str]]:
-    """The state in ``path``, or in the checkpoint before it if ``path`` is damaged, and notes on that. It is examined.
+    """The checked state in ``path``, or in the checkpoint before it if ``path`` is damaged, and notes on that.
 
     Raises UserError as :func:`load_checkpoint` does, and for a state without the parts of a checkpoint.
     """
@@ -150,9 +192,9 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
 
 
 def examined(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """``state`` itself. Raises UserError if it does not have the parts of a checkpoint, naming the first."""
+    """``state`` itself. Raises UserError with the first part that is missing or wrong."""
     try:
-        SCHEMA(state, "")
+        read_record(state, Checkpoint)
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; delete it and start again") from None
     return state

@@ -1,9 +1,10 @@
-"""What classification contributes to a run: the network, its method, their data and the file of the classifier."""
+"""The parts of a classification run: network, method, data and the file of the classifier."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.setup import Sample, TaskSetup
+from mixskd.training.teachers import load_teacher
 
 
 def set_up_classification(
@@ -37,17 +39,18 @@ def set_up_classification(
 ) -> TaskSetup:
     """The classifier's parts of a run; ``data`` replaces what the experiment names.
 
-    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are finished within the step. Raises
-    UserError for anything in the experiment or its data that cannot work.
+    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are made within the step. Raises
+    UserError for an experiment or data that cannot be used.
     """
     run, weights = experiment.run, experiment.weights
     data = data or load_data(experiment.data)
     network = build_network(experiment.backbone, len(data.classes), data.image_size)
     notes = start_from(network, weights) if weights is not None and not resumed else []
-    method = build_method(experiment.method, network, len(data.train), run.batch_size)
     if (normalisation := expected_normalisation(experiment.backbone, weights)) is not None:
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
+    method = build_method(experiment.method, network, len(data.train), run.batch_size, load)
     loaded = data
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch_size // world.size // run.accumulate
@@ -76,7 +79,7 @@ def set_up_classification(
 
 
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
-    """The logits of every classifier that ``method`` trains: its whole network on ``images``."""
+    """The logits of every classifier that ``method`` trains, for ``images``."""
     return method.heads(images).values()
 
 
@@ -128,7 +131,7 @@ def build_method(
 
 
 def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation that the weights were trained with; None if the data's own are as good."""
+    """Mean and standard deviation with which the weights were trained; None to use those of the data."""
     if weights is None:
         return None
     if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):

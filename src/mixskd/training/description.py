@@ -1,10 +1,11 @@
-"""What a run is about to do, in a few lines for a person."""
+"""Describe a run in a few lines for a person."""
 
 from __future__ import annotations
 
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import device_name
 from mixskd.training.parts import Parts
+from mixskd.training.probe import probe_line
 
 
 def describe(parts: Parts) -> list[str]:
@@ -29,4 +30,5 @@ def describe(parts: Parts) -> list[str]:
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",
         f"precision: {engine.precision}, {engine.reason}",
+        *([probe_line(parts.probe)] if parts.probe else []),
     ]

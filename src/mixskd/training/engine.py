@@ -1,4 +1,4 @@
-"""How a step is executed: types, memory layout, compilation, replay. None of this changes what is computed."""
+"""How a step is executed: number types, memory layout, compilation, CUDA graphs. The mathematics stays the same."""
 
 from __future__ import annotations
 
@@ -12,40 +12,34 @@ from mixskd.config import RunConfig
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
-from mixskd.training.convolution import USUAL, SmallMaps
 from mixskd.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The optimisations of a step; the defaults are those of a plain one.
+    """The optimisations of a step. The default has none.
 
     Args:
-        precision: of the products: ``fp32``, ``bf16`` or ``fp16``.
-        channels_last: the layout of weights and maps.
-        fused: the optimizer in one kernel.
-        small_maps: where convolutions are matrix products (CPU, :mod:`mixskd.training.convolution`); None: nowhere, and
-            not to be measured.
-        compile: the method's forward and backward by ``torch.compile``.
-        cuda_graphs: the whole step replayed as one CUDA graph, for which the optimizer must be fused.
-        branch_streams: the branches side by side in a CUDA graph that is not compiled.
-        reason: why this precision, in words.
+        precision: of matrix products and convolutions: ``fp32``, ``bf16`` or ``fp16``.
+        channels_last: memory layout of weights and maps.
+        fused: whether the optimizer is one kernel.
+        compile: whether ``torch.compile`` compiles the method's forward and backward pass.
+        cuda_graphs: whether the whole step is replayed as one CUDA graph; the optimizer must be fused.
+        reason: the reason for the precision, for a person.
     """
 
     precision: str = "fp32"
     channels_last: bool = False
     fused: bool = False
-    small_maps: SmallMaps | None = None
     compile: bool = False
     cuda_graphs: bool = False
-    branch_streams: bool = False
     reason: str = field(default="", compare=False)
 
 
 def choose_engine(
     run: RunConfig, device: torch.device, world: World, *, fixed_shapes: bool = True
 ) -> tuple[Engine, list[str]]:
-    """The best engine for ``device`` that ``run`` allows, and notes on what it costs or what was left out.
+    """The best engine for ``device`` that ``run`` allows, and notes for a person.
 
     Steps whose shapes change from batch to batch (not ``fixed_shapes``) are neither compiled nor recorded.
     Raises UserError for a setting that is not possible here.
@@ -70,37 +64,31 @@ def choose_engine(
         notes.append("the first step compiles the method, which takes a minute or two")
     graphs = cuda and not run.sync_bn
     recorded = graphs and run.cuda_graphs != "never"
-    if run.branch_streams and (compiled or not recorded):
-        notes.append(
-            "run.branch_streams changes nothing: it is for steps that are recorded as CUDA graphs and not compiled"
-        )
     if run.cuda_graphs == "always" and not graphs:
         raise UserError("run.cuda_graphs needs GPUs, and batch norm without run.sync_bn; leave it at auto")
     return Engine(
         precision=precision,
         channels_last=True,
         fused=True,
-        small_maps=USUAL.get(precision) if not cuda and not compiled else None,
         compile=compiled,
         cuda_graphs=recorded,
-        branch_streams=run.branch_streams and recorded and not compiled,
         reason=why_precision(run.precision, device),
     ), notes
 
 
-# Torch's synchronised norm leaves out processes without images, whose number it reads back.
+# torch's synchronised norm reads the numbers of images of all processes back to the host.
 WAITS = "with run.sync_bn each batch norm waits for the other processes on the host"
 
 
 def for_optimizer(engine: Engine, name: str) -> Engine:
-    """``engine`` without what the optimizers of timm cannot do: a fused kernel, and being recorded in a graph."""
+    """``engine`` without fused kernels and CUDA graphs if the optimizer ``name`` is one of timm, which has neither."""
     if not name.startswith("timm/"):
         return engine
-    return dataclasses.replace(engine, fused=False, cuda_graphs=False, branch_streams=False)
+    return dataclasses.replace(engine, fused=False, cuda_graphs=False)
 
 
 def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes: bool = True) -> None:
-    """Settings of the process: freed memory kept (CPU), the fastest convolutions unless ``deterministic`` (CUDA).
+    """Set up the process: keep freed memory (CPU), choose the fastest convolutions unless ``deterministic`` (CUDA).
 
     Where shapes change from batch to batch (not ``fixed_shapes``), timing convolutions for each shape would cost more
     than it gains.
@@ -118,7 +106,7 @@ def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes
         torch.use_deterministic_algorithms(True)
         from torch._inductor import config as inductor
 
-        if hasattr(inductor, "deterministic"):  # else its choice of kernels by timing may differ from run to run
+        if hasattr(inductor, "deterministic"):  # otherwise it chooses kernels by timing, which may differ between runs
             inductor.deterministic = True
 
 
@@ -126,6 +114,6 @@ def why_not_compile(device: torch.device) -> str | None:
     """Why ``torch.compile`` does not work for ``device``, found by trying it on a sum; None if it does."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
-    except Exception as error:  # whatever the compiler of this machine lacks
+    except Exception as error:  # the compiler may fail in any way
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return None

@@ -1,4 +1,4 @@
-"""A few mixes of the scored images, with the predictions that the deployed classifier makes for them during a run."""
+"""A few scored images and their mixes, with the predictions of the deployed classifier during a run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MIXES = 2
 
 @dataclass(frozen=True)
 class Examples:
-    """Images by column, each column ``B x 3 x H x W`` and normalised, with the true classes and the predicted ones.
+    """Columns of normalised images (``B x 3 x H x W``) with their true and predicted classes.
 
     Args:
-        columns: by their titles, images and a text for each.
+        columns: images and a text for each, by the title of the column.
         mean: of the normalisation.
         std: of the normalisation.
     """
@@ -62,15 +62,15 @@ class ShowExamples:
         mixes = [mix for draws in drawn for mix in parts.step.method.image_mixes(draws)]
         columns = {"image": (images, names)}
         columns |= {f"mix {k}": (mix(images), mix.names(names)) for k, mix in enumerate(mixes, start=1)}
-        said = {title: (x, self._with_predictions(x, texts)) for title, (x, texts) in columns.items()}
-        return Examples(said, data.mean, data.std)
+        columns = {title: (x, self._with_predictions(x, texts)) for title, (x, texts) in columns.items()}
+        return Examples(columns, data.mean, data.std)
 
     def _with_predictions(self, images: Tensor, texts: list[str]) -> list[str]:
         deployed, classes = self.parts.deployed, self.parts.data.classes
         with torch.inference_mode(), evaluation_mode(deployed):
             p, best = self.parts.task.predict(deployed, images).softmax(1).topk(min(2, len(classes)))
-        said = [
+        predictions = [
             "\n".join(f"-> {100 * q:.0f} % {classes[i]}" for q, i in zip(*row, strict=True))
             for row in zip(p.tolist(), best.tolist(), strict=True)
         ]
-        return [f"{text}\n{guess}" for text, guess in zip(texts, said, strict=True)]
+        return [f"{text}\n{guess}" for text, guess in zip(texts, predictions, strict=True)]

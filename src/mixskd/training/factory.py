@@ -1,4 +1,4 @@
-"""The one factory: from an experiment to the parts that training, benchmark and cost work with."""
+"""The one factory: it builds the parts of a run from an experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixskd.tasks.setup import TaskSetup
 from mixskd.training.classification import set_up_classification
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.examples import ShowExamples
-from mixskd.training.measured_precision import measured, pays
+from mixskd.training.measured_precision import is_measured, with_faster_precision
 from mixskd.training.parts import Parts
 from mixskd.training.schedule import remarks
 from mixskd.training.step import build_step
@@ -32,9 +32,8 @@ def build_parts(
 ) -> Parts:
     """The parts of ``experiment``, with its weights as they are before the first step.
 
-    A run that is ``resumed`` has its weights in its checkpoint. ``engine`` and ``data`` replace what the experiment
-    would choose; ``keep_memory`` has a CPU reuse freed memory. Raises UserError for anything in the experiment or its
-    data that cannot work.
+    A ``resumed`` run has its weights in its checkpoint. ``engine`` and ``data`` replace those of the experiment.
+    ``keep_memory`` lets a CPU reuse freed memory. Raises UserError for an experiment or data that cannot be used.
     """
     run, world = experiment.run, world or World()
     device = choose_device(run.device)
@@ -42,7 +41,7 @@ def build_parts(
     if keep_memory or device.type != "cpu":
         configure_process(device, deterministic=run.deterministic, fixed_shapes=not transfer)
     notes: list[str] = []
-    measure = engine is None and not resumed  # a resumed run goes on with what it chose
+    measure = engine is None and not resumed  # a resumed run keeps the precision of its checkpoint
     if engine is None:
         engine, notes = choose_engine(run, device, world, fixed_shapes=not transfer)
     engine = for_optimizer(engine, experiment.optim.name)
@@ -57,8 +56,7 @@ def build_parts(
         method = with_sync_bn(method)
     loader = setup.make_loader()
     if measure:
-        sample = setup.sample
-        engine = measured(engine, run, device, world, sample.name, sample.network, sample.outputs, sample.shape)
+        engine = with_faster_precision(engine, run, device, world, setup.sample)
     optim, started = setup.experiment.optim, experiment.weights is not None
     step = build_step(method, optim, device, engine, run.accumulate, world, started=started)
     notes = [*setup.data.notes, *notes, *setup.notes, *remarks(optim, run.epochs)]
@@ -80,30 +78,30 @@ def _set_up(
     resumed: bool,
 ) -> TaskSetup:
     if experiment.method.name in NETWORKS:
-        from mixskd.transfer.setup import set_up_transfer  # a classifier's run does not wait for its imports
+        from mixskd.transfer.setup import set_up_transfer  # imported only if needed: it takes long
 
         return set_up_transfer(experiment, world, device)
     return set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
 
 
 def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:
-    """How ``train`` would carry out the step of ``experiment``, measured where ``train`` measures, and notes on it."""
+    """The engine with which ``train`` would run ``experiment``, and notes on it; measured where ``train`` measures."""
     device = choose_device(experiment.run.device)
     engine, notes = choose_engine(experiment.run, device, World())
-    if pays(engine, experiment.run, device):
+    if is_measured(engine, experiment.run, device):
         engine = build_parts(experiment, data=data, keep_memory=False).step.engine
     return engine, notes
 
 
 def check_batch(run: RunConfig, world: World) -> None:
-    """Raises UserError if the images of a process cannot be cut into ``run.accumulate`` equal parts."""
+    """Raises UserError if the images of a process cannot be divided into ``run.accumulate`` equal parts."""
     each = run.batch_size // world.size
     if each % run.accumulate:
         raise UserError(f"run.accumulate {run.accumulate} does not divide the {each} images of each process")
 
 
 def check_selection(run: RunConfig, data: DataBundle) -> None:
-    """Raises UserError if the weights or an early stop are to be chosen on ``val``, and there is no ``val``."""
+    """Raises UserError if ``run`` selects weights or an early stop on ``val`` and there is no ``val``."""
     if "val" in data.splits:
         return
     if not run.score_test:

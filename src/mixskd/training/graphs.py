@@ -1,4 +1,4 @@
-"""A step recorded once as a CUDA graph and replayed, so that the host launches one thing instead of thousands."""
+"""A training step recorded once as a CUDA graph and replayed, so that the host launches it as one operation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-# Enough for torch.compile, cuDNN's search and the momentum to come into being.
-WARM_UP = 3
+WARM_UP = 3  # steps for torch.compile, cuDNN's search for algorithms, and the creation of the momentum
 
 
 class RecordingError(RuntimeError):
-    """The step could not be recorded. Nothing was executed, so the same step can still be taken from the host."""
+    """The step could not be recorded. Nothing was executed, so the step can be repeated without a graph."""
 
 
 class GraphedStep:
@@ -42,7 +41,7 @@ class GraphedStep:
             self.calls += 1
             return outputs
         leaves, structure = pytree.tree_flatten(inputs)
-        tensors = {id(x): x for x in leaves if isinstance(x, Tensor)}  # one that is given twice is copied once
+        tensors = {id(x): x for x in leaves if isinstance(x, Tensor)}  # a repeated tensor is copied once
         if self.graph is None:
             fixed = {key: x.clone() for key, x in tensors.items()}
             self.inputs = [*fixed.values()]
@@ -75,24 +74,36 @@ class GraphedStep:
             ):
                 self.outputs = self.step(*inputs)
         except Exception as error:
-            # Older releases of torch leave a broken recording open in the generator, which then refuses to draw, and in
-            # the memory, which then never reuses blocks that other streams have used.
-            generator.graphsafe_set_state(random_state)
-            with contextlib.suppress(Exception):
-                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            generator.graphsafe_set_state(random_state)  # older releases of torch leave it within the recording
+            _release(graph, pool)
             raise RecordingError(reason(error)) from error
         self.graph = graph
 
     def close(self) -> None:
-        """Give the graph back. NCCL waits at its end for the graphs that hold its messages."""
+        """Release the graph. NCCL's shutdown waits for the graphs that hold its messages."""
         if self.graph is not None:
             torch.cuda.synchronize()
             self.graph.reset()
         self.graph, self.inputs, self.outputs = None, [], {}
 
 
+def _release(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """Return the memory of a broken recording to the allocator, so that a step without a graph can use it.
+
+    torch does it only for a recording that has ended. The others keep their whole pool for as long as the process
+    lives, and the allocator never reuses blocks that other streams have used.
+    """
+    try:
+        graph.pool()  # raises for a recording that has not ended
+    except RuntimeError:
+        for release in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
+            with contextlib.suppress(Exception):
+                release(torch.cuda.current_device(), pool)
+    graph.reset()
+
+
 def reason(error: BaseException) -> str:
-    """The first line of the first of the errors that led to ``error``; those at the end of a recording hide it."""
+    """The first line of the error that began the chain of ``error``: the end of a broken recording raises others."""
     while error.__context__ is not None:
         error = error.__context__
     lines = str(error).strip().splitlines()

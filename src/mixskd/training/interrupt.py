@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from mixskd.errors.terminal import show
 from mixskd.runtime.distributed import World
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop and has saved a checkpoint; the exit code is 128 + the number of the signal."""
+    """A signal stopped the run after a checkpoint; the exit code is 128 + the number of the signal."""
 
 
 class Interrupt:
     """While active, the first SIGINT or SIGTERM sets ``requested``; a second one has its usual effect.
 
-    Several processes agree on a signal only at every ``every``-th step, because their hosts wait for each other for
-    that.
+    Several processes agree on a signal only at every ``every``-th step, because their hosts wait for each other then.
     """
 
     def __init__(self, world: World, every: int = 1) -> None:
         self.requested, self.world = 0, world
-        self.every, self.asked = every, 0
+        self.every, self.calls = every, 0
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -43,9 +42,9 @@ class Interrupt:
         signal.signal(number, self.previous[number])
 
     def signal(self) -> int:
-        """The signal that any process received, 0 for none. Each process calls this after every step."""
-        self.asked += 1
-        if self.world.size > 1 and self.asked % self.every:
+        """The number of a signal that any process received, 0 for none. Each process calls this after every step."""
+        self.calls += 1
+        if self.world.size > 1 and self.calls % self.every:
             return 0
         return self.world.highest(self.requested)
 
@@ -53,5 +52,5 @@ class Interrupt:
         """Raises Interrupted, with a line on stderr."""
         if self.world.first:
             name = signal.Signals(number).name
-            print(f"mixskd: stopped by {name}; saved in {out}; continue with --resume", file=sys.stderr)
+            show(f"mixskd: stopped by {name}; saved in {out}; continue with --resume", error=True)
         raise Interrupted(128 + number)

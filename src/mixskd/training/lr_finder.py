@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mixskd.config import Experiment
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.errors import UserError
 from mixskd.runtime.files import check_writable
 from mixskd.training.factory import build_parts

@@ -1,4 +1,4 @@
-"""Times that are measured once on a processor and kept in the user's cache folder for later runs."""
+"""Measure times once per processor and keep them in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ def cache_file() -> Path:
 
 
 def processor() -> str:
-    """What a time on the CPU depends on beside the work: the processor, the threads and torch."""
+    """Processor, threads and version of torch, on which the times depend."""
     return f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float] | None:
-    """What ``measure`` returns (positive numbers by name) for ``what`` on this processor, or what it returned in an
-    earlier call.
+    """The result of ``measure`` (positive numbers by name) for ``what`` on this processor, from the cache if possible.
 
     If the cache cannot be written, nothing is measured and the result is None, because each run might then choose
-    differently. If ``measure`` finds nothing, nothing is kept. Processes that ask at the same time wait for the first.
+    differently. An empty result is not kept. Processes that call this at the same time wait for the first.
     """
     path, key = cache_file(), f"{what}; {processor()}"
     try:
@@ -49,7 +48,7 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the file holds; nothing if it is missing or damaged."""
+    """The content of the file; empty if it is missing or damaged."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -66,15 +65,15 @@ def _numbers(value: Any) -> dict[str, float] | None:
     return value if right else None
 
 
-# All that is measured at one start, so that no start waits for longer.
+# Seconds for all measurements of one start.
 BUDGET = 1.8
 
 
 def race(acts: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5) -> dict[str, float]:
     """The seconds of one call of each of ``acts``, which take turns: the fastest of up to ``rounds`` calls.
 
-    Each is called once before, and no round begins that would end after ``seconds`` if it took as long as the last one.
-    Other work on the machine makes a call slower, never faster.
+    Each is called once before. A round starts only if it ends within ``seconds``, judged by the round before. The
+    fastest call counts, since other work on the machine can only make a call slower.
     """
     start = begun = time.perf_counter()
     found = {name: seconds_of(act) for name, act in acts.items()}

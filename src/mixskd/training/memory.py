@@ -1,4 +1,4 @@
-"""How the process keeps its memory between steps."""
+"""Let the process keep freed memory between steps."""
 
 from __future__ import annotations
 

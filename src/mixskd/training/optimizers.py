@@ -1,4 +1,4 @@
-"""The optimizer of a method: which parameters get which rate and which decay, and what stays as it is."""
+"""The optimizer of a method: the learning rate and weight decay of each parameter, and frozen stages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ EMBEDDINGS = ("pos_embed", "cls_token", "reg_token", "dist_token", "relative_pos
 def build_optimizer(method: Method, optim: OptimConfig, engine: Engine, *, started: bool = False) -> Optimizer:
     """The optimizer that ``optim`` names, for the parameters of ``method`` that are trained.
 
-    ``started`` says that the backbone began from weights that exist. A group's key ``lr_scale`` is what the rate of
-    the schedule is multiplied by. Raises UserError for an optimizer that does not exist, or layer decay without order.
+    ``started``: the backbone starts from trained weights. The rate of a group is that of the schedule times its
+    ``lr_scale``. Raises UserError for an unknown optimizer, or layer decay for a network without an order of stages.
     """
     groups = parameter_groups(method, optim, started=started)
     if optim.name.startswith(TIMM):
         return timm_optimizer(groups, optim)
-    fused = engine.fused or None  # None and not False: torch then takes its foreach form on a GPU
+    fused = engine.fused or None  # with None torch uses its foreach form on a GPU, with False it does not
     if optim.name == "adamw":
         optimizer: Optimizer = torch.optim.AdamW(
             groups, lr=optim.lr, betas=optim.adam_betas, fused=fused, capturable=engine.cuda_graphs
         )
-        # The first steps of a recorded one are taken from the host, of which torch warns.
+        # The first steps before a recording are eager, of which torch warns.
         optimizer._warned_capturable_if_run_uncaptured = engine.cuda_graphs  # type: ignore[attr-defined]
     else:
         optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
@@ -47,15 +47,15 @@ EXECUTION = ("foreach", "fused", "capturable")
 
 
 def executed_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """``state``, to be executed as ``optimizer`` is; torch would take over how the machine before executed it."""
+    """``state`` with the execution flags of ``optimizer``; torch would load those of the machine that saved it."""
     own = [{key: group[key] for key in EXECUTION if key in group} for group in optimizer.param_groups]
     groups = [{**group, **flags} for group, flags in zip(state["param_groups"], own, strict=False)]
     return {**state, "param_groups": groups}
 
 
 def create_state(optimizer: Optimizer, optim: OptimConfig) -> None:
-    """Zeros where the first step would make them: a first step that the loss scaler skips would leave the fused
-    optimizer with unwritten memory.
+    """Create the optimizer's state as zeros. If the loss scaler skips the first step, the fused optimizer would leave
+    its state unwritten.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -90,15 +90,15 @@ def parameter_groups(method: Method, optim: OptimConfig, *, started: bool) -> li
 
 
 def depth(name: str, stages: int) -> int:
-    """1 to ``stages`` for a parameter of the backbone's stages, one more for all behind them or beside them."""
+    """The number of the parameter's stage, from 1; ``stages + 1`` for parameters outside the backbone's stages."""
     if name.startswith("backbone.stages."):
         return int(name.split(".")[2]) + 1
     return stages + 1
 
 
 def is_fresh(name: str) -> bool:
-    """Whether a parameter is new on a backbone that began from weights: its head, and what is there in training only,
-    but for the branches' stages, which are copies of the backbone's.
+    """Whether a parameter is new if the backbone starts from trained weights: the head and what only training uses,
+    except the stages of branches, which are copies of the backbone's.
     """
     return not name.startswith(("backbone.stages.", "branches.alignments."))
 
@@ -115,7 +115,7 @@ def norms_and_embeddings(method: nn.Module) -> Iterator[str]:
 
 
 def timm_optimizer(groups: list[dict[str, Any]], optim: OptimConfig) -> Optimizer:
-    """An optimizer of timm by its name there. Raises UserError if timm is missing or has none of that name."""
+    """An optimizer of timm by its name there. Raises UserError if timm is not installed or lacks it."""
     try:
         from timm.optim import create_optimizer_v2, list_optimizers
     except ImportError:
@@ -132,9 +132,9 @@ def timm_optimizer(groups: list[dict[str, Any]], optim: OptimConfig) -> Optimize
 
 
 def freeze(backbone: StagedBackbone, stages: int) -> None:
-    """Keep the first ``stages`` stages as they are: no gradient, and batch norm in evaluation mode.
+    """Freeze the first ``stages`` stages: no gradient, and batch norm in evaluation mode.
 
-    Raises UserError if there are not so many.
+    Raises UserError if the backbone has fewer stages.
     """
     if stages > len(backbone.stages):
         raise UserError(f"optim.freeze {stages}: {backbone.name} has {len(backbone.stages)} stages")
@@ -142,6 +142,17 @@ def freeze(backbone: StagedBackbone, stages: int) -> None:
         stage.requires_grad_(False)
         stage.eval()
         stage.train = types.MethodType(_stays_in_evaluation, stage)  # type: ignore[method-assign]
+
+
+def freeze_norms(method: Method) -> None:
+    """Keep the running statistics of all batch norms of ``method`` that came with the weights: evaluation mode.
+
+    Those of its branches' stages, which are copies of the backbone's, are among them; those of fresh parts train.
+    """
+    for name, module in method.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_fresh(name):
+            module.eval()
+            module.train = types.MethodType(_stays_in_evaluation, module)  # type: ignore[method-assign]
 
 
 def _stays_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:

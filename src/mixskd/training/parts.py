@@ -1,4 +1,4 @@
-"""The parts of a run, which the trainer is given."""
+"""The parts of a run, from which the trainer, the benchmark and the dry run start."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Parts:
-    """All that a run is made of.
+    """The parts of a run.
 
     Args:
-        experiment: what was asked for.
+        experiment: its settings.
         world: this process among all.
-        device: where the step runs.
+        device: the device of the step.
         data: the images by split.
-        task: what a label is.
+        task: how predictions are scored.
         step: the method with its optimizer and the moving average of its weights.
         loader: the training batches; ``loader.epoch(e, start)`` are those of an epoch.
         score_loaders: batches of images and targets of each split but ``train``, by its name.
         save_network: writes the deployed network to a file.
-        notes: what a person should know before the run begins.
+        notes: warnings for a person before the run starts.
         examples: computes a few images and mixes with their predictions; None for tasks without classes.
+        probe: what simple classifiers reach on the frozen features of the start; None if that was not measured.
     """
 
     experiment: Experiment
@@ -49,6 +50,7 @@ class Parts:
     save_network: Callable[[nn.Module, Path], None]
     notes: list[str] = field(default_factory=list)
     examples: Callable[[], Examples] | None = None
+    probe: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the deployed network to ``path``. Raises UserError on a full disk."""

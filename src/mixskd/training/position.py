@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The progress of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Position:
-    """Where a run stands; part of the checkpoint."""
+    """Steps, rows of metrics.csv, seconds and training images so far; a part of the checkpoint."""
 
     step: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)

@@ -56,6 +56,10 @@ class RunFolder:
         if resume and overwrite:
             raise UserError("--resume continues a run and --overwrite removes it; give only one of them")
         replaced = overwrite and self.config.exists()
+        links = [path for path in self.files if path.is_symlink() and path.is_dir()]
+        if replaced and links:  # found before anything is removed
+            raise UserError(f"{links[0]} is a link to a folder, which --overwrite does not remove; remove the link "
+                            "yourself, or choose another --out")  # fmt: skip
         if not replaced and self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
             changed = difference(from_dict(read_yaml(self.config)), experiment)
             if changed:
@@ -70,14 +74,14 @@ class RunFolder:
             return self.checkpoint.exists()
         if resume:
             raise UserError(f"nothing to resume in {self.path}; leave --resume out to start a run there")
-        # Hidden files are no one's work: those of the disk, or of a write that was killed.
+        # Hidden files are ignored: the system's, or those of a write that was killed.
         known = {path.name for path in self.files}
         if self.path.is_dir() and any(e.name not in known and not e.name.startswith(".") for e in self.path.iterdir()):
             raise UserError(f"--out {self.path} holds files that belong to no run; choose an empty or a new folder")
         return False
 
     def begin(self, experiment: Experiment) -> None:
-        """Claim the folder for this experiment: write config.yaml and remove all other files of an earlier run.
+        """Start a run in the folder: write config.yaml and remove all other files of an earlier run.
 
         Raises UserError, and changes nothing, if config.yaml cannot be written.
         """
@@ -86,13 +90,13 @@ class RunFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that a run may write."""
+        """All files and folders that a run may write."""
         others = (self.path / name for name in ("tensorboard", "wandb", "mlflow_run.txt", "evaluation"))
         checkpoints = (self.checkpoint, previous(self.checkpoint))
         return (self.config, self.metrics, *checkpoints, self.model, self.summary, self.division, *others)
 
     def remove_run(self) -> None:
-        """Remove the files of the run that is there, if any, and nothing else."""
+        """Remove the files of a run, if any, and nothing else."""
         self._remove(self.files)
 
     def _remove(self, paths: Iterable[Path]) -> None:

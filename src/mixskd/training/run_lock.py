@@ -1,4 +1,4 @@
-"""A lock that lets only one process use a run. It is held from the claim of the folder to the summary."""
+"""A lock on a run folder, which lets only one process use the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from mixskd.errors import UserError
 
 NAME = ".run.lock"
-_held: set[Path] = set()  # by this process, whom its own locks do not keep out
+_held: set[Path] = set()  # the locks of this process, which the system would grant to it again
 
 
 @contextmanager
@@ -20,10 +20,10 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Lock the run in ``folder``. A missing folder is made. If it stays empty, it is removed again, with the parents
     that were made for it.
 
-    The lock ends with the process, even if the process is killed, whatever its children do. Raises UserError if another
+    The lock ends with the process, even if the process is killed and its children live on. Raises UserError if another
     process holds it.
     """
-    if _is_something_else(folder):  # RunFolder.check says so
+    if _is_something_else(folder):  # RunFolder.check reports it
         yield
         return
     new = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -42,7 +42,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def _is_something_else(path: Path) -> bool:
-    """Whether a file, and no folder, is at ``path``; one look, as another process may remove the folder meanwhile."""
+    """Whether ``path`` exists and is no folder. One system call, since another process may remove the folder."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except OSError:
@@ -50,13 +50,13 @@ def _is_something_else(path: Path) -> bool:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    with suppress(OSError):  # the first that holds something, and so all around it
+    with suppress(OSError):  # a folder that is not empty, and so all folders above it
         for folder in folders:
             folder.rmdir()
 
 
 def _acquire(path: Path) -> int | None:
-    """The lock's descriptor; None where the file system has no locks."""
+    """The file descriptor of the lock; None if the file system has no locks."""
     taken = UserError(
         f"another process is using the run in {path.parent}; wait until it ends, stop it, or choose another --out"
     )
@@ -77,7 +77,7 @@ def _acquire(path: Path) -> int | None:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 _held.add(path)
                 return descriptor
-        os.close(descriptor)  # whoever held it has removed it meanwhile
+        os.close(descriptor)  # its former holder removed it meanwhile
 
 
 def _release(path: Path, descriptor: int | None) -> None:

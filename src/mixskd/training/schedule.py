@@ -31,7 +31,7 @@ def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int, epochs: i
 
 
 def remarks(optim: OptimConfig, epochs: int) -> list[str]:
-    """Warnings about the schedule of a run of ``epochs``: what a person may not have meant."""
+    """Warnings about a schedule that probably is a mistake for a run of ``epochs``."""
     found = []
     if optim.warmup_epochs >= epochs:
         found.append(

@@ -1,4 +1,4 @@
-"""Which epoch's weights are deployed, and when a run stops early: both by the score on ``val``, never on ``test``."""
+"""Select the epoch whose weights are deployed, and stop a run early: by the score on ``val``, never on ``test``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, float]
 
 
 class Selection:
-    """The choice of ``run.keep`` and ``run.patience`` by the score ``monitor`` (as a task calls it; higher is better).
+    """Applies ``run.keep`` and ``run.patience`` to ``monitor``, a score of the task; higher is better.
 
     ``state`` is the best epoch so far with a copy of its weights on the CPU, or None; it is a part of the checkpoint.
     """
@@ -44,7 +44,7 @@ class Selection:
         return 0 < self.patience < len(scores) and scores.index(max(scores)) < len(scores) - self.patience
 
     def choose(self, rows: Sequence[Row], model: nn.Module) -> Row:
-        """The row of the epoch that is deployed; ``model`` is given its weights."""
+        """The row of the epoch that is deployed, whose weights are loaded into ``model``."""
         if self.state is None:
             return rows[-1]
         model.load_state_dict(self.state["weights"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import inspect
 import logging
 from collections.abc import Callable
@@ -14,34 +14,31 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mixskd.config import OptimConfig
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.errors import UserError
 from mixskd.errors.faults import is_out_of_memory
 from mixskd.methods.base import Method
-from mixskd.methods.parts.streams import side_by_side
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import autocast
 from mixskd.training.averaging import average_gradients
-from mixskd.training.convolution import SmallMapConvolutions
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
 from mixskd.training.moving_average import MovingAverage
-from mixskd.training.optimizers import build_optimizer, executed_as, freeze
+from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
 
 log = logging.getLogger("mixskd")
 
 
 class TrainStep:
-    """Forward, backward and optimizer step of ``method`` on a batch, as ``engine`` says, in ``accumulate`` parts.
+    """Forward, backward and optimizer step of ``method`` on a batch, with the optimisations of ``engine``.
 
-    With several processes each calls it with its own part of the batch, and the gradients are averaged over all: by
-    DistributedDataParallel in an eager step, which sends them while the backward pass goes on, else by one message
-    after it, which a compiled step and a CUDA graph can hold.
+    The batch is split into ``accumulate`` parts. With several processes each gets its part of the batch, and the
+    gradients are averaged over all: by DistributedDataParallel during the backward pass of an eager step, else by one
+    message after it, which a compiled step and a CUDA graph can hold. The step also updates ``ema``, the moving average
+    of the backbone's weights, if it is given.
 
-    The step also updates ``ema``, the moving average of the backbone's weights, if there is one.
-
-    What cannot be compiled or recorded is carried out without; ``notes`` and the log say why, and no update is lost.
-    Raises UserError where the memory of a GPU is too small.
+    If compiling or recording fails, the step continues without it and loses no update; ``notes`` and the log give the
+    reason, and ``engine`` is then what is executed. Raises UserError if the memory of a GPU is too small.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class TrainStep:
     ) -> None:
         self.method, self.ema = method, ema
         self.device, self.accumulate = device, accumulate
-        self.use(engine)
+        self.engine = engine
         self.world = world or World()
         self.notes: list[str] = []
         # A compiler that fails in the middle of the first step may have left new statistics of the batch norms.
@@ -83,22 +80,16 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=engine.precision == "fp16")
         self._choose_update()
 
-    def use(self, engine: Engine) -> None:
-        """Use the precision and the small maps of ``engine``, which differs in nothing else."""
-        self.engine = engine
-        products = engine.small_maps
-        self.convolutions = SmallMapConvolutions(products) if products else contextlib.nullcontext()
-
     def _choose_update(self) -> None:
-        self.update: Callable[[Batch], dict[str, Tensor]] = self._update
+        self.update: Callable[[Batch | DeferredBatch], dict[str, Tensor]] = self._update
         if self.engine.cuda_graphs:
             self.update = GraphedStep(self._update)
 
-    def __call__(self, batch: Batch, lr: float, seed: int, progress: float = 1.0) -> dict[str, Tensor]:
-        """Update the weights from ``batch``; the scalar terms, detached, valid until the next call.
+    def __call__(self, batch: Batch | DeferredBatch, lr: float, seed: int, progress: float = 1.0) -> dict[str, Tensor]:
+        """Update the weights from ``batch`` and return the loss terms: detached scalars, valid until the next call.
 
-        Every random number of the step follows from ``seed`` alone, so that a run can be resumed at any step.
-        ``progress`` is for methods that need it.
+        All random numbers of the step follow from ``seed``, so that a run can be resumed at any step. ``progress`` is
+        for methods that need it.
         """
         self._set_rate(lr)
         self._set_progress(progress)
@@ -107,7 +98,7 @@ class TrainStep:
             try:
                 terms = self.update(batch)
             except Exception as error:
-                self._do_without(error, len(batch.labels))
+                self._recover(error, images=len(batch[0]))
             else:
                 self.buffers = None
                 return terms
@@ -123,19 +114,20 @@ class TrainStep:
             group["lr"] = rate
 
     def _set_progress(self, progress: float) -> None:
-        """A recorded step reads it from the device; it changes once an epoch, and only then it is sent there."""
+        # A recorded step reads it from the device. It is sent there only when it changes, once an epoch.
         if self.method.needs.progress and progress != self.progress_now:
             self.progress.fill_(progress)
             self.progress_now = progress
 
-    def _update(self, batch: Batch) -> dict[str, Tensor]:
-        batch = batch if batch.prepare is None else batch.prepare(batch)
+    def _update(self, batch: Batch | DeferredBatch) -> dict[str, Tensor]:
+        if isinstance(batch, DeferredBatch):
+            batch = batch.make(batch.indices, batch.source)
         by_loop = {"progress": self.progress} if self.method.needs.progress else {}
         parts = [batch] if self.accumulate == 1 else split(batch, self.accumulate)
         terms: list[dict[str, Tensor]] = []
-        for part, draws in [(part, self.method.draw(part.images)) for part in parts]:
-            streams = side_by_side(self.engine.branch_streams)
-            with autocast(self.device, self.engine.precision), self.convolutions, streams:
+        for part in parts:
+            draws = self.method.draw(part.images)
+            with autocast(self.device, self.engine.precision):
                 out = self.forward(part.images, part.labels, draws, **part.extra, **by_loop)
             self.scaler.scale(out["loss"] / self.accumulate).backward()
             terms.append({name: term.detach().float() for name, term in out.items() if name != "output"})
@@ -149,11 +141,13 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update_parameters(self.method.backbone)
+        self.method.after_update()
         return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
 
-    def _do_without(self, error: Exception, images: int) -> None:
-        """Leave out what failed with ``error``, so that the step can be repeated; raise if nothing is left to leave
-        out.
+    def _recover(self, error: Exception, images: int) -> None:
+        """Disable the optimisation that failed with ``error``, so that the step of ``images`` images can be repeated.
+
+        Raises ``error`` if no optimisation caused it.
         """
         self.optimizer.zero_grad(set_to_none=True)
         for leftover in ("grad_scale", "found_inf"):  # of the loss scaler, if the optimizer's own step failed
@@ -161,6 +155,7 @@ class TrainStep:
                 delattr(self.optimizer, leftover)
         if isinstance(error, RecordingError):
             self.update = self._update
+            self.engine = dataclasses.replace(self.engine, cuda_graphs=False)
             scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
             scaler.load_state_dict(self.scaler.state_dict())  # it may be in the middle of a step
             self.scaler = scaler
@@ -172,6 +167,7 @@ class TrainStep:
             ) from error
         elif self.buffers is not None and not isinstance(error, UserError):
             self.method._compiled_call_impl = None
+            self.engine = dataclasses.replace(self.engine, compile=False)
             with torch.no_grad():
                 for now, before in zip(self.method.buffers(), self.buffers, strict=True):
                     now.copy_(before)
@@ -181,7 +177,7 @@ class TrainStep:
             raise error
 
     def close(self) -> None:
-        """Give back what only further steps would need."""
+        """Release the CUDA graph. No step can follow."""
         if isinstance(self.update, GraphedStep):
             self.update.close()
 
@@ -199,7 +195,7 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
-        """Continue from what :meth:`state_dict` gave."""
+        """Continue from the state that :meth:`state_dict` returned."""
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(executed_as(self.optimizer, state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
@@ -207,7 +203,7 @@ class TrainStep:
             self.ema.load_state_dict(state["ema"])
         if self.buffers is not None:
             self.buffers = [x.clone() for x in self.method.buffers()]
-        self._choose_update()  # a recorded step would go on with the momentum that was replaced
+        self._choose_update()  # a recorded step would use the momentum that was replaced
 
 
 def _distributed(method: Method) -> DistributedDataParallel:
@@ -231,9 +227,11 @@ def build_step(
 ) -> TrainStep:
     """The step of ``method`` on ``device`` with the optimizer, frozen stages, clipping and moving average of ``optim``.
 
-    ``started`` says that the backbone began from weights that exist. Raises UserError as :func:`build_optimizer` does.
+    ``started``: the backbone starts from trained weights. Raises UserError as :func:`build_optimizer` does.
     """
     freeze(method.backbone, optim.freeze)
+    if optim.norms == "frozen":
+        freeze_norms(method)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(method, optim, engine, started=started)

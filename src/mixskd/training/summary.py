@@ -26,7 +26,7 @@ def summarise(
     deployed: Mapping[str, float],
     scores: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The summary of a run whose deployed weights are those of the row ``deployed``; ``scores`` by split and metric."""
+    """The summary of a run. ``deployed`` is the row of the deployed weights; ``scores`` are by split and metric."""
     experiment, split = parts.experiment, parts.data.scored
     last, best = position.rows[-1], selection.best(position.rows)
 
@@ -39,6 +39,7 @@ def summarise(
         "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
                        "data": experiment.data.source, "seed": experiment.run.seed},
         "scores": scores,
+        **({"probe": parts.probe} if parts.probe else {}),
         "deployed": {"epoch": deployed["epoch"], "selected_on": "val" if selection.keep_best else None},
         "last": of(last),
         "best": of(best),
@@ -68,7 +69,7 @@ def provenance() -> dict[str, Any]:
     git = ["git", "-C", str(here)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        # Only a checkout that tracks this very file is the source's own.
+        # A checkout that does not track this file belongs to another project.
         subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         commit = None

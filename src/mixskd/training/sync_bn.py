@@ -13,8 +13,8 @@ from mixskd.methods.base import Method
 def with_sync_bn(method: Method) -> Method:
     """``method`` with batch norm over the images of all processes.
 
-    timm's layers that hold their activation too keep it; torch's own conversion would drop it. Raises UserError for
-    such a layer of another origin.
+    timm's norm layers keep their activation, which torch's own conversion would drop. Raises UserError for other norm
+    layers that are not torch's own.
     """
     kinds = {type(module) for module in method.modules() if isinstance(module, BatchNorm)}
     if odd := sorted(kind.__name__ for kind in kinds - {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm}):

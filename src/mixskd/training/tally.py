@@ -1,80 +1,61 @@
-"""The loss terms of an epoch, added up on the device."""
+"""The sums of the loss terms over an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-ROWS = 64  # steps whose terms are kept before they are added up, so that a step costs one launch
+ROWS = 64  # steps in one block of the device's memory
 
 
 class Tally:
-    """Sums of the terms, and for each the first step at which it was NaN or infinite; nothing is read back."""
+    """Collects the terms of each step on the device, and sums them on the host when they are read.
 
-    def __init__(self, sums: Mapping[str, Tensor] | None = None) -> None:
-        self.names = tuple(sums or ())
-        self.total = torch.stack([*sums.values()]) if sums else None
-        self.bad: Tensor | None = None
-        self.rows: Tensor | None = None
-        self.first, self.filled = 0, 0
+    The host adds step by step in double precision. So the sums do not depend on when they are read, and a resumed run
+    that starts from ``sums`` continues them to the bit.
+    """
 
-    def add(self, terms: dict[str, Tensor], step: int) -> None:
-        """Add the scalars of ``step``, the same names at every step."""
+    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
+        self._sums = dict(sums or {})
+        self._first_bad = dict.fromkeys(self._sums, -1)
+        self._names: tuple[str, ...] = ()
+        self._blocks: list[Tensor] = []  # the terms of the unread steps: ROWS x terms each
+        self._first, self._unread = 0, 0
+
+    def add(self, terms: Mapping[str, Tensor], step: int) -> None:
+        """Add the scalars (fp32) of ``step``. Steps follow one another, with the same names.
+
+        It launches one operation and does not wait for the device.
+        """
         values = [*terms.values()]
-        if self.rows is None:
-            self.names, self.rows = tuple(terms), values[0].new_empty(ROWS, len(values))
-        if self.filled == ROWS or step != self.first + self.filled:
-            self._fold()
-        if self.filled == 0:
-            self.first = step
-        torch.stack(values, out=self.rows[self.filled])
-        self.filled += 1
+        row = self._unread % ROWS
+        if self._unread == 0:
+            self._names, self._first = tuple(terms), step
+        if row == 0:
+            self._blocks.append(values[0].new_empty(ROWS, len(values)))
+        torch.stack(values, out=self._blocks[-1][row])
+        self._unread += 1
 
-    def _fold(self) -> None:
-        if self.rows is None or self.filled == 0:
-            return
-        self.total = self._sum()
-        broken = ~self.rows[: self.filled].isfinite()
-        step = torch.where(broken.any(0), self.first + broken.int().argmax(0), -1)
-        self.bad = step if self.bad is None else torch.where(self.bad < 0, step, self.bad)
-        self.filled = 0
-
-    def _sum(self) -> Tensor | None:
-        if self.rows is None or self.filled == 0:
-            return self.total
-        new = self.rows[: self.filled].sum(0)
-        return new if self.total is None else self.total + new
+    def _read(self) -> None:
+        rows = [row for block in self._blocks for row in block.tolist()][: self._unread]
+        for step, row in enumerate(rows, start=self._first):
+            for name, value in zip(self._names, row, strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                if self._first_bad.setdefault(name, -1) < 0 and not math.isfinite(value):
+                    self._first_bad[name] = step
+        self._blocks, self._unread = [], 0
 
     @property
-    def sums(self) -> Mapping[str, Tensor]:
-        """The sums so far by name, scalars; empty before the first step. They are added up where one is looked at."""
-        return Sums(self)
+    def sums(self) -> Mapping[str, float]:
+        """The sums so far by name; empty before the first step. The host waits for the device."""
+        self._read()
+        return self._sums
 
-    def first_bad(self) -> dict[str, int]:
-        """For each term the first step at which it was not finite, -1 for none."""
-        self._fold()
-        return {} if self.bad is None else dict(zip(self.names, map(int, self.bad.tolist()), strict=True))
-
-
-class Sums(Mapping[str, Tensor]):
-    """The sums of a tally when they are first looked at."""
-
-    def __init__(self, tally: Tally) -> None:
-        self.tally = tally
-
-    @cached_property
-    def values_by_name(self) -> dict[str, Tensor]:
-        total = self.tally._sum()
-        return {} if total is None else dict(zip(self.tally.names, total.unbind(), strict=True))
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
+    @property
+    def first_bad(self) -> Mapping[str, int]:
+        """The first step at which each term was NaN or infinite, -1 for none. The host waits for the device."""
+        self._read()
+        return self._first_bad

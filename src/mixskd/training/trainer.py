@@ -1,17 +1,16 @@
-"""The loop around the step: it feeds, scores and saves. It is given all of its parts, and names no method."""
+"""The training loop: it feeds the step, scores epochs and writes checkpoints. It depends on no method."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mixskd.config import difference, from_dict, to_dict
-from mixskd.data.needs import Batch
+from mixskd.config.build import with_all_options
+from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.errors import UserError
 from mixskd.errors.text import counted
 from mixskd.tasks.scoring import score, score_heads
@@ -26,18 +25,21 @@ from mixskd.training.checkpoint import (
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
-from mixskd.training.measured_precision import stored, to_store
+from mixskd.training.measured_precision import to_store, with_stored_precision
 from mixskd.training.parts import Parts
 from mixskd.training.position import Position
+from mixskd.training.probe import below_probe
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.schedule import learning_rate
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
 
+log = logging.getLogger("mixskd")
+
 
 class Trainer:
-    """One run, made of ``parts``, that writes its files to ``folder``; the ``listeners`` are called as it proceeds."""
+    """Runs ``parts``, writes the files of the run to ``folder``, and calls the ``listeners``."""
 
     def __init__(
         self, parts: Parts, folder: RunFolder, listeners: Sequence[Listener] = (), remarks: Sequence[str] = ()
@@ -51,7 +53,7 @@ class Trainer:
         self.started = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
-        """Train from the present position to the end; the summary, on the first process."""
+        """Train from the present position to the end. The first process returns the summary, others an empty dict."""
         run, length = self.experiment.run, len(self.parts.loader)
         try:
             for listener in self.listeners:
@@ -83,9 +85,9 @@ class Trainer:
                 listener.close()
 
     def rehearse(self) -> None:
-        """Take the next step, if there is one left, without calling any listener. Do not use the trainer afterwards.
+        """Take the next step, if any is left, without listeners. The trainer cannot be used afterwards.
 
-        Raises UserError for what the step refuses, and for a loss that is not a number.
+        Raises UserError if the step does, and for a loss that is not finite.
         """
         epoch, length = len(self.position.rows), len(self.parts.loader)
         if epoch == self.experiment.run.epochs or self.selection.exhausted(self.position.rows):
@@ -106,17 +108,19 @@ class Trainer:
         epochs = self.experiment.run.epochs
         return learning_rate(self.experiment.optim, self.position.step, len(self.parts.loader), epochs)
 
-    def update(self, batch: Batch, epoch: int) -> None:
-        """One step, and its terms added up on the device."""
+    def update(self, batch: Batch | DeferredBatch, epoch: int) -> None:
+        """Take one step and add its terms to those of the epoch."""
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
         terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
         self.tally.add(terms, step)
         self.position.step += 1
-        self.position.images += len(batch.labels) * self.world.size
+        self.position.images += run.batch_size
         if self.listeners:
             count = self.position.step - epoch * len(self.parts.loader)
-            info = StepInfo(self.position.step, epoch, self.position.images, self.learning_rate, self.tally.sums, count)
+            info = StepInfo(
+                self.position.step, epoch, self.position.images, self.learning_rate, lambda: self.tally.sums, count
+            )  # fmt: skip
             for listener in self.listeners:
                 listener.step(info)
 
@@ -125,15 +129,14 @@ class Trainer:
         return every > 0 and self.position.step % every == 0
 
     def close_epoch(self, epoch: int) -> None:
-        """Add the epoch's row, with the scores if they are due; start new sums."""
+        """Add the row of the epoch, with scores if they are due, and reset the sums."""
         self.check_finite()
+        self.step.method.end_epoch()
         steps = len(self.parts.loader)
         row: dict[str, float] = {"epoch": epoch + 1, "step": self.position.step}
         row["lr"] = learning_rate(self.experiment.optim, self.position.step - 1, steps, self.experiment.run.epochs)
-        row |= {
-            f"train_{name}": self.world.total(value).item() / steps / self.world.size
-            for name, value in self.tally.sums.items()
-        }
+        sums = self.world.gather(dict(self.tally.sums))
+        row |= {f"train_{name}": sum(part[name] for part in sums) / steps / self.world.size for name in sums[0]}
         row |= self.evaluate(epoch)
         self.position.rows.append(row)
         self.selection.consider(row, self.parts.deployed)
@@ -142,7 +145,7 @@ class Trainer:
             listener.epoch(row)
 
     def evaluate(self, epoch: int) -> dict[str, float]:
-        """The scores after ``epoch``, on ``val`` or else on ``test``; empty if none are due."""
+        """The scores after ``epoch`` on ``val``, or on ``test`` if there is no ``val``; empty if they are not due."""
         run, split = self.experiment.run, self.parts.data.scored
         if (epoch + 1) % run.evaluate_every and epoch + 1 < run.epochs:
             return {}
@@ -154,13 +157,13 @@ class Trainer:
         return row
 
     def score(self, split: str) -> dict[str, float]:
-        """The scores of the deployed model, as it is now, on ``split``."""
+        """The scores of the present deployed model on ``split``."""
         self.world.share(self.parts.deployed.buffers())
         return score(self.parts.deployed, self.parts.score_loaders[split], self.parts.task, self.parts.device)
 
     def check_finite(self) -> None:
-        """Raises UserError naming step, term and last good checkpoint if any term was ever NaN or infinite."""
-        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad().items()}
+        """Raises UserError if a term was NaN or infinite, with its step and the last good checkpoint."""
+        steps = {name: self.world.highest(step) for name, step in self.tally.first_bad.items()}
         bad = {name: step for name, step in steps.items() if step >= 0}
         if bad:
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
@@ -176,7 +179,7 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint.pt, unless the run has diverged."""
         self.check_finite()
-        sums = self.world.gather({name: value.tolist() for name, value in self.tally.sums.items()})
+        sums = self.world.gather(dict(self.tally.sums))
         if not self.world.first:
             return
         now = time.perf_counter()
@@ -188,6 +191,7 @@ class Trainer:
             "arithmetic": to_store(self.step.engine),
             **self.step.state_dict(),
             "best": self.selection.state,
+            "probe": self.parts.probe,
             "position": dataclasses.asdict(self.position),
             "sums": sums,
         }
@@ -196,16 +200,16 @@ class Trainer:
     def restore(self) -> None:
         """Continue from checkpoint.pt, or from the checkpoint before it if that is damaged.
 
-        Everything in it is examined before any of it is used. Raises UserError if it is of another run, or if the
-        images are no longer those of the run.
+        All of it is checked before any of it is used. Raises UserError if it belongs to another run, or if the images
+        have changed.
         """
         state, notes = load_newest(self.folder.checkpoint, self.parts.device)
         self.check(state)
         self.parts.notes += notes
         if "arithmetic" in state:  # older runs take what their hardware multiplies
-            self.step.use(stored(self.step.engine, state["arithmetic"], self.parts.device))
+            self.step.engine = with_stored_precision(self.step.engine, state["arithmetic"])
         self.step.load_state_dict(state)
-        self.selection.state = state.get("best")
+        self.selection.state, self.parts.probe = state.get("best"), state.get("probe")
         self.position = Position(**state["position"])
         self.tally = Tally(self.shares_of(state["sums"]))
         if (before := len(state["sums"])) != self.world.size:
@@ -215,11 +219,13 @@ class Trainer:
             )
 
     def check(self, state: dict[str, Any]) -> None:
-        """Raises UserError unless ``state`` is one of this very run."""
+        """Raises UserError if ``state`` belongs to another run."""
         path, ema = self.folder.checkpoint, self.step.ema
-        if "experiment" in state and (changed := difference(from_dict(state["experiment"]), self.experiment)):
-            raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
-        if "data" in state:  # older checkpoints do not tell
+        if "experiment" in state:
+            before = with_all_options(from_dict(state["experiment"]))
+            if changed := difference(before, self.experiment):
+                raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
+        if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
         check_fits(path, "method", state["method"], self.step.method.state_dict())
         check_optimizer(path, state["optimizer"], self.step.optimizer)
@@ -233,27 +239,20 @@ class Trainer:
         if any(part.keys() != state["sums"][0].keys() for part in state["sums"]):
             raise UserError(f"{path} is damaged: its sums differ in their names; delete it and start again")
 
-    def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """This process's sums, from the sums of all processes of the stopped run, which may have had another number."""
-        parts = [
-            {
-                name: torch.as_tensor(value, dtype=torch.float32, device=self.parts.device)
-                for name, value in part.items()
-            }
-            for part in sums
-        ]
-        if len(parts) == self.world.size:
-            return parts[self.world.rank]
-        ratio = self.world.size / len(parts) if self.world.first else 0.0
-        return {name: ratio * torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+    def shares_of(self, sums: list[dict[str, Any]]) -> dict[str, float]:
+        """The sums of this process, from those of all processes of the stopped run, whose number may differ."""
+        if len(sums) == self.world.size:
+            return {name: float(value) for name, value in sums[self.world.rank].items()}
+        ratio = self.world.size / len(sums) if self.world.first else 0.0
+        return {name: ratio * sum(float(part[name]) for part in sums) for name in sums[0]}
 
     def finish(self) -> dict[str, Any]:
-        """Score what is deployed on every split, save it, and write the summary."""
+        """Score the deployed model on every split, save it, and write and return the summary."""
         deployed, data = self.parts.deployed, self.parts.data
         row = self.selection.choose(self.position.rows, deployed)
         chosen = f"{data.scored}_"
         scores = {
-            split: {name.removeprefix(chosen): row[name] for name in row if name in self._named(data.scored)}
+            split: {name: row[chosen + name] for name in self.parts.task.names if chosen + name in row}
             if split == data.scored
             else self.score(split)
             for split in self.parts.score_loaders
@@ -261,18 +260,17 @@ class Trainer:
         if not self.world.first:
             return {}
         self.parts.save(self.folder.model)
+        if warning := below_probe(self.parts.probe, scores):
+            self.parts.notes.append(warning)
+            log.warning("note: %s", warning)
         summary = summarise(self.parts, self.position, self.selection, row, scores)
         self.folder.write_summary(summary)
         drop_previous(self.folder.checkpoint)
         return summary
 
-    def _named(self, split: str) -> set[str]:
-        """What the task's scores on ``split`` are called in a row."""
-        return {f"{split}_{name}" for name in self.parts.task.names}
-
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """A seed of 63 bits for one step of one rank (splitmix64 of its three numbers)."""
+    """A seed of 63 bits for one step of one rank: splitmix64 of the three numbers."""
     x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step + 1) & (2**64 - 1)
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)

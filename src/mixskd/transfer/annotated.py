@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 
-from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.config.records import Mismatch, Text, read_record
+from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
-from mixskd.transfer.detection.coco import DetectionSet
-from mixskd.transfer.segmentation.data import SegmentationSet
+from mixskd.transfer.pipeline import Pipeline
+
+
+class ClassNames(Struct):
+    """The names of the classes; a detector may have one."""
+
+    classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -28,49 +35,40 @@ class AnnotatedBundle(DataBundle):
     def fingerprint(self) -> dict[str, Any]:
         """Classes, numbers of images, and a digest of the annotations and the files' names."""
         digest = hashlib.sha256()
-        for name in (name for name in SPLITS if name in self.annotated):
-            split = self.annotated[name]
-            if isinstance(split, DetectionSet):
-                for image in split.images:
-                    digest.update(image.file.name.encode() + image.boxes.numpy().tobytes())
-                    digest.update(image.labels.numpy().tobytes() + image.crowd.numpy().tobytes())
-            else:
-                pairs = zip(split.images, split.masks, strict=True)
-                digest.update("\0".join(f"{image.name}/{mask.name}" for image, mask in pairs).encode())
+        for split in self.splits:
+            self.annotated[split].update(digest)
         names = {"train": "training", "val": "validation", "test": "test"}
         counts = {names[name]: len(split) for name, split in self.splits.items()}
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def about_labels(self) -> str:
-        """In a line for a person, what the training images hold."""
-        train = self.annotated["train"]
-        if not isinstance(train, DetectionSet):
-            return "a class for every pixel"
-        empty = sum(not len(image.labels) for image in train.images)
-        return f"{train.objects:,} training objects, {empty:,} training images without one"
+        """One line about the labels of the training images."""
+        about: str = self.annotated["train"].about_labels()
+        return about
 
     def check(self) -> None:
-        """Raises UserError if there is nothing to score, or a split without an image or, for detection, an object."""
+        """Raises UserError for classes or splits with which no run can be trained and scored."""
         if "val" not in self.splits and "test" not in self.splits:
             raise UserError(f"{self.source} has neither a val nor a test split; add one, since a run must be scored")
+        try:
+            read_record({"classes": self.classes}, ClassNames)
+        except Mismatch as error:
+            raise UserError(f"the names of the classes of {self.source} cannot be used: {error}") from None
         for name, split in self.annotated.items():
-            if not len(split) or (isinstance(split, DetectionSet) and not split.objects):
-                raise UserError(f"the {name} split of {self.source} holds no annotated image")
+            split.check(f"the {name} split of {self.source}")
 
 
-def bundle(
-    splits: Mapping[str, DetectionSet] | Mapping[str, SegmentationSet], preprocess: Preprocess, source: Path, *,
-    flip: bool,
+def load_annotated(
+    pipeline: Pipeline, source: str, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool = True,
+    skip_images: bool = False,
 ) -> AnnotatedBundle:  # fmt: skip
-    """``splits`` with how their images become tensors. Raises UserError as :meth:`AnnotatedBundle.check` says."""
-    files = {name: ImageSet(_files(split), np.zeros(len(split), dtype=np.int64)) for name, split in splits.items()}
-    ordered = {name: files[name] for name in SPLITS if name in files}
-    notes = tuple(note for split in splits.values() for note in split.notes)
-    classes = splits["train"].classes
-    made = AnnotatedBundle(ordered, classes, preprocess, flip, notes, source, annotated=dict(splits))
+    """The images at ``source`` with their boxes or masks. Raises UserError for data that cannot be used."""
+    found = pipeline.load(source, skip_images=skip_images)
+    annotated = {name: found[name] for name in SPLITS if name in found}
+    files = {name: ImageSet(split.files, np.zeros(len(split), dtype=np.int64)) for name, split in annotated.items()}
+    notes = tuple(note for split in annotated.values() for note in split.notes)
+    preprocess = Preprocess(pipeline.image_size, mean, std)
+    root = Path(source).expanduser()
+    made = AnnotatedBundle(files, annotated["train"].classes, preprocess, flip, notes, root, annotated=annotated)
     made.check()
     return made
-
-
-def _files(split: DetectionSet | SegmentationSet) -> list[Path]:
-    return [image.file for image in split.images] if isinstance(split, DetectionSet) else list(split.images)

@@ -1,4 +1,4 @@
-"""Batches of annotated images for training and scoring; what is random follows from (seed, step) alone."""
+"""Batches of annotated images for training and scoring; all draws depend on (seed, step) only."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mixskd.data.needs import Batch
+from mixskd.data.batch import Batch
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 
-Item = tuple[int, int]  # an image's place in its split, and the seed of its augmentation
+Item = tuple[int, int]  # the index of an image in its split, and the seed of its augmentation
 
 
 class Stream:
-    """An endless stream of shuffled images, cut into ``epochs`` of ``length`` batches.
+    """An endless stream of images, shuffled anew for each pass, in epochs of ``length`` batches.
 
-    Each pass visits every image once, in an order of its own. Without ``length`` an epoch has as many batches as fit
-    into one pass, and at least one. ``batch_size`` is that of all processes together; each gets its own part.
+    If ``length`` is None, an epoch has as many batches as fit into one pass, and at least one. ``batch_size`` counts
+    the images of all processes, each of which gets an equal part.
     """
 
     def __init__(
@@ -48,20 +48,16 @@ class Stream:
         return self.length
 
     def items(self, step: int) -> list[Item]:
-        """What this process gets of batch ``step`` of the whole stream."""
+        """This process's part of batch ``step``."""
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
-        orders = {p: np.random.default_rng([self.seed, 0, p]).permutation(self.count) for p in self.passes(places)}
+        passes = range(places[0] // self.count, places[-1] // self.count + 1)
+        orders = {p: np.random.default_rng([self.seed, 0, p]).permutation(self.count) for p in passes}
         seeds = np.random.default_rng([self.seed, 1, step]).integers(2**62, size=self.batch_size)
         items = [
             (int(orders[place // self.count][place % self.count]), int(seed))
             for place, seed in zip(places, seeds, strict=True)
         ]
-        share = self.batch_size // self.world.size
-        return items[self.world.rank * share : (self.world.rank + 1) * share]
-
-    def passes(self, places: range) -> range:
-        """The passes over the images that the ``places`` of the stream belong to."""
-        return range(places[0] // self.count, places[-1] // self.count + 1)
+        return items[self.world.part(self.batch_size)]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from its step ``start`` on."""
@@ -70,7 +66,7 @@ class Stream:
 
 
 class InOrder:
-    """Every image of this process's part of a split once, in order, one a batch."""
+    """The images of this process's part of a split, each once, in order, in batches of one image."""
 
     def __init__(
         self, images: Dataset[Any], collate: Callable[[Sequence[Any]], Any], *, workers: int = 2,
@@ -88,7 +84,7 @@ class InOrder:
 
 
 class Workers:
-    """Collated batches of a data set from worker processes, which stay between epochs."""
+    """Collated batches of a data set from worker processes that persist between epochs."""
 
     def __init__(
         self, images: Dataset[Any], collate: Callable[[Sequence[Any]], Any], device: torch.device, workers: int
@@ -102,10 +98,10 @@ class Workers:
         self.items[:] = items
         with errors_in_one_line():
             for batch in self.loader:
-                yield to(self.device, batch) if isinstance(batch, Batch) else batch
+                yield on_device(batch, self.device) if isinstance(batch, Batch) else batch
 
 
-def to(device: torch.device, batch: Batch) -> Batch:
+def on_device(batch: Batch, device: torch.device) -> Batch:
     """``batch`` on ``device``; images channels last."""
     images = batch.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
     extra = {name: value.to(device, non_blocking=True) for name, value in batch.extra.items()}

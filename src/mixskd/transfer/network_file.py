@@ -1,92 +1,97 @@
-"""model.safetensors of a detector or a segmentation network: its weights, and in the metadata how to use them."""
+"""model.safetensors of a detector or a segmentation network: weights, and a description in the metadata."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta, Struct
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
+from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record
 from mixskd.config.registry import NETWORKS
-from mixskd.config.schema import Mismatch, anything, choice, integer, items, number, record, string, table
 from mixskd.data.bundle import MOST_CLASSES
 from mixskd.errors import UserError
+from mixskd.errors.text import shown
 from mixskd.runtime.files import replacing
+from mixskd.transfer.pipeline import Pipeline, pipeline_of
 from mixskd.transfer.segmentation.model import DeepLabV3
 
-FORMAT = "mixskd-network-1"
-SCHEMA = record(
-    {
-        "format": string(),
-        "network": choice(*NETWORKS),
-        "backbone": string(200),
-        "classes": items(string(), 1, MOST_CLASSES),
-        "mean": items(number(), 3, 3),
-        "std": items(number(above=0), 3, 3),
-        "options": table(anything),
-        "category_ids": items(integer()),
-    },
-    closed=True,
-)
+FORMAT: Literal["mixskd-network-1"] = "mixskd-network-1"
 
 
-@dataclass(frozen=True)
-class About:
-    """What a network file says of itself: ``options`` are those of the method, ``category_ids`` those of the data."""
+class About(Struct, forbid_unknown_fields=True, frozen=True):
+    """The description in a network file: ``options`` are those of the method, ``category_ids`` those of the data."""
 
-    network: str
-    backbone: str
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    options: dict[str, Any] = field(default_factory=dict)
-    category_ids: tuple[int, ...] = ()
+    network: ShortText
+    backbone: ShortText
+    classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
+    mean: Annotated[tuple[Number, ...], Meta(min_length=3, max_length=3)]
+    std: Annotated[tuple[PositiveNumber, ...], Meta(min_length=3, max_length=3)]
+    options: dict[Text, Any] = {}
+    category_ids: tuple[Integer, ...] = ()
+    format: Literal["mixskd-network-1"] = FORMAT
 
     @property
     def config(self) -> Any:
         """The settings of the network and its data."""
         return make_config(NETWORKS[self.network].Config, self.options)
 
+    def pipeline(self, **settings: Any) -> Pipeline:
+        """How the network takes images; ``settings`` override those with which it was trained."""
+        return pipeline_of(dataclasses.replace(self.config, **settings), self.mean, self.std)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of ``model`` under the keys of its file; those of a DeepLabV3 are torchvision's."""
+    return model.export_state_dict() if isinstance(model, DeepLabV3) else model.state_dict()
+
 
 def save_network(model: nn.Module, path: Path, about: About) -> None:
-    """Write ``model``; a DeepLabV3 under torchvision's keys. Raises UserError on a full disk."""
-    state = model.export_state_dict() if isinstance(model, DeepLabV3) else model.state_dict()
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    text = json.dumps({"format": FORMAT, **dataclasses.asdict(about)})
+    """Write ``model`` and its description. Raises UserError on a full disk."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state_of(model).items()}
+    text = json.dumps(msgspec.to_builtins(about))
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"mixskd": text})
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, About]:
-    """The network in a run folder or file, in evaluation mode, and what it says of itself.
+def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
+    """The description and the weights of the network in a run folder or file.
 
     Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not a network of mixskd.
     """
-    path, said, tensors = read_described(path)
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
+    path, description, tensors = read_described(path)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UserError(
             f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
         )
     try:
-        SCHEMA(said, "")
+        about = read_record(description, About)
+        if about.network not in NETWORKS:
+            raise Mismatch(f"network must be one of {', '.join(NETWORKS)}, not {shown(about.network)}")
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
-    check_local(said["backbone"])
+    check_local(about.backbone)
     check_weights_finite(path, tensors)
+    return about, tensors
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, About]:
+    """The network in a run folder or file, in evaluation mode, and its description.
+
+    Raises UserError as :func:`read_network` does, and for weights that do not fit.
+    """
+    about, tensors = read_network(path)
     try:
-        values: dict[str, Any] = {
-            key: tuple(x) if isinstance(x, list) else x for key, x in said.items() if key != "format"
-        }
-        about = About(**values)
         backbone = build_backbone(about.backbone, 2)
-        model = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone
+        model: nn.Module = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone
         if isinstance(model, DeepLabV3):
             model.load_export_state_dict(tensors)
         else:

@@ -1,11 +1,13 @@
-"""What detection and segmentation share: settings, the linear scaling rule, and the weights that they start from."""
+"""The weights that a detector or a segmentation network starts from, and its learning rate."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from msgspec import Struct
 
 from mixskd.artifacts.described_file import read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
@@ -14,43 +16,21 @@ from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment
-from mixskd.config.schema import Mismatch, items, number, record, string
-from mixskd.config.types import Count, Settings
+from mixskd.config.records import Mismatch, ShortText, ThreeNumbers, ThreePositive, read_record
+from mixskd.config.registry import NETWORKS
+from mixskd.config.task_kinds import kind_of
 from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
+from mixskd.transfer.config import TransferConfig
+from mixskd.transfer.network_file import read_network, state_of
 
-# What is taken from the description of any model file of mixskd.
-DESCRIPTION = record({"backbone": string(200), "mean": items(number(), 3, 3), "std": items(number(above=0), 3, 3)})
 
+class Description(Struct):
+    """What is taken from the description of any model file of mixskd."""
 
-@dataclass(frozen=True)
-class TransferConfig(Settings, prefix="method."):
-    """Settings of every network that is put on a backbone.
-
-    Args:
-        skip_bad_annotations: leave bad annotations out and count them, instead of stopping.
-        iterations: optimizer steps of the whole run, divided evenly into ``run.epochs`` parts. The network is scored
-            after each part. If not given, an epoch is a pass over the images.
-        lr_batch: the batch size for which ``optim.lr`` is meant; for another batch size the rate is scaled in
-            proportion.
-        lr_literal: use ``optim.lr`` as it is, whatever the batch size.
-    """
-
-    skip_bad_annotations: bool = False
-    iterations: Count | None = None
-    lr_batch: Count = 16
-    lr_literal: bool = False
-
-    def length(self, epochs: int) -> int | None:
-        """Steps in an epoch; None for those of one pass. Raises UserError if ``iterations`` cannot be divided so."""
-        if self.iterations is None:
-            return None
-        if self.iterations % epochs:
-            raise UserError(
-                f"method.iterations {self.iterations} cannot be divided into run.epochs {epochs} equal parts; "
-                "give a multiple of it"
-            )
-        return self.iterations // epochs
+    backbone: ShortText
+    mean: ThreeNumbers
+    std: ThreePositive
 
 
 def scaled(experiment: Experiment, config: TransferConfig) -> tuple[Experiment, list[str]]:
@@ -66,16 +46,37 @@ def scaled(experiment: Experiment, config: TransferConfig) -> tuple[Experiment, 
     return dataclasses.replace(experiment, optim=dataclasses.replace(experiment.optim, lr=lr)), [note]
 
 
-def make_backbone(name: str, weights: str | None) -> tuple[StagedBackbone, list[str]]:
-    """The backbone ``name``, from ``weights`` as :func:`mixskd.backbones.start_from` reads them, and notes.
+def make_network(experiment: Experiment, classes: int, config: TransferConfig) -> tuple[Any, StagedBackbone, list[str]]:
+    """The method of ``experiment`` for ``classes``, its backbone, and notes on the weights that they start from.
 
-    What these say of the classifier is left out, as a detector or a segmentation network has none.
+    The weights are those of a backbone, as :func:`mixskd.backbones.start_from` reads them, or of a whole network of the
+    same task that mixskd trained; then only layers of other shapes, such as those of other classes, start at random.
+    Raises UserError for weights that do not fit.
     """
-    backbone = build_backbone(name, 2)
+    name, weights = experiment.method.name, experiment.weights
+    backbone = build_backbone(experiment.backbone, 2)
     if weights is None:
-        return backbone, ["the backbone starts from random weights"]
-    start_from(backbone, weights)
-    return backbone, []
+        return NETWORKS[name](backbone, classes, config), backbone, ["the backbone starts from random weights"]
+    if "network" not in description_of(weights):
+        start_from(backbone, weights)  # its notes are about the classifier, which is not used here
+        return NETWORKS[name](backbone, classes, config), backbone, []
+    about, tensors = read_network(weights)
+    if kind_of(about.network) != kind_of(name) or about.backbone != experiment.backbone:
+        raise UserError(
+            f"a {name} on {experiment.backbone} cannot start from {weights}, which holds a {about.network} on "
+            f"{about.backbone}; give the same --backbone, or the weights of a classifier"
+        )
+    backbone.pretrained = True
+    method = NETWORKS[name](backbone, classes, config)
+    own = state_of(method.backbone)
+    fits = {key for key, value in own.items() if key in tensors and tensors[key].shape == value.shape}
+    with torch.no_grad():
+        for key in fits:
+            own[key].copy_(tensors[key])
+    note = f"the network starts from {weights}"
+    if new := sorted({key.rpartition(".")[0] for key in own.keys() - fits}):
+        note += f", but these layers are new: {', '.join(new)}"
+    return method, backbone, [note]
 
 
 def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -89,7 +90,7 @@ def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, .
 
 
 def description_of(weights: str) -> dict[str, Any]:
-    """What a model file of mixskd says of itself, in a run's folder or a file; empty for other weights.
+    """The description in a model file of mixskd, in a run's folder or a file; empty for other weights.
 
     Raises UserError if it names a backbone that is not of this installation, or values that a model file cannot hold.
     """
@@ -100,7 +101,7 @@ def description_of(weights: str) -> dict[str, Any]:
     if not about:
         return {}
     try:
-        DESCRIPTION(about, "")
+        read_record(about, Description)
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_local(about["backbone"])

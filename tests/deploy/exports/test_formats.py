@@ -28,7 +28,7 @@ HERE = Path("runs/photos")
         ("detectron2", "w.pth", ("detectron2", Path("w.pth"))),
     ],
 )
-def test_the_suffix_says_the_format(to: str | None, out: str | None, expected: tuple[str, Path]) -> None:
+def test_format_follows_from_the_suffix(to: str | None, out: str | None, expected: tuple[str, Path]) -> None:
     assert resolve(to, out, HERE) == expected
 
 
@@ -42,7 +42,7 @@ def test_every_format_takes_its_suffixes_and_no_other(to: str) -> None:
                 resolve(to, f"w{suffix}", HERE)
 
 
-def test_a_description_stands_beside_what_holds_none() -> None:
+def test_description_file_is_written_where_the_format_has_none() -> None:
     assert beside("pth", Path("a/w.pth")) == Path("a/w.pth.json")
     assert beside("timm", Path("a/w.pth")) == Path("a/config.json")
     assert beside("onnx", Path("a/w.onnx")) is None
@@ -59,6 +59,6 @@ def test_graphs_take_every_option(to: str) -> None:
     [({"input": "uint8"}, "--input"), ({"softmax": True}, "--softmax"), ({"dynamic_size": True}, "--dynamic-size")],
 )
 @pytest.mark.parametrize("to", [to for to in SUFFIXES if to not in ("onnx", "pt2")])
-def test_weights_take_none(to: str, options: dict, flag: str) -> None:
+def test_formats_of_weights_accept_no_graph_option(to: str, options: dict, flag: str) -> None:
     with pytest.raises(UserError, match=f"{flag} is for graphs"):
         Options(**options).check(to)

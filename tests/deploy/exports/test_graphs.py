@@ -44,7 +44,7 @@ def graphs(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_onnxruntime_gives_predicts_probabilities(small: Path, graphs: dict[str, Path], kind: str) -> None:
+def test_onnxruntime_matches_predict(small: Path, graphs: dict[str, Path], kind: str) -> None:
     files = photos(small.parent / "photos")
     found, expected = from_onnx(graphs[kind], files, kind), predicted(small, files)
     if kind == "float":
@@ -56,7 +56,7 @@ def test_onnxruntime_gives_predicts_probabilities(small: Path, graphs: dict[str,
     assert np.abs((softmax(alone) if kind == "float" else alone) - expected[:1]).max() < TOLERANCE
 
 
-def test_the_metadata_say_what_goes_in_and_out(graphs: dict[str, Path]) -> None:
+def test_metadata_describe_input_and_output(graphs: dict[str, Path]) -> None:
     props = {p.key: p.value for p in onnx.load(graphs["uint8"]).metadata_props}
     about = json.loads(props["description"])
     assert (about["classes"], about["image_size"]) == (list(CLASSES), 72)
@@ -66,7 +66,7 @@ def test_the_metadata_say_what_goes_in_and_out(graphs: dict[str, Path]) -> None:
     onnx.checker.check_model(onnx.load(graphs["uint8"]), full_check=True)
 
 
-def test_a_free_size_takes_images_of_another_one(small: Path, graphs: dict[str, Path]) -> None:
+def test_dynamic_size_accepts_other_image_sizes(small: Path, graphs: dict[str, Path]) -> None:
     session = onnxruntime.InferenceSession(str(graphs["uint8"]), providers=["CPUExecutionProvider"])
     pixels = torch.randint(0, 256, (3, 3, 88, 120), dtype=torch.uint8)
     (found,) = session.run(None, {"images": pixels.numpy()})
@@ -77,7 +77,7 @@ def test_a_free_size_takes_images_of_another_one(small: Path, graphs: dict[str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_program_of_torch_export_gives_predicts_probabilities(small: Path, tmp_path: Path, kind: str) -> None:
+def test_torch_export_program_matches_predict(small: Path, tmp_path: Path, kind: str) -> None:
     if KINDS[kind].dynamic_size and not CHECKED_LATER:
         pytest.skip("torch 2.8 makes no program with free sizes")
     done = export(small, out=tmp_path / "w.pt2", options=KINDS[kind])
@@ -96,7 +96,7 @@ def test_a_program_of_torch_export_gives_predicts_probabilities(small: Path, tmp
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 5e-3), ("int8", 0.1)])
-def test_smaller_numbers_come_near(
+def test_fp16_and_int8_are_close(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dtype: str, tolerance: float
 ) -> None:
     file = tmp_path / "w.onnx"

@@ -78,7 +78,7 @@ def test_timm_loads_the_folder_with_its_preprocessing(resnet: Path, tmp_path: Pa
         "torchvision/shufflenet_v2_x0_5",
     ],
 )
-def test_a_librarys_own_models_go_back_to_it(tmp_path: Path, name: str) -> None:
+def test_models_of_a_library_are_exported_to_it(tmp_path: Path, name: str) -> None:
     size = 48
     backbone = mixskd.build_backbone(name, 3, size)
     mixskd.save_model(backbone, tmp_path, classes=CLASSES, image_size=size, mean=MEAN, std=STD)
@@ -96,7 +96,7 @@ def test_a_librarys_own_models_go_back_to_it(tmp_path: Path, name: str) -> None:
     assert torch.allclose(theirs.eval()(images), mixskd.load(tmp_path)(images), atol=1e-5)
 
 
-def test_a_plain_state_dict_is_what_torch_loads(resnet: Path, tmp_path: Path) -> None:
+def test_plain_state_dict_loads_with_torch(resnet: Path, tmp_path: Path) -> None:
     file = mixskd.export(resnet, out=tmp_path / "w.pth")
     state = torch.load(file, weights_only=True)
     own = mixskd.load(resnet).export_state_dict()
@@ -109,7 +109,7 @@ def test_a_plain_state_dict_is_what_torch_loads(resnet: Path, tmp_path: Path) ->
     assert about["resize"]["short_side"] == 82
 
 
-def test_a_plain_safetensors_file_is_still_a_model_of_mixskd(resnet: Path, tmp_path: Path) -> None:
+def test_plain_safetensors_file_loads_with_mixskd(resnet: Path, tmp_path: Path) -> None:
     file = mixskd.export(resnet, out=tmp_path / "w.safetensors")
     with safe_open(file, framework="pt") as opened:
         about = json.loads(opened.metadata()["description"])

@@ -29,7 +29,7 @@ def test_images_are_those_of_the_test_split_spread_over_classes(resnet: Path, mo
     assert len(training_images(resnet, model, None)) == 12
 
 
-def test_random_images_stand_in_and_are_named(resnet: Path, tmp_path: Path) -> None:
+def test_random_images_are_used_and_named_without_data(resnet: Path, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes((resnet / "model.safetensors").read_bytes())
     model = mixskd.load(resnet)
     sample = sample_of(tmp_path / "w.safetensors", model, None)
@@ -42,7 +42,7 @@ def test_random_images_stand_in_and_are_named(resnet: Path, tmp_path: Path) -> N
     assert sample_of(tmp_path / "w.safetensors", model, str(resnet.parent / "photos")).real
 
 
-def test_differences_are_counted_and_judged(resnet: Path) -> None:
+def test_differences_are_measured_and_checked(resnet: Path) -> None:
     model = mixskd.load(resnet)
     sample = sample_of(resnet, model, None)
     same = verify(model, model, sample, Options(), None)
@@ -70,7 +70,7 @@ def test_differences_are_counted_and_judged(resnet: Path) -> None:
     assert verify(model, turned, sample, Options(), None).difference > 0
 
 
-def test_a_free_size_is_tried_on_another_size(resnet: Path) -> None:
+def test_dynamic_size_is_checked_on_another_size(resnet: Path) -> None:
     model = mixskd.load(resnet)
     check_other_size(model, model, Options("float", dynamic_size=True), None)
 
@@ -96,7 +96,7 @@ def test_a_copy_that_differs_is_not_kept(resnet: Path, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_replaced_only_if_asked(resnet: Path, tmp_path: Path) -> None:
+def test_file_is_replaced_only_with_overwrite(resnet: Path, tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     mixskd.export(resnet, out=file)
     before = file.read_bytes()
@@ -110,7 +110,7 @@ def test_a_file_is_replaced_only_if_asked(resnet: Path, tmp_path: Path) -> None:
         mixskd.export(resnet, out=resnet / "model.safetensors", overwrite=True)
 
 
-def test_a_stored_temperature_is_used_where_asked(resnet: Path) -> None:
+def test_stored_temperature_is_used_if_requested(resnet: Path) -> None:
     model = mixskd.load(resnet)
     asked = Options("unit", softmax=True, temperature="stored")
     model.temperature = 2.5

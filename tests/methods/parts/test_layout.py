@@ -40,7 +40,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_gradient_has_the_layout_and_values_of_the_map(name: str) -> None:
+def test_gradient_keeps_memory_layout(name: str) -> None:
     contiguous = torch.randn(4, 5, 4, 6, dtype=torch.float64)
     last = contiguous.to(memory_format=torch.channels_last)
     expected, got = (gradient(OPERATIONS[name], x) for x in (contiguous, last))
@@ -50,7 +50,7 @@ def test_the_gradient_has_the_layout_and_values_of_the_map(name: str) -> None:
     assert torch.allclose(OPERATIONS[name](last), OPERATIONS[name](contiguous), rtol=1e-12, atol=1e-12)
 
 
-def test_halves_of_a_grid_with_a_class_token() -> None:
+def test_halves_of_token_map() -> None:
     tokens = TokenMap(torch.arange(24.0).reshape(4, 2, 3, 1), torch.arange(8.0).reshape(4, 2, 1))
     first, second = halves(tokens)
     assert isinstance(first, TokenMap)
@@ -58,7 +58,7 @@ def test_halves_of_a_grid_with_a_class_token() -> None:
     assert torch.equal(torch.cat([first.prefix, second.prefix]), tokens.prefix)
 
 
-def test_the_mean_square_and_its_gradient() -> None:
+def test_mean_square_and_gradient() -> None:
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     value = mean_square(x)
     value.backward()
@@ -66,7 +66,7 @@ def test_the_mean_square_and_its_gradient() -> None:
     assert torch.allclose(x.grad, x.detach() * 2 / 12, rtol=1e-12)
 
 
-def test_the_maps_of_a_step_get_gradients_in_their_layout() -> None:
+def test_mixskd_map_gradients_keep_memory_layout() -> None:
     method = make("mixskd", make_toy().float()).to(memory_format=torch.channels_last)
     seen: list[Tensor] = []
     maps = method._maps

@@ -13,7 +13,7 @@ from mixskd.methods.parts.mixing import Mix, sample_beta, sample_mix
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batch=st.integers(1, 6), lam=st.floats(0, 1), classes=st.integers(2, 9))
-def test_mixup_is_the_convex_sum(batch: int, lam: float, classes: int) -> None:
+def test_mixup_is_convex_sum(batch: int, lam: float, classes: int) -> None:
     x = torch.randn(batch, 2, 3, 3, dtype=torch.float64)
     logits, labels = torch.randn(batch, classes, dtype=torch.float64), torch.randint(classes, (batch,))
     mix = Mix(torch.tensor(lam, dtype=torch.float64), torch.randperm(batch))
@@ -25,13 +25,13 @@ def test_mixup_is_the_convex_sum(batch: int, lam: float, classes: int) -> None:
     assert torch.allclose(mix.cross_entropy(logits, labels), expected)
 
 
-def test_lambda_one_is_exact() -> None:
+def test_lambda_one_returns_input_exactly() -> None:
     x = torch.randn(4, 3, 5, 5)
     assert torch.equal(Mix(torch.tensor(1.0), torch.randperm(4))(x), x)
 
 
 @pytest.mark.parametrize("size", [4, 8, 7])
-def test_cutmix_pastes_the_box_and_its_area_on_maps(size: int) -> None:
+def test_cutmix_pastes_box_on_images_and_area_on_maps(size: int) -> None:
     images = torch.randn(3, 2, 16, 16, dtype=torch.float64)
     for _ in range(20):
         mix = sample_mix(images, 1.0, "cutmix")
@@ -50,19 +50,19 @@ def test_cutmix_pastes_the_box_and_its_area_on_maps(size: int) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.4, 1.0, 8.0])
-def test_lambda_follows_beta(alpha: float) -> None:
+def test_lambda_follows_beta_distribution(alpha: float) -> None:
     draws = sample_beta(alpha, (4000,), torch.device("cpu"), torch.Generator().manual_seed(1))
     assert stats.kstest(draws.double().clamp(1e-12, 1 - 1e-7).numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-def test_a_tiny_alpha_is_a_fair_coin() -> None:
+def test_tiny_alpha_gives_fair_coin() -> None:
     draws = sample_beta(1e-5, (2000,), torch.device("cpu"), torch.Generator().manual_seed(1))
     assert draws.isfinite().all()
     assert draws.mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
-def test_a_derangement_has_no_fixed_point(batch: int) -> None:
+def test_derangement_has_no_fixed_point(batch: int) -> None:
     for _ in range(50):
         permutation = sample_mix(torch.zeros(batch, 1, 2, 2), 1.0, derangement=True).permutation
         assert sorted(permutation.tolist()) == list(range(batch))

@@ -55,7 +55,7 @@ def test_each_stage_encodes_with_its_own_deviations(number: int, std: tuple[floa
     torch.testing.assert_close(moved, TRUTH, rtol=1e-4, atol=1e-3)
 
 
-def test_sampling_takes_a_quarter_of_positives_and_no_more_than_it_may() -> None:
+def test_a_quarter_of_the_sampled_rois_is_positive() -> None:
     stage = CascadeHeads(4, 2, CascadeConfig(hidden=8, rois=8)).stages[0]
     assert isinstance(stage, Stage)
     rois = torch.cat([ROIS[2:3].expand(20, 4), ROIS[3:].expand(20, 4)])
@@ -63,7 +63,7 @@ def test_sampling_takes_a_quarter_of_positives_and_no_more_than_it_may() -> None
     assert sorted(samples.labels.tolist()) == [0] * 6 + [2] * 2
 
 
-def test_losses_of_three_stages_and_what_each_hands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_and_refined_boxes_of_three_stages_match_a_manual_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     net = heads()
     seen = []
     original = Stage.sample
@@ -117,7 +117,7 @@ def by_hand(
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_scores_are_averaged_and_boxes_are_the_last_stages(average: str) -> None:
+def test_scores_are_averaged_and_boxes_come_from_the_last_stage(average: str) -> None:
     net = heads(average=average, score=0.2).eval()
     logits = torch.tensor([[0.0, 1.0, 3.0], [0.5, 0.0, 1.0], [1.0, 0.0, -1.0]])
     deltas = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0] * 4]
@@ -132,19 +132,19 @@ def test_scores_are_averaged_and_boxes_are_the_last_stages(average: str) -> None
     torch.testing.assert_close(found["boxes"][0], torch.tensor([16.0, 22.0, 56.0, 62.0]), rtol=1e-5, atol=1e-4)
 
 
-def test_an_image_without_objects_has_background_only() -> None:
+def test_image_without_objects_trains_the_background_only() -> None:
     terms = heads().losses(maps(), [ROIS], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}], SIZES)
     assert all(terms[f"stage{k}_box"] == 0 for k in (1, 2, 3))
     sum(terms.values()).backward()  # type: ignore[union-attr]
 
 
-def test_no_proposal_at_all_gives_no_detection() -> None:
+def test_no_proposals_give_no_detections() -> None:
     net = heads().eval()
     (found,) = net.detect(maps(), [torch.zeros(0, 4)], SIZES)
     assert found["boxes"].shape == (0, 4)
 
 
-def test_rois_are_taken_from_the_level_that_suits_their_size() -> None:
+def test_each_roi_is_pooled_from_the_level_of_its_size() -> None:
     flat = [torch.full((2, 1, 256 // s, 256 // s), float(s)) for s in (4, 8, 16, 32)]
     sizes = torch.tensor([20.0, 60.0, 111.0, 113.0, 223.0, 225.0])
     rois = torch.stack([torch.zeros(6), torch.zeros(6), sizes, sizes], 1)
@@ -153,7 +153,7 @@ def test_rois_are_taken_from_the_level_that_suits_their_size() -> None:
     assert pooled[:, 0, 3, 3].tolist() == [4, 4, 4, 8, 8, 16]
 
 
-def test_pooling_a_linear_map_gives_its_values_at_the_centres() -> None:
+def test_pooling_a_linear_map_gives_its_values_at_bin_centres() -> None:
     x = (
         torch.arange(32.0)[None, None, None, :].expand(1, 1, 32, 32) * 4 + 2
     )  # the x of each pixel's centre in the image

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from mixskd.errors import UserError
-from mixskd.transfer.detection.coco import load_detection
 from mixskd.transfer.detection.loading import DetectionImages, Sizes, augmentation, targets_of, train_batch
+from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import write
 
 NONE = ((0.0,) * 3, (1.0,) * 3)
@@ -31,7 +31,7 @@ def test_boxes_follow_the_resize_and_the_flip(tmp_path: Path) -> None:
     assert seen == {(48, False), (48, True), (192, False), (192, True)}
 
 
-def test_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
+def test_sample_depends_on_its_seed_only(tmp_path: Path) -> None:
     images = DetectionImages(load_detection(write(tmp_path))["train"], augmentation(Sizes((48, 64, 80), 200), *NONE))
     torch.manual_seed(1)
     first = images[(0, 5)]
@@ -41,7 +41,7 @@ def test_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
     assert torch.equal(first.boxes, again.boxes)
 
 
-def test_the_long_side_is_bounded_and_the_test_takes_the_largest_size(tmp_path: Path) -> None:
+def test_long_side_is_bounded_and_scoring_uses_the_largest_size(tmp_path: Path) -> None:
     root = write(tmp_path)
     Image.new("RGB", (200, 100)).save(root / "train" / "wide.png")
     transform = augmentation(Sizes((50, 80), 120), *NONE, train=False)
@@ -49,14 +49,14 @@ def test_the_long_side_is_bounded_and_the_test_takes_the_largest_size(tmp_path: 
     assert transform(Image.open(root / "train" / "10.png")).shape == (3, 80, 80)
 
 
-def test_crowds_are_no_targets_and_empty_images_pass(tmp_path: Path) -> None:
+def test_crowds_are_not_targets_and_empty_images_load(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE, train=False))
     assert images[(2, 0)].labels.tolist() == [1]
     assert images[(3, 0)].boxes.shape == (0, 4)
 
 
-def test_a_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None:
+def test_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     small, large = (DetectionImages(train, augmentation(Sizes((s,), s), *NONE, train=False)) for s in (40, 70))
     samples = [small[(0, 0)], large[(3, 0)], small[(1, 0)]]
@@ -71,14 +71,14 @@ def test_a_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None
         assert torch.equal(target["labels"], sample.labels)
 
 
-def test_a_batch_of_empty_images(tmp_path: Path) -> None:
+def test_batch_of_an_image_without_objects(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE))
     (target,) = targets_of(train_batch([images[(3, 0)]]).labels)
     assert target["boxes"].shape == (0, 4)
 
 
-def test_an_image_of_another_size_than_stated_is_refused(tmp_path: Path) -> None:
+def test_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     Image.new("RGB", (50, 96)).save(tmp_path / "train" / "10.png")
     images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE))

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from mixskd.transfer.detection.coco import load_detection
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
 from mixskd.transfer.detection.loading import DetectionImages, ScoreBatch, Sizes, augmentation, train_batch
 from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import tiny_backbone, write
 
 STEPS = 80
 
 
-def test_four_images_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_cascade_overfits_four_images(tmp_path: Path) -> None:
     split = load_detection(write(tmp_path))["train"]
     images = DetectionImages(split, augmentation(Sizes((96,), 96), (0.5,) * 3, (0.25,) * 3, flip=False))
     samples = [images[(i, 0)] for i in range(4)]

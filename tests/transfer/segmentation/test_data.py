@@ -56,6 +56,17 @@ def broken_image(root: Path) -> None:
     (root / "images" / "train" / "1.png").write_bytes(b"nothing")
 
 
+def cut_image(root: Path) -> None:
+    file = root / "images" / "train" / "1.png"
+    Image.effect_noise((40, 32), 50).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:-600])
+
+
+def huge_label(root: Path) -> None:
+    values = np.full((32, 40), 2**31 - 1, dtype=np.int32)
+    Image.fromarray(values).save(root / "masks" / "train" / "1.png", format="TIFF")
+
+
 def coloured_mask(root: Path) -> None:
     Image.new("RGB", (40, 32)).save(root / "masks" / "train" / "1.png")
 
@@ -67,37 +78,41 @@ BAD: dict[Callable[[Path], None], str] = {
     no_image: r"the image .*images/train/1.png is missing",
     broken_mask: r"cannot read the mask .*1.png",
     broken_image: r"cannot read the image .*1.png",
+    cut_image: r"cannot read the image .*1.png",
+    huge_label: r"the mask .*1.png holds the label \d{5,}, which is not one of the 3 classes",
     coloured_mask: r"the mask .*1.png has colours \(RGB\)",
 }
 
 
 @pytest.mark.parametrize("damage", BAD)
-def test_a_bad_annotation_is_one_line_that_names_the_file(damage: Callable[[Path], None], tmp_path: Path) -> None:
+def test_bad_pair_is_one_line_and_can_be_skipped(damage: Callable[[Path], None], tmp_path: Path) -> None:
     damage(write(tmp_path))
     with pytest.raises(UserError, match=BAD[damage]) as caught:
         load_segmentation(tmp_path)
     assert "\n" not in str(caught.value)
-    assert "--skip-bad-annotations" in str(caught.value)
-    train = load_segmentation(tmp_path, skip_bad=True)["train"]
+    kind = "images" if damage in (broken_image, cut_image) else "annotations"
+    assert f"--skip-bad-{kind}" in str(caught.value)
+    train = load_segmentation(tmp_path, **{f"skip_{kind}": True})["train"]  # type: ignore[arg-type]
     assert [path.stem for path in train.images] == ["0", "2", "3"]
-    assert train.notes[0].startswith("1 bad annotations of train are left out; the first: ")
+    what = {"images": "unreadable images", "annotations": "bad annotations"}[kind]
+    assert train.notes[0].startswith(f"1 {what} of train are left out; the first: ")
 
 
-def test_without_the_check_a_bad_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
+def test_unchecked_bad_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
     unknown_label(write(tmp_path))
     train = load_segmentation(tmp_path, check=False)["train"]
     with pytest.raises(UserError, match="holds the label 5"):
         train.read_mask(1)
 
 
-def test_a_listed_image_that_is_missing(tmp_path: Path) -> None:
+def test_listed_image_that_is_missing_is_named(tmp_path: Path) -> None:
     write_voc(tmp_path)
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(UserError, match=r"the image .*a.jpg is missing"):
         load_segmentation(tmp_path)
 
 
-def test_a_folder_of_no_known_layout(tmp_path: Path) -> None:
+def test_folder_of_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="images/train and masks/train"):
         load_segmentation(tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
@@ -130,7 +145,7 @@ def test_pascal_voc_and_its_augmented_set(tmp_path: Path) -> None:
     splits = load_segmentation(tmp_path)
     assert np.asarray(splits["train"].read_mask(0)).tolist() == [[0, 20, 255]]
     assert len(splits["train"].classes) == 21
-    assert "the augmented training set is not there" in splits["train"].notes[0]
+    assert "the augmented training set is missing" in splits["train"].notes[0]
     write_pair(tmp_path, "JPEGImages", "SegmentationClassAug", "c", [3, 4])
     (tmp_path / "ImageSets" / "Segmentation" / "train_aug.txt").write_text(
         "/JPEGImages/c.jpg /SegmentationClassAug/c.png\n"
@@ -141,7 +156,7 @@ def test_pascal_voc_and_its_augmented_set(tmp_path: Path) -> None:
     assert splits["train"].notes == ()
 
 
-def test_ade20k_ignores_nought_and_counts_from_one(tmp_path: Path) -> None:
+def test_ade20k_ignores_zero_and_counts_from_one(tmp_path: Path) -> None:
     for folder in ("training", "validation"):
         write_pair(tmp_path, f"images/{folder}", f"annotations/{folder}", "x", [0, 1, 150])
     splits = load_segmentation(tmp_path)
@@ -178,6 +193,25 @@ def test_camvid_of_segnet(tmp_path: Path) -> None:
     assert np.asarray(splits["test"].read_mask(0)).tolist() == [[0, 10, 255]]
 
 
-def test_more_classes_than_a_mask_holds_are_refused() -> None:
+def test_split_without_a_counted_pixel_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    for file in (tmp_path / "masks" / "val").iterdir():
+        Image.new("L", (40, 32), 9).save(file)
+    splits = load_segmentation(tmp_path)
+    splits["train"].check("train")
+    with pytest.raises(UserError, match="every pixel of the val split is ignored"):
+        splits["val"].check("the val split")
+
+
+def test_test_split_without_masks_is_left_out_with_a_note(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "images" / "test").mkdir()
+    Image.new("RGB", (40, 32)).save(tmp_path / "images" / "test" / "x.png")
+    splits = load_segmentation(tmp_path)
+    assert [*splits] == ["train", "val"]
+    assert "has no masks, so it gets no scores" in splits["train"].notes[0]
+
+
+def test_more_than_255_classes_are_refused() -> None:
     with pytest.raises(UserError, match="at most 255"):
         label_table(256)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from mixskd.errors import UserError
 from mixskd.transfer.segmentation.evaluation import Segmentation, scores_of
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -22,7 +24,7 @@ def in_numpy(found: np.ndarray, masks: np.ndarray, classes: int) -> dict[int, fl
     return {k: 100 * inter[k] / union[k] for k in range(classes) if union[k]}
 
 
-def test_the_mean_is_that_of_a_loop_over_all_pixels() -> None:
+def test_miou_matches_a_loop_over_all_pixels() -> None:
     rng = np.random.default_rng(0)
     task = Segmentation(CLASSES)
     metrics = task.metrics()
@@ -47,7 +49,7 @@ def test_the_mean_is_that_of_a_loop_over_all_pixels() -> None:
     assert ours["pixel_accuracy"] == round(100 * (found == masks)[counted].mean(), 4)
 
 
-def test_the_released_mean_counts_absent_classes_as_nought() -> None:
+def test_released_mean_counts_absent_classes_as_zero() -> None:
     confusion = torch.tensor([[8, 0, 0], [0, 6, 2], [0, 0, 0]])
     scores = scores_of(confusion, ("a", "b", "c"), released=4)
     assert scores["per_class"] == {"a": 100.0, "b": 75.0, "c": 0.0}
@@ -55,8 +57,10 @@ def test_the_released_mean_counts_absent_classes_as_nought() -> None:
     assert scores["miou_released"] == 43.75
 
 
-def test_no_counted_pixel_has_no_score() -> None:
+def test_ignored_pixels_only_give_no_score() -> None:
     scores = scores_of(torch.zeros(2, 2), ("a", "b"))
     assert scores["miou"] is None
     assert scores["pixel_accuracy"] is None
     assert scores["absent"] == ["a", "b"]
+    with pytest.raises(UserError, match="every pixel of the images is ignored"):
+        Segmentation(("a", "b")).scores({"confusion": torch.zeros(2, 2)})

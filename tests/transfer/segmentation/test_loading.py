@@ -22,7 +22,7 @@ SCALES = DeepLabConfig().scales
 NONE = ((0.0,) * 3, (1.0,) * 3)
 
 
-def test_there_are_the_papers_sixteen_scales() -> None:
+def test_default_scales_are_the_papers_sixteen() -> None:
     assert len(SCALES) == 16
     assert (SCALES[0], SCALES[1], SCALES[-1]) == (0.5, 0.6, 2.0)
 
@@ -49,7 +49,7 @@ def test_small_images_are_padded_with_the_mean_and_with_ignored_pixels(tmp_path:
     assert (sample.image.abs().sum(0) == 0).sum() == 128 * 128 - 40 * 32
 
 
-def test_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
+def test_sample_depends_on_its_seed_only(tmp_path: Path) -> None:
     images = SegmentationImages(load_segmentation(write(tmp_path))["train"], augmentation(16, *NONE, SCALES))
     torch.manual_seed(1)
     first = images[(0, 5)]
@@ -69,7 +69,7 @@ def test_scales_are_drawn_evenly() -> None:
     assert {size: sizes.count(size) > 70 for size in (4, 8, 16)} == {4: True, 8: True, 16: True}
 
 
-def test_colours_of_the_released_code() -> None:
+def test_bgr_colours_match_the_released_code() -> None:
     pixel = np.array([[[10, 20, 30]]], dtype=np.uint8)
     image = tv_tensors.Image(torch.from_numpy(pixel).permute(2, 0, 1))
     given = normalisation((0.5,) * 3, (0.25,) * 3, colours="bgr")(image)
@@ -80,7 +80,7 @@ def test_colours_of_the_released_code() -> None:
     torch.testing.assert_close(usual.flatten().as_subclass(torch.Tensor), expected)
 
 
-def test_grey_photographs_pass(tmp_path: Path) -> None:
+def test_grey_images_load_as_rgb(tmp_path: Path) -> None:
     split = load_segmentation(write(tmp_path))["train"]
     Image.new("L", (40, 32)).save(split.images[0])
     assert SegmentationImages(split, normalisation(*NONE))[(0, 0)].image.shape == (3, 32, 40)

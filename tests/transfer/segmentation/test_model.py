@@ -25,7 +25,7 @@ def images(size: int = 64) -> Tensor:
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-def test_a_dilated_resnet18_is_timms(stride: int) -> None:
+def test_dilated_resnet18_matches_timm(stride: int) -> None:
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("resnet18", num_classes=2, output_stride=stride).eval()
     ours = build_backbone("resnet18", 2)
@@ -38,7 +38,7 @@ def test_a_dilated_resnet18_is_timms(stride: int) -> None:
 
 
 @pytest.mark.parametrize(("stride", "replace"), [(8, [False, True, True]), (16, [False, False, True])])
-def test_a_dilated_resnet50_is_torchvisions(stride: int, replace: list[bool]) -> None:
+def test_dilated_resnet50_matches_torchvision(stride: int, replace: list[bool]) -> None:
     theirs = resnet50(num_classes=2, replace_stride_with_dilation=replace).eval()
     ours = build_backbone("resnet50", 2)
     ours.load_export_state_dict(theirs.state_dict())
@@ -50,24 +50,24 @@ def test_a_dilated_resnet50_is_torchvisions(stride: int, replace: list[bool]) ->
     assert [one.shape[-1] for one in maps] == [16, 8, 4 if stride == 16 else 8, 64 // stride]
 
 
-def test_a_dilated_timm_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_backbone_can_be_dilated(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     backbone = build_backbone("timm/resnet18", 2)
     dilate(backbone, 8)
     assert backbone.feature_maps(images())[-1].shape[-1] == 8
 
 
-def test_what_cannot_be_dilated_is_refused() -> None:
+def test_backbone_that_cannot_be_dilated_is_refused() -> None:
     with pytest.raises(UserError, match="8, 16 or 32, not 4"):
         dilate(build_backbone("resnet18", 2), 4)
     with pytest.raises(UserError, match="strides 1, 2, 4, 8"):
         dilate(build_backbone("cifar_resnet18", 2), 8)
     pytest.importorskip("timm")
-    with pytest.raises(UserError, match="cannot be dilated"):
+    with pytest.raises(UserError, match=r"cannot be dilated; --method.output-stride 32 uses it as it is"):
         dilate(build_backbone("timm/resnet18d", 2), 8)
 
 
-def test_torchvisions_own_weights_load_strictly_and_give_its_logits() -> None:
+def test_torchvision_weights_give_torchvision_logits() -> None:
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
     ours = DeepLabV3(build_backbone("resnet50", 2), 21, DeepLabConfig(head="torchvision")).eval()
     state = theirs.state_dict()
@@ -86,7 +86,7 @@ def test_torchvisions_own_weights_load_strictly_and_give_its_logits() -> None:
         ours.load_export_state_dict({**state, "classifier.4.bias": torch.zeros(3)})
 
 
-def test_the_papers_head_has_512_channels_and_rates_that_follow_the_stride() -> None:
+def test_paper_head_has_512_channels_and_rates_by_stride() -> None:
     with torch.device("meta"):
         for stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18))):
             net = DeepLabV3(build_backbone("resnet50", 2), 19, DeepLabConfig(output_stride=stride))
@@ -97,7 +97,7 @@ def test_the_papers_head_has_512_channels_and_rates_that_follow_the_stride() -> 
             assert net.aux_classifier[0].weight.shape == (256, 1024, 3, 3)
 
 
-def test_losses_count_the_auxiliary_head_by_its_weight() -> None:
+def test_auxiliary_loss_has_its_weight() -> None:
     net = DeepLabV3(tiny_backbone(), 3, DeepLabConfig(head="torchvision", aux=0.4)).eval()
     masks = torch.randint(3, (2, 64, 64), generator=torch.Generator().manual_seed(1))
     masks[:, :20] = 255
@@ -112,7 +112,7 @@ def test_losses_count_the_auxiliary_head_by_its_weight() -> None:
     assert DeepLabV3(tiny_backbone(), 3, DeepLabConfig(aux=0)).aux_classifier is None
 
 
-def test_a_batch_without_a_counted_pixel_has_no_loss() -> None:
+def test_batch_of_ignored_pixels_has_zero_loss() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = pixel_loss(logits, torch.full((1, 4, 4), 255))
     loss.backward()
@@ -121,7 +121,7 @@ def test_a_batch_without_a_counted_pixel_has_no_loss() -> None:
     assert logits.grad.abs().sum() == 0
 
 
-def test_three_images_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_deeplabv3_overfits_three_images(tmp_path: Path) -> None:
     split = load_segmentation(write(tmp_path, (64, 64)))["train"]
     data = SegmentationImages(split, augmentation(64, (0.5,) * 3, (0.25,) * 3, (1.0,), flip=False))
     batch = train_batch([data[(i, 0)] for i in range(3)])
@@ -133,3 +133,17 @@ def test_three_images_are_learnt_by_heart(tmp_path: Path) -> None:
         optimizer.zero_grad()
     counted = batch.labels < 255
     assert (method.backbone(batch.images).argmax(1) == batch.labels)[counted].float().mean() > 0.93
+
+
+def test_pixels_are_summed_outside_the_loss_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's nll_loss2d is deterministic only without a reduction."""
+    reductions, original = [], torch.nn.functional.cross_entropy
+
+    def recorded(*arguments: Tensor, reduction: str, **options: int) -> Tensor:
+        reductions.append(reduction)
+        return original(*arguments, reduction=reduction, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", recorded)
+    logits, masks = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    torch.testing.assert_close(pixel_loss(logits, masks), original(logits, masks))
+    assert reductions == ["none"]

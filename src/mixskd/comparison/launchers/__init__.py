@@ -1,4 +1,4 @@
-"""Where the runs of a grid are executed: on this machine, or as jobs of a cluster that shares the folder."""
+"""Launchers train the runs of a grid: on this machine, or as jobs of a cluster that shares the folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixskd.comparison.launchers.slurm import Slurm
 
 
 class Job(Protocol):
-    """A run under way; a Future of its exit code."""
+    """A submitted run: a future of its exit code."""
 
     def done(self) -> bool: ...
 
@@ -20,20 +20,20 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """Carries out up to ``slots`` runs at a time (any number if None)."""
+    """Trains up to ``slots`` runs at a time (any number if None)."""
 
     slots: int | None
 
     def submit(self, folder: Path, name: str) -> Job:
-        """Begin run ``name`` of ``folder``."""
+        """Start run ``name`` of ``folder``."""
         ...
 
     def stop(self) -> None:
-        """Have all runs save themselves and stop."""
+        """Let all runs save themselves and stop."""
         ...
 
     def close(self) -> None:
-        """Let go of what the launcher holds, after the last run."""
+        """Release processes and connections after the last run."""
         ...
 
 

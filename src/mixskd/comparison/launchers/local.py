@@ -1,4 +1,4 @@
-"""Runs on this machine: workers, each with its device and its share of the processor's threads."""
+"""Runs on this machine, in workers that share its GPUs and processor threads."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from mixskd.comparison.worker import Worker
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import usable_cores
 
-MOST_CPU_JOBS = 8  # by default: one run a core uses a processor best, until its memory ends
+MOST_CPU_JOBS = 8  # by default one run per core, but no more than this, since memory is limited
 
 
 class Place:
-    """Room for one run at a time: the environment of its worker, and that worker once it is needed."""
+    """A slot for one run at a time: the environment of its worker, which is started on first use."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.worker: Worker | None = None
 
     def run(self, folder: Path, name: str) -> int:
-        """Carry out a run in the worker, or a new one if that has died; the exit code."""
+        """Train a run in the worker, or in a new one if that has died; returns the exit code."""
         if self.worker is None or self.worker.process.poll() is not None:
             self.worker = Worker(self.environment)
         return self.worker.run(folder, name)
 
 
 class Local:
-    """``jobs`` runs at a time, dealt out to ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``)."""
+    """``jobs`` runs at a time on ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``)."""
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
         if options:
             raise UserError(f"the local launcher has no option {next(iter(options))!r}; see --jobs and --devices")
         gpus, cores = visible_gpus(devices), usable_cores()
         self.slots: int | None = (slots := jobs or len(gpus) or min(cores, MOST_CPU_JOBS))
-        # The threads that a user has set stand.
+        # A number of threads that the user has set is kept.
         shared = {"OMP_NUM_THREADS": str(max(1, cores // slots)), **os.environ}
         self.places = [
             Place({**shared, "CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)] if gpus else ""}) for job in range(slots)
@@ -72,21 +72,21 @@ class Local:
 
 
 def visible_gpus(devices: str) -> list[str]:
-    """The GPUs of ``devices`` as CUDA_VISIBLE_DEVICES names them; none for the CPU.
+    """The GPUs of ``devices`` under their names in CUDA_VISIBLE_DEVICES; none for the CPU.
 
-    Raises UserError for one that is not there.
+    Raises UserError for a GPU that does not exist.
     """
-    import torch  # not above: the jobs of a cluster import this module too
+    import torch  # imported here: jobs of a cluster do not need it
 
-    there = [str(index) for index in range(torch.cuda.device_count())]
+    known = [str(index) for index in range(torch.cuda.device_count())]
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        there = [name.strip() for name in visible.split(",")][: len(there)]
+        known = [name.strip() for name in visible.split(",")][: len(known)]
     if devices == "auto":
-        return there
+        return known
     if devices == "cpu":
         return []
     wanted = [name.strip().removeprefix("cuda:") for name in devices.split(",")]
-    if missing := [name for name in wanted if name not in there]:
-        found = f"there are {', '.join(there)}" if there else "there is no GPU"
+    if missing := [name for name in wanted if name not in known]:
+        found = f"there are {', '.join(known)}" if known else "there is no GPU"
         raise UserError(f"--devices {devices}: no GPU {missing[0]!r}; {found}")
     return wanted

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster, or of a Ray that is started on this machine."""
+"""Runs as tasks of Ray, on a cluster or on this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mixskd.errors import UserError
 
 
 class Ray:
-    """One task a run. ``options`` are those of ``ray.remote``, such as ``num_gpus`` and ``num_cpus``, and ``address``:
-    that of a cluster (``auto`` for the one that this machine belongs to); without it Ray is started here.
+    """One task per run. ``options`` are those of ``ray.remote``, such as ``num_gpus`` and ``num_cpus``, and ``address``
+    of a cluster (``auto`` for that of this machine); without it Ray is started here.
     """
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
@@ -48,6 +48,6 @@ class Ray:
 
 
 def run_alone(directory: Path, folder: Path, name: str) -> int:
-    """Carry out a run in a worker of its own that starts in ``directory``; the exit code."""
+    """Train a run in a new worker that starts in ``directory``; returns the exit code."""
     with Worker(directory=directory) as worker:
         return worker.run(folder, name)

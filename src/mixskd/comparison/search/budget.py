@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mixskd.benchmarking.cost import count_cost
-from mixskd.comparison.plan import lasting
+from mixskd.comparison.budgets import lasting
 from mixskd.config import Experiment
 from mixskd.data import DataBundle
 

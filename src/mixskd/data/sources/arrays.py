@@ -63,7 +63,7 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and offer to execute it
+        if not zipfile.is_zipfile(path):  # numpy would treat it as a pickle, which can execute code
             raise zipfile.BadZipFile("it is not a zip archive, or was cut off")
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             _check_unpacked(file.zip)
@@ -71,7 +71,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if odd := [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]:
                 raise ValueError(f"{odd[0]} is not an array")
             return arrays
-    except Exception as error:  # damaged bytes end numpy and zlib in as many ways as there are bytes
+    except Exception as error:  # damaged bytes make numpy and zlib raise any kind of error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read {path} as an .npz of plain arrays: {reason}") from None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torchvision import datasets as tv
@@ -19,23 +19,21 @@ from mixskd.errors import UserError
 from mixskd.runtime.files import locked
 
 DEFAULT_ROOT = "~/.cache/mixskd"
+Read = Callable[[Path, int, bool], DataBundle]  # from the folder, the image size, and whether it may download
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """How to read one data set; ``counts`` are the published numbers of training and test images.
-
-    ``read`` takes the folder, the images' size, and whether it may download.
-    """
+    """How to read one data set; ``counts`` are the published numbers of training and test images."""
 
     about: str
     image_size: int
     counts: tuple[int, int]
-    read: Callable[[Path, int, bool], DataBundle]
+    read: Read
 
 
 def load_named(name: str, root: str | None, image_size: int | None, *, download: bool = True) -> DataBundle:
-    """The data set ``name`` under ``root``. A note tells if its counts are not the published ones.
+    """The data set ``name`` under ``root``, with a note if its counts differ from the published ones.
 
     Raises UserError if its files are not there and cannot be downloaded, or must not be.
     """
@@ -60,24 +58,24 @@ T = TypeVar("T")
 def _fetched(root: Path, read: Callable[[bool], T], allowed: bool = True) -> T:
     """``read(False)``, from the files under ``root``; else ``read(True)``, which downloads, if that is ``allowed``.
 
-    One process downloads, and no other looks at what is there so far.
+    While one process downloads, the others wait.
     """
 
     def read_locked(download: bool) -> T:
         with ExitStack() as stack:
-            with suppress(OSError):  # where nothing can be written nothing changes; some file systems have no locks
+            with suppress(OSError):  # a read-only folder needs no lock, and some file systems have none
                 stack.enter_context(locked(root / ".mixskd.lock", shared=not download))
             return read(download)
 
     try:
         return read_locked(False)
-    except RuntimeError:  # torchvision's for what is not there, or not whole
+    except RuntimeError:  # torchvision's error for missing or damaged files
         if not allowed:
             raise
         return read_locked(True)
 
 
-def _cifar(kind: type[tv.CIFAR10]) -> Callable[[Path, int, bool], DataBundle]:
+def _cifar(kind: type[tv.CIFAR10]) -> Read:
     def read(root: Path, image_size: int, allowed: bool) -> DataBundle:
         if image_size != 32:
             raise UserError("CIFAR's images have 32 px; leave --data.image-size out")
@@ -100,40 +98,27 @@ def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
     return ImageSet([Path(path) for path in paths], np.asarray(list(labels), dtype=np.int64))
 
 
-def _flowers102(root: Path, image_size: int, allowed: bool) -> DataBundle:
-    splits = _fetched(
-        root,
-        lambda download: [tv.Flowers102(root, split, download=download) for split in ("train", "val", "test")],
-        allowed,
-    )
-    files = [_files(split._image_files, split._labels) for split in splits]
-    train = _files([*files[0].images, *files[1].images], [*files[0].labels, *files[1].labels])
-    return bundle(train, files[2], tuple(splits[0].classes), image_size)
+def _torchvision(kind: Any, files: str = "_image_files", train: Sequence[str] = ("trainval",)) -> Read:
+    """A reader of torchvision's data set ``kind``, which has its files in the attribute ``files``.
 
+    The splits ``train`` together are the training images.
+    """
 
-def _aircraft(root: Path, image_size: int, allowed: bool) -> DataBundle:
-    train, test = _fetched(
-        root,
-        lambda download: [tv.FGVCAircraft(root, split, "variant", download=download) for split in ("trainval", "test")],
-        allowed,
-    )
-    sets = [_files(split._image_files, split._labels) for split in (train, test)]
-    return bundle(sets[0], sets[1], tuple(train.classes), image_size)
+    def read(root: Path, image_size: int, allowed: bool) -> DataBundle:
+        *first, test = _fetched(
+            root, lambda download: [kind(root, split, download=download) for split in (*train, "test")], allowed
+        )
+        paths = [path for split in first for path in getattr(split, files)]
+        labels = [label for split in first for label in split._labels]
+        test_set = _files(getattr(test, files), test._labels)
+        return bundle(_files(paths, labels), test_set, tuple(test.classes), image_size)
+
+    return read
 
 
 def _cars(root: Path, image_size: int, _: bool) -> DataBundle:
     train, test = (tv.StanfordCars(root, split) for split in ("train", "test"))
     sets = [_files(*zip(*split._samples, strict=True)) for split in (train, test)]
-    return bundle(sets[0], sets[1], tuple(train.classes), image_size)
-
-
-def _pets(root: Path, image_size: int, allowed: bool) -> DataBundle:
-    train, test = _fetched(
-        root,
-        lambda download: [tv.OxfordIIITPet(root, split, download=download) for split in ("trainval", "test")],
-        allowed,
-    )
-    sets = [_files(split._images, split._labels) for split in (train, test)]
     return bundle(sets[0], sets[1], tuple(train.classes), image_size)
 
 
@@ -193,10 +178,19 @@ def _imagenet(root: Path, image_size: int, _: bool) -> DataBundle:
 NAMED: dict[str, NamedSet] = {
     "cifar10": NamedSet("10 classes, 32 px (torchvision)", 32, (50_000, 10_000), _cifar(tv.CIFAR10)),
     "cifar100": NamedSet("100 classes, 32 px (torchvision)", 32, (50_000, 10_000), _cifar(tv.CIFAR100)),
-    "flowers102": NamedSet("102 flowers (torchvision; train and val together)", 224, (2_040, 6_149), _flowers102),
-    "aircraft": NamedSet("FGVC-Aircraft, 100 variants (torchvision)", 224, (6_667, 3_333), _aircraft),
+    "flowers102": NamedSet(
+        "102 flowers (torchvision; train and val together)",
+        224,
+        (2_040, 6_149),
+        _torchvision(tv.Flowers102, train=("train", "val")),
+    ),
+    "aircraft": NamedSet(
+        "FGVC-Aircraft, 100 variants (torchvision)", 224, (6_667, 3_333), _torchvision(tv.FGVCAircraft)
+    ),
     "cars": NamedSet("Stanford Cars, 196 models (torchvision; not downloadable)", 224, (8_144, 8_041), _cars),
-    "pets": NamedSet("Oxford-IIIT Pets, 37 breeds (torchvision)", 224, (3_680, 3_669), _pets),
+    "pets": NamedSet(
+        "Oxford-IIIT Pets, 37 breeds (torchvision)", 224, (3_680, 3_669), _torchvision(tv.OxfordIIITPet, "_images")
+    ),
     "cub200": NamedSet("CUB-200-2011, 200 birds (official files)", 224, (5_994, 5_794), _cub200),
     "dogs": NamedSet("Stanford Dogs, 120 breeds (official files)", 224, (12_000, 8_580), _dogs),
     "mit67": NamedSet("MIT indoor scenes, 67 classes (official files)", 224, (5_360, 1_340), _mit67),

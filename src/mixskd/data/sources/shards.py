@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixskd.config.schema import integer, shown
 from mixskd.data.bundle import MOST_CLASSES, DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError
+from mixskd.errors.text import shown
 
 MOST_SHARDS = 100_000
 RANGE = r"\{(\d+)\.\.(\d+)\}"
@@ -193,5 +193,6 @@ def _label(content: bytes, extension: str) -> int:
             raise ValueError(f"a .json file without {', '.join(JSON_KEYS)}")
         value = values[known[0]]
         value = int(value) if isinstance(value, str) else value
-    integer(0, MOST_CLASSES - 1)(value, "a label")
+    if type(value) is not int or not 0 <= value < MOST_CLASSES:
+        raise ValueError(f"a label must be a whole number from 0 to {MOST_CLASSES - 1}, not {shown(value)}")
     return value

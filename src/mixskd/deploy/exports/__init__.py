@@ -1,1 +1,1 @@
-"""One file per export format; each is imported only when it is needed."""
+"""The export formats."""

@@ -1,4 +1,4 @@
-"""What a user of an export must know: classes, size, normalisation and resize rule, as plain values."""
+"""Description of an export for its user: classes, size, normalisation and resize rule."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mixskd.deploy.exports.formats import Options
 from mixskd.runtime.version import __version__
 
 KEY = "description"
-"""Of the text in the metadata of safetensors and ONNX files; ``description.json`` in a .pt2 file."""
+"""Key of the description in the metadata of safetensors and ONNX files; in a .pt2 file it is ``description.json``."""
 
 
 def describe(model: Classifier, options: Options | None = None, temperature: float | None = None) -> dict[str, Any]:
     """``model`` in plain values; for a graph also its input and output.
 
-    ``resize`` says how a photograph comes to ``image_size``: ``stretch`` resizes it whole to height and width,
+    ``resize`` says how a photograph is brought to ``image_size``: ``stretch`` resizes it to height and width,
     ``centre`` resizes the short side to ``short_side`` pixels and crops the centre; ``crop_share`` is
     ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1].
     """
@@ -75,7 +75,7 @@ def as_text(about: dict[str, Any]) -> str:
 
 
 def torchvision_transform(preprocess: Preprocess) -> dict[str, Any] | None:
-    """The arguments of torchvision's ``ImageClassification`` preset; None for ``stretch``, which it cannot express."""
+    """The arguments of torchvision's ``ImageClassification`` preset; None for ``stretch``, which it does not have."""
     if preprocess.resize == "stretch":
         return None
     return {
@@ -92,7 +92,7 @@ def timm_data_config(preprocess: Preprocess) -> dict[str, Any]:
     """``preprocess`` under timm's names, as ``timm.data.create_transform`` takes them."""
     size = preprocess.image_size
     share = size / preprocess.resized
-    if math.floor(size / share) != preprocess.resized:  # timm rounds down, so that the last bit of a share counts
+    if math.floor(size / share) != preprocess.resized:  # timm rounds down, and the share is not exact
         share = size / (preprocess.resized + 0.5)
     return {
         "input_size": [3, size, size],

@@ -1,4 +1,4 @@
-"""Which formats there are, which suffix each has, and what may be asked of it. It imports no torch."""
+"""The export formats, their suffixes and options. It imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """The suffixes of each format."""
 
 BY_SUFFIX = {".pth": "pth", ".pt": "pth", ".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
-"""What a suffix asks for where no format is named."""
+"""The format of a suffix, where no format is named."""
 
 DEFAULT_NAMES = {
     "torchvision": "model.torchvision.safetensors",
@@ -44,16 +44,16 @@ Dtype = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class Options(Settings, prefix="--"):
-    """What a graph (``onnx``, ``pt2``) holds beside the network.
+    """What a graph (``onnx``, ``pt2``) contains beside the network.
 
     Args:
         input: ``float`` takes normalised images, ``unit`` images in [0, 1], ``uint8`` images of 0 to 255; the graph
             normalises the latter two.
         softmax: whether it gives probabilities in place of logits.
-        temperature: by which the logits are divided before the softmax: above 0, or ``stored`` for the one that
+        temperature: divides the logits before the softmax: above 0, or ``stored`` for the one that
             ``mixskd calibrate`` wrote into the model file; 1 if None.
-        dynamic_size: whether height and width are free, not only the number of images.
-        dtype: of weights and arithmetic: ``fp32``, ``fp16`` or ``int8``; ``onnx`` alone has the latter two.
+        dynamic_size: whether height and width are dynamic, not only the number of images.
+        dtype: type of weights and arithmetic: ``fp32``, ``fp16`` or ``int8``; the latter two only for ``onnx``.
     """
 
     input: Input = "float"
@@ -63,7 +63,7 @@ class Options(Settings, prefix="--"):
     dtype: Dtype = "fp32"
 
     def check(self, to: str) -> None:
-        """Raises UserError for a temperature that is none, and for what the format ``to`` cannot hold."""
+        """Raises UserError for an invalid temperature, and for options that the format ``to`` does not have."""
         given = {
             "--input": self.input != "float",
             "--softmax": self.softmax,
@@ -86,7 +86,7 @@ class Options(Settings, prefix="--"):
 
 
 def resolve(to: str | None, out: str | Path | None, folder: Path) -> tuple[str, Path]:
-    """The format and the file to write, from ``--to`` and ``--out``, of which one may be left out.
+    """The format and the file to write, from ``--to`` and ``--out``; one of them may be missing.
 
     A timm export may be given a folder, for ``model.safetensors`` in it. Raises UserError for an unknown format, a
     suffix that does not fit it, and if both are missing.

@@ -1,4 +1,4 @@
-"""The classifier as a graph takes it away: with normalisation before it and softmax behind it, where asked for."""
+"""The classifier as it is exported in a graph: with normalisation and softmax where the options ask for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mixskd.errors import UserError
 
 
 class Deployed(nn.Module):
-    """``model`` for images as ``options.input`` says, with logits or probabilities as output.
+    """``model`` for the input that ``options`` name, with logits or probabilities as output.
 
     Args:
         model: maps normalised images ``B x 3 x H x W`` to logits ``B x N``.
-        options: what is inside the graph.
+        options: what the graph contains beside the network.
         temperature: divides the logits before the softmax.
     """
 
@@ -44,7 +44,7 @@ class Deployed(nn.Module):
 
 
 def as_input(pixels: Tensor, model: Classifier, options: Options) -> Tensor:
-    """uint8 images ``B x 3 x H x W`` as ``options.input`` asks for them."""
+    """uint8 images ``B x 3 x H x W`` converted to the input that ``options`` name."""
     if options.input == "uint8":
         return pixels
     x = pixels.to(torch.float32) / 255
@@ -55,13 +55,13 @@ def as_input(pixels: Tensor, model: Classifier, options: Options) -> Tensor:
 
 
 def example(job: Job) -> Tensor:
-    """Two images, as the graph takes them."""
+    """Two images as input of the graph."""
     size = job.model.image_size
     return as_input(torch.zeros(2, 3, size, size, dtype=torch.uint8), job.model, job.options)
 
 
 def free_sizes(job: Job) -> dict[int, Any]:
-    """The axes of the images that a graph leaves open. Raises UserError if the network has one size of images."""
+    """The dynamic axes of the input. Raises UserError if the network accepts one image size only."""
     free = {0: torch.export.Dim("batch")}
     if job.options.dynamic_size:
         if job.model.fixed:
@@ -73,7 +73,7 @@ def free_sizes(job: Job) -> dict[int, Any]:
 
 
 def no_graph(job: Job, error: Exception) -> UserError:
-    """The error for a network that torch cannot make a graph of."""
+    """The error for a network that torch cannot export as a graph."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hint = "leave --dynamic-size out" if job.options.dynamic_size else "export it --to safetensors"
     return UserError(f"torch cannot make a graph of {job.model.name} ({said[:200]}); {hint}")

@@ -1,4 +1,4 @@
-"""What every export gets, and what it returns."""
+"""Input and result of every export format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixskd.artifacts.model_file import Classifier
 from mixskd.deploy.exports.formats import Options
 
 Answer = Callable[[Tensor], Tensor]
-"""The written file at work: from images, as the file takes them, to its logits or probabilities ``B x N``."""
+"""The reloaded copy: maps its input images to logits or probabilities ``B x N``."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Job:
 
     Args:
         model: the classifier.
-        source: the run folder or file that it is from.
-        target: where to write.
-        suffix: of the file that ``target`` becomes.
-        options: of a graph.
-        temperature: of its softmax.
-        training_images: gives uint8 images ``N x 3 x H x W`` of the training split. Raises UserError if there are none.
+        source: the run folder or file of the classifier.
+        target: the file to write.
+        suffix: the suffix of the file to which ``target`` is renamed.
+        options: the options of a graph.
+        temperature: the temperature of its softmax.
+        training_images: returns uint8 images ``N x 3 x H x W`` for training. Raises UserError if there are none.
     """
 
     model: Classifier
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """What an export left: the file at work, if it is a classifier, and what stands in the JSON beside it, if any."""
+    """Result: the reloaded classifier, if any, and the content of the JSON file beside it, if any."""
 
     answer: Answer | None
     beside: dict[str, Any] | None = None

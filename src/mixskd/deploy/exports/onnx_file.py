@@ -41,13 +41,13 @@ def onnx(job: Job) -> Written:
 
 
 def check_packages() -> None:
-    """Raises UserError if a package is missing or broken that writes or checks ONNX files."""
+    """Raises UserError if a package for writing or checking ONNX files is missing or broken."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needed(package, "onnx")
 
 
 def traced(module: nn.Module, images: Tensor, free: dict[int, Any], output: str) -> Any:
-    """``module`` as an ONNX ``ModelProto`` from ``images`` to ``output``; the axes in ``free`` are open."""
+    """``module`` as an ONNX ``ModelProto`` from ``images`` to ``output``; the axes in ``free`` are dynamic."""
     with quiet():
         program = torch.onnx.export(
             module, (images,), dynamo=True, verbose=False, input_names=["images"], output_names=[output],
@@ -73,7 +73,7 @@ def run_by_onnxruntime(file: Path) -> Answer:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and log lines of the exporters, which concern their authors."""
+    """Context without the warnings and log lines of the exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -17,14 +17,14 @@ BATCH = 16
 
 
 def fp16(graph: Any, images: Tensor | None = None) -> Any:
-    """``graph`` (fp32) with weights and arithmetic in fp16; what goes in and out keeps its type."""
+    """``graph`` (fp32) with weights and arithmetic in fp16; input and output keep their types."""
     converter = needed("onnxruntime.transformers.float16", "onnx")
     with quiet():
         return converter.convert_float_to_float16(graph, keep_io_types=True)
 
 
 def int8(graph: Any, images: Tensor | None) -> Any:
-    """``graph`` (fp32) with 8-bit weights and maps, whose ranges are those of ``images``, as the graph takes them.
+    """``graph`` (fp32) with 8-bit weights and maps, with ranges measured on ``images``, which are input of the graph.
 
     Static quantisation, since convolutions gain by it alone: the dynamic kind finds the range of every map anew at each
     call, and has fast kernels for matrix products only. Weights have a scale a channel and 7 bits of range, without
@@ -46,7 +46,7 @@ def int8(graph: Any, images: Tensor | None) -> Any:
 
 
 def reader(images: Tensor) -> Any:
-    """``images`` in batches, as ONNX Runtime's calibration asks for them."""
+    """``images`` in batches, as a data reader of ONNX Runtime's calibration."""
     base: Any = needed("onnxruntime.quantization", "onnx").CalibrationDataReader
 
     class Images(base):  # type: ignore[misc]

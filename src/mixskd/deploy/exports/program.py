@@ -12,7 +12,7 @@ from mixskd.deploy.exports.description import KEY, as_text, describe
 from mixskd.deploy.exports.graph import Deployed, example, free_sizes, no_graph
 from mixskd.deploy.exports.job import Job, Written
 
-# Else what a free height must fulfil must be proven for every value. torch has this option from 2.9 on.
+# Conditions on a dynamic height are then checked at run time, not proven at export. torch has this from 2.9 on.
 CHECKED_LATER: dict[str, Any] = {
     name: True
     for name in inspect.signature(torch.export.export).parameters

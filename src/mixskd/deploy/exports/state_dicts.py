@@ -68,25 +68,31 @@ def timm_config(job: Job, model: Any, options: dict[str, Any]) -> dict[str, Any]
     own = config["pretrained_cfg"]
     for key in [key for key in own if key.startswith("test_")] + ["label_offset", "label_names", "pool_size"]:
         own.pop(key, None)
-    for key in ("tag", "license", "origin_url", "paper_name", "paper_ids"):  # of the weights that timm publishes
+    for key in (
+        "tag",
+        "license",
+        "origin_url",
+        "paper_name",
+        "paper_ids",
+    ):  # these describe the weights that timm publishes
         own.pop(key, None)
     own |= {**timm_data_config(job.model.preprocess), "num_classes": job.model.num_classes, "custom_load": False}
     return config
 
 
 def library_name(job: Job, prefix: str, library: str) -> str:
-    """What ``library`` calls the architecture. Raises UserError if it has none of that name."""
+    """The name of the architecture in ``library``. Raises UserError if it has none."""
     name = job.model.name
     if name.startswith(prefix):
         return name.removeprefix(prefix)
     short = name.removeprefix(PREFIX).removeprefix(TORCHVISION)
-    if short not in LAYOUTS:  # these are the same nets in both libraries
+    if short not in LAYOUTS:  # these are the same networks in both libraries
         raise UserError(f"{library} has no {name}; export it --to onnx, --to pt2 or --to safetensors")
     return short
 
 
 def own_options(job: Job, prefix: str) -> dict[str, Any]:
-    """What the library's model is made with beside the number of classes, such as the one size of its images."""
+    """Arguments of the library's model beside the number of classes, such as its fixed image size."""
     model = job.model
     return model.options if isinstance(model, LibraryBackbone) and model.name.startswith(prefix) else {}
 
@@ -97,7 +103,7 @@ def state_of(job: Job) -> dict[str, Tensor]:
 
 
 def write(job: Job, about: dict[str, Any]) -> None:
-    """The state dict in the form that the suffix asks for."""
+    """Write the state dict in the format of the suffix."""
     if job.suffix == ".safetensors":
         save_file(state_of(job), job.target, metadata={"format": "pt", KEY: as_text(about)})
     else:

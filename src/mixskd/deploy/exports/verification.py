@@ -1,4 +1,4 @@
-"""Whether a written file answers as the classifier does, on images of its run."""
+"""Compares a written copy with the classifier on images of its run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mixskd.deploy.exports.job import Answer
 from mixskd.errors import UserError
 from mixskd.evaluation.split_scores import chosen_split, evaluation_data
 
-MOST = 64  # images that an export is compared on
-CALIBRATION = 128  # training images that int8 takes its ranges from
+MOST = 64  # images on which an export is compared
+CALIBRATION = 128  # training images for the ranges of int8
 TOLERANCE = 1e-3  # of an fp32 copy, absolute and relative
 LEAST_AGREEMENT = 0.9  # of the likeliest classes of an fp16 or int8 copy, on real images
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Images as the network sees them: ``pixels`` uint8 ``N x 3 x H x W``, and in words where they come from."""
+    """Preprocessed images: ``pixels`` uint8 ``N x 3 x H x W``, their ``source`` in words, and whether they are real."""
 
     pixels: Tensor
     source: str
@@ -104,7 +104,7 @@ def pixels_of(bundle: DataBundle, split: str, most: int) -> Tensor:
     for index in np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)):
         try:
             found.append(pil_to_tensor(crop(opened.open(int(index)))))
-        except UserError as error:  # one bad file is no reason to compare nothing
+        except UserError as error:  # the others can still be compared
             failure = error
     if not found:
         raise failure
@@ -115,7 +115,7 @@ def pixels_of(bundle: DataBundle, split: str, most: int) -> Tensor:
 def verify(
     model: Classifier, answer: Answer, sample: Sample, options: Options, temperature: float | None
 ) -> Verification:
-    """How far ``answer`` is from ``model`` on the images of ``sample``, given singly and in batches."""
+    """The difference of ``answer`` from ``model`` on the images of ``sample``, one by one and in batches."""
     ours, theirs = [], []
     normalised = Options()
     for pixels in (sample.pixels[:1], *sample.pixels[1:].split(16)):
@@ -139,7 +139,7 @@ def check_other_size(model: Classifier, answer: Answer, options: Options, temper
     try:
         found = verify(model, answer, Sample(pixels, "", False), options, temperature)
         check(found, options, real=False, force=False)
-    except Exception as error:  # of torch or onnxruntime: each has its own
+    except Exception as error:  # torch and onnxruntime each have their own
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px ({said}); "

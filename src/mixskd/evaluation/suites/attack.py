@@ -1,4 +1,4 @@
-"""What white-box attacks share: gradients of the loss by the image, and the space in which a step is measured."""
+"""Shared by white-box attacks: the gradient of the loss by the image, and the space in which steps are measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Epsilons = Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class Space:
-    """Where a perturbation is measured: ``pixel`` (0 to 1, clipped there) or ``normalised`` (as the net is fed)."""
+    """Where a perturbation is measured: ``pixel`` (0 to 1, clipped there) or ``normalised`` (the input of the net)."""
 
     name: str
     mean: Tensor

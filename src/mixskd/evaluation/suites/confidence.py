@@ -1,4 +1,4 @@
-"""The suite ``confidence``: how sure classifiers are of the mistakes that all of them make (MixSKD, Fig. 3a)."""
+"""The suite ``confidence``: the confidence of classifiers in the mistakes that all of them make (MixSKD, Fig. 3a)."""
 
 from __future__ import annotations
 

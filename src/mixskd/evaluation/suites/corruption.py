@@ -9,12 +9,19 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from msgspec import Meta
-from torch import nn
+from torch import Tensor, nn
 
 from mixskd.config.types import Settings, WholeNumber
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.base import Batches, Context, percent, report
-from mixskd.evaluation.corruptions.corruptions import CORRUPTIONS, corrupt
+from mixskd.evaluation.corruptions.functions import FUNCTIONS, corrupt
+
+OURS = (
+    "own implementation of the corruptions, with the strengths of CIFAR-C below 64 px and of ImageNet-C from there on; "
+    "the ice of frost is generated, not photographed"
+)
+Wrong = dict[tuple[str, int], int]
+"""Misclassified images by corruption and severity."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,11 @@ class Corruption(Settings, prefix="corruption."):
     """The mean error over common corruptions, each at several severities, and that of each.
 
     Args:
-        names: the corruptions; all fifteen if empty.
+        names: the corruptions; all fifteen if empty, or all of those in ``files``.
         severities: the severities, from 1 to 5.
         images: corrupt this many images, a seeded random choice; 0 for all.
+        files: a folder of published images, such as CIFAR-100-C or ImageNet-C; they are then scored in place of images
+            that are corrupted here.
         reference: the folder of a run with a result of this suite; the errors are then also divided by the errors
             there.
     """
@@ -35,59 +44,79 @@ class Corruption(Settings, prefix="corruption."):
     names: tuple[str, ...] = ()
     severities: Annotated[tuple[Annotated[int, Meta(ge=1, le=5)], ...], Meta(min_length=1)] = (1, 2, 3, 4, 5)
     images: WholeNumber = 2000
+    files: str = ""
     reference: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if wrong := next((name for name in self.names if name not in CORRUPTIONS), None):
-            raise unknown("corruption", wrong, CORRUPTIONS)
+        if wrong := next((name for name in self.names if name not in FUNCTIONS and not self.files), None):
+            raise unknown("corruption", wrong, FUNCTIONS)
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """``mean_corruption_error`` and ``clean_error`` of the same images, and ``corruptions`` by name, in per cent.
 
         The mean is over corruptions of their means over severities. With a ``reference`` there is also ``mce``, the
         mean over corruptions of the error divided by the reference's, in per cent, as it is published with AlexNet as
-        the reference. Raises UserError for a reference on other images, corruptions or severities.
+        the reference. Raises UserError for a reference on other images, corruptions or severities, and for ``files``
+        that cannot be used.
         """
-        names = self.names or tuple(CORRUPTIONS)
+        known = tuple(context.corrupted.names()) if context.corrupted is not None else tuple(FUNCTIONS)
+        names = self.names or known
         reference = self._reference(names, context) if self.reference else {}
-        total = len(context.outputs(model, data, 0, 10).labels)
-        chosen = torch.arange(total)
+        outputs = context.outputs(model, data, 0, 10)
+        chosen = torch.arange(len(outputs.labels))
         if self.images:
-            chosen = torch.randperm(total, generator=context.generator())[: self.images]
-        keep = torch.zeros(total, dtype=torch.bool)
-        keep[chosen] = True
-        mean, std = (torch.tensor(list(v)).reshape(-1, 1, 1) for v in (context.mean, context.std))
-        wrong = {(name, severity): 0 for name in names for severity in self.severities}
-        clean, start = 0, 0
+            chosen = torch.randperm(len(chosen), generator=context.generator())[: self.images]
         with torch.inference_mode():
-            for images, labels in context.batches(data, 1, 1):
-                places = torch.arange(start, start + len(labels))
-                start += len(labels)
-                mask = keep[places]
-                if not mask.any():
-                    continue
-                on_device = mask.to(context.device)
-                images, labels, places = images[on_device], labels[on_device], places[mask]
-                clean += int((model(images).argmax(1) != labels).sum())
-                pixels = (images.cpu().float() * std + mean).clamp(0, 1)
-                for name, severity in wrong:
-                    x = (corrupt(pixels, name, severity, context.seed, places.tolist()) - mean) / std
-                    wrong[name, severity] += int((model(x.to(images)).argmax(1) != labels).sum())
-        count = len(chosen)
+            wrong, count = (self._published if context.corrupted else self._generated)(
+                model, data, context, names, chosen
+            )
+        clean = percent((outputs.predictions != outputs.labels)[chosen].double().mean())
         errors = {name: [percent(wrong[name, s] / count) for s in self.severities] for name in names}
         means = {name: sum(values) / len(values) for name, values in errors.items()}
         overall = sum(means.values()) / len(means)
         relative = [100 * means[name] / reference[name] for name in reference]
         return report(
             self, context, images=count, headline=("mean corruption error", overall), higher_is_better=False,
-            protocol="own implementation of the corruptions, with the strengths of CIFAR-C below 64 px and of "
-            "ImageNet-C from there on; the ice of frost is generated, not photographed; the mean error is not divided "
-            "by that of another network, mce is",
-            clean_error=percent(clean / count), mean_corruption_error=overall,
+            protocol=(OURS if context.corrupted is None else "published image files")
+            + "; the mean error is not divided by that of another network, mce is",
+            clean_error=clean, mean_corruption_error=overall,
             corruptions={name: {"error": means[name], "by_severity": errors[name]} for name in names},
             **({"mce": sum(relative) / len(relative)} if relative else {}),
         )  # fmt: skip
+
+    def _generated(
+        self, model: nn.Module, data: Batches, context: Context, names: tuple[str, ...], chosen: Tensor
+    ) -> tuple[Wrong, int]:
+        """Mistakes on the images ``chosen`` of ``data``, which are corrupted here."""
+        mean, std = (torch.tensor(list(v)).reshape(-1, 1, 1) for v in (context.mean, context.std))
+        wrong: Wrong = {(name, severity): 0 for name in names for severity in self.severities}
+        keep, start = set(chosen.tolist()), 0
+        for images, labels in context.batches(data, 1, 1):
+            kept = [k for k in range(len(labels)) if start + k in keep]
+            places = [start + k for k in kept]
+            start += len(labels)
+            if not kept:
+                continue
+            images, labels = images[kept], labels[kept]
+            pixels = (images.cpu().float() * std + mean).clamp(0, 1)
+            for name, severity in wrong:
+                x = (corrupt(pixels, name, severity, context.seed, places) - mean) / std
+                wrong[name, severity] += int((model(x.to(images)).argmax(1) != labels).sum())
+        return wrong, len(chosen)
+
+    def _published(
+        self, model: nn.Module, data: Batches, context: Context, names: tuple[str, ...], chosen: Tensor
+    ) -> tuple[Wrong, int]:
+        """Mistakes on the published images."""
+        assert context.corrupted is not None
+        cells = [(name, severity) for name in names for severity in self.severities]
+        wrong, count = dict.fromkeys(cells, 0), 0
+        for part, (name, severity) in enumerate(cells):
+            batches, count = context.corrupted.batches(name, severity, self.images, context.generator())
+            for images, labels in context.batches(batches, part, len(cells)):
+                wrong[name, severity] += int((model(images).argmax(1) != labels).sum())
+        return wrong, count
 
     def _reference(self, names: tuple[str, ...], context: Context) -> dict[str, float]:
         """The errors of the reference by corruption."""
@@ -95,14 +124,15 @@ class Corruption(Settings, prefix="corruption."):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             protocol, errors = result["protocol"], {name: float(result["corruptions"][name]["error"]) for name in names}
-            same = [*protocol["severities"], protocol["images"], result["split"], result["seed"]]
+            theirs = [tuple(protocol["severities"]), protocol["images"], protocol.get("files", "")]
+            theirs += [result["split"], result["seed"]]
         except OSError:
             raise UserError(f"there is no {path}; evaluate the reference with --suite corruption first") from None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} does not have all of these corruptions; evaluate the reference again") from None
-        if same != [*self.severities, self.images, context.split, context.seed]:
+        if theirs != [self.severities, self.images, self.files, context.split, context.seed]:
             raise UserError(
-                f"{path} has other severities, images, split or seed; evaluate the reference with the same ones"
+                f"{path} has other severities, images, files, split or seed; evaluate the reference with the same ones"
             )
         if zero := next((name for name, error in errors.items() if error <= 0), None):
             raise UserError(f"{path} has an error of 0 under {zero}, by which nothing can be divided; name another run")

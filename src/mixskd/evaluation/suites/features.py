@@ -1,4 +1,4 @@
-"""The suite ``features``: what simple classifiers reach on the frozen features in front of the head."""
+"""The suite ``features``: accuracy of simple classifiers on the frozen features before the head."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class Features(Settings, prefix="features."):
         if train is None:
             raise UserError("the suite features needs training images, and there are none; give the run's data")
         x, y = extract(model, train, context, 0, keep=self.max_train)
-        x_test, y_test = extract(model, data, context, 1) if context.other_data else shared(model, data, context)
+        x_test, y_test = (
+            extract(model, data, context, 1) if context.other_data else split_features(model, data, context)
+        )
         if len(np.unique(y)) < 2:
             raise UserError("the suite features needs training images of two or more classes")
         knn = KNeighborsClassifier(min(self.neighbours, len(y)), metric="cosine", weights="distance")
@@ -72,8 +74,8 @@ class Features(Settings, prefix="features."):
         )  # fmt: skip
 
 
-def shared(model: nn.Module, data: Batches, context: Context) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels as :func:`extract` gives them, from the pass that all suites share if it kept them."""
+def split_features(model: nn.Module, data: Batches, context: Context) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels as from :func:`extract`, taken from the pass of all suites if it kept them."""
     if not context.keep_features:
         return extract(model, data, context, 1)
     outputs = context.outputs(model, data, 1, 2)
@@ -103,5 +105,5 @@ def extract(
             features.append(seen.pop().float().flatten(1).cpu())
             labels.append(targets.cpu())
     if not labels:
-        raise UserError("the suite features found no image to look at")
+        raise UserError("the suite features found no image")
     return torch.cat(features).numpy(), torch.cat(labels).numpy()

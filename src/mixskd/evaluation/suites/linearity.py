@@ -15,7 +15,7 @@ from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Batches, Context, percent, report
 
 POOL_BYTES = 512 * 2**20
-"""Of images that are held at a time to be paired with each other; a larger split is read once for each pool."""
+"""Size of a pool of images that are paired with each other; a larger split is read once for each pool."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
-from mixskd.evaluation.base import Batches, Context, percent, picked, report
+from mixskd.evaluation.base import Batches, Context, percent, report, selected
 from mixskd.evaluation.suites.attack import Epsilons, Space, SpaceName, loss_gradient
 
 
@@ -45,7 +45,7 @@ class Pgd(Settings, prefix="pgd."):
         clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
         count = 0
         hits = [0] * len(self.epsilons)
-        for images, labels in picked(context.batches(data, 1, 2), chosen):
+        for images, labels in selected(context.batches(data, 1, 2), chosen):
             noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
             for index, epsilon in enumerate(self.epsilons):
                 attacked = self.attack(model, images, labels, epsilon, space, noise if self.random_start else None)

@@ -1,4 +1,4 @@
-"""The labels that a method is given, checked before anything is computed from them."""
+"""Check of the labels that a method is called with, before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,54 @@ from mixskd.errors import UserError
 
 def check_call(method: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
     """A hook before the forward pass of a ``method`` that is called as ``method(images, labels, ...)``."""
-    images = given[0] if given else named.get("images")
-    labels = given[1] if len(given) > 1 else named.get("labels")
+    names = ("images", "labels", "draws")
+    images, labels, draws = (given[i] if len(given) > i else named.get(name) for i, name in enumerate(names))
+    if ("images" in named or given) and not torch.compiler.is_compiling():
+        check_images(images, method.backbone)  # type: ignore[arg-type]
+        if draws is not None and not isinstance(draws, tuple):
+            raise UserError(f"draws must be what method.draw(images) returns, not {type(draws).__name__}")
     if images is not None and labels is not None:  # Python names what is missing
-        check_labels(labels, len(images), method.backbone.num_classes)  # type: ignore[union-attr, arg-type]
+        check_labels(labels, len(images), method.backbone.num_classes, soft=method.soft_labels)  # type: ignore[union-attr, arg-type]
 
 
-def check_labels(labels: Tensor, images: int, classes: int) -> None:
-    """Raises UserError unless ``labels`` are the indices of ``classes``, one for each of the ``images``.
+def check_images(images: Any, backbone: nn.Module) -> None:
+    """Raise UserError unless ``images`` are a batch ``B x C x H x W`` in the number type of the ``backbone``."""
+    if not isinstance(images, Tensor):
+        raise UserError(f"images must be a tensor B x C x H x W, not {type(images).__name__}")
+    weight = next((p for p in backbone.parameters() if p.ndim == 4), None)
+    if images.ndim != 4 or (weight is not None and images.shape[1] != weight.shape[1]):
+        channels = "C" if weight is None else weight.shape[1]
+        raise UserError(f"images must be of shape B x {channels} x H x W, not {tuple(images.shape)}")
+    if not images.is_floating_point() or (
+        images.dtype == torch.float64 and weight is not None and weight.dtype != torch.float64
+    ):
+        wanted = "floating point" if weight is None else weight.dtype
+        raise UserError(f"images must be normalised numbers of {wanted}, not {images.dtype}")
 
-    The host knows their type and shape. Their values are read on the CPU only, since the host would wait for a GPU, and
-    not in a compiled step.
+
+def check_labels(labels: Tensor, images: int, classes: int, *, soft: bool = False) -> None:
+    """Raise UserError unless ``labels`` are class indices (``B``) or, if ``soft``, probabilities (``B x N``).
+
+    The values are read only on a CPU, because the host would wait for a GPU, and not in a step that is compiled or
+    transformed by ``torch.func``.
     """
     if not isinstance(labels, Tensor):
         raise UserError(f"labels must be a tensor of class indices, not {type(labels).__name__}")
-    if labels.dtype != torch.int64 or labels.shape != (images,):
+    probabilities = soft and labels.is_floating_point() and labels.shape == (images, classes)
+    if not probabilities and (labels.dtype != torch.int64 or labels.shape != (images,)):
         raise UserError(
             f"labels must be class indices: torch.int64 of shape ({images},), "
             f"not {labels.dtype} of shape {tuple(labels.shape)}{_advice(labels, images, classes)}"
         )
     if torch.compiler.is_compiling() or type(labels) is not Tensor or labels.device.type != "cpu" or not images:
         return
-    values = labels.numpy()  # no operation of torch, so that a recorded step has none more
+    try:
+        values = labels.detach().double().numpy() if probabilities else labels.numpy()
+    except RuntimeError:  # a tensor of torch.func has no storage
+        return
     low, high = values.min(), values.max()
+    if probabilities and (low < 0 or abs(values.sum(1) - 1).max() > 0.02):
+        raise UserError("labels of shape B x N must be probabilities: 0 or above, with a sum of 1 for each image")
     if low < 0 or high >= classes:
         raise UserError(f"labels must be from 0 to {classes - 1}, since the network has {classes} classes; "
                         f"these are from {low} to {high}")  # fmt: skip
@@ -42,5 +67,5 @@ def check_labels(labels: Tensor, images: int, classes: int) -> None:
 
 def _advice(labels: Tensor, images: int, classes: int) -> str:
     if labels.shape == (images, classes):
-        return "; for one-hot labels, give labels.argmax(1)"
+        return "; this method takes no probabilities: give labels.argmax(1)"
     return "; give labels.long()" if labels.shape == (images,) else ""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.backbones.tokens import FeatureMap, each
+from mixskd.backbones.tokens import FeatureMap, each, has_channels_last
+from mixskd.methods.parts.losses import as_probabilities, full_precision, log_likelihood
 
 MixName = Literal["mixup", "cutmix"]
 
@@ -33,24 +34,33 @@ class Mix(NamedTuple):
     @overload
     def apply(self, x: FeatureMap) -> FeatureMap: ...
     def apply(self, x: FeatureMap) -> FeatureMap:
-        """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``; at least fp32.
+        """Mix ``x`` (``B x C x H x W`` images or maps, or ``B x N`` vectors) with ``x[permutation]``.
 
-        A class token beside a grid of tokens has no position: a box mixes it as it mixes vectors, by ``lam``.
+        Computed in at least fp32; the result has the type of ``x``. A class token has no position, so a box mixes it
+        like a vector, by ``lam``.
         """
         return each(self._mixed, x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """:meth:`apply`, which a method calls by its name, because torch 2.8 compiles no call of a tuple."""
+        """The same as :meth:`apply`, which methods call by name: torch 2.8 cannot compile the call of a tuple."""
         return self.apply(x)
 
     def _mixed(self, x: Tensor) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
         if x.ndim == 4 and self.box is not None:
             weight = 1 - self.coverage(x.shape[-2], x.shape[-1])
         else:
             weight = self.lam.reshape(-1, *[1] * (x.ndim - 1)) if self.lam.ndim else self.lam
-        x = x.to(dtype)
-        return torch.lerp(_permuted(x, self.permutation), x, weight.to(dtype))
+        wide = full_precision(x)
+        return torch.lerp(_permuted(wide, self.permutation), wide, weight.to(wide.dtype)).to(x.dtype)
+
+    def first(self, count: int) -> Mix:
+        """The same mix of the first ``count`` images alone; their pairs must be among them (``sample_mix``)."""
+        return self._replace(lam=self.lam[:count] if self.lam.ndim else self.lam, permutation=self.permutation[:count])
+
+    def rest(self, count: int) -> Mix:
+        """The same mix of all images but the first ``count``."""
+        lam = self.lam[count:] if self.lam.ndim else self.lam
+        return self._replace(lam=lam, permutation=self.permutation[count:] - count)
 
     def names(self, names: Sequence[str]) -> list[str]:
         """For each mixed image the names of its two with their shares, a line each; ``names`` are the images'."""
@@ -65,16 +75,27 @@ class Mix(NamedTuple):
         columns = _overlap(left, right, width, self.size[1])
         return rows[:, None] * columns[None, :]
 
+    def labels(self, labels: Tensor, classes: int) -> Tensor:
+        """lam y + (1 - lam) y[pi], the mixed labels of Eq. 4 as probabilities ``B x N``."""
+        like = torch.empty(
+            len(labels), classes, dtype=torch.promote_types(self.lam.dtype, labels.dtype), device=labels.device
+        )
+        return Mix(self.lam, self.permutation).apply(as_probabilities(labels, like))
+
     def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated one-hot of Eq. 4.
+        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated labels of Eq. 4.
 
         ``smoothing`` spreads that share of the mixed label over all N classes.
         """
-        log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        first = log_p.gather(1, labels[:, None]).squeeze(1)
-        second = log_p.gather(1, labels[self.permutation][:, None]).squeeze(1)
+        log_p = F.log_softmax(full_precision(logits), dim=1)
+        first, second = (log_likelihood(log_p, y) for y in (labels, labels[self.permutation]))
         mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
         return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
+
+
+def part_of(images: int, share: float) -> int:
+    """How many of ``images`` a ``share`` of them is, at least one."""
+    return max(1, round(share * images))
 
 
 def mixes_in(draws: Any) -> Iterator[Mix]:
@@ -87,8 +108,8 @@ def mixes_in(draws: Any) -> Iterator[Mix]:
 
 
 def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
-    """``x[permutation]``, whose gradient has the layout of ``x`` too; torch's own is always contiguous."""
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+    """``x[permutation]`` with a gradient in the memory layout of ``x``; that of plain indexing is contiguous."""
+    if x.ndim == 4 and has_channels_last(x):
         return x.permute(0, 2, 3, 1)[permutation].permute(0, 3, 1, 2)
     return x[permutation]
 
@@ -100,19 +121,21 @@ def sample_mix(
     *,
     per_sample: bool = False,
     derangement: bool = False,
+    within: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Mix:
     """Draw lam ~ Beta(alpha, alpha) and a permutation for ``images`` (``B x C x H x W``), without a host sync.
 
     ``kind`` is ``mixup`` (ICLR 2018) or ``cutmix`` (ICCV 2019: side ratio sqrt(1 - lam), uniform centre, clipped box,
     lam recomputed from its area). ``per_sample`` draws one lam an image (mixup only); ``derangement`` a permutation
-    without fixed points.
+    without fixed points. ``within`` pairs the first so many images among themselves, and so the others.
     """
     batch, device = images.shape[0], images.device
     lam = sample_beta(alpha, (batch,) if per_sample else (), device, generator)
-    permutation = torch.randperm(batch, generator=generator, device=device)
-    if derangement:  # one random cycle through all images
-        permutation = torch.empty_like(permutation).scatter_(0, permutation, permutation.roll(1))
+    first = batch if within is None else within
+    permutation = _pairs(first, derangement, device, generator)
+    if first < batch:
+        permutation = torch.cat([permutation, first + _pairs(batch - first, derangement, device, generator)])
     if kind == "mixup":
         return Mix(lam, permutation)
     height, width = images.shape[-2:]
@@ -123,6 +146,13 @@ def sample_mix(
     high = torch.minimum((centre + half).floor(), extent)
     area = (high - low).prod() / (height * width)
     return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
+
+
+def _pairs(count: int, derangement: bool, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    permutation = torch.randperm(count, generator=generator, device=device)
+    if derangement:  # one random cycle through all images
+        permutation = torch.empty_like(permutation).scatter_(0, permutation, permutation.roll(1))
+    return permutation
 
 
 def sample_beta(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixskd.methods.parts.losses import full_precision, one_hot
+from mixskd.methods.parts.losses import as_probabilities, full_precision
 
 
 def ranks(scores: Tensor) -> Tensor:
@@ -17,14 +17,14 @@ def ranks(scores: Tensor) -> Tensor:
 def zipf_weights(rank: Tensor, labels: Tensor, power: float = 1.0) -> Tensor:
     """1 / rank^power (``B x N``) over the classes other than ``labels``, with a sum of 1 and without gradient."""
     rank = rank.detach()
-    weights = rank.pow(-power) * (1 - one_hot(labels, rank))
+    weights = rank.pow(-power) * (1 - as_probabilities(labels, rank))
     return weights / weights.sum(1, keepdim=True)
 
 
 def log_softmax_of_others(logits: Tensor, labels: Tensor) -> Tensor:
     """The log-softmax of ``logits`` (``B x N``) over the classes other than ``labels`` (``B``); 0 at ``labels``."""
     z = full_precision(logits)
-    own = one_hot(labels, z) > 0
+    own = as_probabilities(labels, z) > 0
     return z.masked_fill(own, -torch.inf).log_softmax(1).masked_fill(own, 0.0)
 
 

@@ -15,7 +15,7 @@ from mixskd.config import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Run
-from mixskd.reporting.page import elements as pieces
+from mixskd.reporting.page.blocks import Block, Content, fold, table
 from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.tables.cells import Number, Table
 
@@ -28,73 +28,75 @@ WITHOUT = (
     f"{MOST_PICTURES} pictures already."
 )
 Entry = Mapping[str, Any]
-"""An image that the suite ``errors`` names: its place and path, two classes and their probabilities."""
+"""An image in the result of the suite ``errors``: its index and path, two classes and their probabilities."""
 
 
-def mistake_section(evidence: Evidence, readable: Readable) -> str:
-    """As HTML, a folded part for each run with its most confident mistakes and most confused classes."""
-    pictures, parts = Pictures(readable), []
+def mistake_section(evidence: Evidence, readable: Readable) -> Content:
+    """For each run its most confident mistakes and most confused classes; those of the first run are open."""
+    pictures, parts = Pictures(readable), Content()
     for run, result in evidence.with_suite("errors"):
         pairs: Table = [
             {"class": p["label"], "called": p["predicted"], "images": Number(p["images"]),
              "% of the class": Number(p["share_of_label"], 1)}
             for p in result["pairs"][:MOST_PAIRS]
         ]  # fmt: skip
-        title = f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images"
+        title = (
+            f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images of {result['split']}"
+        )
         shown = pictures.shown(run, result["split"], result["mistakes"], "called")
-        parts.append(pieces.folded(title, shown + pieces.table(pairs)))
-    return "".join(parts) + pictures.remark()
+        parts += fold(title, shown + table(pairs), open=not parts)
+    return parts + pictures.remark()
 
 
-def suspect_section(evidence: Evidence, readable: Readable) -> str:
-    """As HTML, a folded part for each run with the labels that it holds for wrong."""
-    pictures, parts = Pictures(readable), []
+def suspect_section(evidence: Evidence, readable: Readable) -> Content:
+    """For each run the labels that are most likely wrong, ranked, and no more than a person can check."""
+    pictures, parts = Pictures(readable), Content()
     for run, result in evidence.with_suite("errors"):
-        if result["suspects"]:
-            title = f"{run.label}: {result['number_of_suspects']} of {result['images']} images"
-            parts.append(pieces.folded(title, pictures.shown(run, result["split"], result["suspects"], "perhaps")))
+        if number := len(result["suspects"][:EACH_RUN]):
+            title = f"{run.label}: the {number} labels of {result['split']} that are most likely wrong"
+            shown = pictures.shown(run, result["split"], result["suspects"], "perhaps", ranked=True)
+            parts += fold(title, shown, open=not parts)
     if not parts:
-        return ""
+        return parts
     about = (
-        "Images whose label gets an unusually small probability, and another class a usual one. Look at each before "
-        "you change its label: a hard image looks the same to a classifier."
+        "Images whose label gets an unusually small probability while another class gets a usual one, the largest "
+        "difference first. A hard image looks the same to a classifier, so look at each before you change its label. "
+        "evaluation/errors.json lists more."
     )
-    return pieces.paragraph(about) + "".join(parts) + pictures.remark()
+    return [Block("text", about), *parts, *pictures.remark()]
 
 
 class Pictures:
-    """Reads the images that the suites name, at most ``most`` of them; arrays are read once for all runs."""
+    """Reads at most ``most`` of the images that the suites name; arrays are read once for all runs."""
 
     def __init__(self, readable: Readable, most: int = MOST_PICTURES) -> None:
         self.left, self.readable, self.without = most, readable, False
 
-    def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str) -> str:
+    def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False) -> Content:
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
-        ``verb`` stands between an image's label and its other class.
+        ``verb`` stands between an image's label and its other class. ``ranked`` entries are numbered.
         """
         entries = entries[:EACH_RUN]
         addresses = [self.address(run, split, entry) for entry in entries]
         if not any(addresses):
             self.without = self.without or bool(entries)
-            return pieces.table([_row(entry, verb) for entry in entries])
-        figures = "".join(
-            pieces.picture(address, _caption(entry, verb)) for address, entry in zip(addresses, entries, strict=True)
-        )
-        return f'<div class="pictures">{figures}</div>'
+            return table([_row(entry, verb) for entry in entries])
+        captions = [f"{n}. " * ranked + _caption(entry, verb) for n, entry in enumerate(entries, start=1)]
+        return [Block("pictures", list(zip(addresses, captions, strict=True)))]
 
-    def remark(self) -> str:
+    def remark(self) -> Content:
         """Why some runs have no picture, if there are such."""
-        return pieces.note(WITHOUT) if self.without else ""
+        return [Block("note", WITHOUT)] if self.without else []
 
     def address(self, run: Run, split: str, entry: Entry) -> str | None:
-        """A ``data:`` address of the picture of an ``entry`` of the suite ``errors``; None if it cannot be read."""
+        """The picture of ``entry`` as a ``data:`` address; None if it cannot be read."""
         if self.left <= 0:
             return None
         try:
             image = self._read(run.result.experiment.data, split, entry)
         except (UserError, OSError, ValueError, IndexError, KeyError):
-            return None  # moved or removed since: it is shown without its picture
+            return None  # moved or removed since
         if image is None:
             return None
         self.left -= 1
@@ -131,7 +133,7 @@ def _row(entry: Entry, verb: str) -> dict[str, Any]:
 
 
 def data_address(image: Image.Image, side: int = SIDE) -> str:
-    """``image``, at most ``side`` px wide and high, as JPEG in a ``data:`` address."""
+    """``image`` as JPEG in a ``data:`` address, at most ``side`` px wide and high."""
     image = image.convert("RGB")
     image.thumbnail((side, side))
     content = io.BytesIO()

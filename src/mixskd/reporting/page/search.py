@@ -5,20 +5,20 @@ from __future__ import annotations
 from mixskd.artifacts.search_file import read_search
 from mixskd.drawing.plots import Plot
 from mixskd.reporting.evidence import Evidence
-from mixskd.reporting.page import elements as pieces
+from mixskd.reporting.page.blocks import Block, Content, figures, table
 from mixskd.reporting.plots.search import search_plots
 from mixskd.reporting.tables.cells import Number, Table
 
 MOST_ROWS = 10  # of the leaderboard
 
 
-def search_section(evidence: Evidence) -> tuple[str, list[Plot]]:
-    """The section as HTML, and its figures: those of each search whose runs the report shows; empty without one.
+def search_section(evidence: Evidence) -> tuple[Content, list[Plot]]:
+    """The section, and its figures: those of each search whose runs the report shows; empty without one.
 
     Raises UserError for a search.json that is damaged.
     """
     folders = dict.fromkeys(run.result.folder.parent.resolve() for run in evidence.runs)
-    parts, plots = [], list[Plot]()
+    content, plots = Content(), list[Plot]()
     for number, path in enumerate(folder / "search.json" for folder in folders if (folder / "search.json").exists()):
         search = read_search(path)
         drawn = search_plots(search, f"search{number}" if number else "search")
@@ -26,7 +26,7 @@ def search_section(evidence: Evidence) -> tuple[str, list[Plot]]:
         trials, rungs = search["trials"], len(search["operations"])
         ended = sum(len(trial["scores"]) == rungs for trial in trials)
         total = sum(trial["operations"] for trial in trials)
-        parts.append(pieces.paragraph(
+        content.append(Block("text",
             f"{path.parent.name}: {len(trials)} trials, {ended} of them on the last rung of {rungs}, with "
             f"{total / 1e12:,.2f}e12 training operations. The scores on val chose the winner, so the winner's is a "
             "little too high; test chose nothing."
@@ -39,8 +39,8 @@ def search_section(evidence: Evidence) -> tuple[str, list[Plot]]:
              "settings": ", ".join(f"{key} {_short(value)}" for key, value in trial["parameters"].items())}
             for trial in sorted(trials, key=lambda t: (-len(t["scores"]), -max(t["scores"][-1:], default=0.0)))
         ]  # fmt: skip
-        parts.append(pieces.table(rows[:MOST_ROWS]) + pieces.figures(drawn))
-    return "".join(parts), plots
+        content += table(rows[:MOST_ROWS]) + figures(drawn)
+    return content, plots
 
 
 def _tested(scores: dict[str, object]) -> Number | None:

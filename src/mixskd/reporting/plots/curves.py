@@ -1,16 +1,18 @@
-"""Learning curves, and what a setting costs against what it reaches."""
+"""Learning curves, and the cost of a setting against its accuracy."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from mixskd.drawing.plots import Plot, axes, colour, label, legend, line_plot, styled
+from mixskd.drawing.plots import Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.runtime.files import slug
 
-MOST_LINES = 10  # of one figure; a reader cannot tell more colours
+MOST_LINES = 10  # in one figure; more colours cannot be distinguished
 MOST_TERMS = 30  # figures of loss terms, and of classifiers that are used only in training
 HEAD = re.compile(r"(val|test)_.+_top1")  # the columns of run.all_heads
 SCORES = (
@@ -19,7 +21,7 @@ SCORES = (
 )  # fmt: skip
 
 
-def score_plots(evidence: Evidence) -> list[Plot]:
+def score_plots(evidence: Evidence, looks: Looks) -> list[Plot]:
     """A figure for each score and the whole loss over the epochs, a line for each setting's first run."""
     plots: list[Plot] = []
     for name in SCORES:
@@ -31,8 +33,31 @@ def score_plots(evidence: Evidence) -> list[Plot]:
         if len(having) > MOST_LINES:
             caption += f"; the {MOST_LINES} settings with the highest score of {len(having)}"
         per_cent = "" if "loss" in name else " (%)"
-        plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent))  # type: ignore[arg-type]
+        drawn = [looks.line(line) for line, _ in having[:MOST_LINES]]
+        plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent, looks=drawn))  # type: ignore[arg-type]
     return plots
+
+
+def operation_plots(evidence: Evidence, looks: Looks) -> list[Plot]:
+    """Top-1 over the operations that the training had spent, a line for each classifier's first run.
+
+    The operations are counted, as in the tables; those of evaluations and of a teacher's training are not among them.
+    """
+    series: list[tuple[str, list[float], list[float]]] = []
+    drawn: list[dict[str, Any]] = []
+    for line, run in evidence.first_runs():
+        curve = next((run.curves[name] for name in ("val_top1", "test_top1") if name in run.curves), ())
+        if line.kind is None and len(curve) > 1:
+            spent = run.result.summary["images"] * line.cost.training_flops / 1e12 / curve[-1][0]  # of an epoch
+            series.append((line.label, [epoch * spent for epoch, _ in curve], [value for _, value in curve]))
+            drawn.append(looks.line(line))
+    if not series:
+        return []
+    caption = "Top-1 over the operations spent in training, the first run of each setting"
+    if len(series) > MOST_LINES:
+        caption += f"; the {MOST_LINES} settings with the highest score of {len(series)}"
+    shown, looks_of = series[:MOST_LINES], drawn[:MOST_LINES]
+    return [line_plot("operations", f"{caption}.", shown, "TFLOPs in training", "top-1 (%)", looks=looks_of)]
 
 
 def head_plots(evidence: Evidence) -> list[Plot]:
@@ -64,16 +89,14 @@ def term_plots(evidence: Evidence) -> list[Plot]:
     return plots
 
 
-def cost_plot(lines: Sequence[Repeated]) -> Plot:
+def cost_plot(lines: Sequence[Repeated], looks: Looks) -> Plot:
     """Top-1 against the operations of the training of one original image."""
     with styled():
         figure, ax = axes("MFLOPs an original in training", "top-1 (%)")
-        for index, line in enumerate(lines):
+        for line in lines:
             mean, std = mean_and_std([result.top1 for result in line.results])
-            ax.errorbar(
-                line.cost.training_flops / 1e6, mean, yerr=std, color=colour(index), capsize=2, linestyle="none",
-                marker="osD^v<>PX*"[index // 10 % 10], label=label(line.label),
-            )  # fmt: skip
+            look = {**looks.line(line), "linestyle": "none"}
+            ax.errorbar(line.cost.training_flops / 1e6, mean, yerr=std, capsize=2, label=label(line.label), **look)
         legend(ax)
-    caption = "What one original image costs in training against top-1; the bars are the deviation over the seeds."
+    caption = "FLOPs of training on one original image against top-1; the bars are the deviation over the seeds."
     return Plot("cost", caption, figure)

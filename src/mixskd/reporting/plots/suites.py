@@ -1,68 +1,76 @@
-"""Figures of what the evaluation suites measured."""
+"""Figures of the results of evaluation suites."""
 
 from __future__ import annotations
 
+from itertools import product
 from statistics import fmean
 from typing import Any
 
-from mixskd.drawing.plots import SHARES, Plot, axes, colour, label, legend, line_plot, styled
+from mixskd.drawing.plots import INK, SHARES, Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
 from mixskd.reporting.plots.curves import MOST_LINES
+from mixskd.reporting.plots.looks import Looks
 from mixskd.runtime.files import slug
 
 MOST_CONFUSIONS = 12
+MOST_NAMED = 20  # classes of a matrix whose rows have names and whose cells have numbers
 
 
-def suite_plots(evidence: Evidence) -> dict[str, list[Plot]]:
-    """The figures by suite, of those that have a result."""
+def suite_plots(evidence: Evidence, looks: Looks) -> dict[str, list[Plot]]:
+    """The figures by suite, for the suites that have a result."""
     made = {
-        "calibration": _reliability(evidence),
-        "fgsm": _attack(evidence, "fgsm", "the fast gradient sign method"),
-        "pgd": _attack(evidence, "pgd", "projected gradient descent"),
-        "corruption": _corruption(evidence),
-        "linearity": _linearity(evidence),
-        "confidence": _confidence(evidence),
+        "calibration": _reliability(evidence, looks),
+        "fgsm": _attack(evidence, looks, "fgsm", "the fast gradient sign method"),
+        "pgd": _attack(evidence, looks, "pgd", "projected gradient descent"),
+        "corruption": _corruption(evidence, looks),
+        "linearity": _linearity(evidence, looks),
+        "confidence": _confidence(evidence, looks),
         "accuracy": _confusion(evidence),
     }
     return {name: plots for name, plots in made.items() if plots}
 
 
-def _reliability(evidence: Evidence) -> list[Plot]:
-    series, most = [], MOST_LINES // 2
+def _reliability(evidence: Evidence, looks: Looks) -> list[Plot]:
+    series, drawn, most = [], [], MOST_LINES // 2
     for run, result in evidence.with_suite("calibration")[:most]:
         for part, title in (("before", run.label), ("after", f"{run.label}, scaled")):
             bins = [b for b in result[part]["reliability"] if b["images"]]
             text = f"{title} (ECE {result[part]['ece']:.2f} %)"
             series.append((text, *_columns(bins, "confidence", "accuracy")))
+            drawn.append({**looks.run(run), "linestyle": "-" if part == "before" else "--"})
     if not series:
         return []
     caption = (
         "Reliability: on the dotted line confidence is accuracy. Dashed, after temperature scaling. Both are of the "
         f"images on which the temperature was not fitted.{_limit('runs', most)}"
     )
-    return [line_plot("reliability", caption, series, "confidence", "accuracy", diagonal=True, paired=True)]
+    return [line_plot("reliability", caption, series, "confidence", "accuracy", looks=drawn, diagonal=True)]
 
 
-def _attack(evidence: Evidence, suite: str, method: str) -> list[Plot]:
+def _attack(evidence: Evidence, looks: Looks, suite: str, method: str) -> list[Plot]:
+    having = evidence.with_suite(suite)[:MOST_LINES]
     series = [
         (f"{run.label} (clean {r['clean_top1']:.1f} %)", *_columns(r["attacks"], "epsilon", "top1"))
-        for run, r in evidence.with_suite(suite)[:MOST_LINES]
+        for run, r in having
     ]
-    caption = f"Top-1 under {method}.{_limit('runs')}"
-    return [line_plot(suite, caption, series, "epsilon", "top-1 (%)", log_x=True)] if series else []
+    if not series:
+        return []
+    caption, drawn = f"Top-1 under {method}.{_limit('runs')}", [looks.run(run) for run, _ in having]
+    return [line_plot(suite, caption, series, "epsilon", "top-1 (%)", looks=drawn, log_x=True)]
 
 
-def _corruption(evidence: Evidence) -> list[Plot]:
-    series = []
-    for run, result in evidence.with_suite("corruption")[:MOST_LINES]:
+def _corruption(evidence: Evidence, looks: Looks) -> list[Plot]:
+    series, having = [], evidence.with_suite("corruption")[:MOST_LINES]
+    for run, result in having:
         each = zip(*(c["by_severity"] for c in result["corruptions"].values()), strict=True)
         text = f"{run.label} (clean {result['clean_error']:.1f} %)"
         series.append((text, result["protocol"]["severities"], [fmean(errors) for errors in each]))
     caption = f"Mean error over the corruptions, by severity.{_limit('runs')}"
-    return [line_plot("corruption", caption, series, "severity", "error (%)")] if series else []
+    drawn = [looks.run(run) for run, _ in having]
+    return [line_plot("corruption", caption, series, "severity", "error (%)", looks=drawn)] if series else []
 
 
-def _linearity(evidence: Evidence) -> list[Plot]:
+def _linearity(evidence: Evidence, looks: Looks) -> list[Plot]:
     having = evidence.with_suite("linearity")[:MOST_LINES]
     if not having:
         return []
@@ -70,49 +78,61 @@ def _linearity(evidence: Evidence) -> list[Plot]:
     mass = [(run.label, *_columns(r["curve"], "lambda", "mass")) for run, r in having]
     caption = f"Miss rate between two images, over the share of the first.{_limit('runs')}"
     other = f"Probability of the two classes together.{_limit('runs')}"
+    drawn = [looks.run(run) for run, _ in having]
     return [
-        line_plot("linearity", caption, misses, "lambda", "miss rate (%)"),
-        line_plot("linearity_mass", other, mass, "lambda", "probability"),
+        line_plot("linearity", caption, misses, "lambda", "miss rate (%)", looks=drawn),
+        line_plot("linearity_mass", other, mass, "lambda", "probability", looks=drawn),
     ]
 
 
-def _confidence(evidence: Evidence) -> list[Plot]:
-    """Each comparison once, though the folders of all its runs hold it."""
+def _confidence(evidence: Evidence, looks: Looks) -> list[Plot]:
+    """Each comparison once, although every run in it has a copy of the result."""
     plots: list[Plot] = []
-    seen: list[Any] = []
+    drawn: list[Any] = []
     for _, result in evidence.with_suite("confidence"):
         models = dict(sorted(result["models"].items()))
-        if models in seen:
+        if models in drawn:
             continue
-        seen.append(models)
+        drawn.append(models)
         for which in ("predicted", "true"):
             with styled():
                 figure, ax = axes(f"log-probability of the {which} class", "images")
                 for index, (name, model) in enumerate(models.items()):
                     h = model[which]
-                    ax.stairs(h["counts"], h["edges"], color=colour(index), linewidth=1.4,
+                    look = looks.named(name, index)
+                    ax.stairs(h["counts"], h["edges"], color=look["color"], linestyle=look["linestyle"], linewidth=1.4,
                               label=label(f"{name} (mean {h['mean']:.2f})"))  # fmt: skip
                 legend(ax)
             caption = f"The {which} class's log-probability on {result['shared_mistakes']} shared mistakes."
-            plots.append(Plot(f"confidence_{len(seen)}_{which}", caption, figure))
+            plots.append(Plot(f"confidence_{len(drawn)}_{which}", caption, figure))
     return plots
 
 
 def _confusion(evidence: Evidence) -> list[Plot]:
+    """Confusion matrices; those of few classes have the numbers of images in their cells."""
     plots = []
     for number, (run, result) in enumerate(evidence.with_suite("accuracy")[:MOST_CONFUSIONS]):
-        rows = [[100 * n / max(sum(row), 1) for n in row] for row in result["confusion"]]
+        counts, classes = result["confusion"], len(result["confusion"])
+        shares = [[100 * n / max(sum(row), 1) for n in row] for row in counts]
+        few = classes <= MOST_NAMED
         with styled():
-            figure, ax = axes("called", "class", 4.2)
+            figure, ax = axes("called", "class", *((4.2, 4.8) if classes <= 10 or not few else (6.4, 7.0)))
             ax.grid(visible=False)
-            shown = ax.imshow(rows, cmap=SHARES, vmin=0, vmax=100, interpolation="nearest")
+            shown = ax.imshow(shares, cmap=SHARES, vmin=0, vmax=100, interpolation="nearest")
             figure.colorbar(shown, label="% of the class", shrink=0.8)
-            if len(rows) <= 20:
+            if few:
                 names = [label(str(c["name"]), 16) for c in result["classes"]]
-                ax.set_xticks(range(len(rows)), names, rotation=90)
-                ax.set_yticks(range(len(rows)), names)
+                ax.set_xticks(range(classes), names, rotation=90)
+                ax.set_yticks(range(classes), names)
+                for row, column in product(range(classes), repeat=2):
+                    if counts[row][column]:
+                        colour = "white" if shares[row][column] > 60 else INK
+                        ax.text(
+                            column, row, str(counts[row][column]), ha="center", va="center", color=colour, fontsize=8
+                        )
         name = f"confusion_{number:02d}_{slug(run.label)[:60]}"
-        plots.append(Plot(name, f"Confusion of {run.label} on {result['split']}.", figure))
+        text = f"Confusion of {run.label} on {result['split']}{', in images' if few else ''}."
+        plots.append(Plot(name, text, figure))
     return plots
 
 

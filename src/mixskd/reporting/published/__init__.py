@@ -1,1 +1,1 @@
-"""The values that the paper and the released code report, to be shown beside our own."""
+"""The values of the paper and of its released code, which are shown beside ours."""

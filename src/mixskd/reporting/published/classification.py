@@ -41,9 +41,9 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def published(experiment: Experiment) -> Published | None:
-    """What is published for this data set (its file may be called so), backbone, policy and method, if anything.
+    """The published value for this data set, backbone, policy and method; None if there is none.
 
-    A method with other hyper-parameters than the published run's has none, nor has a run that starts from weights.
+    Other hyper-parameters than those of the published run have none, nor has a run that starts from weights.
     """
     if experiment.weights is not None:
         return None
@@ -54,9 +54,9 @@ def published(experiment: Experiment) -> Published | None:
 
 
 def published_in(table: str, experiment: Experiment) -> Published | None:
-    """What ``table`` of the paper prints for this method with these switches, on whatever data and backbone it has.
+    """The value of ``table`` of the paper for this method and its options, for any data and backbone.
 
-    ``alpha`` is not compared, since the paper chooses it by the data set.
+    ``alpha`` is not compared, since the paper chooses it by data set.
     """
     for row in _rows():
         if row["source"] == table and "top1" in row and _same_switches(row, experiment, besides="alpha"):
@@ -65,9 +65,9 @@ def published_in(table: str, experiment: Experiment) -> Published | None:
 
 
 def published_fgsm(experiment: Experiment, *, anywhere: bool = False) -> dict[float, float]:
-    """Top-1 (%) under FGSM by epsilon, as Table 5 prints it for this method with these switches; empty if it does not.
+    """Top-1 (%) under FGSM by epsilon in Table 5 for this method and its options; empty if it is not there.
 
-    With ``anywhere`` on whatever data and backbone ``experiment`` has.
+    With ``anywhere``, data and backbone are not compared.
     """
     if experiment.weights is not None:
         return {}
@@ -78,13 +78,13 @@ def published_fgsm(experiment: Experiment, *, anywhere: bool = False) -> dict[fl
 
 
 def _same_place(row: Mapping[str, Any], experiment: Experiment) -> bool:
-    """Whether data set (its file may be called so), backbone and policy are those of ``row``."""
+    """Whether data set (or the name of its file), backbone and policy are those of ``row``."""
     own = Path(experiment.data.source).stem, experiment.backbone, experiment.data.augment
     return own == (row["data"], row["backbone"], row["augment"])
 
 
 def _same_switches(row: Mapping[str, Any], experiment: Experiment, besides: str = "") -> bool:
-    """Whether the method and its hyper-parameters are those of ``row``, ``besides`` left out."""
+    """Whether the method and its hyper-parameters are those of ``row``, except for ``besides``."""
     if row["method"] != experiment.method.name:
         return False
     config = method_class(experiment.method.name).Config

@@ -1,4 +1,4 @@
-"""The values of the second half of the paper's Table 3: backbones carried into detection and segmentation."""
+"""The values of the second half of the paper's Table 3: transfer to detection and segmentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixskd.config import Experiment
 from mixskd.config.task_kinds import Kind
 
 TABLE = "Table 3"
-# How the folder of a data set is usually called, in lower case without signs -> its name in the file.
+# Usual names of the folder of a data set, in lower case without punctuation -> its name in the JSON file.
 DATA = {
     "coco": "coco", "coco2017": "coco", "voc": "voc", "voc2012": "voc", "vocaug": "voc", "ade20k": "ade20k",
     "adechallengedata2016": "ade20k", "cocostuff": "coco_stuff", "cocostuff164k": "coco_stuff",
@@ -27,16 +27,13 @@ def rows() -> list[dict[str, Any]]:
 
 
 def data_of(experiment: Experiment) -> str | None:
-    """The data set of the paper that ``experiment`` is trained on, by its folder's name; None for others."""
+    """The data set of the paper on which ``experiment`` is trained, by the name of its folder; None for others."""
     name = Path(experiment.data.source).name.lower()
     return DATA.get("".join(c for c in name if c.isalnum()))
 
 
 def published_transfer(experiment: Experiment, origin: Experiment | None) -> float | None:
-    """What the paper prints for this network on these data, from a backbone that was trained as ``origin`` on ImageNet.
-
-    None for anything else than what the paper has.
-    """
+    """The value of the paper for this network and data, from a backbone trained as ``origin`` on ImageNet."""
     if origin is None or Path(origin.data.source).name != "imagenet":
         return None
     place = data_of(experiment), experiment.method.name, experiment.backbone, origin.method.name
@@ -44,9 +41,9 @@ def published_transfer(experiment: Experiment, origin: Experiment | None) -> flo
 
 
 def beside(kind: Kind, experiment: Experiment) -> tuple[str, str]:
-    """The data set and backbone of the paper whose values stand beside those of ``experiment``, whatever data it has.
+    """The data set and backbone of the paper to compare ``experiment`` with.
 
-    They are the data that it has, if the paper has them, else the first of its ``kind``.
+    They are its own data if the paper has them, else the first of its ``kind``.
     """
     fitting = [r for r in rows() if r["score"] == kind.monitor]
     own = data_of(experiment)
@@ -55,7 +52,7 @@ def beside(kind: Kind, experiment: Experiment) -> tuple[str, str]:
 
 
 def value_beside(kind: Kind, data: str, origin: Experiment | None) -> float | None:
-    """What the paper prints on its ``data`` for a backbone that was trained by the method of ``origin``."""
+    """The value of the paper on ``data`` for a backbone trained by the method of ``origin``; None if there is none."""
     if origin is None:
         return None
     wanted = data, kind.monitor, origin.method.name

@@ -16,14 +16,22 @@ class Spread(NamedTuple):
     std: float | None
 
 
+class Interval(NamedTuple):
+    """A mean difference and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
 class Number(NamedTuple):
-    """A number that is shown with so many ``digits`` behind the point."""
+    """A number, shown with ``digits`` decimal places."""
 
     value: float
     digits: int = 0
 
 
-Cell = str | Number | Spread | None
+Cell = str | Number | Spread | Interval | None
 Table = list[dict[str, Cell]]
 
 
@@ -36,7 +44,7 @@ def markdown(table: Table) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return safe(cell, "markdown") if isinstance(cell, str) else _text(cell, "{:,.{}f}", "{:.2f} ± {:.2f}")
+    return safe(cell, "markdown") if isinstance(cell, str) else cell_text(cell)
 
 
 def latex(table: Table) -> str:
@@ -49,16 +57,19 @@ def latex(table: Table) -> str:
 
 
 def _latex_cell(cell: Cell) -> str:
-    return escape(cell) if isinstance(cell, str) else _text(cell, "{:.{}f}", r"${:.2f} \pm {:.2f}$")
+    return escape(cell) if isinstance(cell, str) else cell_text(cell, "{:.{}f}", r"${:.2f} \pm {:.2f}$")
 
 
-def _text(cell: Cell, number: str, spread: str) -> str:
+def cell_text(cell: Cell, number: str = "{:,.{}f}", spread: str = "{:.2f} ± {:.2f}") -> str:
+    """A cell as plain text; a dash for an empty one."""
     if cell is None:
         return "-"
     if isinstance(cell, str):
         return cell
     if isinstance(cell, Number):
         return number.format(*cell)
+    if isinstance(cell, Interval):
+        return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*cell)
     return f"{cell.mean:.2f}" if cell.std is None else spread.format(*cell)
 
 
@@ -68,14 +79,24 @@ def escape(text: str) -> str:
 
 
 def plain_rows(table: Table) -> list[dict[str, Any]]:
-    """The table as plain values; a column of spreads gives one of means and one of deviations (``COLUMN std``)."""
+    """The table as plain values.
+
+    A column of spreads gives one of means and one of deviations (``COLUMN std``), a column of intervals one of means
+    and two of ends (``COLUMN from`` and ``COLUMN to``).
+    """
     spread = {column for row in table for column, cell in row.items() if isinstance(cell, Spread)}
+    intervals = {column for row in table for column, cell in row.items() if isinstance(cell, Interval)}
     rows = []
     for row in table:
         values: dict[str, Any] = {}
         for column, cell in row.items():
             if column in spread:
                 values[column], values[f"{column} std"] = cell if isinstance(cell, Spread) else (None, None)
+            elif column in intervals:
+                ends = f"{column} from", f"{column} to"
+                values[column], values[ends[0]], values[ends[1]] = (
+                    cell if isinstance(cell, Interval) else (cell, None, None)
+                )
             else:
                 values[column] = cell.value if isinstance(cell, Number) else cell
         rows.append(values)

@@ -20,19 +20,30 @@ from mixskd.reporting.published.classification import (
     published_in,
 )
 from mixskd.reporting.repeated import Repeated, mean_and_std
+from mixskd.reporting.repeated import differences as setting_differences
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
+from mixskd.reporting.tables.differences import NOTE, difference_columns
 from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
-def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = ()) -> Table:
-    """Top-1 in per cent over the seeds, of what is deployed and of the best epoch, and what is published."""
+def accuracy(
+    lines: Sequence[Repeated], paper_table: str | None = None, suites: Sequence[str] = (), reference: str | None = None
+) -> Table:
+    """Top-1 in per cent over the seeds, of the deployed weights and of the best epoch, beside the published value.
+
+    With ``reference``, the label of a line, also what each line gains over it.
+    All scores of a row are on its split: the best epoch is left out where it was chosen on another one.
+    """
     columns: dict[str, list[Cell]] = {}
+    differences = {} if reference is None else difference_columns(lines, reference)
     for name in suites:
         columns |= _headlines(lines, name)
     if paper_table == FGSM:
         columns |= _attacks(lines)
     divided = any(line.experiment.data.folds for line in lines)
+    if any(own := setting_differences(lines)):
+        columns["other settings"] = [text or None for text in own]
     return [
         {
             **_place(line),
@@ -40,7 +51,8 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: 
             **({"folds": _folds(line)} if divided else {}),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
-            "best epoch (%)": Spread(*mean_and_std([result.best["top1"] for result in line.results])),
+            **{title: cells[index] for title, cells in differences.items()},
+            "best epoch (%)": _best(line),
             "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
             **_beside(line, paper_table),
             **{title: cells[index] for title, cells in columns.items()},
@@ -49,8 +61,14 @@ def accuracy(lines: Sequence[Repeated], paper_table: str | None = None, suites: 
     ]
 
 
+def _best(line: Repeated) -> Spread | None:
+    """Top-1 of the best epochs, if they were scored on the split of the row."""
+    same = all(result.best["split"] == result.split for result in line.results)
+    return Spread(*mean_and_std([result.best["top1"] for result in line.results])) if same else None
+
+
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
-    """The column of a table of the paper that has other data or another backbone, if one is asked for."""
+    """The column of a table of the paper with other data or another backbone, if a table is named."""
     if paper_table is None or paper_table == FGSM:
         return {}
     value = published_in(paper_table, line.experiment)
@@ -69,7 +87,7 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
 
 
 def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
-    """For each epsilon that the paper and our runs have: the mean of ours, and the paper's, whatever data ours have."""
+    """For each epsilon of both the paper and our runs: our mean and the value of the paper."""
     ours, paper = (
         [_attacked(line) for line in lines],
         [published_fgsm(line.experiment, anywhere=True) for line in lines],
@@ -96,7 +114,7 @@ def _attacked(line: Repeated) -> dict[float, list[float]]:
 
 
 def cost(lines: Sequence[Repeated]) -> Table:
-    """What a run of each line costs, the mean over its seeds where they differ."""
+    """The cost of each line; where seeds differ, the mean."""
     return [
         {
             **_place(line),
@@ -109,6 +127,7 @@ def cost(lines: Sequence[Repeated]) -> Table:
             "updates": Number(line.mean("updates")),
             "originals seen": Number(line.mean("images")),
             "images forwarded": Number(line.mean("images") * line.cost.images),
+            "TFLOPs in training": Number(line.mean("images") * line.cost.training_flops / 1e12, 3),
             "originals/s": Number(line.mean("images_per_second")),
             "time (s)": Number(line.mean("seconds")),
         }
@@ -126,8 +145,9 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
             **({"fold": Number(result.experiment.data.fold)} if divided else {}),
             "split": result.split,
             "top-1 (%)": Number(result.top1, 2),
-            "best epoch (%)": Number(result.best["top1"], 2),
+            "best epoch (%)": Number(result.best["top1"], 2) if result.best["split"] == result.split else None,
             "best epoch": Number(result.best["epoch"]),
+            "best epoch chosen on": str(result.best["split"]),
             "epochs": Number(result.experiment.run.epochs),
             "updates": Number(result.summary["updates"]),
             "originals seen": Number(result.summary["images"]),
@@ -144,12 +164,12 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
 
 
 def notes(lines: Sequence[Repeated]) -> list[str]:
-    """What a reader of the tables must know."""
+    """Notes under the tables."""
     found = [
         "± is the sample standard deviation (ddof 1) over the seeds. Top-1 is that of the deployed weights on the "
         "named split: the weights of the last epoch, or where there is a val split those of the best epoch on val.",
-        "Best epoch: the highest top-1 of the epochs that were scored, on val where there is one, else on test. It is "
-        "then chosen on the images that it is measured on.",
+        "Best epoch: the highest top-1 of the epochs that were scored, chosen on the images that it is measured on. It "
+        "is left out where the best epoch was chosen on val and the row is of test: one row, one split.",
         "One multiplication with its addition is two FLOPs; training counts forward and backward passes. Originals are "
         "the images that the loader draws; a method forwards views, partners or mixes beside them. Time and rate are "
         "those of a run among others on the same machine, evaluations included.",
@@ -184,21 +204,27 @@ def _place(line: Repeated) -> dict[str, Cell]:
 
 
 def write_tables(
-    lines: Sequence[Repeated], folder: Path, paper_table: str | None = None, suites: Sequence[str] = ()
+    lines: Sequence[Repeated],
+    folder: Path,
+    paper_table: str | None = None,
+    suites: Sequence[str] = (),
+    reference: str | None = None,
 ) -> list[dict[str, Any]]:
     """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
     Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
     networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
-    ``suites``, the headline of each, from the runs' folders.
+    ``suites``, the headline of each, from the runs' folders; with ``reference``, the label of a line, the differences
+    to it.
     """
     parts, rows = [], list[dict[str, Any]]()
     classifiers = of_kind(lines, None)
     kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
     for kind in [*([None] if classifiers else []), *kinds]:
         if kind is None:
-            shown = [accuracy(classifiers, paper_table, suites), cost(classifiers)]
+            shown = [accuracy(classifiers, paper_table, suites, reference), cost(classifiers)]
             single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
+            said += [NOTE] if reference is not None else []
             said += [FGSM_NOTE] if paper_table == FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]

@@ -1,4 +1,4 @@
-"""Tables of what the evaluation suites measured, a row for each run."""
+"""Tables of the results of evaluation suites, one row per run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mixskd.reporting.tables.cells import Cell, Number, Table
 
 
 def suite_tables(evidence: Evidence) -> dict[str, Table]:
-    """The tables by suite, of those that have a result and need more than a figure."""
+    """The tables by suite, for suites with results that a figure does not show."""
     made = {
         "fgsm": _attacks(evidence, "fgsm"),
         "pgd": _attacks(evidence, "pgd"),

@@ -18,14 +18,14 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a network started from: the ``label`` of that setting, and the ``runs``, where they are known."""
+    """The origin of a backbone: the ``label`` of its setting, and its ``runs`` where they are known."""
 
     label: str
     runs: tuple[Result, ...] = ()
 
     @property
     def experiment(self) -> Experiment | None:
-        """That of its runs."""
+        """The experiment of its runs, if known."""
         return self.runs[0].experiment if self.runs else None
 
 
@@ -48,7 +48,7 @@ def trained_in(lines: Sequence[Repeated]) -> Trained:
 
 
 def origin_of(line: Repeated, trained: Trained) -> Origin:
-    """Where the backbones of ``line`` come from: lines of ``trained`` in the same grid, or weights by their path."""
+    """The origin of the backbones of ``line``: a line of ``trained`` in the same grid, or weights by their path."""
     known = [
         trained[place]
         for result in line.results
@@ -118,7 +118,7 @@ def single_transfers(lines: Sequence[Repeated], kind: Kind) -> Table:
 
 
 def transfer_notes(lines: Sequence[Repeated]) -> list[str]:
-    """What a reader of these tables must know."""
+    """Notes under these tables."""
     found = [
         "Scores are those of the deployed weights on the named split, the mean over the runs; ± is the sample standard "
         "deviation (ddof 1). Top-1 is that of the backbone as a classifier, on its own data.",

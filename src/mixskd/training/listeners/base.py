@@ -1,4 +1,4 @@
-"""The shape of every listener: it is called as the run proceeds, and changes nothing in the run."""
+"""The base class of listeners: they are called as a run proceeds, and change nothing in it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 from mixskd.config import Experiment
 
@@ -17,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run that begins, or goes on.
+    """A run that starts or is resumed.
 
     Args:
         experiment: what is trained.
         folder: the run's folder.
         steps_per_epoch: optimizer steps in an epoch.
-        step: steps that were taken before, by a run that goes on.
-        rows: the epochs that were finished before.
-        monitor: the score that selects weights, as it is called in a row: ``val_top1``.
+        step: the steps that a resumed run took before.
+        rows: the rows of metrics.csv of the epochs that it finished before.
+        monitor: the column of metrics.csv that selects weights, such as ``val_top1``.
         description: lines for a person: data, backbone, method, device, steps.
-        notes: what a person should know.
-        examples: computes a few images and mixes with their predictions, between two epochs only; None for tasks
-            without classes.
+        notes: warnings for a person.
+        examples: computes a few images and mixes with their predictions; to be called between two epochs. None for
+            tasks without classes.
     """
 
     experiment: Experiment
@@ -45,14 +43,14 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """A step that was taken.
+    """The state of a run after a step.
 
     Args:
-        step: how many were taken so far, this one included.
+        step: the number of steps so far, this one included.
         epoch: the 0-based epoch.
-        images: training images seen so far.
+        images: the number of training images so far.
         lr: the learning rate of the next step.
-        sums: by its name, the sum of each loss term over the ``count`` steps of this epoch, on the device.
+        sums: returns the sum of each loss term, by name, over the ``count`` steps of this epoch.
         count: the steps of this epoch so far.
     """
 
@@ -60,12 +58,12 @@ class StepInfo:
     epoch: int
     images: int
     lr: float
-    sums: Mapping[str, Tensor]
+    sums: Callable[[], Mapping[str, float]]
     count: int
 
     def losses(self) -> dict[str, float]:
-        """The mean of each loss term in this epoch. It waits for the device, so call it now and then only."""
-        return {name: value.item() / max(self.count, 1) for name, value in self.sums.items()}
+        """The mean of each loss term in this epoch so far. It waits for the device, so do not call it at every step."""
+        return {name: value / max(self.count, 1) for name, value in self.sums().items()}
 
 
 class Listener:

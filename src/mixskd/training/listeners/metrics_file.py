@@ -1,4 +1,4 @@
-"""metrics.csv: one row an epoch."""
+"""metrics.csv: one row per epoch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mixskd.training.listeners.base import Listener, RunInfo
 
 
 class MetricsFile(Listener):
-    """Replaces metrics.csv of the run's folder after each epoch; missing values of a row are left empty.
+    """Rewrites metrics.csv of the run's folder after each epoch; values that a row lacks are empty.
 
-    Figures that depend on the clock are only in the summary, so that equal runs give equal files.
+    Times are in the summary only, so that equal runs give equal files.
     """
 
     def start(self, info: RunInfo) -> None:

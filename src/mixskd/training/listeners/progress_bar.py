@@ -1,4 +1,4 @@
-"""What a person sees of a run: what it trains, a bar with rate, time left and loss, and a line an epoch."""
+"""The screen of a run: its description, a bar with rate, time left and loss, and a line per epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.errors.text import visible
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 from mixskd.training.listeners.sparkline import sparkline
 
@@ -29,9 +30,9 @@ class Bars(Progress):
 
 
 class ProgressBar(Listener):
-    """A bar on a terminal; on a file or a pipe only the lines.
+    """A bar on a terminal, and lines alone in a file or a pipe.
 
-    With ``run.curve`` the last epochs' loss and score are drawn as curves: below the bar, and at the end as lines.
+    With ``run.curve`` the loss and the score of the last epochs are drawn as curves, below the bar and at the end.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -43,9 +44,9 @@ class ProgressBar(Listener):
         self.info, self.log_every = info, info.experiment.run.log_every
         self.epochs = info.experiment.run.epochs
         for line in info.description:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(visible(line), highlight=False, markup=False)
         for note in info.notes:
-            self.console.print(f"note: {note}", highlight=False, markup=False)
+            self.console.print(f"note: {visible(note)}", highlight=False, markup=False)
         self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
         columns = (
             TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(),
@@ -60,7 +61,7 @@ class ProgressBar(Listener):
         self.bar.start()
 
     def step(self, info: StepInfo) -> None:
-        """Every ``log_every`` steps, read the epoch's losses back and redraw."""
+        """Read the losses of the epoch and redraw, every ``log_every`` steps."""
         assert self.bar is not None
         if self.first_images < 0:
             self.first_images, self.started = info.images, time.perf_counter()
@@ -77,7 +78,7 @@ class ProgressBar(Listener):
         )  # fmt: skip
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """A line for the finished epoch."""
+        """Print a line for the finished epoch."""
         score = f"{self._score(row)}  " if self.info.monitor in row else ""
         self.score = score.strip() or self.score
         self.console.print(
@@ -101,7 +102,7 @@ class ProgressBar(Listener):
         self.bar.curves = Text("\n".join(lines))
 
     def end(self, summary: Mapping[str, Any]) -> None:
-        """The curves as lines that stay."""
+        """Print the curves."""
         if self.bar is not None and self.bar.curves:
             self.bar.stop()
             self.console.print(self.bar.curves)

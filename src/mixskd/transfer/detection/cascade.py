@@ -54,7 +54,7 @@ class CascadeConfig:
 class PyramidAlign(nn.Module):
     """RoIAlign at the pyramid level that suits a RoI's size: level floor(4 + log2(sqrt(area) / 224)), strides 4 to 32.
 
-    Samples are as dense as the RoI is large (``sampling_ratio`` 0), and pixel centres lie at halves (``aligned``).
+    The number of samples grows with the RoI (``sampling_ratio`` 0), and pixel centres are at halves (``aligned``).
     """
 
     def __init__(self, strides: Sequence[int] = (4, 8, 16, 32), size: int = 7) -> None:
@@ -65,9 +65,9 @@ class PyramidAlign(nn.Module):
     def forward(self, maps: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
         """``R x C x size x size`` for the R RoIs of all images, in order; ``maps`` are ``B x C x H_k x W_k``."""
         levels = self.level_of(list(rois))
-        images = torch.cat([r.new_full((len(r), 1), i) for i, r in enumerate(rois)])
+        images = torch.cat([r.new_full((r.shape[0], 1), i) for i, r in enumerate(rois)])
         boxes = torch.cat([images, torch.cat([*rois])], dim=1)
-        pooled = maps[0].new_zeros(len(boxes), maps[0].shape[1], self.size, self.size)
+        pooled = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], self.size, self.size)
         for level, (stride, one) in enumerate(zip(self.strides, maps, strict=False)):
             here = torch.where(levels == level)[0]
             aligned = roi_align(one, boxes[here].to(one.dtype), self.size, 1 / stride, sampling_ratio=0, aligned=True)
@@ -140,14 +140,14 @@ class Stage(nn.Module):
     def refined(self, deltas: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
         """The ``rois`` of each image moved by ``deltas`` and clipped to the image."""
         moved = self.coder.decode_single(deltas.float(), torch.cat([*rois]))
-        split = moved.split([len(r) for r in rois])
+        split = moved.split([r.shape[0] for r in rois])
         return [clip_boxes_to_image(boxes, size) for boxes, size in zip(split, sizes, strict=True)]
 
 
 class CascadeHeads(nn.Module):
     """The stages in sequence.
 
-    In training they give losses; in evaluation, detections: boxes of the last stage with scores averaged over all.
+    ``losses`` is for training. ``detect`` gives the boxes of the last stage, with scores averaged over all stages.
     """
 
     def __init__(self, channels: int, classes: int, config: CascadeConfig | None = None) -> None:
@@ -164,8 +164,8 @@ class CascadeHeads(nn.Module):
     ) -> dict[str, Tensor]:  # fmt: skip
         """``stage1_class``, ``stage1_box``, ...: the weighted losses. ``proposals`` are ``r x 4`` per image.
 
-        Ground-truth boxes are among the RoIs of every stage, but are dropped before refinement: a box that is right
-        already is no example of what the next stage will meet at test.
+        Ground-truth boxes are among the RoIs of every stage, but are not passed on to the next stage, which would not
+        see such exact boxes at test.
         """
         terms: dict[str, Tensor] = {}
         rois = [*proposals]
@@ -193,11 +193,11 @@ class CascadeHeads(nn.Module):
             rois = stage.refined(deltas, rois, sizes)
         mean = torch.stack(outputs).mean(0)
         scores = mean.softmax(1) if self.config.average == "logits" else mean
-        parts = scores.split([len(r) for r in rois])
+        parts = scores.split([r.shape[0] for r in rois])
         return [self._keep(boxes, part) for boxes, part in zip(rois, parts, strict=True)]
 
     def _keep(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
-        """The detections of one image after threshold and suppression; every class may take the same box."""
+        """The detections of one image after threshold and suppression; one box can be detected as several classes."""
         found, label = torch.where(scores[:, 1:] > self.config.score)
         boxes, scores, label = boxes[found], scores[found, label + 1], label + 1
         large = remove_small_boxes(boxes, 1e-2)

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mixskd.config.types import Count
 from mixskd.errors import UserError
-from mixskd.transfer.start import TransferConfig
+from mixskd.transfer.config import TransferConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class DetectorConfig(TransferConfig):
             used at test.
         long: the largest allowed long side.
         empty_images: also train on images without objects.
+        rpn_border: anchors of the RPN that reach more than this number of pixels beyond the image are not trained on;
+            -1 trains on all of them, as torchvision does.
     """
 
     channels: Count = 256
@@ -37,6 +39,7 @@ class DetectorConfig(TransferConfig):
     short: Annotated[tuple[Annotated[int, Meta(ge=32)], ...], Meta(min_length=1)] = (800,)
     long: Count = 1333
     empty_images: bool = True
+    rpn_border: Annotated[int, Meta(ge=-1)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

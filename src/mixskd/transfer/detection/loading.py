@@ -14,16 +14,16 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.errors import UserError
-from mixskd.transfer.detection.coco import AnnotatedImage, DetectionSet
+from mixskd.transfer.detection.data import AnnotatedImage, DetectionSet, wrong_size
 
 PAD = 32  # pixels: the coarsest map of the backbone has this stride
 
 
 class Sample(NamedTuple):
-    """One image ``3 x H x W`` (normalised) with its boxes ``n x 4`` in its own pixels and labels ``n``."""
+    """An image ``3 x H x W`` (normalised), boxes ``n x 4`` in its pixels, labels ``n``, and its index in the split."""
 
     image: Tensor
     boxes: Tensor
@@ -60,7 +60,7 @@ def augmentation(
 
 
 class DetectionImages(Dataset[Sample]):
-    """Samples by ``(index, seed)``; all that is random about one follows from its seed. Crowds are no targets."""
+    """Samples by ``(index, seed)``; all draws depend on the seed. Crowds are not among the targets."""
 
     def __init__(self, split: DetectionSet, transform: v2.Transform) -> None:
         self.split, self.transform = split, transform
@@ -83,15 +83,14 @@ class DetectionImages(Dataset[Sample]):
 
 def open_image(annotated: AnnotatedImage) -> Image.Image:
     """The decoded file, RGB. Raises UserError if it is unreadable or has another size than its annotations say."""
-    image = decode_image(str(annotated.file))
+    image = decode_image(annotated.file)
     if image.size != (annotated.width, annotated.height):
-        found, stated = "{} x {}".format(*image.size), f"{annotated.width} x {annotated.height}"
-        raise UserError(f"{annotated.file} has {found} pixels, but its annotations say {stated}; correct them")
+        raise UserError(f"{wrong_size(annotated, image.size)}; correct them")
     return image
 
 
 def padded(samples: Sequence[Sample]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """``B x 3 x H x W``, zero-padded to a multiple of 32, and the sizes (height, width) within."""
+    """``B x 3 x H x W``, zero-padded to a multiple of 32, and each image's size (height, width) without padding."""
     sizes = [(sample.image.shape[-2], sample.image.shape[-1]) for sample in samples]
     height, width = (-(-max(side) // PAD) * PAD for side in zip(*sizes, strict=True))
     images = [F.pad(s.image, (0, width - w, 0, height - h)) for s, (h, w) in zip(samples, sizes, strict=True)]
@@ -111,14 +110,14 @@ def train_batch(samples: Sequence[Sample]) -> Batch:
 
 
 def targets_of(labels: Tensor) -> list[dict[str, Tensor]]:
-    """``boxes`` and ``labels`` of each image, of the ``labels`` of a training batch."""
+    """``boxes`` and ``labels`` of each image, from the ``labels`` of a training batch."""
     return [
         {"boxes": one[one[:, 0] > 0, 1:], "labels": one[one[:, 0] > 0, 0].to(torch.int64)} for one in labels
     ]  # fmt: skip
 
 
 class ScoreBatch:
-    """Collates samples of ``split`` to what is scored: images with their sizes, and the ground truth of their files."""
+    """Collates samples of ``split`` to a pair: the images with their sizes, and the ground truth of their files."""
 
     def __init__(self, split: DetectionSet) -> None:
         self.split = split

@@ -1,4 +1,4 @@
-"""Detectors as the trainer takes its methods: a module that turns a batch into named losses."""
+"""Detectors as methods of the trainer: a module that turns a batch into named losses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
+from mixskd.methods.hooks import Hooks
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import targets_of
 from mixskd.transfer.detection.model import Detector
 
 
-class DetectionMethod(nn.Module):
-    """Trains a detector; ``backbone`` is what is deployed, the whole detector."""
+class DetectionMethod(Hooks, nn.Module):
+    """Trains a detector; the attribute ``backbone`` is the whole detector, which is deployed."""
 
     Config: ClassVar[type] = DetectorConfig
     taught_by: ClassVar[str | None] = None
@@ -27,7 +28,7 @@ class DetectionMethod(nn.Module):
         self.backbone = Detector(backbone, classes, config, architecture=self.architecture)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """Nothing: the samplers of torchvision draw within ``forward``, from the generator that the step seeds."""
+        """None: torchvision's samplers draw within ``forward``, from the generator that the step seeds."""
         return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, *, sizes: Tensor) -> dict[str, Tensor]:
@@ -45,6 +46,6 @@ class CascadeRCNN(DetectionMethod):
 
 
 class FasterRCNN(DetectionMethod):
-    """torchvision's Faster R-CNN, the plain comparison."""
+    """torchvision's Faster R-CNN."""
 
     architecture = "faster_rcnn"

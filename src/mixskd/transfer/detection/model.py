@@ -1,4 +1,4 @@
-"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN as the plain comparison."""
+"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN."""
 
 from __future__ import annotations
 
@@ -36,8 +36,35 @@ class FloorMatcher(Matcher):
             matches[chosen] = all_matches[chosen]
 
 
-def make_rpn(channels: int, proposals: int = 2000) -> RegionProposalNetwork:
-    """torchvision's RPN with the constants of MixSKD's Table 3: one scale (8 x stride) and three ratios a level.
+class BorderedRPN(RegionProposalNetwork):
+    """torchvision's RPN, in which anchors that reach more than ``border`` pixels beyond the image are not trained on.
+
+    Each target has ``size``, the height and width of its image. A ``border`` of -1 trains on all anchors; an image too
+    small for any anchor is treated like that. Source: ``allowed_border`` of MMDetection 2.15.
+    """
+
+    border = -1
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 object, 0 background, -1 not used) and matched boxes of all anchors of each image."""
+        if self.border < 0:
+            return super().assign_targets_to_anchors(anchors, targets)
+        labels, boxes = [], []
+        for one, target in zip(anchors, targets, strict=True):
+            height, width = target["size"].unbind()
+            fits = (one[:, :2] >= -self.border).all(1)
+            fits &= (one[:, 2] < width + self.border) & (one[:, 3] < height + self.border)
+            fits |= ~fits.any()
+            (label,), (matched,) = super().assign_targets_to_anchors([one[fits]], [target])
+            labels.append(label.new_full((len(one),), -1).masked_scatter_(fits, label))
+            boxes.append(torch.zeros_like(one).masked_scatter_(fits[:, None], matched))
+        return labels, boxes
+
+
+def make_rpn(channels: int, proposals: int = 2000, border: int = 0) -> BorderedRPN:
+    """An RPN with the constants of MixSKD's Table 3: one scale (8 x stride) and three ratios a level.
 
     256 anchors an image, half of them positive (IoU 0.7 / 0.3), smooth L1 with beta 1/9; ``proposals`` in training and
     half as many at test after a suppression at 0.7.
@@ -45,7 +72,8 @@ def make_rpn(channels: int, proposals: int = 2000) -> RegionProposalNetwork:
     anchors = AnchorGenerator(tuple((8 * stride,) for stride in (4, 8, 16, 32, 64)), ((0.5, 1.0, 2.0),) * 5)
     head = RPNHead(channels, anchors.num_anchors_per_location()[0])
     count = {"training": proposals, "testing": proposals // 2}
-    rpn = RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, count, dict(count), 0.7)
+    rpn = BorderedRPN(anchors, head, 0.7, 0.3, 256, 0.5, count, dict(count), 0.7)
+    rpn.border = border
     rpn.proposal_matcher = FloorMatcher(0.7, 0.3, allow_low_quality_matches=True)
     return rpn
 
@@ -68,7 +96,7 @@ class Detector(nn.Module):
         self.config = config = config or DetectorConfig()
         frozen = backbone.pretrained if config.frozen is None else config.frozen
         self.backbone = Pyramid(backbone, channels=config.channels, frozen=frozen)
-        self.rpn = make_rpn(config.channels, config.proposals)
+        self.rpn = make_rpn(config.channels, config.proposals, config.rpn_border)
         self.heads: CascadeHeads | RoIHeads
         if architecture == "cascade_rcnn":
             cascade = CascadeConfig(hidden=config.hidden, rois=config.rois)
@@ -78,21 +106,24 @@ class Detector(nn.Module):
 
     @property
     def stages(self) -> nn.ModuleList:
-        """Those of the backbone."""
+        """The stages of the backbone."""
         return self.backbone.body.stages
 
     @property
     def name(self) -> str:
-        """The backbone's."""
+        """The name of the backbone."""
         return self.backbone.body.name
 
     def losses(
         self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Every loss term of a batch by name; their sum is what is minimised."""
+        """Every loss term of a batch by name; training minimises their sum."""
         maps = self.backbone(images)
         maps = type(maps)((name, one.float()) for name, one in maps.items())
-        found = [dict(target) for target in targets]
+        found = [
+            {**target, "size": torch.tensor(size, device=images.device)}
+            for target, size in zip(targets, sizes, strict=True)
+        ]
         with torch.autocast(images.device.type, enabled=False):
             proposals, rpn_losses = self.rpn(ImageList(images, [*sizes]), maps, found)
             if isinstance(self.heads, CascadeHeads):

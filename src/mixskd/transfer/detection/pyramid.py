@@ -1,4 +1,4 @@
-"""A classification backbone as the bottom of a detector: its stage maps through a feature pyramid."""
+"""A feature pyramid on the stage maps of a classification backbone."""
 
 from __future__ import annotations
 

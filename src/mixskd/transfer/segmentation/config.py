@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from mixskd.config.types import NotNegative, Positive
-from mixskd.transfer.start import TransferConfig
+from mixskd.transfer.config import TransferConfig
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class DeepLabConfig(TransferConfig):
         crop: height and width of the training crops, in pixels.
         scales: the scales; one is drawn for each training image, which is resized by it before the crop.
         colours: ``rgb``, normalised as the backbone was trained, or ``bgr`` less the mean, as the released code.
-        kind: the kind of the data: ``voc``, ``ade20k``, ``coco_stuff``, ``camvid``, ``folders``, or ``auto`` to find
-            out from its folders.
+        kind: the layout of the data: ``voc``, ``ade20k``, ``coco_stuff``, ``camvid``, ``folders``, or ``auto`` to
+            find out from its folders.
         stuff_classes: the classes of COCO-Stuff: the 171 that occur, or its 182 raw values, as in the released code.
-        check: read every mask before training.
     """
 
     output_stride: Literal[8, 16, 32] = 8
@@ -37,4 +36,3 @@ class DeepLabConfig(TransferConfig):
     colours: Literal["rgb", "bgr"] = "rgb"
     kind: str = "auto"
     stuff_classes: int = 171
-    check: bool = True

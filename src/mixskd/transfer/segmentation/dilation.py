@@ -10,12 +10,11 @@ from mixskd.transfer.detection.pyramid import check_strides
 
 
 def dilate(backbone: StagedBackbone, output_stride: int) -> None:
-    """Give the last map of ``backbone`` the stride ``output_stride``, 8 or 16 in place of 32; the weights stay.
+    """Change the stride of the last map of ``backbone`` from 32 to ``output_stride`` (8, 16 or 32), in place.
 
     The last one or two stages keep the size of their input, and their 3x3 convolutions are dilated by 2 and 4. The
-    first one of such a stage, which had the stride, is dilated by half of that, as torchvision and timm do; so this
-    holds for basic blocks too. Raises UserError for another stride, and for a backbone whose stages do not begin with a
-    strided convolution.
+    convolution that had the stride is dilated by half of that, as in torchvision and timm. The weights do not change.
+    Raises UserError for another stride, and for a backbone whose stages do not begin with a strided convolution.
     """
     if output_stride not in (8, 16, 32):
         raise UserError(f"the output stride must be 8, 16 or 32, not {output_stride}")
@@ -26,7 +25,10 @@ def dilate(backbone: StagedBackbone, output_stride: int) -> None:
         if not any(conv.stride == (2, 2) for conv in convolutions) or any(
             isinstance(module, nn.AvgPool2d | nn.MaxPool2d) for module in stage.modules()
         ):
-            raise UserError(f"{backbone.name} cannot be dilated: take a ResNet, such as resnet18 or resnet50")
+            raise UserError(
+                f"{backbone.name} cannot be dilated; --method.output-stride 32 uses it as it is, "
+                "or take a ResNet, such as resnet18 or resnet50"
+            )
         before, dilation = dilation, 2 * dilation
         for conv in convolutions:
             rate = before if conv.stride == (2, 2) else dilation

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from mixskd.errors import UserError
 from mixskd.transfer.segmentation.data import IGNORE
 
 
@@ -36,8 +38,10 @@ class Segmentation:
         return classes
 
     def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """``miou``, ``pixel_accuracy`` and, where asked for, ``miou_released``."""
+        """``miou``, ``pixel_accuracy`` and perhaps ``miou_released``. Raises UserError if every pixel is ignored."""
         found = self.details(values)
+        if found["pixel_accuracy"] is None:
+            raise UserError("every pixel of the images is ignored, so there are no scores")
         return {name: found[name] for name in self.names if found[name] is not None}
 
     def details(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -48,9 +52,9 @@ class Segmentation:
 def scores_of(confusion: Tensor, classes: Sequence[str], released: int | None = None) -> dict[str, Any]:
     """``miou``, ``pixel_accuracy`` and ``per_class`` in per cent of a matrix ``N x N`` (row: truth, column: found).
 
-    A class that is absent, neither in the masks nor found, has None and does not enter the mean; ``absent`` names it.
-    ``miou_released`` is the mean over ``released`` classes with 0 for those that are absent, as the released code of
-    MixSKD takes it for COCO-Stuff.
+    A class that is neither in the masks nor in the predictions is absent: its score is None, it does not count in the
+    mean, and ``absent`` names it. ``miou_released`` is the mean over ``released`` classes with 0 for absent ones, as
+    MixSKD's released code computes it for COCO-Stuff.
     """
     counts = confusion.to(torch.float64)
     hits = counts.diag()
@@ -73,3 +77,19 @@ def scores_of(confusion: Tensor, classes: Sequence[str], released: int | None = 
 
 def _rounded(value: Tensor) -> float:
     return round(float(value), 4)
+
+
+def mask_results(classes: Tensor, image_id: int) -> list[dict[str, Any]]:
+    """An entry of COCO's results format for each class in ``classes`` (``H x W``); category ids are class indices."""
+    return [
+        {"image_id": image_id, "category_id": int(k), "segmentation": run_lengths((classes == k).numpy()), "score": 1.0}
+        for k in classes.unique()
+    ]
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
+    """A boolean mask ``H x W`` as COCO's uncompressed RLE: run lengths by columns, the first one of False."""
+    flat = mask.ravel(order="F").astype(np.int8)
+    ends = np.flatnonzero(np.diff(flat, prepend=0)) if len(flat) else np.zeros(0, dtype=np.int64)
+    counts = np.diff(np.concatenate([[0], ends, [len(flat)]]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}

@@ -12,8 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
-from mixskd.data.needs import Batch
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet
 
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of images in 0 .. 255
@@ -36,7 +36,7 @@ class RandomScale(v2.Transform):
 
 
 class CaffeColours(v2.Transform):
-    """RGB in [0, 1] to BGR in 0 .. 255 less the mean, as the paper's released code gives images to the network."""
+    """RGB in [0, 1] to BGR in 0 .. 255 minus the mean, as in the paper's released code."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Image):
@@ -64,7 +64,7 @@ def augmentation(
 
 
 class Sample(NamedTuple):
-    """``image`` ``3 x H x W`` (normalised), ``mask`` ``H x W`` (int64; 255 is ignored); its place in the split."""
+    """``image`` ``3 x H x W`` (normalised), ``mask`` ``H x W`` (int64; 255 is ignored), and its index in the split."""
 
     image: Tensor
     mask: Tensor
@@ -72,7 +72,7 @@ class Sample(NamedTuple):
 
 
 class SegmentationImages(Dataset[Sample]):
-    """Samples by ``(index, seed)``; all that is random about one follows from its seed."""
+    """Samples by ``(index, seed)``; all draws depend on the seed."""
 
     def __init__(self, split: SegmentationSet, transform: v2.Transform) -> None:
         self.split, self.transform = split, transform
@@ -96,5 +96,5 @@ def train_batch(samples: Sequence[Sample]) -> Batch:
 
 
 def score_batch(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """The same without the third part."""
+    """``images`` and ``labels`` as :func:`train_batch` makes them."""
     return train_batch(samples)[:2]

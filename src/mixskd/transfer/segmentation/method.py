@@ -1,4 +1,4 @@
-"""DeepLabV3 as the trainer takes its methods: a module that turns a batch into named losses."""
+"""DeepLabV3 as a method of the trainer: a module that turns a batch into named losses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
+from mixskd.methods.hooks import Hooks
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.model import DeepLabV3
 
 
-class SegmentationMethod(nn.Module):
-    """Trains DeepLabV3, as in MixSKD's Table 3; ``backbone`` is what is deployed, the whole network."""
+class SegmentationMethod(Hooks, nn.Module):
+    """Trains DeepLabV3 as in MixSKD's Table 3; the attribute ``backbone`` is the whole network, which is deployed."""
 
     Config: ClassVar[type] = DeepLabConfig
     taught_by: ClassVar[str | None] = None
@@ -25,7 +26,7 @@ class SegmentationMethod(nn.Module):
         self.backbone = DeepLabV3(backbone, classes, config)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """Nothing: dropout draws within ``forward``, from the generator that the step seeds."""
+        """None: dropout draws within ``forward``, from the generator that the step seeds."""
         return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:

@@ -55,12 +55,12 @@ class DeepLabV3(nn.Module):
 
     @property
     def stages(self) -> nn.ModuleList:
-        """Those of the backbone."""
+        """The stages of the backbone."""
         return self.backbone.stages
 
     @property
     def name(self) -> str:
-        """The backbone's."""
+        """The name of the backbone."""
         return self.backbone.name
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class DeepLabV3(nn.Module):
     def losses(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """``pixel`` and ``aux``: cross-entropies over the pixels of ``masks`` ``B x H x W`` that are not 255.
 
-        The second has its weight in it, so that their sum is what is minimised.
+        ``aux`` includes its weight; training minimises the sum.
         """
         logits, aux = self.both(images)
         terms = {"pixel": pixel_loss(logits, masks)}
@@ -94,7 +94,7 @@ class DeepLabV3(nn.Module):
         return backbone | others
 
     def load_export_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load strictly what :meth:`export_state_dict` gave, or torchvision published (with ``head`` torchvision).
+        """Load a state dict of :meth:`export_state_dict` or, with ``head`` torchvision, one of torchvision's.
 
         Raises RuntimeError if keys or shapes differ.
         """
@@ -111,4 +111,5 @@ class DeepLabV3(nn.Module):
 def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """The mean cross-entropy of ``logits`` ``B x N x H x W`` over pixels that count; 0 if none of the batch does."""
     count = (masks != IGNORE).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum") / count
+    # CUDA has no deterministic kernel that sums by itself.
+    return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none").sum() / count

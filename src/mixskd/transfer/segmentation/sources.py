@@ -1,4 +1,4 @@
-"""Where the pairs of image and mask lie: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or folders of one's own."""
+"""Finding the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mixskd.data.images import EXTENSIONS
 from mixskd.errors import UserError, unknown
+from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
+from mixskd.transfer.text_file import lines_of
 
 VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -26,18 +28,21 @@ Splits = dict[str, SegmentationSet]
 
 
 def load_segmentation(
-    root: str | Path, kind: str = "auto", *, skip_bad: bool = False, check: bool = True, stuff_classes: int = 171
-) -> Splits:
-    """Every split at ``root`` by name: ``train``, ``val`` and, where there is one, ``test``.
+    root: str | Path, kind: str = "auto", *, skip_annotations: bool = False, skip_images: bool = False,
+    check: bool = True, stuff_classes: int = 171,
+) -> Splits:  # fmt: skip
+    """Every split at ``root`` by name: ``train``, ``val`` and ``test``, where they exist.
 
     Args:
         root: the data set's folder.
-        kind: one of ``SOURCES``, or ``auto`` to tell from the folder.
-        skip_bad: leave pairs with bad annotations out and count them.
-        check: read every mask before training; without it a bad one stops the run when it is met.
+        kind: one of ``SOURCES``, or ``auto`` to find out from the folders.
+        skip_annotations: leave pairs with bad masks out and count them.
+        skip_images: leave unreadable images out and count them.
+        check: decode every image and mask once; without it, a bad one stops the run when it is reached.
         stuff_classes: of COCO-Stuff: the 171 that occur, or 182, which are its raw values, as in the released code.
 
-    Raises UserError for a folder of no known layout, and for bad annotations, see :func:`checked`.
+    A ``test`` split without any mask is left out with a note. Raises UserError for a folder of no known layout, and for
+    bad pairs, see :func:`checked`.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -49,7 +54,13 @@ def load_segmentation(
     splits = coco_stuff(root, stuff_classes) if kind == "coco_stuff" else SOURCES[kind](root)
     if "train" not in splits:
         raise UserError(f"{root} holds no training images of {kind}")
-    return {name: checked(split, skip_bad=skip_bad) if check else split for name, split in splits.items()}
+    if "test" in splits and not any(mask.is_file() for mask in splits["test"].masks):
+        del splits["test"]
+        note = f"the test split of {root} has no masks, so it gets no scores"
+        splits["train"] = replace(splits["train"], notes=(*splits["train"].notes, note))
+    if not check:
+        return splits
+    return {name: checked(split, BadItems(skip_annotations, skip_images)) for name, split in splits.items()}
 
 
 def guess(root: Path) -> str:
@@ -70,7 +81,7 @@ def guess(root: Path) -> str:
 
 
 def voc(root: Path) -> Splits:
-    """Pascal VOC 2012; ``train`` is the augmented set (SegmentationClassAug, train_aug.txt) where it is there."""
+    """Pascal VOC 2012; ``train`` is the augmented set (SegmentationClassAug, train_aug.txt) if it exists."""
     lists = root / "ImageSets" / "Segmentation"
     augmented = root / "SegmentationClassAug"
     train = next((name for name in ("train_aug", "trainaug") if (lists / f"{name}.txt").is_file()), "train")
@@ -79,9 +90,8 @@ def voc(root: Path) -> Splits:
         if not (lists / f"{name}.txt").is_file():
             raise UserError(f"{root} is not a folder of Pascal VOC: it has no {lists / name}.txt")
         masks = augmented if name != "train" and split == "train" else root / "SegmentationClass"
-        stems = [line.split()[0] for line in (lists / f"{name}.txt").read_text().splitlines() if line.strip()]
         # The lists of the augmented set in circulation name files, such as /JPEGImages/2007_000032.jpg.
-        stems = [Path(stem).stem for stem in stems]
+        stems = [Path(line.split()[0]).stem for line in lines_of(lists / f"{name}.txt")]
         splits[split] = SegmentationSet(
             tuple(root / "JPEGImages" / f"{stem}.jpg" for stem in stems),
             tuple(masks / f"{stem}.png" for stem in stems),
@@ -89,9 +99,8 @@ def voc(root: Path) -> Splits:
             label_table(len(VOC)),
         )
     if train == "train":
-        note = "the augmented training set is not there (SegmentationClassAug, train_aug.txt): training on VOC's own"
-        own = splits["train"]
-        splits["train"] = SegmentationSet(own.images, own.masks, own.classes, own.labels, notes=(note,))
+        note = "the augmented training set is missing (SegmentationClassAug, train_aug.txt): training on VOC's own"
+        splits["train"] = replace(splits["train"], notes=(note,))
     return splits
 
 
@@ -100,7 +109,7 @@ def ade20k(root: Path) -> Splits:
     names = tuple(f"class {i}" for i in range(1, ADE_CLASSES + 1))
     listing = root / "objectInfo150.txt"
     if listing.is_file():
-        rows = [line.split("\t") for line in listing.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in lines_of(listing)[1:]]
         if len(rows) == ADE_CLASSES:
             names = tuple(row[-1].strip() for row in rows)
     table = label_table(ADE_CLASSES, ignored=(0,), first=1)
@@ -158,11 +167,10 @@ def folders(root: Path) -> Splits:
         try:
             values = json.loads(meta.read_text(encoding="utf-8"))
             names, ignore = tuple(str(name) for name in values["classes"]), int(values.get("ignore_index", IGNORE))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{meta} must be JSON with a list 'classes' and a number 'ignore_index'") from None
     elif (root / "classes.txt").is_file():
-        text = (root / "classes.txt").read_text(encoding="utf-8")
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
+        names = tuple(lines_of(root / "classes.txt"))
     else:
         raise UserError(f"{root} does not name its classes; write one name per line to {root / 'classes.txt'}")
     if not 0 <= ignore <= IGNORE or ignore < len(names):
@@ -195,12 +203,12 @@ def _with_lone_masks(found: SegmentationSet, root: Path, split: str) -> Segmenta
 
 
 def _names(listing: Path, default: Sequence[str], used: Sequence[int]) -> tuple[str, ...]:
-    """Class names from COCO-Stuff's ``labels.txt`` (``12: street sign``, ids from 1), where it is there."""
+    """Class names from COCO-Stuff's ``labels.txt`` (``12: street sign``, ids from 1), else ``default``."""
     if not listing.is_file():
         return tuple(default)
-    pairs = [line.partition(":") for line in listing.read_text(encoding="utf-8").splitlines() if ":" in line]
-    known = {int(number) - 1: name.strip() for number, _, name in pairs if number.strip().isdigit()}
-    return tuple(known.get(value, text) for value, text in zip(used, default, strict=True))
+    pairs = [line.partition(":") for line in lines_of(listing) if ":" in line]
+    known = {number.strip(): name.strip() for number, _, name in pairs}
+    return tuple(known.get(str(value + 1), text) for value, text in zip(used, default, strict=True))
 
 
 SOURCES: dict[str, Callable[[Path], Splits]] = {

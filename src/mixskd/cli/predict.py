@@ -1,0 +1,107 @@
+"""``mixskd predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixskd.cli.numbers import count
+from mixskd.cli.progress import image_bar
+from mixskd.errors.terminal import show
+from mixskd.errors.text import to_json
+
+if TYPE_CHECKING:
+    from mixskd.deploy.prediction_file import Prediction
+
+SUMMARY = "Name the likeliest classes of images."
+RUN = "a run's folder or a .safetensors file"
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """Give ``p`` the flags of the verb."""
+    p.add_argument("run", help=RUN)
+    p.add_argument("images", nargs="+", metavar="PATH", help="image files, folders, or patterns such as 'in/*.jpg'")
+    p.add_argument("--out", metavar="FILE", help="write the predictions there: .csv, or .jsonl for JSON lines")
+    p.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+    p.add_argument("--top", type=count, default=5, help="classes per image")
+    p.add_argument("--threshold", type=float, metavar="P", help="below this probability, name the class unknown")
+    p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
+    p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
+    p.add_argument("--batch-size", type=count, default=64, help="images at a time")
+    p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    p.add_argument("--json", action="store_true")
+    p.epilog = (
+        "Temperature and threshold are those that mixskd calibrate stored, or 1 and 0; --temperature 1 --threshold 0 "
+        "leaves them out."
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the likeliest classes of each image, or write them to a file."""
+    from mixskd.data.image_paths import image_files
+    from mixskd.deploy.predicting import prepared
+    from mixskd.deploy.prediction_file import Counts, write_predictions
+
+    names = ("top", "batch_size", "device", "workers", "skip_bad_images", "temperature", "threshold")
+    predictor = prepared(
+        arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
+        **{name: getattr(arguments, name) for name in names},
+    )  # fmt: skip
+    if predictor.uses_stored:
+        show(
+            f"temperature {predictor.temperature:.4g}, threshold {predictor.threshold:.4g} "
+            "(what is not given comes from mixskd calibrate)",
+            error=True,
+        )
+    counts, printed = Counts(), arguments.out is None and sys.stdout.isatty()
+    with image_bar(lambda: sum(1 for _ in image_files(arguments.images)), hidden=printed) as advance:
+        predictions = _with_progress(predictor(arguments.images), advance)
+        if arguments.out is not None:
+            written = write_predictions(
+                predictions, Path(arguments.out), top=predictor.top, errors=predictor.skip_bad_images
+            )
+            print(to_json(written)) if arguments.json else show(written_line(written))
+            return
+        (_print_json if arguments.json else _print_lines)(counts.over(predictions))
+    if counts.skipped:
+        show(f"skipped {counts.skipped} of {counts.images} images, which cannot be read", error=True)
+
+
+def written_line(written: dict[str, Any]) -> str:
+    """The file that was written, and the images in it."""
+    line = f"{written['out']}: {written['images']:,} images"
+    line += f", {written['unknown']:,} of them unknown" if written["unknown"] else ""
+    return line + (f", {written['skipped']:,} skipped, which cannot be read" if written["skipped"] else "")
+
+
+def _with_progress(predictions: Iterable[Prediction], advance: Callable[[], object]) -> Iterator[Prediction]:
+    """``predictions``; each advances the bar, and images that were skipped are named."""
+    for prediction in predictions:
+        if "error" in prediction:
+            show(f"skipped: {prediction['error']}", error=True)
+        advance()
+        yield prediction
+
+
+def _print_lines(predictions: Iterable[Prediction]) -> None:
+    from mixskd.deploy.prediction_file import is_unknown
+
+    for prediction in predictions:
+        if "error" in prediction:
+            continue
+        likeliest = "  ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in prediction["classes"])
+        shown = f"{prediction['class']} ({likeliest})" if is_unknown(prediction) else likeliest
+        show(f"{prediction['image']}: {shown}")
+
+
+def _print_json(predictions: Iterable[Prediction]) -> None:
+    """One JSON list, printed as it grows."""
+    before = "["
+    for prediction in predictions:
+        print(before + to_json(prediction), end="")
+        before = ", "
+    print("]")

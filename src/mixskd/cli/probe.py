@@ -1,0 +1,71 @@
+"""``mixskd probe``. It imports no torch before it measures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mixskd.config import nest
+from mixskd.errors import UserError
+from mixskd.errors.text import safe, to_json
+
+SUMMARY = "Fit simple classifiers on the frozen features of backbones, without training."
+SETTINGS = ("data.", "run.device", "run.seed")
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """Give ``p`` the flags of the verb."""
+    p.add_argument("--data", required=True, help="an image folder, or what else mixskd train takes")
+    p.add_argument(
+        "--backbone", required=True, metavar="NAME[,NAME2]", help="one or more backbones, such as timm/resnet50"
+    )
+    p.add_argument("--weights", default="pretrained", help="pretrained, a file of weights, or a run's folder")
+    p.add_argument("--out", help="where the best one is saved as a finished run; runs/DATA-probe by default")
+    p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    p.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out and count them")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(recipe=None)
+    p.epilog = (
+        "The data's settings are given by their dotted names, such as --data.image-size 128; mixskd train --help "
+        "explains them. Backbones and classifiers are ranked on val, or by folds of the training images; test ranks "
+        "nothing."
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a table of what simple classifiers reach on frozen features, and save the best one."""
+    if strange := next((key for key in arguments.dotted if not key.startswith(SETTINGS)), None):
+        raise UserError(f"a probe has no setting {strange}, since nothing is trained; leave it out")
+    from mixskd.cli.progress import suite_bars
+    from mixskd.evaluation.probe import probe_data
+
+    settings: dict[str, Any] = {"data.source": arguments.data, "weights": arguments.weights, **arguments.dotted}
+    if arguments.skip_bad_images:
+        settings["data.skip_bad_images"] = True
+    with suite_bars(2) as progress:
+        found = probe_data(
+            nest(settings), arguments.backbone, arguments.out, overwrite=arguments.overwrite, progress=progress
+        )
+    if arguments.json:
+        print(to_json(found))
+        return
+    show(found)
+
+
+def show(found: dict[str, Any]) -> None:
+    """The table, the notes, and where the model is."""
+    by = found["rows"][0]["chosen_by"]
+    lines = [("backbone", "classifier", f"% on {by}", "% on test", "seconds")]
+    for row in found["rows"]:
+        shares = ("-" if row[key] is None else f"{row[key]:.2f}" for key in ("held_out", "test"))
+        lines.append((safe(row["backbone"], "terminal"), row["classifier"], *shares, f"{row['seconds']:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        print("  ".join(f"{x:<{n}}" if i < 2 else f"{x:>{n}}" for i, (x, n) in enumerate(cells)))
+    for note in found["notes"]:
+        print(f"note: {safe(note, 'terminal')}")
+    saved = found["saved"]
+    print(f"saved: {saved['classifier']} on {safe(saved['backbone'], 'terminal')}")
+    print(f"model: {safe(Path(found['out']) / 'model.safetensors', 'terminal')}")

@@ -1,0 +1,165 @@
+"""Read a data set of any source: find its splits, verify its files, hold out images, leave duplicates out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
+from mixskd.data.sources.arrays import load_digits, load_npz
+from mixskd.data.sources.folder import load_folder, split_folders
+from mixskd.data.sources.manifest import SUFFIXES, load_manifest
+from mixskd.data.sources.named import NAMED, load_named
+from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.verify import verified, without_duplicates
+from mixskd.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from mixskd.config import DataConfig
+
+DATASETS: dict[str, str] = {
+    "digits": "1,797 handwritten digits, embedded",
+    **{name: named.about for name, named in NAMED.items()},
+    "PATH.npz": "arrays train_images, train_labels, the same for val and test [, classes]",
+    "FOLDER": "images as train/CLASS/* with val/ or test/ or both, or CLASS/* with a hold-out",
+    "MANIFEST.csv": "one image a row: path, label, and optionally split and a group; .parquet as well",
+    "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
+}
+PHOTO_SIZE = 224
+UNVERIFIED = ("imagenet",)  # reading its million files would take too long at each start
+
+
+def load_data(
+    config: DataConfig,
+    *,
+    verify: bool = True,
+    only: Sequence[str] = SPLITS,
+    divided: bool = True,
+    download: bool = True,
+) -> DataBundle:
+    """The data set ``config.source``: a name, or the path of a folder, a manifest, an ``.npz`` file or shards.
+
+    ``verify`` reads every file of the splits in ``only`` once. If the source has neither ``val`` nor ``test``, a share
+    of each class is held out as ``test``, unless ``divided`` is False. Without ``download`` only local files are used.
+    Raises UserError for data that cannot be used.
+    """
+    data = _read(config, only, download)
+    splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
+    if config.group is not None:
+        splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
+        _check_groups(splits)
+    if verify and config.source not in UNVERIFIED:
+        files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
+        good, verify_notes = verified(files, skip_bad=config.skip_bad_images)
+        splits.update(good)
+        notes += verify_notes
+    if config.train_on_val:
+        splits = _with_val(splits)
+    if divided and "train" in splits:
+        path = Path(config.source).expanduser()
+        folders = set(split_folders(path)) if path.is_dir() and not is_shards(config.source) else set()
+        known = set(splits) | folders  # a split of the source that is not in ``only`` is not drawn either
+        fold = None if config.folds is None else "val" if config.val_holdout > 0 else "test"
+        if fold in known:
+            raise UserError(
+                f"data.folds holds out a part of the training images as {fold}, but the data have a {fold} split of "
+                "their own; leave data.folds out, or give a source without that split"
+            )
+        for name, share, missing in (
+            ("test", config.holdout, fold != "test" and not {"val", "test"} & known),
+            ("val", config.val_holdout, fold is None and "val" not in known and config.val_holdout > 0),
+        ):
+            if missing:
+                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed)
+                divided_here = True
+        if fold is not None and config.folds is not None:
+            splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, config.split_seed)
+            divided_here = True
+        splits = {name: splits[name] for name in SPLITS if name in splits}
+    if "train" in splits:
+        splits["train"], duplicate_notes = without_duplicates(splits, config.duplicates)
+        notes += duplicate_notes
+        if config.per_class is not None:
+            splits["train"] = splits["train"].subset(first_per_class(splits["train"].labels, config.per_class))
+    flip = data.flip if config.flip is None else config.flip
+    data = dataclasses.replace(data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip)
+    data.check()
+    return data
+
+
+def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """``splits`` with the images of ``val`` at the end of ``train``. Raises UserError if there is no ``test``."""
+    if "test" not in splits:
+        raise UserError("data.train_on_val needs a test split, since nothing else is left to score; leave it out")
+    if "val" not in splits or "train" not in splits:
+        return dict(splits)
+    return {"train": splits["train"].joined(splits["val"]), "test": splits["test"]}
+
+
+def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle:
+    """The data set as its source holds it."""
+    path = Path(config.source).expanduser()
+    size = config.image_size or PHOTO_SIZE
+    if config.source in NAMED:
+        return load_named(config.source, config.root, config.image_size, download=download)
+    if config.source == "digits":
+        data = load_digits()
+    elif is_shards(config.source):
+        return load_shards(config.source, size)
+    elif path.is_dir():
+        return load_folder(path, size, only)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        return load_manifest(path, size, config.group)
+    elif path.is_file() and path.suffix == ".npz":
+        data = load_npz(path)
+    elif path.is_file():
+        raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
+    elif len(path.parts) > 1 or path.suffix:
+        raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
+    else:
+        raise unknown("data set", config.source, ["digits", *NAMED])
+    if config.image_size not in (None, data.image_size):
+        raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
+    return data
+
+
+def _is_files(split: ImageSet) -> bool:
+    return not split.in_memory and len(split) > 0 and isinstance(split.images[0], Path)
+
+
+def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:
+    """``split`` with its groups: its own, or what the regular ``expression`` finds in the paths under ``source``.
+
+    Raises UserError for arrays, for an invalid expression, and for a path that it does not match.
+    """
+    if split.groups is not None:
+        return split
+    if split.in_memory:
+        raise UserError("data.group needs files, whose paths it reads; leave it out for arrays")
+    try:
+        pattern = re.compile(expression)
+    except (re.error, OverflowError, RecursionError, MemoryError) as error:
+        raise UserError(f"data.group {expression!r} is not a regular expression: {error}") from None
+    names = []
+    for image in split.images:
+        text = str(image.relative_to(source) if source is not None and isinstance(image, Path) else image)
+        found = pattern.search(text)
+        if found is None:
+            raise UserError(f"data.group {expression!r} does not fit the path {text}; it must fit every image")
+        names.append(found.group(1) if pattern.groups else found.group())
+    return dataclasses.replace(split, groups=np.asarray(names))
+
+
+def _check_groups(splits: dict[str, ImageSet]) -> None:
+    """Raises UserError for a group in two splits."""
+    home: dict[str, str] = {}
+    for name, split in splits.items():
+        for group in map(str, np.unique(split.groups)):  # type: ignore[arg-type]
+            if home.setdefault(group, name) != name:
+                raise UserError(f"the group {group!r} is in both {home[group]} and {name}; move it to one side")

@@ -1,0 +1,96 @@
+"""The features of a frozen backbone: what the last linear layer of its classifier takes of each image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixskd.backbones import StagedBackbone
+from mixskd.backbones.staged import split
+from mixskd.data import DataBundle, ImageSet, make_test_loader
+from mixskd.errors import UserError
+from mixskd.probing.cache import kept
+from mixskd.runtime.digest import digest_of
+from mixskd.runtime.precision import device_name
+from mixskd.tasks.scoring import evaluation_mode
+
+FORMAT = "features-1"
+
+
+def last_layer(backbone: StagedBackbone) -> nn.Linear:
+    """The linear layer that gives the logits. Raises UserError if there is none, or if it has no trained bias."""
+    try:
+        _, linear = split(backbone.head)
+    except UserError:
+        raise UserError(
+            f"a probe needs a classifier that ends in one linear layer, which {backbone.name} lacks; "
+            "take another backbone"
+        ) from None
+    if linear.bias is None or not linear.bias.requires_grad:
+        raise UserError("a probe needs a classifier with a bias, which this one lacks; take another backbone or method")
+    return linear
+
+
+def pooled_features(
+    backbone: StagedBackbone,
+    data: DataBundle,
+    split: str,
+    device: torch.device,
+    *,
+    workers: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """The features of each image of ``split`` in order, ``N x D`` in fp32, from the cache if they are there.
+
+    ``backbone`` is on ``device``. The images are preprocessed as in evaluation; the network is in evaluation mode and
+    computes in fp32.
+    """
+
+    def compute() -> np.ndarray:
+        return _computed(backbone, data, split, device, workers, progress)
+
+    return kept(key_of(backbone, data, split, device), len(data.splits[split]), compute)
+
+
+@torch.inference_mode()
+def _computed(
+    backbone: StagedBackbone, data: DataBundle, split: str, device: torch.device, workers: int | None,
+    progress: Callable[[float], None],
+) -> np.ndarray:  # fmt: skip
+    seen: list[Tensor] = []
+    hook = last_layer(backbone).register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu()))
+    batch_size = 64 if device.type == "cpu" else 256  # a processor's caches hold no more
+    # A DataLoader draws a seed for its workers; the numbers that a run draws later must not depend on that.
+    with torch.random.fork_rng(devices=[]), evaluation_mode(backbone):
+        loader = make_test_loader(data, device, split=split, workers=workers, batch_size=batch_size)
+        for number, (images, _) in enumerate(loader, start=1):
+            backbone(images)
+            progress(number / len(loader))
+    hook.remove()
+    return torch.cat(seen).flatten(1).numpy()
+
+
+def key_of(backbone: StagedBackbone, data: DataBundle, split: str, device: torch.device) -> str | None:
+    """A digest of what the features depend on: weights, preprocessing, images, and the arithmetic of this machine.
+
+    None where the images' content is not known.
+    """
+    content = content_of(data.splits[split])
+    if content is None:
+        return None
+    last = {id(parameter) for parameter in last_layer(backbone).parameters()}
+    weights = {key: x for key, x in backbone.state_dict(keep_vars=True).items() if id(x) not in last}
+    arithmetic = [device_name(device), torch.get_num_threads(), torch.__version__]
+    preprocess = list(dataclasses.astuple(data.preprocess))
+    return digest_of([FORMAT, backbone.name, weights, preprocess, content, arithmetic])
+
+
+def content_of(images: ImageSet) -> Tensor | str | None:
+    """The pixels of arrays, or the digests of files in order; None where no file was read."""
+    if images.in_memory:
+        return torch.from_numpy(np.ascontiguousarray(images.images))
+    return None if images.digests is None else "\n".join(map(str, images.digests))
