@@ -65,7 +65,7 @@ def set_up_classification(
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
             for split in data.splits
-            if split != "train"
+            if split == data.scored or (split == "test" and run.score_test)
         },
         save=lambda deployed, path: save_classifier(deployed, path, experiment, loaded),
         sample=Sample(
