@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mixskd.reporting.runs import read_result
 
 import mixskd
+from mixskd.artifacts.results import read_result
 from mixskd.comparison.grid import grid_from
 from mixskd.comparison.plan import plan
 from mixskd.config import from_dict
-from mixskd.methods import with_all_options
+from mixskd.config.build import with_all_options
 
 SETTINGS: dict[str, Any] = {
     "backbone": "wrn_10_1", "run": {"epochs": 1, "batch_size": 4, "progress": False, "precision": "fp32"},
