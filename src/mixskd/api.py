@@ -369,7 +369,8 @@ def _settings(
         "data": _text(data) if isinstance(data, Path) else data,
         "backbone": backbone,
         "method": method,
-        "out": out,
+        "weights": _text(weights),
+        "out": _text(out),
     }
     remember_typed(backbone)
     given = nest({**settings, **{key: value for key, value in groups.items() if value is not None}})
