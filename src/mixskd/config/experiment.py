@@ -52,6 +52,7 @@ class Experiment(Settings):
     out: str = "runs/mixskd"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         needed = {"head_start": self.optim.head_start == "probe", "norms": self.optim.norms == "frozen"}
         if self.weights is None and (found := [key for key, needs in needed.items() if needs]):
             value = getattr(self.optim, found[0])
