@@ -17,6 +17,7 @@ from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, unknown
 
@@ -147,8 +148,7 @@ def _with_groups(split: ImageSet, expression: str, source: Path | None) -> Image
     except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise UserError(f"data.group {expression!r} is not a regular expression: {error}") from None
     names = []
-    for image in split.images:
-        text = str(image.relative_to(source) if source is not None and isinstance(image, Path) else image)
+    for text in names_of(split, source):
         found = pattern.search(text)
         if found is None:
             raise UserError(f"data.group {expression!r} does not fit the path {text}; it must fit every image")

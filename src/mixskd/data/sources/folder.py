@@ -5,12 +5,14 @@ A folder with ``val/`` or ``test/`` and nothing else can be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
@@ -79,12 +81,42 @@ def scan(path: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str,
         classes = class_names(path)
     elif strange := sorted(set(found) - set(classes)):
         raise UserError(f"{path} has classes that the training images lack: {', '.join(strange[:5])}")
-    files: list[Path] = []
-    labels: list[int] = []
+    files, labels = FileListBuilder(), []
     for name in found:
-        images = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
-        if not images:
+        before = len(files)
+        for folder, names in images_under(f"{path / name}/"):
+            files.add(folder, names)
+        if len(files) == before:
             raise UserError(f"the class folder {path / name} holds no image; add some or remove the folder")
-        files += images
-        labels += [classes.index(name)] * len(images)
-    return classes, ImageSet(files, np.asarray(labels, dtype=np.int64))
+        labels.append(np.full(len(files) - before, classes.index(name)))
+    return classes, ImageSet(files.build(), np.concatenate(labels))
+
+
+def images_under(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The images in ``folder`` (which ends with ``/``) and in the folders under it, as (folder, names).
+
+    They come in the order of their paths' parts. Links to folders are not followed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir(follow_symlinks=False), is_image(entry)) for entry in entries)
+    except PermissionError:
+        return
+    names: list[str] = []
+    for name, is_folder, is_file in found:
+        if is_file:
+            names.append(name)
+        elif is_folder:
+            yield folder, names
+            yield from images_under(f"{folder}{name}/")
+            names = []
+    yield folder, names
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether the name of ``entry`` ends as an image's, and it is a file or a link to one."""
+    place = entry.name.rfind(".")
+    try:
+        return place > 0 and entry.name[place:].lower() in EXTENSIONS and entry.is_file()
+    except OSError:  # a link to itself
+        return False
