@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.file_list import FileList
+from mixskd.data.images import MAX_PIXELS
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
@@ -99,6 +100,7 @@ class DataBundle:
         flip: whether a mirror image keeps its class.
         notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
+        max_pixels: the largest width times height of a file's image that is decoded.
         divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
@@ -109,6 +111,7 @@ class DataBundle:
     notes: tuple[str, ...] = ()
     source: Path | None = None
     divided: bool = False
+    max_pixels: int = MAX_PIXELS
 
     @property
     def train(self) -> ImageSet:
