@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from operator import eq
 from pathlib import Path
 from typing import overload
@@ -32,9 +33,9 @@ class FileList(Sequence[Path]):
     def of(cls, paths: Iterable[str | Path]) -> FileList:
         """The list of ``paths``."""
         made = FileListBuilder()
-        for path in paths:
-            folder, slash, name = str(path).rpartition("/")
-            made.add(folder + slash, [name])
+        parts = (str(path).rpartition("/") for path in paths)
+        for folder, group in groupby(parts, lambda part: part[0] + part[1]):
+            made.add(folder, [name for _, _, name in group])
         return made.build()
 
     def __len__(self) -> int:
@@ -101,13 +102,15 @@ class FileListBuilder:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def add(self, folder: str, names: Iterable[str]) -> None:
+    def add(self, folder: str, names: Sequence[str]) -> None:
         """Append the files ``names`` of ``folder``, which is empty or ends with ``/``."""
-        number = self._numbers.setdefault(folder, len(self._numbers))
-        for name in names:
-            self._folder.append(number)
-            self._starts.append(len(self._names))
-            self._names += os.fsencode(name) + b"\0"
+        if not names:
+            return
+        joined = os.fsencode("\0".join(names) + "\0")
+        ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
+        self._folder.extend([self._numbers.setdefault(folder, len(self._numbers))] * len(names))
+        self._starts.frombytes((len(self._names) + np.insert(ends[:-1] + 1, 0, 0)).tobytes())
+        self._names += joined
 
     def build(self) -> FileList:
         """The list of all files."""

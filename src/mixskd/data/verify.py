@@ -84,17 +84,25 @@ def examine(files: FileList, max_pixels: int, notes: list[str], *, renew: bool =
 def _sizes_and_times(files: FileList) -> tuple[np.ndarray, np.ndarray]:
     """Size in bytes (-1 for a file that is missing) and time of the last change in ns, ``N`` each."""
 
-    def each() -> Iterator[tuple[int, int]]:
-        for path in files.texts():
-            try:
-                status = os.stat(path)
-            except (OSError, ValueError):
-                yield -1, 0
-            else:
-                yield status.st_size, status.st_mtime_ns
-
-    found = np.fromiter(each(), np.dtype([("size", "<i8"), ("time", "<i8")]), len(files))
-    return found["size"], found["time"]
+    sizes, times = np.full(len(files), -1), np.zeros(len(files), np.int64)
+    for folder, here, names in _by_folder(files, np.arange(len(files))):
+        found: list[tuple[int, int]] = []
+        try:
+            opened = os.open(folder or ".", os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            for name in names:
+                try:
+                    status = os.stat(name, dir_fd=opened)
+                except (OSError, ValueError):
+                    found.append((-1, 0))
+                else:
+                    found.append((status.st_size, status.st_mtime_ns))
+        finally:
+            os.close(opened)
+        sizes[here], times[here] = np.array(found, np.int64).T
+    return sizes, times
 
 
 def _by_folder(files: FileList, chosen: np.ndarray) -> Iterator[tuple[str, np.ndarray, list[bytes]]]:
@@ -113,8 +121,11 @@ def _fill(files: FileList, found: np.ndarray, cache: VerifyCache, since: float, 
     missing = found["pixels"] == 0
     for folder, here, names in _by_folder(files, np.flatnonzero(missing)):
         known_names, known = cache.files(folder, since)
-        place = {name: i for i, name in enumerate(known_names)}
-        at = np.fromiter((place.get(name, -1) for name in names), np.int64, len(names))
+        if names == known_names:
+            at = np.arange(len(names))
+        else:
+            place = {name: i for i, name in enumerate(known_names)}
+            at = np.fromiter((place.get(name, -1) for name in names), np.int64, len(names))
         here, at = here[at >= 0], at[at >= 0]
         same = (known["size"][at] == found["size"][here]) & (known["time"][at] == found["time"][here])
         same &= known["pixels"][at] <= max_pixels

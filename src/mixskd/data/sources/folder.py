@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -97,26 +98,31 @@ def images_under(folder: str) -> Iterator[tuple[str, list[str]]]:
 
     They come in the order of their paths' parts. Links to folders are not followed.
     """
+    names: list[str] = []
+    folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False), is_image(entry)) for entry in entries)
+            for entry in entries:
+                if is_image(entry):
+                    names.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.add(entry.name)
     except PermissionError:
+        pass
+    if not folders:
+        yield folder, sorted(names)
         return
-    names: list[str] = []
-    for name, is_folder, is_file in found:
-        if is_file:
-            names.append(name)
-        elif is_folder:
-            yield folder, names
-            yield from images_under(f"{folder}{name}/")
-            names = []
-    yield folder, names
+    for is_folder, group in groupby(sorted([*names, *folders]), folders.__contains__):
+        if is_folder:
+            for name in group:
+                yield from images_under(f"{folder}{name}/")
+        else:
+            yield folder, list(group)
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
     """Whether the name of ``entry`` ends as an image's, and it is a file or a link to one."""
-    place = entry.name.rfind(".")
     try:
-        return place > 0 and entry.name[place:].lower() in EXTENSIONS and entry.is_file()
+        return entry.name[1:].lower().endswith(EXTENSIONS) and entry.is_file()  # the first dot may hide a file
     except OSError:  # a link to itself
         return False
