@@ -25,7 +25,7 @@ SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS folders (folder BLOB, checked REAL, names BLOB, files BLOB, digest BLOB);
 CREATE INDEX IF NOT EXISTS by_folder ON folders (folder);
-CREATE TABLE IF NOT EXISTS shards (path BLOB PRIMARY KEY, size INTEGER, time INTEGER, members BLOB, digest BLOB);
+CREATE TABLE IF NOT EXISTS shards (path BLOB PRIMARY KEY, stamp TEXT, members BLOB, digest BLOB);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
@@ -97,21 +97,19 @@ class VerifyCache:
 
         self._use(replace)
 
-    def shard(self, path: Path, size: int, changed: int) -> bytes | None:
-        """What :meth:`add_shard` stored for the tar file ``path`` of this ``size`` and time of change (ns)."""
+    def shard(self, path: Path, stamp: str) -> bytes | None:
+        """What :meth:`add_shard` stored for the tar file ``path`` with the same ``stamp`` (sizes and times)."""
         row = self._use(
             lambda c: c.execute(
-                "SELECT members, digest FROM shards WHERE path = ? AND size = ? AND time = ?",
-                (_key(path), size, changed),
+                "SELECT members, digest FROM shards WHERE path = ? AND stamp = ?", (_key(path), stamp)
             ).fetchone()
         )
         return row[0] if row is not None and row[1] == _digest(row[0]) else None
 
-    def add_shard(self, path: Path, size: int, changed: int, members: bytes) -> None:
+    def add_shard(self, path: Path, stamp: str, members: bytes) -> None:
         """Store the index ``members`` of the tar file ``path``."""
-        if changed < time.time_ns() - JUST_CHANGED:
-            row = (_key(path), size, changed, members, _digest(members))
-            self._use(lambda c: c.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?)", row))
+        row = (_key(path), stamp, members, _digest(members))
+        self._use(lambda c: c.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", row))
 
     @contextmanager
     def only_writer(self, wait_note: Callable[[], None]) -> Iterator[None]:
