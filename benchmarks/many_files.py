@@ -3,8 +3,9 @@
     python benchmarks/many_files.py --out results/benchmarks/many_files/two_cores.json
 
 The files are hard links to small JPEG images, in 1,000 class folders of a temporary folder that is removed at the end.
-If a size has more than ``--read`` new files, the script itself stores in the cache what a first start would find. All links
-to a file have its content, so nothing is read 50,000 times. Each size is started in new processes: once for new files, then ``--repeats`` times warm. Times are in seconds of
+If a size has more than ``--read`` new files, the script itself stores in the cache what a first start would find there:
+all links to a file have its content. Each size is started in new processes, once for the new files, then ``--repeats``
+times warm. Times are in seconds of
 wall-clock and of CPU time. Memory is Linux's proportional share (PSS): memory that processes share is divided by their
 number, so the sum over the processes is what the machine needs.
 """

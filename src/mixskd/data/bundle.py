@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,8 @@ class ImageSet:
 
         if self.in_memory:
             images: np.ndarray | Sequence[Any] = np.concatenate([self.images, other.images])
+        elif isinstance(self.images, FileList) and isinstance(other.images, FileList):
+            images = FileList.of(chain(self.images.texts(), other.images.texts()))
         else:
             images = [*self.images, *other.images]
         labels = np.concatenate([self.labels, other.labels])

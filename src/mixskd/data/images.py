@@ -34,10 +34,11 @@ def decode_image(
 ) -> Image.Image:
     """The image as 8-bit RGB, turned upright by its EXIF tag, transparency over white, 16 bits scaled to 8.
 
-    ``content``, if given, is decoded in place of the file. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the
-    smallest of which both height and width are ``enough`` pixels or more; this saves most of the time and memory for a
-    large photograph. The header's width times height is compared with ``max_pixels`` before decoding. Raises UserError
-    for a file that is missing, a pipe or a device, too large, or no image of :data:`FORMATS`.
+    ``content``, if given, is decoded in place of the file. With ``enough`` given, a JPEG is decoded at 1/s of its size,
+    where s is the largest of 1, 2, 4 and 8 with width // enough >= s and height // enough >= s. This saves most of the
+    time and memory for a large photograph; ``Preprocess.enough`` says how much it changes the result. The header's
+    width times height is compared with ``max_pixels`` before decoding. Raises UserError for a file that is missing, a
+    pipe or a device, too large, or no image of :data:`FORMATS`.
     """
     with _opened(path, content, max_pixels) as image:
         _load(image, enough)
@@ -88,9 +89,9 @@ def _opened(path: str | Path, content: bytes | None, max_pixels: int) -> Iterato
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     short, long = sorted((width, height))
     if width * height > max_pixels:
-        raise ValueError(f"{width} x {height} pixels; data.max_pixels allows {max_pixels:,}")
+        raise ValueError(f"{width} x {height} pixels; max_pixels is {max_pixels:,}")
     if short < 1 or long > LONGEST_SIDE * short:
-        raise ValueError(f"{width} x {height} pixels; the sides may be up to {LONGEST_SIDE}:1")
+        raise ValueError(f"{width} x {height} pixels; an image has sides up to {LONGEST_SIDE}:1")
 
 
 def upright(image: Image.Image) -> Image.Image:

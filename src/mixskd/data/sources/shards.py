@@ -150,8 +150,9 @@ def _expand(pattern: str) -> list[str]:
     return [name for i in numbers for name in _expand(pattern[: found.start()] + i + pattern[found.end() :])]
 
 
-def read_index(shards: Sequence[Path], cache: VerifyCache) -> ImageSet:
+def read_index(shards: Sequence[Path], cache: VerifyCache | None = None) -> ImageSet:
     """The images of ``shards`` in order, by their places. Only headers and labels are read, and only once."""
+    cache = cache or VerifyCache()
     stamps = [_stamp(shard) for shard in shards]
     found = [cache.shard(shard, stamp) for shard, stamp in zip(shards, stamps, strict=True)]
     missing = [i for i, content in enumerate(found) if content is None]
