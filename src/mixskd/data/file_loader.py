@@ -23,7 +23,7 @@ FEW = 16  # images that are decoded sooner than worker processes have started
 class Files(Dataset[dict[str, Tensor]]):
     """The files by their paths, cropped as in evaluation: uint8 ``images``, black if ``readable`` is False."""
 
-    def __init__(self, preprocess: Preprocess, max_pixels: int) -> None:
+    def __init__(self, preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> None:
         self.size, self.crop, self.enough = preprocess.image_size, preprocess.crop(), preprocess.enough
         self.max_pixels = max_pixels
 
