@@ -143,7 +143,7 @@ def main() -> None:
                 "files": size, "new_files": size - made, "first_start": None if stored else runs[0]["load"],
                 "cache_bytes": (folder / "verified.sqlite").stat().st_size,
             }  # fmt: skip
-            for part in ("imports", "load", "fingerprint", "start", "order_of_an_epoch"):
+            for part in ("load", "fingerprint", "start", "order_of_an_epoch"):
                 line[f"warm_{part}"] = {
                     kind: statistics.median(run[part][kind] for run in runs[1:])
                     for kind in ("wall_seconds", "cpu_seconds")
