@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 # Tests run beside each other, one thread each; their subprocesses too.
@@ -10,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where nothing can be written nothing is measured, so that every processor chooses alike.
 os.environ["MIXSKD_MEASURED"] = os.path.join(os.devnull, "none")
 os.environ["MIXSKD_FEATURES"] = os.path.join(os.devnull, "none")
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["MIXSKD_VERIFIED"] = os.path.join(_CACHE.name, "verified.sqlite")
 
 import numpy as np
 import pytest

@@ -143,6 +143,7 @@ def predict(
     device: str = "auto",
     workers: int | None = None,
     skip_bad_images: bool = False,
+    max_pixels: int = 100_000_000,
     temperature: float | None = None,
     threshold: float | None = None,
 ) -> Any:
@@ -154,7 +155,7 @@ def predict(
 
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
-        skip_bad_images=skip_bad_images, temperature=temperature, threshold=threshold,
+        skip_bad_images=skip_bad_images, max_pixels=max_pixels, temperature=temperature, threshold=threshold,
     )  # fmt: skip
 
 

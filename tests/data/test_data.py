@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_test_loader, make_train_loader
-from mixskd.data.images import decode_image
+from mixskd.data.images import check_image, decode_image
 from mixskd.data.sources.named import load_named
 from mixskd.errors import UserError
 
@@ -38,6 +38,17 @@ def load(source: object, **options):
 
 def train_loader(data, batch: int, **options):
     return make_train_loader(data, DataConfig(**{"workers": 0, **options}), batch, CPU, seed=0)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest removes our own filter
+def test_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.png"
+    Image.new("I;16", (13_000, 13_000)).save(path)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    for read in (decode_image, check_image):
+        with pytest.raises(UserError, match=r"large\.png \(13000 x 13000 pixels; max_pixels is 100,000,000\)"):
+            read(path)
 
 
 def test_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

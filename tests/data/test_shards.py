@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,7 @@ from PIL import Image
 
 import mixskd
 from mixskd.config import DataConfig
-from mixskd.data import load_data, make_test_loader, make_train_loader
+from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.sources.shards import expand
 from mixskd.errors import UserError
 
@@ -129,3 +131,62 @@ def test_an_unreadable_member_is_named(tmp_path: Path) -> None:
         list(make_train_loader(data, DataConfig(workers=0), 2, CPU, 0).epoch(0)) + list(
             make_test_loader(data, CPU, workers=0)
         )
+
+
+def with_checksums(shards: Path) -> None:
+    """Write the SHA-256 of each member, as ``sha256sum`` does, and make all files a year old."""
+    for shard in shards.glob("*.tar"):
+        with tarfile.open(shard) as opened:
+            lines = [f"{hashlib.sha256(opened.extractfile(m).read()).hexdigest()}  {m.name}\n" for m in opened]  # type: ignore[union-attr]
+        shard.with_name(f"{shard.name}.sha256").write_text("".join(lines))
+        for file in (shard, shard.with_name(f"{shard.name}.sha256")):
+            os.utime(file, (1_700_000_000, 1_700_000_000))
+
+
+def every_image(data: DataBundle) -> list[bytes]:
+    return [member.read() for split in data.splits.values() for member in split.images]
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_index_of_shards_is_kept(both: tuple[Path, Path], checked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if checked:
+        with_checksums(both[1])
+    for file in both[1].iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    config = DataConfig(source=str(both[1]), image_size=32)
+    first = load_data(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", None)
+        warm = load_data(config)
+    assert first.fingerprint == warm.fingerprint
+    assert every_image(first) == every_image(warm)
+    os.utime(both[1] / "train-0001.tar")
+    monkeypatch.setattr(tarfile, "open", None)
+    with pytest.raises(UserError, match=r"train-0001\.tar"):
+        load_data(config)
+
+
+def test_changed_bytes_of_shards_with_checksums_are_found(both: tuple[Path, Path]) -> None:
+    with_checksums(both[1])
+    config = DataConfig(source=str(both[1]), image_size=32)
+    data = load_data(config)
+    images = data.train.subset(np.array([3])).images
+    shard = images[0].shard
+    content = bytearray(shard.read_bytes())
+    content[images[0].offset + 200] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"train-0000\.tar \(at byte \d+\) does not match its checksum"):
+        every_image(load_data(config))
+    content[images[0].offset + 200] ^= 1
+    place = content.index(b'"label": ') + len(b'"label": ')
+    content[place] = ord("1") if content[place] != ord("1") else ord("0")
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"json does not match its checksum"):
+        load_data(config)
+
+
+@pytest.mark.parametrize(("text", "message"), [("zz  a.jpg\n", "cannot read the checksums"), ("", "has no SHA-256")])
+def test_bad_checksum_files(both: tuple[Path, Path], text: str, message: str) -> None:
+    (both[1] / "train-0000.tar.sha256").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_data(DataConfig(source=str(both[1]), image_size=32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import time
 from itertools import islice
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from mixskd.config import DataConfig
 from mixskd.data import load_data, make_train_loader, worker_count
 from mixskd.data.images import decode_image
 from mixskd.data.needs import DataNeeds
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError, exit_code
 
 CPU = torch.device("cpu")
@@ -100,6 +103,22 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path) -> None:
     small = np.asarray(whole.resize((320, 240), Image.Resampling.BOX), dtype=float)
     assert np.abs(small - np.asarray(half, dtype=float)).mean() < 2
     assert decode_image("named", path.read_bytes()).size == (640, 480)
+
+
+@pytest.mark.parametrize(("factor", "size", "mean", "most"), [(4, (1280, 854), 0.5, 5), (7, (1120, 748), 2.5, 48)])
+def test_reduced_decoding_hardly_changes_the_image_of_the_evaluation(
+    factor: int, size: tuple[int, int], mean: float, most: int
+) -> None:
+    preprocess = Preprocess(224)
+    for pixels in load_sample_images().images:
+        photo = Image.fromarray(pixels).resize((640 * factor, 427 * factor), Image.Resampling.BICUBIC)
+        content = io.BytesIO()
+        photo.save(content, "JPEG", quality=90)
+        whole, reduced = (decode_image("photo", content.getvalue(), enough) for enough in (None, preprocess.enough))
+        assert reduced.size == size
+        one, other = (np.asarray(preprocess.crop()(image), dtype=float) for image in (whole, reduced))
+        assert np.abs(one - other).mean() < mean
+        assert np.abs(one - other).max() <= most
 
 
 @pytest.mark.parametrize(

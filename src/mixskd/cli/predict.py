@@ -32,6 +32,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
     p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
+    p.add_argument(
+        "--max-pixels", type=count, default=100_000_000, metavar="N", help="largest width times height of an image"
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     p.add_argument("--json", action="store_true")
     p.epilog = (
@@ -46,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mixskd.deploy.predicting import prepared
     from mixskd.deploy.prediction_file import Counts, write_predictions
 
-    names = ("top", "batch_size", "device", "workers", "skip_bad_images", "temperature", "threshold")
+    names = ("top", "batch_size", "device", "workers", "max_pixels", "skip_bad_images", "temperature", "threshold")
     predictor = prepared(
         arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
         **{name: getattr(arguments, name) for name in names},

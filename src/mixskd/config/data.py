@@ -12,6 +12,7 @@ from mixskd.errors import UserError
 
 Pair = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 
+MAX_PIXELS = 100_000_000  # width times height
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
 
 
@@ -48,6 +49,10 @@ class DataConfig(Settings, prefix="data."):
         balance: how often each class is drawn, from 0 (each image equally often) to 1 (each class equally often).
         per_class: train only on this many images of each class, the first ones; all if not given.
         flip: mirror half of the training images; if not given, this is done for all data but the digits.
+        verify: which image files are read before the run, to find unreadable ones: ``cached`` (once; later starts look
+            only at names, sizes and times of change), ``full`` (at each start), ``headers`` (only the first bytes of
+            each file, so that truncated and duplicate files are not found), or ``off``.
+        max_pixels: the largest width times height of an image that is decoded; a larger one counts as unreadable.
         skip_bad_images: leave unreadable images out and count them, instead of stopping.
         workers: processes that decode images; as many as the cores allow if not given. Arrays need none.
     """
@@ -71,6 +76,8 @@ class DataConfig(Settings, prefix="data."):
     balance: Share = 0.0
     per_class: Count | None = None
     flip: bool | None = None
+    verify: Literal["cached", "full", "headers", "off"] = "cached"
+    max_pixels: Annotated[int, Meta(ge=1, le=178_956_970)] = MAX_PIXELS
     skip_bad_images: bool = False
     workers: Annotated[int, Meta(ge=0, le=1024)] | None = None
 

@@ -62,8 +62,8 @@ class Experiment(Settings):
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
-    "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.probe", "run.score_test",
+    "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "data.verify", "data.max_pixels",
+    "run.compile", "run.cuda_graphs", "run.measure", "run.probe", "run.score_test",
 )  # fmt: skip
 
 # Settings that earlier versions had and wrote down: they are not read, since they changed no result.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from mixskd.config.records import Mismatch, Text, read_record
+from mixskd.data.file_list import FileList
+from mixskd.data.images import MAX_PIXELS
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
@@ -34,11 +37,11 @@ class ImageSet:
     """Images with their labels.
 
     Args:
-        images: uint8 ``N x H x W x 3``, or N files.
+        images: uint8 ``N x H x W x 3``, or N files: a :class:`FileList`, a list of paths, or members of shards.
         labels: N class indices.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.
-        digests: of each file's bytes, N texts; or None if no file was read.
+        digests: of each file's bytes, N times 16 bytes (``V16``); or None if no file was read.
     """
 
     images: np.ndarray | Sequence[Any]
@@ -65,6 +68,8 @@ class ImageSet:
 
         if self.in_memory:
             images: np.ndarray | Sequence[Any] = np.concatenate([self.images, other.images])
+        elif isinstance(self.images, FileList) and isinstance(other.images, FileList):
+            images = FileList.of(chain(self.images.texts(), other.images.texts()))
         else:
             images = [*self.images, *other.images]
         labels = np.concatenate([self.labels, other.labels])
@@ -80,6 +85,13 @@ class ImageSet:
         return isinstance(self.images, np.ndarray)
 
 
+def _endings(images: Sequence[Any]) -> Iterator[bytes]:
+    """The last two parts of each path."""
+    if isinstance(images, FileList):
+        return images.endings()
+    return ("/".join(str(image).split("/")[-2:]).encode() for image in images)
+
+
 @dataclass(frozen=True)
 class DataBundle:
     """A data set that is ready to be loaded.
@@ -91,6 +103,7 @@ class DataBundle:
         flip: whether a mirror image keeps its class.
         notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
+        max_pixels: the largest width times height of a file's image that is decoded.
         divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
@@ -101,6 +114,7 @@ class DataBundle:
     notes: tuple[str, ...] = ()
     source: Path | None = None
     divided: bool = False
+    max_pixels: int = MAX_PIXELS
 
     @property
     def train(self) -> ImageSet:
@@ -142,7 +156,8 @@ class DataBundle:
         for split in (self.splits[name] for name in SPLITS if name in self.splits):
             digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
             if not split.in_memory:
-                digest.update("\0".join("/".join(str(image).split("/")[-2:]) for image in split.images).encode())
+                for i, ending in enumerate(_endings(split.images)):  # type: ignore[arg-type]
+                    digest.update(b"\0" + ending if i else ending)
         names = {"train": "training", "val": "validation", "test": "test"}
         counts = {names[name]: len(split) for name, split in self.splits.items()}
         return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}

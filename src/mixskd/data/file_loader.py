@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.data.device_loader import Normalise
-from mixskd.data.images import decode_image
+from mixskd.data.images import MAX_PIXELS, decode_image
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.worker_loader import WorkerBatches
 from mixskd.errors import UserError
@@ -23,12 +23,13 @@ FEW = 16  # images that are decoded sooner than worker processes have started
 class Files(Dataset[dict[str, Tensor]]):
     """The files by their paths, cropped as in evaluation: uint8 ``images``, black if ``readable`` is False."""
 
-    def __init__(self, preprocess: Preprocess) -> None:
+    def __init__(self, preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> None:
         self.size, self.crop, self.enough = preprocess.image_size, preprocess.crop(), preprocess.enough
+        self.max_pixels = max_pixels
 
     def __getitem__(self, path: str) -> dict[str, Tensor]:
         try:
-            image = pil_to_tensor(self.crop(decode_image(path, enough=self.enough)))
+            image = pil_to_tensor(self.crop(decode_image(path, None, self.enough, self.max_pixels)))
         except UserError:  # the caller reports the reason
             image = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
             return {"images": image, "readable": torch.tensor(False)}
@@ -45,14 +46,14 @@ class FileLoader:
 
     def __init__(
         self, files: Iterable[str], preprocess: Preprocess, device: torch.device, *, batch_size: int, workers: int,
-        few_alone: bool = False,
+        few_alone: bool = False, max_pixels: int = MAX_PIXELS,
     ) -> None:  # fmt: skip
         rest = iter(files)
         first = list(islice(rest, FEW))
         if few_alone and len(first) < FEW:
             workers = 0
         self.files, self.batch_size = chain(first, rest), batch_size
-        self.batches = WorkerBatches(Files(preprocess), device, workers)
+        self.batches = WorkerBatches(Files(preprocess, max_pixels), device, workers)
         self.normalise = Normalise(preprocess, device)
         self.waiting: deque[list[str]] = deque()
 

@@ -27,14 +27,17 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[
     """
     generator = np.random.default_rng(seed)
     held = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    present, counts = np.unique(labels, return_counts=True)
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    for label, members in zip(present, by_class, strict=True):
         if len(members) < 2:
             raise UserError(f"class {label} has one image only; a hold-out needs two or more of each class")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held.append(generator.permutation(members)[:count])
     test = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), test), test
+    kept = np.ones(len(labels), bool)
+    kept[test] = False
+    return np.flatnonzero(kept), test
 
 
 def grouped_holdout(

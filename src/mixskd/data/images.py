@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,49 +13,72 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from mixskd.config.data import MAX_PIXELS
 from mixskd.errors import UserError
+
+# Images up to this limit are decoded; MAX_PIXELS or data.max_pixels says so, not Pillow's own warning.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
 # Formats of the extensions above. Pillow would open many more, one of which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-MOST_PIXELS = 178_956_970  # Pillow's own bound
 LONGEST_SIDE = 100  # times the shorter one, which a resize keeps
+TOO_LARGE = "more than 178,956,970 pixels, the most that Pillow decodes"
 ADVICE = "; repair or remove it, or --skip-bad-images"
 
 
-def decode_image(path: str | Path, content: bytes | None = None, enough: int | None = None) -> Image.Image:
+def decode_image(
+    path: str | Path, content: bytes | None = None, enough: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """The image as 8-bit RGB, turned upright by its EXIF tag, transparency over white, 16 bits scaled to 8.
 
-    ``content``, if given, is decoded in place of the file. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that
-    leaves ``enough`` pixels of height and width, which saves most of the time for a large photograph. Raises UserError
-    for a file that is missing, a pipe or a device, too large, or no image of :data:`FORMATS`.
+    ``content``, if given, is decoded in place of the file. With ``enough`` given, a JPEG is decoded at 1/s of its size,
+    where s is the largest of 1, 2, 4 and 8 with width // enough >= s and height // enough >= s. This saves most of the
+    time and memory for a large photograph; ``Preprocess.enough`` says how much it changes the result. The header's
+    width times height is compared with ``max_pixels`` before decoding. Raises UserError for a file that is missing, a
+    pipe or a device, too large, or no image of :data:`FORMATS`.
     """
-    with _loaded(path, content, enough) as image:
+    with _opened(path, content, max_pixels) as image:
+        _load(image, enough)
         return to_rgb(upright(image))
 
 
-def check_image(path: str | Path, content: bytes | None = None) -> None:
-    """Raises UserError as :func:`decode_image` would, at a fraction of its cost for a JPEG."""
-    with _loaded(path, content, 8):  # the lowest scale finds truncated files
-        pass
+def check_image(
+    path: str | Path, content: bytes | None = None, *, max_pixels: int = MAX_PIXELS, header_only: bool = False
+) -> int:
+    """The image's width times height. Raises UserError as :func:`decode_image` would.
+
+    A JPEG is decoded at the lowest scale, which finds truncated files at a fraction of the cost. ``header_only``
+    decodes nothing, so it finds only files that are no image, or too large.
+    """
+    with _opened(path, content, max_pixels) as image:
+        pixels = image.width * image.height
+        if not header_only:
+            _load(image, 8)
+        return pixels
+
+
+def _load(image: Image.Image, enough: int | None) -> None:
+    if enough is not None:
+        image.draft(image.mode, (enough, enough))
+    image.load()
 
 
 @contextmanager
-def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iterator[Image.Image]:
-    """The image in ``path`` or ``content``, decoded. Raises UserError if that fails."""
+def _opened(path: str | Path, content: bytes | None, max_pixels: int) -> Iterator[Image.Image]:
+    """The image in ``path`` or ``content``, not yet decoded. Raises UserError if it cannot be opened or decoded."""
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise ValueError("it is not a regular file")
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(*image.size)
-            if enough is not None:
-                image.draft(image.mode, (enough, enough))
-            image.load()
+            _check_size(*image.size, max_pixels)
             yield image
     except FileNotFoundError:
         raise UserError(f"no image at {path}") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, before ours
+        raise UserError(f"cannot read the image {path} ({TOO_LARGE}){ADVICE}") from None
     except UserError:
         raise
     except Exception as error:  # damaged bytes make the decoders raise any kind of error
@@ -62,12 +86,12 @@ def _loaded(path: str | Path, content: bytes | None, enough: int | None) -> Iter
         raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     short, long = sorted((width, height))
-    if short < 1 or width * height > MOST_PIXELS or long > LONGEST_SIDE * short:
-        raise ValueError(
-            f"{width} x {height} pixels; an image has up to {MOST_PIXELS:,}, and sides up to {LONGEST_SIDE}:1"
-        )
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} pixels; max_pixels is {max_pixels:,}")
+    if short < 1 or long > LONGEST_SIDE * short:
+        raise ValueError(f"{width} x {height} pixels; an image has sides up to {LONGEST_SIDE}:1")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -81,9 +105,12 @@ def upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """``image`` of any mode as RGB."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, or wider: PIL's own conversion would clip it
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
+        values = np.asarray(image)
+        scale = 255 / (65535.0 if values.max(initial=0) > 255 else 255.0)
+        grey = np.empty(values.shape, np.uint8)
+        for i in range(0, len(values), 64):  # rows at a time, so that the doubles take little memory
+            grey[i : i + 64] = np.clip(values[i : i + 64].astype(np.float64) * scale, 0, 255).round()
+        image = Image.fromarray(grey)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

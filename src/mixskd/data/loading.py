@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, unknown
 
@@ -32,7 +34,6 @@ DATASETS: dict[str, str] = {
     "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
 }
 PHOTO_SIZE = 224
-UNVERIFIED = ("imagenet",)  # reading its million files would take too long at each start
 
 
 def load_data(
@@ -45,18 +46,20 @@ def load_data(
 ) -> DataBundle:
     """The data set ``config.source``: a name, or the path of a folder, a manifest, an ``.npz`` file or shards.
 
-    ``verify`` reads every file of the splits in ``only`` once. If the source has neither ``val`` nor ``test``, a share
-    of each class is held out as ``test``, unless ``divided`` is False. Without ``download`` only local files are used.
-    Raises UserError for data that cannot be used.
+    ``verify`` verifies the files of the splits in ``only``, as ``config.verify`` says. If the source has neither
+    ``val`` nor ``test``, a share of each class is held out as ``test``, unless ``divided`` is False. Without
+    ``download`` only local files are used. Raises UserError for data that cannot be used.
     """
     data = _read(config, only, download)
     splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
     if config.group is not None:
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
         _check_groups(splits)
-    if verify and config.source not in UNVERIFIED:
+    if verify and config.verify != "off":
         files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
-        good, verify_notes = verified(files, skip_bad=config.skip_bad_images)
+        good, verify_notes = verified(
+            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels
+        )
         splits.update(good)
         notes += verify_notes
     if config.train_on_val:
@@ -88,7 +91,9 @@ def load_data(
         if config.per_class is not None:
             splits["train"] = splits["train"].subset(first_per_class(splits["train"].labels, config.per_class))
     flip = data.flip if config.flip is None else config.flip
-    data = dataclasses.replace(data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip)
+    data = dataclasses.replace(
+        data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip, max_pixels=config.max_pixels
+    )
     data.check()
     return data
 
@@ -130,7 +135,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
 
 
 def _is_files(split: ImageSet) -> bool:
-    return not split.in_memory and len(split) > 0 and isinstance(split.images[0], Path)
+    return isinstance(split.images, FileList) and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:
@@ -147,8 +152,7 @@ def _with_groups(split: ImageSet, expression: str, source: Path | None) -> Image
     except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise UserError(f"data.group {expression!r} is not a regular expression: {error}") from None
     names = []
-    for image in split.images:
-        text = str(image.relative_to(source) if source is not None and isinstance(image, Path) else image)
+    for text in names_of(split, source):
         found = pattern.search(text)
         if found is None:
             raise UserError(f"data.group {expression!r} does not fit the path {text}; it must fit every image")

@@ -43,7 +43,11 @@ class Preprocess:
 
     @property
     def enough(self) -> int:
-        """The least height and width to which a JPEG is decoded: a crop of a ninth of the area keeps all its pixels."""
+        """The least height and width to which a JPEG is decoded: a crop of a ninth of the area keeps all its pixels.
+
+        The images of the evaluation change by at most 2.5 of 255 grey levels on average: 0.3 if the decoder's scale
+        divides height and width, else a part of a pixel is added at the edge.
+        """
         return 3 * self.image_size
 
     def keeps(self, images: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.file_list import FileList
 from mixskd.errors import UserError
 from mixskd.runtime.files import write_text
 
@@ -28,6 +29,8 @@ def names_of(images: ImageSet, source: Path | None) -> list[str]:
     """Each image's path under ``source``, or its place among the source's images."""
     if images.in_memory:
         return [str(place) for place in images.places]
+    if isinstance(images.images, FileList):
+        return list(images.images.texts(source))
     return [str(i.relative_to(source) if source and isinstance(i, Path) else i) for i in images.images]
 
 

@@ -19,7 +19,7 @@ from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
-from mixskd.data.images import decode_image
+from mixskd.data.images import MAX_PIXELS, decode_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
@@ -72,8 +72,9 @@ class Images(Dataset[dict[str, Tensor]]):
         enough: int,
         views: int = 1,
         view_policy: v2.Transform | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.split, self.augment, self.enough = split, augment, enough
+        self.split, self.augment, self.enough, self.max_pixels = split, augment, enough, max_pixels
         self.views, self.view_policy = views, view_policy
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
@@ -95,7 +96,7 @@ class Images(Dataset[dict[str, Tensor]]):
         if isinstance(image, np.ndarray):
             return Image.fromarray(image)
         content = image.read() if isinstance(image, Member) else None
-        return decode_image(str(image), content, self.enough)
+        return decode_image(str(image), content, self.enough, self.max_pixels)
 
 
 def packed(draws: Tensor, images: Tensor) -> Tensor:
@@ -122,7 +123,9 @@ class WorkerLoader:
     ) -> None:  # fmt: skip
         needs, name = plan.needs, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
-        images = Images(data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy)
+        images = Images(
+            data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy, data.max_pixels
+        )
         self.plan, self.device, self.size = plan, device, data.image_size
         self.labels = torch.from_numpy(data.train.labels).to(device)
         self.slots = torch.from_numpy(plan.slots).to(device)
@@ -143,16 +146,14 @@ class WorkerLoader:
         """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
         indices = torch.from_numpy(anchors).to(self.device)
-        items = self.items(epoch, start, anchors.tolist(), partners.tolist())
+        items = self.items(epoch, start, anchors, partners)
         for step, samples in enumerate(self.batches.load(items), start):
             index, sent = indices[step], samples["images"]
             yield DeferredBatch(index, sent, self.make) if self.deferred else self.make(index, sent)
 
-    def items(
-        self, epoch: int, start: int, anchors: list[list[int]], partners: list[list[list[int]]]
-    ) -> Iterator[list[Item]]:
+    def items(self, epoch: int, start: int, anchors: np.ndarray, partners: np.ndarray) -> Iterator[list[Item]]:
         """The requests to the workers for each batch of the epoch from ``start`` on."""
-        seeds = self.plan.seeds(epoch).tolist()
+        seeds = self.plan.seeds(epoch)
         for step in range(start, len(self)):
             draws: Sequence[np.ndarray | None] = [None] * len(anchors[step])
             if self.policy is not None:
@@ -161,7 +162,9 @@ class WorkerLoader:
                 draws = [*torch.cat(each, dim=2).permute(1, 2, 0).contiguous().numpy()]
             yield [
                 Item(anchor, tuple(others), seed, drawn)
-                for anchor, others, seed, drawn in zip(anchors[step], partners[step], seeds[step], draws, strict=True)
+                for anchor, others, seed, drawn in zip(
+                    anchors[step].tolist(), partners[step].tolist(), seeds[step].tolist(), draws, strict=True
+                )
             ]
 
     def make(self, index: Tensor, sent: Tensor) -> Batch:
@@ -195,29 +198,29 @@ class WorkerTestLoader:
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
         world: World | None = None,
     ) -> None:  # fmt: skip
-        images = Images(split, data.preprocess.crop(), data.preprocess.enough)
+        images = Images(split, data.preprocess.crop(), data.preprocess.enough, max_pixels=data.max_pixels)
         world = world or World()
         mine = np.arange(world.rank, len(split), world.size)
-        items = [Item(i, (), 0) for i in mine.tolist()]
-        self.items = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+        self.batch_indices = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
         self.labels = torch.from_numpy(split.labels[mine]).to(device).split(batch_size)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
         self.none = torch.empty(0, 3, data.image_size, data.image_size, device=device)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.batch_indices)
 
     @property
     def number(self) -> int:
         """Images."""
-        return sum(map(len, self.items))
+        return sum(map(len, self.batch_indices))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if not self.items:
+        if not self.batch_indices:
             yield self.none, self.labels[0]
             return
-        for samples, labels in zip(self.batches.load(self.items), self.labels, strict=True):
+        requests = ([Item(i, (), 0) for i in indices.tolist()] for indices in self.batch_indices)
+        for samples, labels in zip(self.batches.load(requests), self.labels, strict=True):
             yield self.normalise(samples["images"].squeeze(1)), labels
 
 

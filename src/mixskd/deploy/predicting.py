@@ -13,7 +13,7 @@ from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
 from mixskd.data.image_paths import check_paths, image_files
-from mixskd.data.images import ADVICE, decode_image
+from mixskd.data.images import ADVICE, MAX_PIXELS, decode_image
 from mixskd.deploy.prediction_file import check_target, write_predictions
 from mixskd.errors import UserError, check_positive
 from mixskd.runtime.precision import choose_device, full_fp32
@@ -32,6 +32,7 @@ class Predictor:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         workers: processes that decode images. If None, as many as the cores allow, and none for few images.
         skip_bad_images: continue after an image that cannot be read.
+        max_pixels: the largest width times height of an image that is decoded, at most 178,956,970.
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
             else 0.
@@ -50,8 +51,9 @@ class Predictor:
         skip_bad_images: bool = False,
         temperature: float | None = None,
         threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        check_options(top, batch_size, workers, temperature, threshold)
+        check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
         if temperature not in (None, model.temperature) and threshold is None and model.threshold is not None:
             raise UserError(
@@ -63,7 +65,7 @@ class Predictor:
         self.threshold = _first(threshold, model.threshold, 0.0)
         self.top = min(top, len(model.classes))
         self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
-        self.device = choose_device(device)
+        self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
@@ -74,7 +76,7 @@ class Predictor:
         """
         loader = FileLoader(
             image_files(images), self.model.preprocess, self.device, batch_size=self.batch_size,
-            workers=worker_count(self.workers), few_alone=self.workers is None,
+            workers=worker_count(self.workers), few_alone=self.workers is None, max_pixels=self.max_pixels,
         )  # fmt: skip
         seen = bad = 0
         for paths, batch, readable in loader:
@@ -113,7 +115,7 @@ class Predictor:
     def _reason(self, path: str) -> str:
         """Why the file cannot be read. Raises it as a UserError unless bad images are skipped."""
         try:
-            decode_image(path, enough=self.model.preprocess.enough)
+            decode_image(path, None, self.model.preprocess.enough, self.max_pixels)
         except UserError as error:
             if not self.skip_bad_images:
                 raise
@@ -161,7 +163,7 @@ def prepared(
     return Predictor(path, **options)
 
 
-CHECKED = {"top", "batch_size", "workers", "temperature", "threshold"}
+CHECKED = {"top", "batch_size", "workers", "max_pixels", "temperature", "threshold"}
 
 
 def check_options(
@@ -170,9 +172,10 @@ def check_options(
     workers: int | None = None,
     temperature: float | None = None,
     threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Raises UserError for an invalid value."""
-    check_positive(top=top, batch_size=batch_size)
+    check_positive(top=top, batch_size=batch_size, max_pixels=max_pixels)
     if workers is not None and not 0 <= workers <= 1024:
         raise UserError(f"workers must be from 0 to 1024, not {workers}")
     if temperature is not None and not 0 < temperature < float("inf"):

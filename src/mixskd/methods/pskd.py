@@ -16,7 +16,7 @@ from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
 from mixskd.methods.parts.losses import as_probabilities, full_precision
-from mixskd.methods.parts.tables import read_rows
+from mixskd.methods.parts.tables import new_table, read_rows
 from mixskd.runtime.distributed import gather_batch
 
 
@@ -57,7 +57,7 @@ class PSKD(Method):
 
     def make_room(self, num_images: int) -> None:
         """Forget all predictions; expect the indices 0 to ``num_images`` - 1."""
-        self.past = self.past.new_zeros(num_images, self.backbone.num_classes)
+        self.past = new_table(num_images, self.backbone.num_classes, self.past)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         if not len(self.past):

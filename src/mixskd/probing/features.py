@@ -93,4 +93,4 @@ def content_of(images: ImageSet) -> Tensor | str | None:
     """The pixels of arrays, or the digests of files in order; None where no file was read."""
     if images.in_memory:
         return torch.from_numpy(np.ascontiguousarray(images.images))
-    return None if images.digests is None else "\n".join(map(str, images.digests))
+    return None if images.digests is None else images.digests.tobytes().hex()

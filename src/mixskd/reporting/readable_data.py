@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data
-from mixskd.data.loading import UNVERIFIED
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 
@@ -24,7 +23,7 @@ class Readable:
         key = dataclasses.replace(config, augment="none", workers=None, color_jitter=())
         if key not in self.known:
             self.known[key] = None
-            named = config.source == "digits" or (config.source in NAMED and config.source not in UNVERIFIED)
+            named = config.source == "digits" or (config.source in NAMED and config.source != "imagenet")
             if named or Path(config.source).expanduser().exists():
                 with suppress(UserError, OSError, ValueError):
                     self.known[key] = load_data(key, verify=False, download=False)

@@ -22,6 +22,7 @@ from mixskd.data import DataBundle, load_data, make_test_loader, make_train_load
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
+from mixskd.methods.parts.tables import table_notes
 from mixskd.runtime.distributed import World
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.setup import Sample, TaskSetup
@@ -51,6 +52,7 @@ def set_up_classification(
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
     load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
     method = build_method(experiment.method, network, len(data.train), run.batch_size, load)
+    notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch_size // world.size // run.accumulate

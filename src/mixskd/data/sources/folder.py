@@ -5,12 +5,15 @@ A folder with ``val/`` or ``test/`` and nothing else can be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
@@ -79,12 +82,47 @@ def scan(path: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str,
         classes = class_names(path)
     elif strange := sorted(set(found) - set(classes)):
         raise UserError(f"{path} has classes that the training images lack: {', '.join(strange[:5])}")
-    files: list[Path] = []
-    labels: list[int] = []
+    files, labels = FileListBuilder(), []
     for name in found:
-        images = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
-        if not images:
+        before = len(files)
+        for folder, names in images_under(f"{path / name}/"):
+            files.add(folder, names)
+        if len(files) == before:
             raise UserError(f"the class folder {path / name} holds no image; add some or remove the folder")
-        files += images
-        labels += [classes.index(name)] * len(images)
-    return classes, ImageSet(files, np.asarray(labels, dtype=np.int64))
+        labels.append(np.full(len(files) - before, classes.index(name)))
+    return classes, ImageSet(files.build(), np.concatenate(labels))
+
+
+def images_under(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The images in ``folder`` (which ends with ``/``) and in the folders under it, as (folder, names).
+
+    They come in the order of their paths' parts. Links to folders are not followed.
+    """
+    names: list[str] = []
+    folders: set[str] = set()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_image(entry):
+                    names.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.add(entry.name)
+    except PermissionError:
+        pass
+    if not folders:
+        yield folder, sorted(names)
+        return
+    for is_folder, group in groupby(sorted([*names, *folders]), folders.__contains__):
+        if is_folder:
+            for name in group:
+                yield from images_under(f"{folder}{name}/")
+        else:
+            yield folder, list(group)
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether the name of ``entry`` ends as an image's, and it is a file or a link to one."""
+    try:
+        return entry.name[1:].lower().endswith(EXTENSIONS) and entry.is_file()  # the first dot may hide a file
+    except OSError:  # a link to itself
+        return False

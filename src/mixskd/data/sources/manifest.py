@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.file_list import FileList
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
@@ -50,7 +51,7 @@ def load_manifest(path: Path, image_size: int, group: str | None = None) -> Data
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
     splits = {
         split: ImageSet(
-            [file for file, _, _ in entries],
+            FileList.of(file for file, _, _ in entries),
             np.asarray([index[label] for _, label, _ in entries], dtype=np.int64),
             np.asarray([name for _, _, name in entries]) if group else None,
         )

@@ -13,6 +13,7 @@ import numpy as np
 from torchvision import datasets as tv
 
 from mixskd.data.bundle import DataBundle, ImageSet
+from mixskd.data.file_list import FileList
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.data.sources.folder import load_folder
 from mixskd.errors import UserError
@@ -95,7 +96,7 @@ def bundle(train: ImageSet, test: ImageSet, classes: tuple[str, ...], image_size
 
 
 def _files(paths: Iterable[str | Path], labels: Iterable[int]) -> ImageSet:
-    return ImageSet([Path(path) for path in paths], np.asarray(list(labels), dtype=np.int64))
+    return ImageSet(FileList.of(paths), np.asarray(list(labels), dtype=np.int64))
 
 
 def _torchvision(kind: Any, files: str = "_image_files", train: Sequence[str] = ("trainval",)) -> Read:

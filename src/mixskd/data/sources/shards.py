@@ -6,10 +6,12 @@ member is noted once, so that the images of shards are shuffled, divided and res
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import tarfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,9 +23,12 @@ from mixskd.data.bundle import MOST_CLASSES, DataBundle, ImageSet
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
+from mixskd.data.verify_cache import JUST_CHANGED, VerifyCache
 from mixskd.errors import UserError
 from mixskd.errors.text import shown
 
+MEMBER = np.dtype([("offset", "<i8"), ("size", "<i8")])
+SCANNED = np.dtype([("member", MEMBER), ("label", "<i8"), ("checksum", "V32")])  # what is found in a tar file
 MOST_SHARDS = 100_000
 RANGE = r"\{(\d+)\.\.(\d+)\}"
 LARGEST_LABEL_FILE = 1_000_000  # bytes
@@ -31,36 +36,50 @@ JSON_KEYS = ("label", "cls", "class", "target")
 
 
 class Member(NamedTuple):
-    """An image file within a shard."""
+    """An image file within a shard; ``checksum`` is the SHA-256 of its bytes, or empty if the shard has none."""
 
     shard: Path
     offset: int
     size: int
+    checksum: bytes = b""
 
     def read(self) -> bytes:
-        """The bytes of the file."""
+        """The bytes of the file. Raises UserError if they do not match the checksum."""
         with self.shard.open("rb") as opened:
             opened.seek(self.offset)
-            return opened.read(self.size)
+            content = opened.read(self.size)
+        if self.checksum and hashlib.sha256(content).digest() != self.checksum:
+            raise UserError(f"{self} does not match its checksum in {checksum_file(self.shard)}; copy the shard again")
+        return content
 
     def __str__(self) -> str:
         return f"{self.shard} (at byte {self.offset})"
 
 
 class Members(Sequence[Member]):
-    """Many members in little memory: their shards' numbers, offsets and sizes, N each."""
+    """Many members in little memory.
 
-    def __init__(self, shards: Sequence[Path], places: np.ndarray) -> None:
-        self.shards, self.places = shards, places
+    Args:
+        shards: the tar files.
+        shard: the number of each member's shard, ``N``.
+        places: a record of :data:`MEMBER` each, ``N``.
+        checksums: SHA-256 of each member's bytes (``V32``, ``N``), or None.
+    """
+
+    def __init__(
+        self, shards: Sequence[Path], shard: np.ndarray, places: np.ndarray, checksums: np.ndarray | None
+    ) -> None:
+        self.shards, self.shard, self.places, self.checksums = shards, shard, places, checksums
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, np.ndarray):
-            return Members(self.shards, self.places[index])
-        shard, offset, size = self.places[index].tolist()
-        return Member(self.shards[shard], offset, size)
+        checksums = None if self.checksums is None else self.checksums[index]
+        if isinstance(index, slice | np.ndarray):
+            return Members(self.shards, self.shard[index], self.places[index], checksums)
+        offset, size = self.places[index].tolist()
+        return Member(self.shards[self.shard[index]], offset, size, b"" if checksums is None else checksums.tobytes())
 
 
 def is_shards(source: str) -> bool:
@@ -81,14 +100,15 @@ def load_shards(source: str, image_size: int) -> DataBundle:
     paths = sorted(folder.glob("train-*.tar")) if folder.is_dir() else [Path(p).expanduser() for p in expand(source)]
     if not paths:
         raise UserError(f"{folder} holds tar files but no train-*.tar; rename them, or name them: shards-{{0..9}}.tar")
-    home = paths[0].parent
-    splits = {"train": read_index(paths)}
+    home, cache = paths[0].parent, VerifyCache()
+    splits = {"train": read_index(paths, cache)}
     for split in ("val", "test"):
         for name in NAMES[split]:
             if found := [path for path in sorted(home.glob(f"{name}-*.tar")) if path not in paths]:
                 if split in splits:
                     raise UserError(f"{home} has {split} shards under two names; keep one of them")
-                splits[split] = read_index(found)
+                splits[split] = read_index(found, cache)
+    cache.close()
     train = splits["train"]
     names = home / "classes.txt"
     if names.is_file():
@@ -99,7 +119,7 @@ def load_shards(source: str, image_size: int) -> DataBundle:
         classes = tuple(name.strip() for name in classes if name.strip())
     else:
         classes = tuple(map(str, range(int(train.labels.max()) + 1)))
-    return DataBundle(splits, classes, Preprocess(image_size))
+    return DataBundle(splits, classes, Preprocess(image_size), notes=tuple(cache.notes))
 
 
 def expand(source: str) -> list[str]:
@@ -130,24 +150,81 @@ def _expand(pattern: str) -> list[str]:
     return [name for i in numbers for name in _expand(pattern[: found.start()] + i + pattern[found.end() :])]
 
 
-def read_index(shards: Sequence[Path]) -> ImageSet:
-    """The images of ``shards`` in order, by their places. Only headers and labels are read."""
+def read_index(shards: Sequence[Path], cache: VerifyCache | None = None) -> ImageSet:
+    """The images of ``shards`` in order, by their places. Only headers and labels are read, and only once."""
+    cache = cache or VerifyCache()
+    stamps = [_stamp(shard) for shard in shards]
+    found = [cache.shard(shard, stamp) for shard, stamp in zip(shards, stamps, strict=True)]
+    missing = [i for i, content in enumerate(found) if content is None]
     with ThreadPoolExecutor() as pool:
-        rows = [
-            (number, offset, size, label)
-            for number, found in enumerate(pool.map(_scan, shards))
-            for offset, size, label in found
-        ]
-    if not rows:
+        for i, content in zip(missing, pool.map(_scan, [shards[i] for i in missing]), strict=True):
+            found[i] = content
+            if _latest(stamps[i]) < time.time_ns() - JUST_CHANGED:
+                cache.add_shard(shards[i], stamps[i], content)
+    parts = [np.frombuffer(content or b"", SCANNED) for content in found]
+    table = np.concatenate(parts)
+    if not len(table):
         raise UserError(f"there is no image in {', '.join(map(str, shards[:3]))}; a shard holds KEY.jpg with KEY.cls")
-    table = np.asarray(rows, dtype=np.int64)
-    return ImageSet(Members(shards, table[:, :3]), table[:, 3])
+    shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(part) for part in parts])
+    checksums = np.ascontiguousarray(table["checksum"]) if any(map(_has_checksums, stamps)) else None
+    members = Members(shards, shard, np.ascontiguousarray(table["member"]), checksums)
+    return ImageSet(members, np.ascontiguousarray(table["label"]))
 
 
-def _scan(shard: Path) -> list[tuple[int, int, int]]:
-    """Offset, size and label of each image in ``shard``."""
+def checksum_file(shard: Path) -> Path:
+    """Where the checksums of the members of ``shard`` are, if there are any."""
+    return shard.with_name(f"{shard.name}.sha256")
+
+
+def _stamp(shard: Path) -> str:
+    """Size and time of the last change (ns) of a shard, and of its checksums if it has some."""
+    parts = []
+    for path in (shard, checksum_file(shard)):
+        try:
+            status = path.stat()
+        except (OSError, ValueError):  # of a shard, this is reported when it is read
+            continue
+        parts += [str(status.st_size), str(status.st_mtime_ns)]
+    return " ".join(parts)
+
+
+def _latest(stamp: str) -> int:
+    return max(map(int, stamp.split()[1::2]))
+
+
+def _has_checksums(stamp: str) -> bool:
+    return len(stamp.split()) > 2
+
+
+def _checksums(shard: Path) -> dict[str, bytes] | None:
+    """The SHA-256 of each member of ``shard`` by its name, as ``sha256sum`` writes them; None if there is no file."""
+    path = checksum_file(shard)
+    found: dict[str, bytes] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            digits, name = line[:64], line[66:]
+            found[name.removeprefix("./")] = bytes.fromhex(digits)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the checksums in {path}: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def _scan(shard: Path) -> bytes:
+    """The records (:data:`SCANNED`) of the images in ``shard``."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
+    checksums: dict[str, bytes] = {}
+    known = _checksums(shard)
+
+    def checksum(name: str) -> bytes:
+        if known is None:
+            return bytes(32)
+        if len(found := known.get(name.removeprefix("./"), b"")) != 32:
+            raise ValueError(f"{name} has no SHA-256 in {checksum_file(shard).name}")
+        return found
+
     try:
         if shard.exists() and not shard.is_file():
             raise ValueError("it is a folder, a device or a pipe")
@@ -158,12 +235,16 @@ def _scan(shard: Path) -> list[tuple[int, int, int]]:
                     raise ValueError(f"{member.name} reaches beyond its end")
                 if extension in EXTENSIONS:
                     images[key] = (member.offset_data, member.size)
+                    checksums[key] = checksum(member.name)
                 elif extension in (".cls", ".json"):
                     if member.size > LARGEST_LABEL_FILE:
                         raise ValueError(f"the label {member.name} has {member.size:,} bytes")
-                    content = opened.extractfile(member)
-                    assert content is not None
-                    labels[key] = _label(content.read(), extension)
+                    stream = opened.extractfile(member)
+                    assert stream is not None
+                    content = stream.read()
+                    if known is not None and hashlib.sha256(content).digest() != checksum(member.name):
+                        raise ValueError(f"{member.name} does not match its checksum")
+                    labels[key] = _label(content, extension)
     except FileNotFoundError:
         raise UserError(f"there is no shard {shard}") from None
     except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -171,7 +252,7 @@ def _scan(shard: Path) -> list[tuple[int, int, int]]:
         raise UserError(f"cannot read the shard {shard} ({reason}); it must be an uncompressed tar") from None
     if missing := sorted(images.keys() - labels.keys()):
         raise UserError(f"{shard}: the image {missing[0]} has no label; put {missing[0]}.cls with a number beside it")
-    return [(*place, labels[key]) for key, place in images.items()]
+    return np.array([(place, labels[key], checksums[key]) for key, place in images.items()], SCANNED).tobytes()
 
 
 def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
