@@ -205,12 +205,18 @@ def test_recipe_fits_the_data(source: str | None, weights: str | None, recipe: s
     assert recipes.fitting(source, weights) == recipe
 
 
-@pytest.mark.parametrize("weights", [None, "pretrained"])
 @pytest.mark.parametrize("source", ["a.npz", "photos", "photos.csv", "shards.tar"])
-def test_the_recipe_for_a_users_own_data_clips_the_gradients_of_mixskd(source: str, weights: str | None) -> None:
-    settings = recipes.load(recipes.fitting(source, weights))
+def test_recipe_from_scratch_clips_the_gradients_of_mixskd(source: str) -> None:
+    settings = recipes.load(recipes.fitting(source, None))
     assert settings["method"]["name"] == "mixskd"
     assert settings["optim"]["clip_norm"] > 0
+
+
+@pytest.mark.parametrize("source", ["photos", "photos.csv", "shards.tar"])
+def test_recipe_from_weights_is_plain_training_that_starts_from_the_probe(source: str) -> None:
+    settings = recipes.load(recipes.fitting(source, "pretrained"))
+    assert settings["method"]["name"] == "baseline"
+    assert (settings["optim"]["head_start"], settings["optim"]["norms"]) == ("probe", "frozen")
 
 
 def manifest(tmp_path: Path, lines: list[str], header: str = "path,label,split") -> Path:
