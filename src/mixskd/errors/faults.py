@@ -92,6 +92,12 @@ def say(line: str, rank: int | None = None) -> None:
     print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
 
 
+def show_traceback(error: BaseException) -> None:
+    """The traceback of ``error`` on stderr; what would act on a terminal is spelt out."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(safe(line, "terminal"), file=sys.stderr)
+
+
 def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:
     """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
 
@@ -100,7 +106,7 @@ def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) 
     text = "".join(traceback.format_exception(error))
     written = "shown above"
     if debug:
-        print(text, end="", file=sys.stderr)
+        show_traceback(error)
     elif (place := _write(text)) is not None:
         written = f"in {place}"
     else:
