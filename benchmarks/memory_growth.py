@@ -32,6 +32,12 @@ def resident(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def children(process: int) -> list[int]:
+    """The processes that any thread of ``process`` has started."""
+    found = (path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children"))
+    return [int(child) for part in found for child in part]
+
+
 def data(path: Path) -> Path:
     """16 training and 8 test images of 8 px in two classes."""
     generator = np.random.default_rng(0)
@@ -74,9 +80,8 @@ def grid(folder: Path, runs: int) -> list[dict[str, float]]:
         now = len(list((folder / "grid").glob("*/summary.json")))
         if now > done:
             done = now
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             measured.append({"runs": now, "scheduler": round(resident(process.pid), 1),
-                             "worker": round(sum(map(resident, map(int, children))), 1)})  # fmt: skip
+                             "worker": round(sum(map(resident, children(process.pid))), 1)})  # fmt: skip
         time.sleep(0.3)
     if process.returncode:
         raise SystemExit(f"the grid ended with {process.returncode}: {process.communicate()[1][-500:]}")

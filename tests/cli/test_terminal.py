@@ -53,7 +53,7 @@ def test_no_verb_prints_a_raw_escape(
     for argv in (
         ["train", *setting, "--backbone", "wrn_10_1", "--method", "mixup", "--out", run],
         ["evaluate", run, "--suite", "accuracy,errors"],
-        ["calibrate", run],
+        ["calibrate", run, "--coverage", "50"],
         ["predict", run, str(image)],
         ["predict", run, "gone\x1b[2J.png"],
         ["report", run, "--out", "report.html"],

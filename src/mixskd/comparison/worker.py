@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mixskd.errors import exit_code
+from mixskd.errors.faults import show_unraisable
 from mixskd.errors.terminal import show
 from mixskd.runtime.files import locked
 
@@ -113,6 +114,7 @@ def serve() -> None:
 
     import mixskd.training.run  # noqa: F401
 
+    sys.unraisablehook = show_unraisable
     gc.collect()
     gc.freeze()  # the forks share these objects, which no garbage collection then touches
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # the warning of a time limit is for the launcher

@@ -11,6 +11,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mixskd.errors.text import safe
 
@@ -74,6 +75,8 @@ def _of_the_system(error: OSError) -> str | None:
     where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
     if isinstance(error, PermissionError):
         return f"no permission to use {where.strip() or error}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
     if error.errno in NO_SPACE:
         full = f"no space left on the disk{f' for{where}' if where else ''}"
         return f"{full}; free some space, then continue with --resume"
@@ -90,6 +93,15 @@ def say(line: str, rank: int | None = None) -> None:
     """One line on stderr, whatever ``line`` holds, with the ``rank`` of the process that it happened to."""
     where = "" if rank is None else f" in process {rank}"
     print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
+
+
+def show_unraisable(found: Any) -> None:
+    """A ``sys.unraisablehook`` without the complaint of a loader of torch that is removed before it was complete.
+
+    The error that stopped the loader is shown by itself.
+    """
+    if "DataLoaderIter.__del__" not in repr(found.object):
+        sys.__unraisablehook__(found)
 
 
 def show_traceback(error: BaseException) -> None:
