@@ -7,11 +7,13 @@ import sys
 from typing import NoReturn
 
 from mixskd.cli.main import main
+from mixskd.errors.faults import show_unraisable
 
 
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     code = 1
+    sys.unraisablehook = show_unraisable
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # torch's communication threads may outlive their process group. If one of them wants the interpreter while it
         # is being taken down, the process aborts, and torchrun stops the others although the run is whole. Handlers

@@ -23,6 +23,8 @@ from mixskd.reporting import repeated
 from mixskd.reporting.evidence import Run, read_evidence
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
+from mixskd.reporting.plots.looks import Looks
+from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import put_together
@@ -110,7 +112,7 @@ def shown(folder: Path, suites: tuple[str, ...] = ()) -> None:
     evidence = read_evidence([folder])
     _trained(evidence), _worst(evidence), evidence.runs[0].curves
     mistake_section(evidence, Readable()), suspect_section(evidence, Readable())
-    suite_tables(evidence), suite_plots(evidence)
+    suite_tables(evidence), suite_plots(evidence, Looks(evidence))
 
 
 def one_line_or_success(folder: Path, file: str, suites: tuple[str, ...] = ()) -> None:

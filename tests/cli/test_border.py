@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mixskd
 from mixskd.cli.main import main
@@ -90,3 +91,20 @@ def test_a_wrong_number_of_classes_is_named(classes: object) -> None:
         mixskd.build_backbone("wrn_10_1", classes)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"build_backbone\(\) needs name as str, not NoneType"):
         mixskd.build_backbone(None, 5)  # type: ignore[arg-type]
+
+
+def test_few_file_handles_are_one_line(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{i}.png")
+    words = [*ONE_RUN, "--data", "photos", "--data.image-size", "8", "--data.workers", "2", "--batch-size", "4",
+             "--backbone", "wrn_10_1", "--run.device", "cpu", "--run.precision", "fp32", "--out", "run"]  # fmt: skip
+    command = f"ulimit -n 24; {sys.executable} -m mixskd {' '.join(words)}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, last.partition(";")[0]) == (2, "mixskd: error: too many files are open"), done.stderr
+    assert "Traceback" not in done.stderr

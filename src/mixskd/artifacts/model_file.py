@@ -31,7 +31,8 @@ from mixskd.runtime.digest import digest_of
 from mixskd.runtime.files import replacing
 
 FORMAT = "mixskd-model-2"
-OLDER = ("mixskd-model-1",)  # without a digest
+OLDER = ("mixskd-model-1",)  # without the fields of NEWER; with one of them it is no file of this format
+NEWER = {"digest", "resize", "temperature", "threshold"}
 
 
 class Description(Struct):
@@ -151,7 +152,8 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         description = read_record(about, Description)
-        if known == FORMAT and description.digest != content_digest(about, tensors):
+        older = known in OLDER and not about.keys() & NEWER
+        if not older and description.digest != content_digest(about, tensors):
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None

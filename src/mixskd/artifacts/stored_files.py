@@ -15,6 +15,7 @@ from mixskd.config import read_yaml
 from mixskd.config.records import Amount, Mismatch, Number, Text, Whole, read_record
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.errors import UserError
+from mixskd.runtime.json_file import is_as_written
 
 LARGEST_FILE = 2**28  # bytes
 # Half of a character outside the first plane; Python's stand-ins for bytes of a file name are left out.
@@ -54,6 +55,8 @@ class Summary(Struct):
     last: Epoch | UnsetType = UNSET
     deployed: Deployed | UnsetType = UNSET
     notes: list[Note] | UnsetType = UNSET
+    splits: dict[Text, Whole] | UnsetType = UNSET
+    splits_digest: Text | UnsetType | None = UNSET
     parameters: Amount | UnsetType = UNSET
     classes: Annotated[int, Meta(ge=2, le=MOST_CLASSES)] | None = None
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)] | None = None
@@ -358,7 +361,10 @@ def _read(path: Path, kind: type[Any], what: str) -> tuple[dict[str, Any], Any]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if LONE_SURROGATE.search(json.dumps(values, ensure_ascii=False)):
             raise Mismatch("it holds half a character (a lone surrogate)")
-        return values, read_record(values, kind)
+        record = read_record(values, kind)
+        if not is_as_written(values):
+            raise Mismatch("its content is not what was written (its digest differs)")
+        return values, record
     except (ValueError, RecursionError) as error:
         raise _unusable(path, what, error) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mixskd.errors.text import visible
@@ -17,16 +18,16 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     method, backbone = experiment["method"]["name"], experiment["backbone"]
     machine, originals = report["machine"], experiment["run"]["batch_size"]
     lines = [
-        f"{method} on {visible(backbone)}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
+        f"{method} on {backbone}, {originals} originals a step, {report['flops_per_step'] / 1e9:.1f} GFLOP; "
         f"{machine['device']}, {machine['threads']} threads",
         f"precision of default: {report['precision']}, {report['precision_reason']}",
-        *(f"note: {visible(note)}" for note in report["notes"]),
+        *(f"note: {note}" for note in report["notes"]),
     ]
     precisions = list(report["ceiling_flops"])
     variants = Table("variant", "images/s", "ms/step", "speed", "MiB", *(f"of {p}" for p in precisions), box=None)
     for name, row in report["variants"].items():
         variants.add_row(
-            name,
+            escape(visible(name)),
             f"{row['images_per_second']:.1f}",
             f"{1000 * row['step_seconds']:.1f}",
             f"{row['speedup']:.2f}x" if "speedup" in row else "",
@@ -49,4 +50,4 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         f"loader alone: {loader['images_per_second']:.0f} images/s{times}",
         f"start: --help {start['help']:.2f} s, first step on the digits saved after {start['first_step']:.2f} s",
     ):
-        console.print(part, markup=False, highlight=False)
+        console.print(visible(part) if isinstance(part, str) else part, markup=False, highlight=False)

@@ -8,7 +8,8 @@ from typing import Any
 
 from mixskd.config import nest
 from mixskd.errors import UserError
-from mixskd.errors.text import safe, to_json
+from mixskd.errors.terminal import show
+from mixskd.errors.text import to_json, visible
 
 SUMMARY = "Fit simple classifiers on the frozen features of backbones, without training."
 SETTINGS = ("data.", "run.device", "run.seed")
@@ -50,22 +51,21 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(to_json(found))
         return
-    show(found)
+    show_table(found)
 
 
-def show(found: dict[str, Any]) -> None:
+def show_table(found: dict[str, Any]) -> None:
     """The table, the notes, and where the model is."""
     by = found["rows"][0]["chosen_by"]
     lines = [("backbone", "classifier", f"% on {by}", "% on test", "seconds")]
     for row in found["rows"]:
         shares = ("-" if row[key] is None else f"{row[key]:.2f}" for key in ("held_out", "test"))
-        lines.append((safe(row["backbone"], "terminal"), row["classifier"], *shares, f"{row['seconds']:.1f}"))
+        lines.append((visible(row["backbone"]), row["classifier"], *shares, f"{row['seconds']:.1f}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = zip(line, widths, strict=True)
-        print("  ".join(f"{x:<{n}}" if i < 2 else f"{x:>{n}}" for i, (x, n) in enumerate(cells)))
+        show("  ".join(f"{x:<{n}}" if i < 2 else f"{x:>{n}}" for i, (x, n) in enumerate(cells)))
     for note in found["notes"]:
-        print(f"note: {safe(note, 'terminal')}")
+        show(f"note: {note}")
     saved = found["saved"]
-    print(f"saved: {saved['classifier']} on {safe(saved['backbone'], 'terminal')}")
-    print(f"model: {safe(Path(found['out']) / 'model.safetensors', 'terminal')}")
+    show(f"saved: {saved['classifier']} on {saved['backbone']}", f"model: {Path(found['out']) / 'model.safetensors'}")

@@ -22,7 +22,7 @@ class RunsDisplay:
     def __init__(self, runs: Sequence[Run], *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         )  # fmt: skip
         self.bars = RichProgress(*columns, console=self.console, disable=quiet or not sys.stderr.isatty())
         self.total, self.done = len(runs), len(runs) - len(unfinished(runs))
@@ -46,7 +46,7 @@ class RunsDisplay:
             self.bars.remove_task(self.bar_of.pop(name))  # type: ignore[arg-type]
         for name, run in shown.items():
             if name not in self.bar_of:
-                self.bar_of[name] = self.bars.add_task(name, total=run.experiment.run.epochs)
+                self.bar_of[name] = self.bars.add_task(visible(name), total=run.experiment.run.epochs)
             self.bars.update(self.bar_of[name], completed=epochs_done(run))  # type: ignore[arg-type]
 
     def finished(self, run: Run) -> None:
@@ -64,7 +64,7 @@ class RunsDisplay:
     def _line(self, run: Run, text: str) -> None:
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
-        self.console.print(f"[{self.done}/{self.total}] {run.name}: {visible(text)}")
+        self.console.print(visible(f"[{self.done}/{self.total}] {run.name}: {text}"))
 
 
 def epochs_done(run: Run) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import TRY_AGAIN, settings_file
 from mixskd.config import to_yaml
 from mixskd.errors import UserError
+from mixskd.errors.terminal import show
 from mixskd.runtime.distributed import World
 from mixskd.runtime.files import write_text
 from mixskd.training.interrupt import Interrupt, Interrupted
@@ -128,12 +128,12 @@ def why_failed(run: Run, job: Job) -> str | None:
 
 def stop(launcher: Launcher, jobs: Sequence[Job], number: int) -> None:
     """Wait until all runs have saved themselves. Raises Interrupted."""
-    print(f"mixskd: {signal.Signals(number).name}: the runs save themselves and stop", file=sys.stderr)
+    show(f"mixskd: {signal.Signals(number).name}: the runs save themselves and stop", error=True)
     launcher.stop()
     for job in jobs:
         with contextlib.suppress(Exception):
             job.result()
-    print("mixskd: stopped; the same command continues", file=sys.stderr)
+    show("mixskd: stopped; the same command continues", error=True)
     raise Interrupted(128 + number)
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 from mixskd.errors import exit_code
+from mixskd.errors.faults import show_unraisable
+from mixskd.errors.terminal import show
 from mixskd.runtime.files import locked
 
 TRY_AGAIN = 75  # exit code (EX_TEMPFAIL) of a run that another process trains, or whose job was preempted
@@ -80,7 +82,7 @@ def carry_out(folder: Path, name: str) -> int:
             return TRY_AGAIN
         if (run / "summary.json").exists():
             return 0
-        print(f"mixskd train --config {settings} --out {run}", file=sys.stderr, flush=True)
+        show(f"mixskd train --config {settings} --out {run}", error=True)
         return exit_code(act, debug=True)  # the log keeps the traceback
 
 
@@ -112,6 +114,7 @@ def serve() -> None:
 
     import mixskd.training.run  # noqa: F401
 
+    sys.unraisablehook = show_unraisable
     gc.collect()
     gc.freeze()  # the forks share these objects, which no garbage collection then touches
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # the warning of a time limit is for the launcher

@@ -11,6 +11,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mixskd.errors.text import safe
 
@@ -74,6 +75,8 @@ def _of_the_system(error: OSError) -> str | None:
     where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
     if isinstance(error, PermissionError):
         return f"no permission to use {where.strip() or error}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
     if error.errno in NO_SPACE:
         full = f"no space left on the disk{f' for{where}' if where else ''}"
         return f"{full}; free some space, then continue with --resume"
@@ -92,6 +95,21 @@ def say(line: str, rank: int | None = None) -> None:
     print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
 
 
+def show_unraisable(found: Any) -> None:
+    """A ``sys.unraisablehook`` without the complaint of a loader of torch that is removed before it was complete.
+
+    The error that stopped the loader is shown by itself.
+    """
+    if "DataLoaderIter.__del__" not in repr(found.object):
+        sys.__unraisablehook__(found)
+
+
+def show_traceback(error: BaseException) -> None:
+    """The traceback of ``error`` on stderr; what would act on a terminal is spelt out."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(safe(line, "terminal"), file=sys.stderr)
+
+
 def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:
     """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
 
@@ -100,7 +118,7 @@ def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) 
     text = "".join(traceback.format_exception(error))
     written = "shown above"
     if debug:
-        print(text, end="", file=sys.stderr)
+        show_traceback(error)
     elif (place := _write(text)) is not None:
         written = f"in {place}"
     else:

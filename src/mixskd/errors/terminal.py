@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from mixskd.errors.text import safe
@@ -11,3 +12,8 @@ def show(*lines: object, error: bool = False) -> None:
     """Print each of ``lines`` on stdout, or on stderr if ``error``; what would act on a terminal is spelt out."""
     for line in lines:
         print(safe(line, "terminal"), file=sys.stderr if error else sys.stdout)
+
+
+def warn(line: object) -> None:
+    """Log ``line`` as a warning of ``mixskd``, which is on stderr by default; it is made safe as in :func:`show`."""
+    logging.getLogger("mixskd").warning("%s", safe(line, "terminal"))

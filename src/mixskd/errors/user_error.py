@@ -6,10 +6,9 @@ import difflib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 
-from mixskd.errors.faults import foreseen, report_fault, say
+from mixskd.errors.faults import foreseen, report_fault, say, show_traceback
 from mixskd.errors.text import shown
 
 
@@ -71,7 +70,7 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
         return 130
     except UserError as error:
         if debug:
-            traceback.print_exc()
+            show_traceback(error)
         if error.rank is not None or _later_rank() is None:
             say(str(error), error.rank)
         return 2
@@ -80,7 +79,7 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
         if line is None:
             return report_fault(error, debug=debug, rank=_later_rank())
         if debug:
-            traceback.print_exc()
+            show_traceback(error)
         say(line, _later_rank())
         return 2
 

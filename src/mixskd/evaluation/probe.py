@@ -18,7 +18,7 @@ from mixskd.config import Experiment
 from mixskd.config.build import build_experiment
 from mixskd.config.trusted_backbones import is_elsewhere, remember_typed
 from mixskd.data import DataBundle, load_data
-from mixskd.data.splits_file import write_division
+from mixskd.data.splits_file import division_digest, write_division
 from mixskd.errors import UserError
 from mixskd.probing.classifiers import Linear
 from mixskd.probing.features import last_layer, pooled_features
@@ -197,6 +197,7 @@ def write(
         "precision": "fp32", "precision_reason": "features are computed in fp32", "device": device_name(device),
         "classes": len(data.classes), "image_size": data.image_size,
         "splits": {name: len(images) for name, images in data.splits.items()},
+        "splits_digest": division_digest(data),
         "parameters": sum(p.numel() for p in best.network.parameters()),
         "parameters_in_training": 0,
         **provenance(),

@@ -16,12 +16,11 @@ from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.errors import UserError, check_positive
-from mixskd.errors.text import to_json
 from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
-from mixskd.runtime.files import write_text
+from mixskd.runtime.json_file import write_json
 from mixskd.runtime.precision import choose_device, device_name, full_fp32
 
 T = TypeVar("T")
@@ -182,7 +181,7 @@ def run_suites(
             if suite.name == "confidence":  # one result on all runs
                 shared[suite.name] = result
             progress(run.name, suite.name, 1.0)
-            write_text(run.folder / f"{suite.name}.json", to_json(result, indent=2) + "\n")
+            write_json(run.folder / f"{suite.name}.json", {"format": "mixskd-suite-2", **result})
             results[run.name][suite.name] = result
         for key, output in list(known.items()):  # no later run needs these
             if output.source[0] is run.model or isinstance(output.source[0], Renormalised):

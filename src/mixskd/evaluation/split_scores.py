@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.artifacts.stored_files import read_summary
 from mixskd.config import DataConfig, from_dict, read_yaml
 from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.data.bundle import SPLITS
 from mixskd.data.sources.folder import split_folders
 from mixskd.data.splits_file import divided_as
 from mixskd.errors import UserError, check_positive
+from mixskd.errors.terminal import warn
 from mixskd.runtime.precision import choose_device
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.scoring import score
@@ -53,7 +55,7 @@ def evaluation_data(
     plain = data is not None and is_class_folder(config.source)
     if division is not None:  # it lists the images of each split
         whole = load_data(dataclasses.replace(config, per_class=None), verify=False, divided=False)
-        bundle = divided_as(whole, division)
+        bundle = divided_as(whole, division, _summary_with_splits(path))
     else:
         bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
     if bundle.classes != model.classes:
@@ -74,7 +76,28 @@ def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
         return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
     if config is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")
-    return config, division if division.is_file() else None
+    summary = _summary_of(path)
+    if summary.get("splits_digest") and not division.exists():
+        raise UserError(f"{division}, which lists the images of each split, is missing; copy it back, let "
+                        "train --resume write it again, or give the images with --data")  # fmt: skip
+    if division.exists() and summary.get("splits_digest", "") is None:
+        raise UserError(f"{division} does not belong to this run, whose data has splits of its own; remove it")
+    return config, division if division.exists() else None
+
+
+def _summary_of(path: Path) -> dict[str, Any]:
+    """The summary of the run at ``path``, empty if it has none. Raises UserError for a damaged one."""
+    file = path / "summary.json"
+    return read_summary(file) if file.is_file() else {}
+
+
+def _summary_with_splits(path: Path) -> dict[str, Any]:
+    """The summary of the run at ``path``, with a warning if it cannot confirm splits.csv."""
+    summary = _summary_of(path)
+    if summary.get("splits_digest") is None:
+        reason = "summary.json is of an earlier version" if summary else "there is no summary.json"
+        warn(f"note: {path / 'splits.csv'} is used without its digest, because {reason}")
+    return summary
 
 
 def chosen_split(data: DataBundle, split: str | None) -> str:

@@ -19,8 +19,7 @@ from mixskd.runtime.digest import digest_of
 from mixskd.runtime.files import check_readable, load_tensors, replacing
 
 FORMAT = "mixskd-checkpoint-2"
-OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment
-
+OLDER = ("mixskd-checkpoint-1",)  # without digest and experiment; with one of them it is no file of this format
 
 Tensors = dict[Annotated[str, Meta(min_length=1, max_length=10_000)], Tensor]
 Steps = Annotated[int, Meta(ge=0, le=2**53)]
@@ -96,6 +95,7 @@ class Checkpoint(Struct):
     position: Position
     sums: Annotated[list[dict[Text, Any]], Meta(min_length=1)]
     data: DataDescription | UnsetType = UNSET
+    splits_digest: Text | UnsetType | None = UNSET
     ema: Tensors | None = None
     experiment: dict[Text, Any] | UnsetType = UNSET
     probe: Probe | None = None
@@ -160,9 +160,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if known not in (FORMAT, *OLDER):
         newer = "a newer mixskd wrote it, so update this one, or " if _is_newer(known) else ""
         raise UserError(f"{path} is not a checkpoint of mixskd; {newer}give the folder of a run made by `mixskd train`")
+    older = known in OLDER and not state.keys() & {"digest", "experiment"}
     written = state.pop("digest", None)
     try:
-        whole = known in OLDER or written == digest_of(state)
+        whole = older or written == digest_of(state)
     except ValueError:
         whole = False
     if not whole:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mixskd.config import Experiment
-from mixskd.data.splits_file import write_division
+from mixskd.data.splits_file import check_division, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.description import describe
@@ -44,12 +45,14 @@ def train(
             nonlocal begun
             folder.begin(experiment)  # the user's settings; a rate that the task computed from the batch is not stored
             begun = True
-            if data.divided:
+            write_splits()
+
+        def write_splits() -> None:
+            if data.divided and not folder.division.exists():
                 write_division(data, folder.division)
 
         try:
-            if not resumed:
-                on_first_process(trainer.world, begin)
+            on_first_process(trainer.world, write_splits if resumed else begin)
             return {"out": str(folder.path), **trainer.run()}
         except BaseException:
             if begun and not (trainer.position.rows or folder.checkpoint.exists()):
@@ -113,6 +116,7 @@ def prepared(
         trainer = Trainer(build_parts(experiment, world, resumed=resumed), folder, all_listeners, remarks)
         if resumed:
             trainer.restore()
+            on_first_process(world, partial(check_division, trainer.parts.data, folder.division))
         else:
             probe_at_start(trainer.parts)
         yield trainer, experiment, resumed

@@ -10,8 +10,8 @@ from typing import Any
 
 from mixskd.config import Experiment, difference, from_dict, read_yaml, to_yaml
 from mixskd.errors import UserError
-from mixskd.errors.text import to_json
 from mixskd.runtime.files import write_text
+from mixskd.runtime.json_file import write_json
 from mixskd.training.checkpoint import previous
 
 
@@ -107,5 +107,5 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Replace summary.json."""
-        write_text(self.summary, to_json(summary, indent=2) + "\n")
+        """Replace summary.json; the file has a digest of its content."""
+        write_json(self.summary, summary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from mixskd.config import OptimConfig
 from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.errors import UserError
 from mixskd.errors.faults import is_out_of_memory
+from mixskd.errors.terminal import warn
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import autocast
@@ -25,8 +25,6 @@ from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
 from mixskd.training.moving_average import MovingAverage
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
-
-log = logging.getLogger("mixskd")
 
 
 class TrainStep:
@@ -183,7 +181,7 @@ class TrainStep:
 
     def _note(self, note: str) -> None:
         self.notes.append(note)
-        log.warning("note: %s", note)
+        warn(f"note: {note}")
 
     def state_dict(self) -> dict[str, object]:
         """Weights, buffers, momentum, loss scale and moving average."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from mixskd.data.splits_file import division_digest
 from mixskd.runtime.precision import device_name
 from mixskd.runtime.version import __version__
 from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.selection import Selection
 
-FORMAT = "mixskd-summary-2"
+FORMAT = "mixskd-summary-3"
 
 
 def summarise(
@@ -57,6 +58,7 @@ def summarise(
         "classes": len(parts.data.classes),
         "image_size": parts.data.image_size,
         "splits": {name: len(images) for name, images in parts.data.splits.items()},
+        "splits_digest": division_digest(parts.data),
         "parameters": sum(p.numel() for p in parts.deployed.parameters()),
         "parameters_in_training": sum(p.numel() for p in parts.step.method.parameters()),
         **provenance(),

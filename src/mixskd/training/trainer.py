@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 from mixskd.config import difference, from_dict, to_dict
 from mixskd.config.build import with_all_options
 from mixskd.data.batch import Batch, DeferredBatch
+from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
+from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
 from mixskd.tasks.scoring import score, score_heads
 from mixskd.training.checkpoint import (
@@ -34,8 +35,6 @@ from mixskd.training.schedule import learning_rate
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
-
-log = logging.getLogger("mixskd")
 
 
 class Trainer:
@@ -188,6 +187,7 @@ class Trainer:
         state = {
             "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
+            "splits_digest": division_digest(self.parts.data),
             "arithmetic": to_store(self.step.engine),
             **self.step.state_dict(),
             "best": self.selection.state,
@@ -227,6 +227,10 @@ class Trainer:
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
+        own = division_digest(self.parts.data)
+        if state.get("splits_digest", own) != own:
+            raise UserError(f"the splits have changed since {self.folder.path} was stopped; put the data back as they "
+                            "were, or start a new run with another --out")  # fmt: skip
         check_fits(path, "method", state["method"], self.step.method.state_dict())
         check_optimizer(path, state["optimizer"], self.step.optimizer)
         if state["scaler"].keys() != self.step.scaler.state_dict().keys():
@@ -262,7 +266,7 @@ class Trainer:
         self.parts.save(self.folder.model)
         if warning := below_probe(self.parts.probe, scores):
             self.parts.notes.append(warning)
-            log.warning("note: %s", warning)
+            warn(f"note: {warning}")
         summary = summarise(self.parts, self.position, self.selection, row, scores)
         self.folder.write_summary(summary)
         drop_previous(self.folder.checkpoint)

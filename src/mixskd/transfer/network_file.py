@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
+from mixskd.artifacts.model_file import content_digest
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
 from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record
@@ -24,7 +25,8 @@ from mixskd.runtime.files import replacing
 from mixskd.transfer.pipeline import Pipeline, pipeline_of
 from mixskd.transfer.segmentation.model import DeepLabV3
 
-FORMAT: Literal["mixskd-network-1"] = "mixskd-network-1"
+FORMAT: Literal["mixskd-network-2"] = "mixskd-network-2"
+OLDER = "mixskd-network-1"  # without a digest
 
 
 class About(Struct, forbid_unknown_fields=True, frozen=True):
@@ -37,7 +39,8 @@ class About(Struct, forbid_unknown_fields=True, frozen=True):
     std: Annotated[tuple[PositiveNumber, ...], Meta(min_length=3, max_length=3)]
     options: dict[Text, Any] = {}
     category_ids: tuple[Integer, ...] = ()
-    format: Literal["mixskd-network-1"] = FORMAT
+    format: Literal["mixskd-network-1", "mixskd-network-2"] = FORMAT
+    digest: Text = ""
 
     @property
     def config(self) -> Any:
@@ -57,7 +60,8 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 def save_network(model: nn.Module, path: Path, about: About) -> None:
     """Write ``model`` and its description. Raises UserError on a full disk."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state_of(model).items()}
-    text = json.dumps(msgspec.to_builtins(about))
+    description = {**msgspec.to_builtins(about), "format": FORMAT}
+    text = json.dumps({**description, "digest": content_digest(description, tensors)})
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"mixskd": text})
 
@@ -68,7 +72,7 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
     Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not a network of mixskd.
     """
     path, description, tensors = read_described(path)
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in (FORMAT, OLDER):
         raise UserError(
             f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
         )
@@ -76,7 +80,10 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
         about = read_record(description, About)
         if about.network not in NETWORKS:
             raise Mismatch(f"network must be one of {', '.join(NETWORKS)}, not {shown(about.network)}")
-    except Mismatch as error:
+        older = about.format == OLDER and "digest" not in description
+        if not older and about.digest != content_digest(description, tensors):
+            raise Mismatch("its content is not what was written (its digest differs)")
+    except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_local(about.backbone)
     check_weights_finite(path, tensors)

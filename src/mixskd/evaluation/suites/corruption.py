@@ -15,6 +15,7 @@ from mixskd.config.types import Settings, WholeNumber
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.base import Batches, Context, percent, report
 from mixskd.evaluation.corruptions.functions import FUNCTIONS, corrupt
+from mixskd.runtime.json_file import is_as_written
 
 OURS = (
     "own implementation of the corruptions, with the strengths of CIFAR-C below 64 px and of ImageNet-C from there on; "
@@ -130,6 +131,8 @@ class Corruption(Settings, prefix="corruption."):
             raise UserError(f"there is no {path}; evaluate the reference with --suite corruption first") from None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} does not have all of these corruptions; evaluate the reference again") from None
+        if not is_as_written(result):
+            raise UserError(f"{path} is damaged: its digest differs; evaluate the reference again")
         if theirs != [self.severities, self.images, self.files, context.split, context.seed]:
             raise UserError(
                 f"{path} has other severities, images, files, split or seed; evaluate the reference with the same ones"

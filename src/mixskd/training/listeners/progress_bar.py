@@ -43,14 +43,12 @@ class ProgressBar(Listener):
     def start(self, info: RunInfo) -> None:
         self.info, self.log_every = info, info.experiment.run.log_every
         self.epochs = info.experiment.run.epochs
-        for line in info.description:
+        for line in (*info.description, *(f"note: {note}" for note in info.notes)):
             self.console.print(visible(line), highlight=False, markup=False)
-        for note in info.notes:
-            self.console.print(f"note: {visible(note)}", highlight=False, markup=False)
         self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
         )  # fmt: skip
         interactive = self.console.is_terminal and sys.stderr.isatty()
         self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
@@ -74,7 +72,7 @@ class ProgressBar(Listener):
         shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.bar.update(
             self.task, completed=info.step, description=f"{info.epoch + 1}/{self.epochs}",
-            status=f"{rate:.0f} img/s {shown} {self.score}",
+            status=visible(f"{rate:.0f} img/s {shown} {self.score}"),
         )  # fmt: skip
 
     def epoch(self, row: Mapping[str, float]) -> None:
@@ -82,8 +80,11 @@ class ProgressBar(Listener):
         score = f"{self._score(row)}  " if self.info.monitor in row else ""
         self.score = score.strip() or self.score
         self.console.print(
-            f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}",
+            visible(
+                f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}"
+            ),
             highlight=False,
+            markup=False,
         )
         self.rows.append(row)
         self._draw_curves()
@@ -99,7 +100,7 @@ class ProgressBar(Listener):
                 shown = values[-max(self.console.width - 45, 10) :]
                 ends = f"{shown[0]:.4g} to {shown[-1]:.4g}"
                 lines.append(f"{name.replace('_', ' '):14.14} {sparkline(shown, plain=plain)} {ends}")
-        self.bar.curves = Text("\n".join(lines))
+        self.bar.curves = Text("\n".join(map(visible, lines)))
 
     def end(self, summary: Mapping[str, Any]) -> None:
         """Print the curves."""
