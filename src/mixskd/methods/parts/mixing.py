@@ -144,8 +144,9 @@ def sample_mix(
     centre = (torch.rand(2, generator=generator, device=device) * extent).floor()
     low = (centre - half).floor().clamp(min=0)
     high = torch.minimum((centre + half).floor(), extent)
-    area = (high - low).prod() / (height * width)
-    return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
+    top, left, bottom, right = *low.unbind(), *high.unbind()
+    area = (bottom - top) * (right - left) / (height * width)
+    return Mix(1 - area, permutation, torch.stack([top, bottom, left, right]), (height, width))
 
 
 def _pairs(count: int, derangement: bool, device: torch.device, generator: torch.Generator | None) -> Tensor:
