@@ -11,6 +11,7 @@ import pytest
 
 import mixskd
 from mixskd.errors import UserError
+from tests.training.test_checkpoint_writer import write_beside
 
 SETTINGS: dict[str, Any] = {
     "backbone": "wrn_10_1", "method": "baseline", "data": "toy.npz",
@@ -36,8 +37,11 @@ def files(run: str) -> dict[str, bytes]:
     return {name: Path(run, name).read_bytes() for name in ("metrics.csv", "model.safetensors")}
 
 
-def test_every_write_may_fail(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_every_write_may_fail(beside: bool, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(npz.parent)
+    if beside:
+        write_beside(monkeypatch)
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk)
     mixskd.train(out="whole", **SETTINGS)

@@ -12,6 +12,7 @@ import torch
 
 from mixskd.benchmarking import benchmark as running
 from mixskd.benchmarking import process, timing
+from mixskd.benchmarking.table import show
 from mixskd.benchmarking.variant_bench import Bench
 from mixskd.benchmarking.variants import Variant, choose, variants_of
 from mixskd.cli.main import main
@@ -91,6 +92,20 @@ class Clock:
             return Spend.apply(result) if backward else result
 
         return spending
+
+
+def test_report_is_complete_after_each_round_but_for_what_is_timed_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
+    monkeypatch.setattr(process, "multiprocessing", SimpleNamespace(get_context=lambda _kind: FORKS))
+    options = {"variants": "plain", "round_seconds": 0.0, "loader_seconds": 0.0, "startup": False}
+    rounds: list[dict[str, Any]] = []
+    report = running.benchmark(small("baseline"), rounds=2, **options, after_round=rounds.append)
+    last = {"parts_of_the_eager_step", "objective_share", "loader"}
+    assert [one["rounds"] for one in rounds] == [1, 2]
+    assert [len(one["variants"]["plain"]["step_seconds_of_rounds"]) for one in rounds] == [1, 2]
+    assert {key for one in rounds for key in one} == report.keys() - last
+    assert "startup_seconds" not in report
+    show(report)
 
 
 @pytest.mark.parametrize(("method", "within", "heads"), [("baseline", 1, 0), ("mixskd", 0, 2)])

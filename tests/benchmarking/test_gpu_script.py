@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,11 @@ ENGINES = {
     "eager": Engine("bf16", channels_last=True, fused=True, cuda_graphs=True),
     "cpu": Engine(channels_last=True, fused=True),
 }
-EXPECTED = {"torch", "torchvision", "numpy"}  # on the machine
+EXPECTED = {"torch", "torchvision", "numpy", "jinja2"}  # on the machine; the last is a dependency of torch
 UNUSED = {"matplotlib"}  # by any stage
-BENCHMARKS = ["speed_mixskd", "speed_mixskd_without", "speed_baseline", "speed_wrn", "loader"]
+BENCHMARKS = ["speed_mixskd", "speed_mixskd_with", "speed_mixskd_without", "speed_baseline", "speed_wrn", "loader"]
+STAGES = ["speed", "checks", "variants", "released", "loader", "train", "tests"]
+RUNS, TESTS = 12, 4
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("bash") and shutil.which("timeout") and shutil.which("realpath")),
@@ -53,7 +57,7 @@ def run_script(
     binaries, images = folder / "bin", folder / "flowers" / "rose"
     binaries.mkdir()
     images.mkdir(parents=True)
-    python, asked, array = binaries / "python", folder / "asked", folder / "cifar100.npz"
+    python, asked, array = binaries / "python3", folder / "asked", folder / "cifar100.npz"
     python.write_text(PYTHON)
     python.chmod(0o755)
     for file in (asked, array):
@@ -65,6 +69,13 @@ def run_script(
     done = subprocess.run(["bash", SCRIPT, *stages], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [line.split("\t")[:-1] for line in asked.read_text().splitlines()], done.stdout
+
+
+def results(folder: Path) -> set[str]:
+    """The files of the one archive in OUT."""
+    assert [path.name for path in (folder / "out").iterdir()] == ["results.tar.gz"]
+    with tarfile.open(folder / "out" / "results.tar.gz") as archive:
+        return {Path(member.name).name for member in archive if member.isfile()}
 
 
 def test_gpu_script_has_valid_syntax() -> None:
@@ -85,7 +96,11 @@ def test_gpu_script_uses_valid_commands(machine: str, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("mixskd.benchmarking.benchmark.benchmark", reach)
     monkeypatch.setattr("mixskd.training.run.train", reach)
-    asked, _ = run_script(tmp_path, machine, ["speed", "loader", "train"])
+    asked, _ = run_script(tmp_path, machine, ["speed", "variants", "loader", "train"])
+    timed = [words for words in asked if words[0] == "benchmarks/timed_train.py"]
+    assert len(timed) == RUNS
+    assert [Path(words[1]).name for words in timed][:2] == ["seconds_mixskd-seed0.json", "seconds_baseline-seed0.json"]
+    asked = [["-m", "mixskd", "train", *words[2:]] if words in timed else words for words in asked]
     known, compared = variants_of(ENGINES[machine], "cpu" if machine == "cpu" else "cuda"), set()
     for program, module, *words in asked:
         assert (program, module) == ("-m", "mixskd")
@@ -95,23 +110,64 @@ def test_gpu_script_uses_valid_commands(machine: str, tmp_path: Path, monkeypatc
             compared |= set(choose(known, reached.value.options["variants"]))
     benchmarks = [words for words in asked if words[2] == "benchmark"]
     assert [Path(words[-1]).stem for words in benchmarks] == BENCHMARKS
-    assert len(asked) - len(benchmarks) == 12
+    assert len(asked) - len(benchmarks) == RUNS
     if machine != "cpu":
         missing = set(known) - compared
         assert missing == {"without_low_precision", "without_channels_last"} | ({"eager"} & missing)
 
 
 def test_failed_measurement_does_not_stop_others(tmp_path: Path) -> None:
-    asked, said = run_script(tmp_path, "eager", ["tests", "speed", "loader", "released", "train"], fails=True)
-    assert sum(words[1] == "pytest" for words in asked) == 3
+    asked, said = run_script(tmp_path, "eager", STAGES, fails=True)
+    assert sum(words[1] == "pytest" for words in asked) == TESTS
     assert [Path(words[-1]).stem for words in asked if words[2] == "benchmark"] == BENCHMARKS
-    assert said.count("exit code 1") == len(asked) == 3 + len(BENCHMARKS) + 1 + 12
+    assert said.count("exit code 1") == len(asked) == TESTS + len(BENCHMARKS) + 1 + RUNS
+    assert {f"{name}.log" for name in (*BENCHMARKS, "checks", "released", "train_mixskd-seed0")} <= results(tmp_path)
 
 
 def test_compiling_stages_need_enough_time(tmp_path: Path) -> None:
-    asked, said = run_script(tmp_path, "gpu", ["tests", "speed", "loader", "released", "train"], LIMIT="100")
+    asked, said = run_script(tmp_path, "gpu", STAGES, LIMIT="50")
     assert asked == []
-    assert said.count("next time") == 3 + len(BENCHMARKS) + 1 + 12
+    assert said.count("next time") == TESTS + len(BENCHMARKS) + 1 + RUNS
+
+
+def test_most_valuable_stages_come_first_and_finished_ones_are_not_repeated(tmp_path: Path) -> None:
+    asked, _ = run_script(tmp_path, "gpu", [])
+    first, second, third = ([Path(word).name for word in words] for words in asked[:3])
+    assert (first[first.index("--variants") + 1], first[-1]) == ("plain,default", "speed_mixskd.json")
+    assert (second[1], second[-1]) == ("pytest", "(mixskd or pskd) and bf16 and (agrees or graphs)")
+    assert third[-1] == "speed_mixskd_with.json"
+    marks = {path.name for path in (tmp_path / "state" / "done").iterdir()}
+    assert {"speed_mixskd", "checks", "released", "loader", "train_mixskd-seed0", "tests"} <= marks
+    assert len(marks) == len(asked) == TESTS + len(BENCHMARKS) + 1 + RUNS
+    again = tmp_path / "again"
+    again.mkdir()
+    assert run_script(again, "gpu", [], STATE=str(tmp_path / "state"))[0] == []
+
+
+def test_synthetic_stages_need_no_data_and_leave_one_archive(tmp_path: Path) -> None:
+    asked, said = run_script(tmp_path, "gpu", ["speed", "train"], CIFAR100="")
+    assert [words[2] for words in asked] == ["benchmark"]
+    assert "train: CIFAR100 is no file" in said
+    assert {"speed_mixskd.log", "machine.txt"} <= results(tmp_path)
+
+
+def test_parts_of_the_data_are_joined(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"c.npz.part{number}").write_text(str(number))
+    asked, _ = run_script(tmp_path, "gpu", ["train"], CIFAR100=str(tmp_path / "c.npz"))
+    joined = asked[0][asked[0].index("--data") + 1]
+    assert Path(joined).read_text() == "12"
+
+
+def test_epoch_seconds_are_projected(tmp_path: Path, npz: Path) -> None:
+    seconds = tmp_path / "seconds.json"
+    words = ["--data", str(npz), "--backbone", "wrn_10_1", "--method", "baseline", "--epochs", "3", "--batch-size", "4"]
+    command = [sys.executable, "benchmarks/timed_train.py", seconds, *words, "--out", tmp_path / "run"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    figures = json.loads(seconds.read_text())
+    first, *others = figures["seconds_of_epochs"]
+    assert len(others) == 2
+    assert figures["projected_minutes_of_all_epochs"] == pytest.approx((first + sum(others)) / 60)
 
 
 def test_run_is_stopped_by_one_signal() -> None:
@@ -155,7 +211,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_gpu_tests_need_no_other_packages(tmp_path: Path) -> None:
-    asked, _ = run_script(tmp_path, "gpu", ["tests"])
+    asked, _ = run_script(tmp_path, "gpu", ["checks", "tests"])
     files = {word for words in asked for word in words if word.endswith(".py")}
     marked = {p for p in (ROOT / "tests").rglob("*.py") if re.search(r"^\s*@pytest\.mark\.gpu", p.read_text(), re.M)}
     assert {ROOT / file for file in files} == marked

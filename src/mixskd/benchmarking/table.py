@@ -39,7 +39,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     parts = Table("part of the eager step", "ms", "share", box=None)
     for name, value in seconds.items():
         parts.add_row(name, f"{1000 * value:.2f}", f"{100 * value / seconds['step']:.1f} %")
-    loader, start = report["loader"], report["startup_seconds"]
+    loader, start = report["loader"], report.get("startup_seconds")
     times = f", {loader['times_the_default_step']:.1f}x the default step" if "times_the_default_step" in loader else ""
     for part in (
         *lines,
@@ -48,6 +48,8 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         parts,
         f"objective: {100 * report['objective_share']:.1f} % of the step",
         f"loader alone: {loader['images_per_second']:.0f} images/s{times}",
-        f"start: --help {start['help']:.2f} s, first step on the digits saved after {start['first_step']:.2f} s",
     ):
         console.print(visible(part) if isinstance(part, str) else part, markup=False, highlight=False)
+    if start is not None:
+        help_, first = start["help"], start["first_step"]
+        console.print(f"start: --help {help_:.2f} s, first step on the digits saved after {first:.2f} s")

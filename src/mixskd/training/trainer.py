@@ -21,8 +21,8 @@ from mixskd.training.checkpoint import (
     check_position,
     drop_previous,
     load_newest,
-    save_checkpoint,
 )
+from mixskd.training.checkpoint_writer import CheckpointWriter
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
@@ -49,6 +49,8 @@ class Trainer:
         self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor)
         self.position = Position()
         self.tally = Tally()
+        # On a CPU the threads of the training would wait for the processor that writes.
+        self.writer = CheckpointWriter(folder.checkpoint, beside=parts.device.type == "cuda")
         self.started = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Trainer:
                         if stop or self.due():
                             self.save()
                         if stop:
+                            self.writer.wait()
                             interrupt.leave(stop, self.folder.path)
                     self.close_epoch(epoch)
                     ended = epoch + 1 == run.epochs or self.selection.exhausted(self.position.rows)
@@ -80,6 +83,7 @@ class Trainer:
                 listener.end(summary)
             return summary
         finally:
+            self.writer.close()
             for listener in self.listeners:
                 listener.close()
 
@@ -165,6 +169,7 @@ class Trainer:
         steps = {name: self.world.highest(step) for name, step in self.tally.first_bad.items()}
         bad = {name: step for name, step in steps.items() if step >= 0}
         if bad:
+            self.writer.wait()
             name = min((n for n in bad if n != "loss"), key=lambda n: bad[n], default="loss")
             checkpoint = self.folder.checkpoint
             kept = (
@@ -176,7 +181,7 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write checkpoint.pt, unless the run has diverged."""
+        """Write checkpoint.pt, on a GPU while the training goes on, unless the run has diverged."""
         self.check_finite()
         sums = self.world.gather(dict(self.tally.sums))
         if not self.world.first:
@@ -189,13 +194,13 @@ class Trainer:
             "data": self.parts.data.fingerprint,
             "splits_digest": division_digest(self.parts.data),
             "arithmetic": to_store(self.step.engine),
-            **self.step.state_dict(),
+            **self.writer.held(self.step.state_dict()),
             "best": self.selection.state,
             "probe": self.parts.probe,
             "position": dataclasses.asdict(self.position),
             "sums": sums,
         }
-        save_checkpoint(self.folder.checkpoint, state, keep=True)
+        self.writer.write(state)
 
     def restore(self) -> None:
         """Continue from checkpoint.pt, or from the checkpoint before it if that is damaged.
@@ -263,6 +268,7 @@ class Trainer:
         }
         if not self.world.first:
             return {}
+        self.writer.wait()
         self.parts.save(self.folder.model)
         if warning := below_probe(self.parts.probe, scores):
             self.parts.notes.append(warning)

@@ -11,9 +11,10 @@ from torch import Tensor
 from mixskd.backbones.staged import average
 from mixskd.backbones.tokens import TokenMap, halves
 from mixskd.methods.parts.losses import feature_distance, mean_square, relative_distance
-from mixskd.methods.parts.mixing import Mix
+from mixskd.methods.parts.mixing import Mix, sample_mix
 from tests.conftest import make_toy
 from tests.methods.support import make
+from tests.training.test_graphs import Launches
 
 PERMUTATION = torch.tensor([2, 0, 3, 1])
 MIX = Mix(torch.tensor(0.3), PERMUTATION)
@@ -48,6 +49,22 @@ def test_gradient_keeps_memory_layout(name: str) -> None:
     assert expected.is_contiguous()
     assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
     assert torch.allclose(OPERATIONS[name](last), OPERATIONS[name](contiguous), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("within", [None, 3])
+def test_gradient_of_a_mix_is_read_through_the_inverse_permutation(within: int | None) -> None:
+    """That of plain indexing adds to zeros, which sorts the indices on a GPU."""
+    x = torch.randn(5, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    whole = sample_mix(x, 1.0, within=within)
+    for mix in (whole,) if within is None else (whole.first(3), whole.rest(3)):
+        part, weights = x[: len(mix.permutation)], torch.randn(len(mix.permutation), 2, 3, 3, dtype=torch.float64)
+        with Launches() as launches:
+            (got,) = torch.autograd.grad((mix(part) * weights).sum(), part)
+        expected = mix.lam * weights + ((1 - mix.lam) * weights)[mix.permutation.argsort()]
+        assert torch.allclose(got, expected)
+        assert launches.names.count("index") == 2
+        assert not {"index_put", "index_put_", "new_zeros", "sort", "argsort"} & set(launches.names)
+    assert torch.autograd.gradgradcheck(whole, x)
 
 
 def test_halves_of_token_map() -> None:

@@ -21,13 +21,15 @@ class Mix(NamedTuple):
     ``lam``: the weight of the unpermuted operand, a scalar or one value an image (``B``).
     ``permutation``: ``B`` indices. ``box``: for CutMix ``(top, bottom, left, right)`` in pixels of the ``size``
     (height, width) for which it was drawn, else None. With a box the maps and images are pasted and ``lam`` is the area
-    that is left of the first operand, so that labels and logits mix by the same ratio.
+    that is left of the first operand, so that labels and logits mix by the same ratio. ``inverse``: the indices that
+    undo the permutation; None to sort them from it at each use.
     """
 
     lam: Tensor
     permutation: Tensor
     box: Tensor | None = None
     size: tuple[int, int] = (0, 0)
+    inverse: Tensor | None = None
 
     @overload
     def apply(self, x: Tensor) -> Tensor: ...
@@ -51,16 +53,26 @@ class Mix(NamedTuple):
         else:
             weight = self.lam.reshape(-1, *[1] * (x.ndim - 1)) if self.lam.ndim else self.lam
         wide = full_precision(x)
-        return torch.lerp(_permuted(wide, self.permutation), wide, weight.to(wide.dtype)).to(x.dtype)
+        return torch.lerp(self._permuted(wide), wide, weight.to(wide.dtype)).to(x.dtype)
+
+    def _permuted(self, x: Tensor) -> Tensor:
+        """``x[permutation]`` with a gradient in the memory layout of ``x``; that of plain indexing is contiguous."""
+        inverse = self.permutation.argsort() if self.inverse is None else self.inverse
+        if x.ndim == 4 and has_channels_last(x):
+            return _Permuted.apply(x.permute(0, 2, 3, 1), self.permutation, inverse).permute(0, 3, 1, 2)
+        return _Permuted.apply(x, self.permutation, inverse)
 
     def first(self, count: int) -> Mix:
         """The same mix of the first ``count`` images alone; their pairs must be among them (``sample_mix``)."""
-        return self._replace(lam=self.lam[:count] if self.lam.ndim else self.lam, permutation=self.permutation[:count])
+        lam = self.lam[:count] if self.lam.ndim else self.lam
+        inverse = None if self.inverse is None else self.inverse[:count]
+        return self._replace(lam=lam, permutation=self.permutation[:count], inverse=inverse)
 
     def rest(self, count: int) -> Mix:
         """The same mix of all images but the first ``count``."""
         lam = self.lam[count:] if self.lam.ndim else self.lam
-        return self._replace(lam=lam, permutation=self.permutation[count:] - count)
+        inverse = None if self.inverse is None else self.inverse[count:] - count
+        return self._replace(lam=lam, permutation=self.permutation[count:] - count, inverse=inverse)
 
     def names(self, names: Sequence[str]) -> list[str]:
         """For each mixed image the names of its two with their shares, a line each; ``names`` are the images'."""
@@ -80,7 +92,7 @@ class Mix(NamedTuple):
         like = torch.empty(
             len(labels), classes, dtype=torch.promote_types(self.lam.dtype, labels.dtype), device=labels.device
         )
-        return Mix(self.lam, self.permutation).apply(as_probabilities(labels, like))
+        return self.apply(as_probabilities(labels, like))
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated labels of Eq. 4.
@@ -107,11 +119,21 @@ def mixes_in(draws: Any) -> Iterator[Mix]:
             yield from mixes_in(part)
 
 
-def _permuted(x: Tensor, permutation: Tensor) -> Tensor:
-    """``x[permutation]`` with a gradient in the memory layout of ``x``; that of plain indexing is contiguous."""
-    if x.ndim == 4 and has_channels_last(x):
-        return x.permute(0, 2, 3, 1)[permutation].permute(0, 3, 1, 2)
-    return x[permutation]
+class _Permuted(torch.autograd.Function):
+    """``x[permutation]``, whose gradient is read through the inverse permutation.
+
+    That of plain indexing, which allows repeated indices, is added to zeros: on a GPU it sorts the indices first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, permutation: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(permutation, inverse)
+        return x[permutation]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        permutation, inverse = ctx.saved_tensors
+        return _Permuted.apply(gradient, inverse, permutation), None, None
 
 
 def sample_mix(
@@ -137,15 +159,17 @@ def sample_mix(
     if first < batch:
         permutation = torch.cat([permutation, first + _pairs(batch - first, derangement, device, generator)])
     if kind == "mixup":
-        return Mix(lam, permutation)
+        return Mix(lam, permutation, inverse=permutation.argsort())
     height, width = images.shape[-2:]
     extent = torch.stack([torch.full((), side, device=device) for side in (height, width)])
     half = (extent * (1 - lam).sqrt()).floor() / 2
     centre = (torch.rand(2, generator=generator, device=device) * extent).floor()
     low = (centre - half).floor().clamp(min=0)
     high = torch.minimum((centre + half).floor(), extent)
-    area = (high - low).prod() / (height * width)
-    return Mix(1 - area, permutation, torch.stack([low[0], high[0], low[1], high[1]]), (height, width))
+    top, left, bottom, right = *low.unbind(), *high.unbind()
+    area = (bottom - top) * (right - left) / (height * width)
+    box = torch.stack([top, bottom, left, right])
+    return Mix(1 - area, permutation, box, (height, width), permutation.argsort())
 
 
 def _pairs(count: int, derangement: bool, device: torch.device, generator: torch.Generator | None) -> Tensor:
