@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.artifacts.stored_files import read_summary
-from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
-from mixskd.config.build import with_all_options
+from mixskd.config import NOT_COMPARED, Experiment, flatten, to_dict
+from mixskd.config.build import read_experiment
 from mixskd.config.task_kinds import Kind, kind_of
 from mixskd.errors import UserError
 from mixskd.runtime.files import slug
@@ -109,12 +109,8 @@ def read_result(folder: Path) -> Result:
 
 def _experiment(config: Path) -> Experiment:
     try:
-        experiment = from_dict(read_yaml(config))
+        return read_experiment(config)
     except UserError as error:
         if str(config) in str(error):
             raise
         raise UserError(f"{config} is not the configuration of a run: {error}") from None
-    try:
-        return with_all_options(experiment)
-    except UserError:  # a method of a plugin that is gone, or an option that was removed
-        return experiment

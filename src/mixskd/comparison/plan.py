@@ -11,8 +11,8 @@ from mixskd.benchmarking.cost import images_forwarded
 from mixskd.comparison.budgets import Budgets, equalised
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
-from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
-from mixskd.config.build import build_experiment, with_all_options
+from mixskd.config import Experiment, difference, merge, to_dict
+from mixskd.config.build import build_experiment, read_experiment
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
@@ -46,7 +46,7 @@ class Run:
         config = self.files.config
         if not config.exists():
             return ""
-        return "; ".join(difference(with_all_options(from_dict(read_yaml(config))), self.experiment))
+        return "; ".join(difference(read_experiment(config), self.experiment))
 
 
 def plan(grid: Grid, folder: Path) -> list[Run]:
@@ -90,7 +90,7 @@ def _experiment(
 ) -> Experiment:
     """``forwarded`` caches the images that an arm forwards per original, by label and backbone."""
     own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
-    experiment = build_experiment(merge(grid.settings, nest(own)))
+    experiment = build_experiment(merge(grid.settings, own))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
         key = arm.label, experiment.backbone
         if key not in forwarded:  # seconds for some networks
