@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         compare,
         evaluate,
         export,
+        find_lr,
         load,
         predict,
         probe,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         save_model,
         show_data,
         train,
+        tune,
     )
     from mixskd.backbones import StagedBackbone, build_backbone
     from mixskd.errors import UserError
@@ -39,6 +41,7 @@ _VERBS = (
     "compare",
     "evaluate",
     "export",
+    "find_lr",
     "load",
     "predict",
     "probe",
@@ -48,6 +51,7 @@ _VERBS = (
     "save_model",
     "show_data",
     "train",
+    "tune",
 )
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),
@@ -69,6 +73,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "find_lr",
     "load",
     "predict",
     "probe",
@@ -78,6 +83,7 @@ __all__ = [
     "save_model",
     "show_data",
     "train",
+    "tune",
 ]
 
 

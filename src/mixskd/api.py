@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mixskd.artifacts.model_file import Classifier
     from mixskd.backbones import StagedBackbone
     from mixskd.comparison.comparison import Comparison
+    from mixskd.comparison.search.tune import Found
     from mixskd.training.listeners import Listener
+    from mixskd.training.lr_finder import RangeTest
 
 
 @checked
@@ -217,6 +219,68 @@ def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
 
 
 @checked
+def tune(
+    recipe: str | None = "auto",
+    *,
+    data: str | Path | Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: str | Sequence[str] | None = None,
+    space: str | Path | Mapping[str, Any] | None = None,
+    hours: float | None = None,
+    trials: int | None = None,
+    operations: float | None = None,
+    folds: int | None = None,
+    refit: bool = False,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    devices: str = "auto",
+    launcher: str = "local",
+    launcher_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Found:
+    """Search for a method and settings within a budget; see :func:`mixskd.comparison.search.tune.tune`.
+
+    The first arguments are those of :func:`train`; by default the recipe is the one that fits the data.
+    """
+    from mixskd.comparison.search.tune import tune as run
+
+    remember_typed(backbones)
+    return run(
+        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)), methods=methods,
+        backbones=backbones, space=space, hours=hours, trials=trials, operations=operations, folds=folds,
+        refit_winner=refit, out=out, jobs=jobs, devices=devices, launcher=launcher, launcher_options=launcher_options,
+        progress=progress,
+    )  # fmt: skip
+
+
+@checked
+def find_lr(
+    recipe: str | None = None,
+    *,
+    data: str | Path | Mapping[str, Any] | None = None,
+    backbone: str | None = None,
+    method: str | Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    out: str | Path = "lr.png",
+    steps: int = 100,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    **settings: Any,
+) -> RangeTest:
+    """Suggest a learning rate by a range test; see :func:`mixskd.training.lr_finder.find_lr`. Arguments as for
+    :func:`train`.
+    """
+    from mixskd.training.lr_finder import find_lr as run
+
+    experiment = build_experiment(_settings(recipe, data, backbone, method, weights, None, settings))
+    return run(experiment, out, steps=steps, lowest=lowest, highest=highest)
+
+
+@checked
 def report(
     runs: str | Path | Sequence[str | Path], out: str | Path = "report.html", *, figures: str | Path | None = None
 ) -> Path:
@@ -301,9 +365,9 @@ def _settings(
     groups = {
         "data": _text(data) if isinstance(data, Path) else data,
         "backbone": backbone,
-        "weights": _text(weights) if isinstance(weights, Path) else weights,
         "method": method,
-        "out": out,
+        "weights": _text(weights),
+        "out": _text(out),
     }
     remember_typed(backbone)
     given = merge({**settings, **{key: value for key, value in groups.items() if value is not None}})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mixskd.report.cost import count_cost
 
+from mixskd.benchmarking.cost import count_cost
 from mixskd.cli.compare import _option
 from mixskd.cli.main import main
 from mixskd.comparison.comparison import to_yaml

@@ -28,7 +28,8 @@ RIGHT: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
     "dynamic_size": (bool,),
     **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
-    "images_per_update": (int,),
+    **dict.fromkeys(("images_per_update", "folds", "trials", "steps"), (int,)), "refit": (bool,), "space": (str, dict),
+    **dict.fromkeys(("hours", "operations", "lowest", "highest"), (int, float)),
     **dict.fromkeys(("target_accuracy", "coverage", "threshold"), (int, float)),
     "temperature": (int, float, str), "data": (str, dict), "method": (str, dict),
 }  # fmt: skip
@@ -40,6 +41,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},
+    "tune": {"data": "none/none"}, "find_lr": {"data": "none/none"},
     "compare": {"data": "none/none"}, "report": {"runs": "run"}, "run_suites": {"runs": ["run"], "suites": "accuracy"},
     "save_model": {"path": "m", "classes": list("abcde"), "image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
 }  # fmt: skip

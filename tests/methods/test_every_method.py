@@ -28,7 +28,7 @@ def one_batch(method: Any, size: int, count: int = 4) -> Batch:
 
 def check_step(backbone: str, name: str, precision: str) -> None:
     method = make(name, build_backbone(backbone, 5))
-    images, labels, extra, _ = one_batch(method, SIZES[backbone])
+    images, labels, extra = one_batch(method, SIZES[backbone])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         out = method(images, labels, **extra)
     assert out["output"].shape == (4, 5)
@@ -77,7 +77,7 @@ class Coarse(TorchDispatchMode):
 @pytest.mark.parametrize("name", METHODS)
 def test_classifiers_and_losses_use_fp32_under_autocast(name: str) -> None:
     method = make(name, build_backbone("wrn_10_1", 5))
-    images, labels, extra, _ = one_batch(method, 8)
+    images, labels, extra = one_batch(method, 8)
     with torch.autocast("cpu", torch.bfloat16), Coarse() as coarse:
         method(images, labels, **extra)
     assert coarse.seen == []

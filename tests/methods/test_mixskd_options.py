@@ -7,9 +7,9 @@ import dataclasses
 
 import pytest
 import torch
-from mixskd.report.cost import count_cost
 
 from mixskd import MixSKD, UserError
+from mixskd.benchmarking.cost import count_cost
 from mixskd.config.build import SMOOTHED, build_experiment, make_config
 from mixskd.methods import METHODS
 from mixskd.methods.mixskd import MixSKDConfig

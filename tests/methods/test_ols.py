@@ -16,7 +16,7 @@ from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.engine import Engine
 from mixskd.training.step import build_step
 from tests.conftest import make_toy, make_toy_without_norm
-from tests.methods.reference import cross_entropy, softmax
+from tests.methods.reference import cross_entropy, soft_cross_entropy, softmax
 from tests.methods.support import batch, check, logits
 
 
@@ -27,7 +27,7 @@ def test_the_loss_is_that_of_hard_and_soft_labels() -> None:
     def reference(moving, fixed) -> float:
         loss = 0.0
         for z, y in zip(logits(moving.backbone, images).tolist(), labels.tolist(), strict=True):
-            loss += (alpha * cross_entropy(z, y) + (1 - alpha) * cross_entropy(z, soft[y].tolist())) / 4
+            loss += (alpha * cross_entropy(z, y) + (1 - alpha) * soft_cross_entropy(z, soft[y].tolist())) / 4
         return loss
 
     method = OLS(make_toy(), alpha=alpha).double()
@@ -46,7 +46,7 @@ def test_soft_labels_are_the_means_of_correct_predictions_of_the_epoch_before() 
             images, labels = batch(8)
             z = logits(method.backbone, images).tolist()
             expected = sum(
-                0.5 * cross_entropy(row, y) + 0.5 * cross_entropy(row, soft[y])
+                0.5 * cross_entropy(row, y) + 0.5 * soft_cross_entropy(row, soft[y])
                 for row, y in zip(z, labels.tolist(), strict=True)
             )
             for row, y in zip(z, labels.tolist(), strict=True):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mixskd.reporting.runs import read_result
 
 import mixskd
+from mixskd.artifacts.results import read_result
 from mixskd.comparison.grid import grid_from
 from mixskd.comparison.plan import plan
 from mixskd.config.build import build_experiment

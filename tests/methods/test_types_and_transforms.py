@@ -15,8 +15,8 @@ from tests.conftest import make_toy, make_toy_without_norm
 from tests.methods.support import extras, make
 
 LABELS = torch.arange(4) % 5
-# A single image has no others to average over, or rows of a table would be written.
-NOT_PER_SAMPLE = ("dlb", "pskd")
+# Each forward pass writes to a table or to sums.
+NOT_PER_SAMPLE = ("dlb", "pskd", "ols")
 
 
 def halved(name: str, dtype: torch.dtype, backbone: str = "wrn_10_1", size: int = 8) -> dict[str, Tensor]:

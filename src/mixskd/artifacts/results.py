@@ -16,7 +16,7 @@ from mixskd.errors import UserError
 from mixskd.runtime.files import slug
 
 # A run's own, whatever the setting that it repeats.
-OF_A_RUN = (*NOT_COMPARED, "run.seed", "method.teacher")
+OF_A_RUN = (*NOT_COMPARED, "run.seed", "data.fold", "method.teacher")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Result:
 
     @property
     def label(self) -> str:
-        """The run's name without backbone, augmentation policy and seed."""
+        """The run's name without backbone, augmentation policy, fold and seed."""
         e, label = self.experiment, self.name.removesuffix(f"-seed{self.experiment.run.seed}")
+        label = label.removesuffix(f"-fold{e.data.fold}")
         if self.kind is not None:
             label = re.sub(r"-from\d+$", "", label)  # the seed of its backbone
         for part in (e.data.augment, slug(e.backbone)):

@@ -38,6 +38,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--augments", help="comma-separated values of data.augment")
     p.add_argument("--suites", help="comma-separated evaluation suites; each adds a column to the table")
     p.add_argument("--seeds", help="comma-separated; 0,1,2 by default")
+    p.add_argument("--folds", metavar="K", help="K runs for each seed, one for each fold of a cross-validation")
     p.add_argument("--data", help="a data set's name, an image folder, or an .npz file")
     p.add_argument(
         "--weights", help="weights that all runs start from: a run's folder, a file of weights, or pretrained"

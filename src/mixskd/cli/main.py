@@ -17,6 +17,7 @@ from mixskd.cli import (
     compare,
     evaluate,
     export,
+    find_lr,
     predict,
     probe,
     push,
@@ -24,6 +25,7 @@ from mixskd.cli import (
     show_data,
     train,
     transfer,
+    tune,
 )
 from mixskd.cli import list as listing
 from mixskd.cli.option_help import FLAGS as HELP_FLAGS
@@ -33,10 +35,11 @@ from mixskd.runtime.version import __version__
 # Each module has SUMMARY, add_flags(parser) and run(arguments); detect and segment share one, with actions.
 VERBS: dict[str, Any] = {
     "train": train, "benchmark": benchmark, "compare": compare, "detect": "boxes", "segment": "masks",
+    "tune": tune, "find-lr": find_lr,
     "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "predict": predict,
     "calibrate": calibrate, "export": export, "push": push, "list": listing,
 }  # fmt: skip
-WITH_OWN_HELP = (train, benchmark, evaluate, show_data)
+WITH_OWN_HELP = (train, benchmark, evaluate, show_data, tune, find_lr)
 
 
 class Parser(argparse.ArgumentParser):

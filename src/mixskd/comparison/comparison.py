@@ -49,6 +49,7 @@ def compare(
     backbones: str | Sequence[str] | None = None,
     augments: str | Sequence[str] | None = None,
     seeds: str | Sequence[int | str] | None = None,
+    folds: int | None = None,
     out: str | Path | None = None,
     equal_updates: str | None = None,
     equal_cost: str | None = None,
@@ -73,14 +74,16 @@ def compare(
     ``settings`` are those of all runs, by group (``run={"epochs": 3}``); they override those of ``recipe``, or without
     a recipe those of the default comparison. Each of ``suites`` (:data:`mixskd.evaluation.suites.SUITES`) adds a
     column. With ``transfer``, each backbone is used in a detector or a segmentation network
-    (:class:`mixskd.comparison.transfer_runs.Transfer`). Up to ``jobs`` runs are active at a time, on ``devices``
-    (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``. A run that fails
-    does not stop the others. Raises UserError for a mistake in the grid or its data before anything is trained.
+    (:class:`mixskd.comparison.transfer_runs.Transfer`). With ``folds``, each seed has one run for each fold of a
+    cross-validation, whose division is the same for all methods. Up to ``jobs`` runs are active at a time, on
+    ``devices`` (``auto``, ``cpu``, or GPUs such as ``0,1``); ``launcher`` is ``local``, ``slurm`` or ``ray``.
+    A run that fails does not stop the others. Raises UserError for a mistake in the grid or its data before anything is
+    trained.
     """
     axes = {
         "recipe": recipe, "methods": methods, "backbones": backbones, "augments": augments, "seeds": seeds,
         "equal_updates": equal_updates, "equal_cost": equal_cost, "images_per_update": images_per_update,
-        "suites": suites,
+        "suites": suites, "folds": folds,
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
     data = str(data) if isinstance(data, Path) else data
@@ -178,7 +181,7 @@ def to_yaml(grid: Grid) -> str:
         "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "equal_cost": grid.equal_cost,
         "images_per_update": grid.images_per_update,
         "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
-        "transfer": None if grid.transfer is None else grid.transfer.to_dict(),
+        "transfer": None if grid.transfer is None else grid.transfer.to_dict(), "folds": grid.folds,
     }  # fmt: skip
     given = {key: value for key, value in values.items() if value is not None}
     return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

@@ -18,7 +18,7 @@ from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
     "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "equal_cost", "images_per_update",
-    "paper_table", "suites", "transfer",
+    "paper_table", "suites", "transfer", "folds",
 )  # fmt: skip
 SETTING_KEYS = ("data", "optim", "run")
 
@@ -48,6 +48,7 @@ class Grid:
             this number divided by the images that it forwards per original: 64 for MixSKD with 128, as in the paper.
         paper_table: the table of the paper whose values are shown beside ours, even for other data and backbones.
         suites: evaluation suites; the headline of each is a column.
+        folds: parts of a cross-validation; each seed has one run for each of them. None for no cross-validation.
         transfer: the detector or segmentation network in which the backbone of every run is used, if any.
     """
 
@@ -62,9 +63,14 @@ class Grid:
     paper_table: str | None = None
     suites: tuple[str, ...] = ()
     transfer: Transfer | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         check_columns(self.suites)
+        if self.folds is not None and self.folds < 2:
+            raise UserError(f"--folds must be 2 or more, not {self.folds}")
+        if self.folds is not None and self.transfer is not None:
+            raise UserError("--folds is for classifiers; leave it out, or leave --transfer out")
         labels = [arm.label for arm in self.arms]
         axes = {"methods": labels, "backbones": self.backbones, "augments": self.augments, "seeds": self.seeds}
         for name, values in axes.items():
@@ -140,6 +146,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
         paper_table=values.get("paper_table"),
         suites=words(values.get("suites") or (), "suites"),
         transfer=None if values.get("transfer") is None else transfer_from(values["transfer"]),
+        folds=None if values.get("folds") is None else convert(values["folds"], int, "folds"),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mixskd.benchmarking.cost import images_forwarded
 from mixskd.comparison.budgets import Budgets, equalised
@@ -61,10 +63,9 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     budgets = Budgets()
     for seed in grid.seeds:
         for backbone in grid.backbones:
-            for augment in grid.augments:
-                experiments = {
-                    arm.label: _experiment(grid, arm, backbone, augment, seed, forwarded) for arm in grid.arms
-                }
+            for augment, fold in product(grid.augments, range(grid.folds or 1)):
+                own = {"backbone": backbone, "data.augment": augment, "data.fold": fold, "run.seed": seed}
+                experiments = {arm.label: _experiment(grid, arm, own, forwarded) for arm in grid.arms}
                 if grid.equal_updates is not None:
                     experiments = equalised(experiments, grid.equal_updates, budgets.updates)
                 if grid.equal_cost is not None:
@@ -85,12 +86,13 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _experiment(
-    grid: Grid, arm: Arm, backbone: str, augment: str, seed: int, forwarded: dict[tuple[str, str], int]
-) -> Experiment:
-    """``forwarded`` caches the images that an arm forwards per original, by label and backbone."""
-    own = {"backbone": backbone, "data.augment": augment, "run.seed": seed, **arm.settings, "out": ""}
-    experiment = build_experiment(merge(grid.settings, own))
+def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple[str, str], int]) -> Experiment:
+    """The experiment of ``arm`` with the settings ``own`` of its place in the grid.
+
+    ``forwarded`` caches the images that an arm forwards per original, by label and backbone.
+    """
+    folds = {} if grid.folds is None else {"data.folds": grid.folds}
+    experiment = build_experiment(merge(grid.settings, {**folds, **own, **arm.settings, "out": ""}))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
         key = arm.label, experiment.backbone
         if key not in forwarded:  # seconds for some networks
@@ -151,10 +153,11 @@ def _taught_by(experiment: Experiment) -> str | None:
 
 
 def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
-    """``LABEL-BACKBONE[-AUGMENT][-fromM]-seedN``, in characters that every file system accepts; M is ``of_seed``."""
+    """``LABEL-BACKBONE[-AUGMENT][-fromM][-foldK]-seedN``, which every file system accepts; M is ``of_seed``."""
     augment = experiment.data.augment
     parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
-    parts += [*([] if of_seed is None else [f"from{of_seed}"]), f"seed{experiment.run.seed}"]
+    parts += [*([] if of_seed is None else [f"from{of_seed}"])]
+    parts += [*([] if experiment.data.folds is None else [f"fold{experiment.data.fold}"]), f"seed{experiment.run.seed}"]
     name = "-".join(map(slug, parts))
     if len(name.encode()) > 200:  # the limit is 255, and the files beside it have longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import TRY_AGAIN, settings_file
@@ -23,10 +23,42 @@ PAUSE = 0.2  # seconds between two looks at the jobs
 RETRY = 2.0  # seconds before a run is submitted again
 
 
-def carry_out_all(runs: Sequence[Run], launcher: Launcher, progress: RunsDisplay) -> dict[str, str]:
+class Display(Protocol):
+    """Shows a person how the runs proceed."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, runs: Sequence[Run]) -> None: ...
+
+    def finished(self, run: Run) -> None: ...
+
+    def failed(self, run: Run, reason: str) -> None: ...
+
+
+class Supply(Protocol):
+    """Gives further runs while others proceed, as a search does."""
+
+    def next(self) -> Run | None:
+        """The next run; None if there is none at present."""
+        ...
+
+    def ended(self, run: Run, failure: str | None) -> None:
+        """Called when a run has ended; ``failure`` says why if it failed."""
+        ...
+
+
+MOST_SUPPLIED = 8  # runs at a time of a launcher without a limit, so that a search learns from the first ones
+
+
+def carry_out_all(
+    runs: Sequence[Run], launcher: Launcher, progress: Display, supply: Supply | None = None
+) -> dict[str, str]:
     """Train the unfinished ``runs``, each after those it needs; by the name of each failed run, why, in one line.
 
-    On SIGINT or SIGTERM all runs save a checkpoint and stop, and Interrupted is raised.
+    ``supply`` gives further runs whenever a place is free, until it has no more and all runs have ended. On SIGINT or
+    SIGTERM all runs save a checkpoint and stop, and Interrupted is raised.
     """
     failures: dict[str, str] = {}
     waiting = {run.name: run for run in unfinished(runs)}
@@ -35,7 +67,14 @@ def carry_out_all(runs: Sequence[Run], launcher: Launcher, progress: RunsDisplay
     for run in waiting.values():
         write_text(settings_file(run.folder, run.name), to_yaml(run.experiment))
     with progress, Interrupt(World()) as interrupt:
-        while waiting or active:
+        while True:
+            while supply is not None and len(waiting) + len(active) < (launcher.slots or MOST_SUPPLIED):
+                if (more := supply.next()) is None:
+                    break
+                waiting[more.name] = more
+                write_text(settings_file(more.folder, more.name), to_yaml(more.experiment))
+            if not waiting and not active:
+                break
             for run in list(waiting.values()):
                 if failed := [name for name in run.after if name in failures]:
                     failures[run.name] = f"{failed[0]}, whose weights it needs, failed"
@@ -59,6 +98,8 @@ def carry_out_all(runs: Sequence[Run], launcher: Launcher, progress: RunsDisplay
                 else:
                     failures[name] = reason
                     progress.failed(run, reason)
+                if supply is not None and reason is not None:
+                    supply.ended(run, failures.pop(name, None))
             progress.show(
                 [run for run, _ in active.values()] + [waiting[name] for name in not_before if name in waiting]
             )

@@ -35,6 +35,11 @@ class DataConfig(Settings, prefix="data."):
             ``trivialaugment``.
         holdout: the share of each class that is held out as ``test`` if there is neither ``val`` nor ``test``.
         val_holdout: the share of each class of the training images that becomes ``val`` if there is none; 0 for none.
+        folds: divide the training images into this many parts of equal size, by class and by ``group``, for a
+            cross-validation; each run holds out one of them. It is ``val`` if ``val_holdout`` is above 0, else
+            ``test``, in place of the share that ``val_holdout`` or ``holdout`` names.
+        fold: the part that is held out, counted from 0.
+        train_on_val: train on the images of ``val`` too, once the settings have been chosen; the data need ``test``.
         split_seed: decides which images are held out; ``run.seed`` has no influence on it.
         group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
             or a regular expression on the path; the name of the group is its first bracket, or the whole match.
@@ -57,6 +62,9 @@ class DataConfig(Settings, prefix="data."):
     augment: str = "none"
     holdout: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     val_holdout: BelowOne = 0.0
+    folds: Annotated[int, Meta(ge=2, le=1000)] | None = None
+    fold: WholeNumber = 0
+    train_on_val: bool = False
     split_seed: WholeNumber = 0
     group: str | None = None
     duplicates: Literal["warn", "error", "drop"] = "warn"
@@ -74,6 +82,11 @@ class DataConfig(Settings, prefix="data."):
                 raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
         if self.crop_scale[1] > 1:
             raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
+        if self.fold >= (self.folds or 1):
+            has = "which is not set" if self.folds is None else f"which has the parts 0 to {self.folds - 1}"
+            raise UserError(f"data.fold {self.fold} is no part of data.folds, {has}")
+        if self.train_on_val and self.val_holdout > 0:
+            raise UserError("data.train_on_val leaves no val; set data.val_holdout to 0")
         if len(self.color_jitter) == 4 and self.color_jitter[3] > 0.5:
             raise UserError(f"data.color_jitter: the hue must be 0.5 or less, not {self.color_jitter[3]}")
 

@@ -53,7 +53,7 @@ class Experiment(Settings):
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "run.compile", "run.cuda_graphs",
-    "run.measure", "run.probe",
+    "run.measure", "run.probe", "run.score_test",
 )  # fmt: skip
 
 

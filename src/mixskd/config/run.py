@@ -36,6 +36,8 @@ class RunConfig(Settings, prefix="run."):
             epoch is always evaluated.
         keep: which weights are deployed: ``best`` (the epoch with the best score on ``val``; needs ``val``), ``last``,
             or ``auto``: ``best`` if there is ``val``, else ``last``, as in the paper's protocol.
+        score_test: score the deployed weights on ``test`` at the end. If it is off, nothing is computed on ``test``,
+            and the data need ``val``; ``mixskd tune`` trains so.
         patience: stop after this many evaluations on ``val`` without a better score; 0 for never.
         log_every: steps between two readings of the losses; they are then shown, and a run that has diverged is
             stopped.
@@ -66,6 +68,7 @@ class RunConfig(Settings, prefix="run."):
     checkpoint_every_epochs: Count = 1
     evaluate_every: Count = 1
     keep: Literal["auto", "best", "last"] = "auto"
+    score_test: bool = True
     patience: WholeNumber = 0
     log_every: Count = 20
     progress: bool = True

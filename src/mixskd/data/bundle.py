@@ -57,6 +57,19 @@ class ImageSet:
         digests = None if self.digests is None else self.digests[indices]
         return ImageSet(images, self.labels[indices], groups, self.places[indices], digests)
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """These images, then those of ``other``; both are in memory, or both are files."""
+
+        def both(mine: np.ndarray | None, others: np.ndarray | None) -> np.ndarray | None:
+            return None if mine is None or others is None else np.concatenate([mine, others])
+
+        if self.in_memory:
+            images: np.ndarray | Sequence[Any] = np.concatenate([self.images, other.images])
+        else:
+            images = [*self.images, *other.images]
+        labels = np.concatenate([self.labels, other.labels])
+        return ImageSet(images, labels, both(self.groups, other.groups), None, both(self.digests, other.digests))
+
     @property
     def places(self) -> np.ndarray:
         """Each image's place in its source (``N`` integers)."""

@@ -60,6 +60,30 @@ def grouped_holdout(
     return np.sort(kept), np.sort(held)
 
 
+def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """``images`` as two sets: those of all folds but one, and those of ``fold`` (0 to ``folds`` - 1).
+
+    The folds depend on ``seed`` alone. Each has the same share of every class (scikit-learn's StratifiedKFold), and
+    the images of one group are in one fold (StratifiedGroupKFold). Raises UserError for a class with fewer images than
+    folds, or fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    labels, groups = images.labels, images.groups
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < folds:
+        rare = classes[counts.argmin()]
+        raise UserError(f"class {rare} has {counts.min()} images, fewer than the {folds} folds; take fewer folds")
+    if groups is not None and (number := len(np.unique(groups))) < folds:
+        raise UserError(f"data.group makes {number} groups, fewer than the {folds} folds; take fewer folds")
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+    kept, held = list(parts)[fold]
+    if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
+        raise UserError(f"data.group puts every image of class {missing[0]} into one fold; take fewer folds")
+    return images.subset(np.sort(kept)), images.subset(np.sort(held))
+
+
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
     """The indices of the first ``count`` images of each class, or all of a smaller one, sorted."""
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
-from mixskd.data.holdout import first_per_class, hold_out
+from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
@@ -59,17 +59,28 @@ def load_data(
         good, verify_notes = verified(files, skip_bad=config.skip_bad_images)
         splits.update(good)
         notes += verify_notes
+    if config.train_on_val:
+        splits = _with_val(splits)
     if divided and "train" in splits:
         path = Path(config.source).expanduser()
         folders = set(split_folders(path)) if path.is_dir() and not is_shards(config.source) else set()
         known = set(splits) | folders  # a split of the source that is not in ``only`` is not drawn either
+        fold = None if config.folds is None else "val" if config.val_holdout > 0 else "test"
+        if fold in known:
+            raise UserError(
+                f"data.folds holds out a part of the training images as {fold}, but the data have a {fold} split of "
+                "their own; leave data.folds out, or give a source without that split"
+            )
         for name, share, missing in (
-            ("test", config.holdout, not {"val", "test"} & known),
-            ("val", config.val_holdout, "val" not in known and config.val_holdout > 0),
+            ("test", config.holdout, fold != "test" and not {"val", "test"} & known),
+            ("val", config.val_holdout, fold is None and "val" not in known and config.val_holdout > 0),
         ):
             if missing:
                 splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed)
                 divided_here = True
+        if fold is not None and config.folds is not None:
+            splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, config.split_seed)
+            divided_here = True
         splits = {name: splits[name] for name in SPLITS if name in splits}
     if "train" in splits:
         splits["train"], duplicate_notes = without_duplicates(splits, config.duplicates)
@@ -80,6 +91,15 @@ def load_data(
     data = dataclasses.replace(data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip)
     data.check()
     return data
+
+
+def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """``splits`` with the images of ``val`` at the end of ``train``. Raises UserError if there is no ``test``."""
+    if "test" not in splits:
+        raise UserError("data.train_on_val needs a test split, since nothing else is left to score; leave it out")
+    if "val" not in splits or "train" not in splits:
+        return dict(splits)
+    return {"train": splits["train"].joined(splits["val"]), "test": splits["test"]}
 
 
 def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle:

@@ -67,7 +67,7 @@ def set_up_classification(
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
             for split in data.splits
-            if split != "train"
+            if split == data.scored or (split == "test" and run.score_test)
         },
         save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded),
         sample=Sample(

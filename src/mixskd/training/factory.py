@@ -98,6 +98,8 @@ def check_selection(run: RunConfig, data: DataBundle) -> None:
     """Raises UserError if ``run`` selects weights or an early stop on ``val`` and there is no ``val``."""
     if "val" in data.splits:
         return
+    if not run.score_test:
+        raise UserError("run.score_test false needs a val split to score; hold one out with --data.val-holdout 0.1")
     how = "give the data a val split, or hold one out with --data.val-holdout 0.1"
     if run.keep == "best":
         raise UserError(f"run.keep best needs a val split, since test must not choose the weights; {how}")

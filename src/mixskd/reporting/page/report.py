@@ -13,6 +13,7 @@ from mixskd.reporting.evidence import Evidence, read_evidence
 from mixskd.reporting.page.blocks import Block, Content, figures, fold, table
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.render import render
+from mixskd.reporting.page.search import search_section
 from mixskd.reporting.page.training_images import training_image_section
 from mixskd.reporting.page.transfer_examples import example_section
 from mixskd.reporting.plots.curves import cost_plot, head_plots, operation_plots, score_plots, term_plots
@@ -67,6 +68,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
     curves, heads, terms = score_plots(evidence, looks), head_plots(evidence), term_plots(evidence)
     cost = [cost_plot(classifiers, looks), *operation_plots(evidence, looks)] if classifiers else []
     suites, measured, readable = suite_plots(evidence, looks), suite_tables(evidence), Readable()
+    search, search_figures = search_section(evidence)
 
     def measurements(heading: str) -> Content:
         """Figures and tables of the suites under ``heading``."""
@@ -79,6 +81,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
 
     sections = {
         "What was trained": _trained(evidence),
+        "Search": search,
         "Results": _results(evidence, classifiers) if classifiers else [],
         **{kind.name.capitalize(): _transfer(evidence, kind) for kind in KINDS if evidence.of_kind(kind)},
         "What the networks find": example_section(evidence),
@@ -98,7 +101,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
     }
     if any(FGSM in column for row in measured.get("fgsm", ()) for column in row):
         sections["Robustness"] += [Block("note", FGSM_NOTE)]
-    plots = [*curves, *heads, *terms, *cost, *(plot for some in suites.values() for plot in some)]
+    plots = [*search_figures, *curves, *heads, *terms, *cost, *(plot for some in suites.values() for plot in some)]
     return {heading: content for heading, content in sections.items() if content}, plots
 
 

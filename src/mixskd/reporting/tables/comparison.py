@@ -41,12 +41,14 @@ def accuracy(
         columns |= _headlines(lines, name)
     if paper_table == FGSM:
         columns |= _attacks(lines)
+    divided = any(line.experiment.data.folds for line in lines)
     if any(own := setting_differences(lines)):
         columns["other settings"] = [text or None for text in own]
     return [
         {
             **_place(line),
-            "seeds": ", ".join(str(seed) for seed in sorted(r.experiment.run.seed for r in line.results)),
+            "seeds": ", ".join(str(seed) for seed in sorted({r.experiment.run.seed for r in line.results})),
+            **({"folds": _folds(line)} if divided else {}),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
             **{title: cells[index] for title, cells in differences.items()},
@@ -135,10 +137,12 @@ def cost(lines: Sequence[Repeated]) -> Table:
 
 def single_runs(lines: Sequence[Repeated]) -> Table:
     """One row a run."""
+    divided = any(line.experiment.data.folds for line in lines)
     return [
         {
             **_place(line),
             "seed": Number(result.experiment.run.seed),
+            **({"fold": Number(result.experiment.data.fold)} if divided else {}),
             "split": result.split,
             "top-1 (%)": Number(result.top1, 2),
             "best epoch (%)": Number(result.best["top1"], 2) if result.best["split"] == result.split else None,
@@ -170,6 +174,8 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
         "the images that the loader draws; a method forwards views, partners or mixes beside them. Time and rate are "
         "those of a run among others on the same machine, evaluations included.",
     ]
+    if any(line.experiment.data.folds for line in lines):
+        found.append("With the folds of a cross-validation, ± is the deviation over seeds and folds together.")
     values = [(line.experiment, value) for line in lines if (value := published(line.experiment)) is not None]
     if values:
         found.append("Published: " + "; ".join(sorted({value.source for _, value in values})) + ".")
@@ -185,6 +191,12 @@ def _other_protocol(experiment: Experiment, value: Published) -> str:
     if experiment.run.epochs != value.epochs:
         parts.append(f"{experiment.run.epochs} epochs instead of {value.epochs}")
     return ", ".join(parts)
+
+
+def _folds(line: Repeated) -> Cell:
+    """The number of folds of a cross-validation that have a run, of all; None without one."""
+    folds = line.experiment.data.folds
+    return None if folds is None else f"{len({r.experiment.data.fold for r in line.results})} of {folds}"
 
 
 def _place(line: Repeated) -> dict[str, Cell]:

@@ -1,0 +1,72 @@
+"""Rungs whose resource is counted training operations, and the epochs that a trial may make for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mixskd.benchmarking.cost import count_cost
+from mixskd.comparison.budgets import lasting
+from mixskd.config import Experiment
+from mixskd.data import DataBundle
+
+FACTOR = 3  # of the operations of a rung over those of the rung before, and of the trials that end in it
+MOST_RUNGS = 3
+SHORTEST = 2  # epochs of the recipe in the first rung; fewer say little
+SHARE = 4  # the last rung takes at most one part in so many of the whole budget
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The training operations (FLOPs) of a run at each rung, the last one largest."""
+
+    operations: tuple[float, ...]
+
+    @property
+    def last(self) -> int:
+        return len(self.operations) - 1
+
+    def resource(self, rung: int) -> int:
+        """What Optuna's successive halving counts: 1, 3, 9."""
+        return int(FACTOR**rung)
+
+
+def rungs_for(full: float, epochs: float) -> Rungs:
+    """Rungs up to ``full`` operations, which pay ``epochs`` of the recipe; the first pays ``SHORTEST`` or more."""
+    number = 1
+    while number < MOST_RUNGS and epochs / FACTOR**number >= SHORTEST:
+        number += 1
+    return Rungs(tuple(full / FACTOR**back for back in reversed(range(number))))
+
+
+class Costs:
+    """Counts operations of experiments on ``data``; each network and method is counted once."""
+
+    def __init__(self, data: DataBundle) -> None:
+        self.data = data
+        self._known: dict[tuple[object, ...], float] = {}
+
+    def epoch(self, experiment: Experiment) -> float:
+        """The training operations (FLOPs) of one epoch. Raises UserError for a method that refuses the backbone."""
+        size = experiment.data.image_size or self.data.image_size
+        options = tuple(sorted((key, repr(value)) for key, value in experiment.method.options.items()))
+        batch = experiment.run.batch_size
+        key = (experiment.backbone, experiment.method.name, options, size, batch)
+        if key not in self._known:
+            self._known[key] = count_cost(experiment, len(self.data.classes), size).training_flops
+        steps = max(1, len(self.data.train) // batch)
+        return self._known[key] * steps * batch
+
+    def fitted(self, experiment: Experiment, operations: float) -> Experiment:
+        """``experiment`` with the epochs that ``operations`` pay, 1 or more; warm-up and milestones scale with them."""
+        epochs = max(1, int(operations / self.epoch(experiment) + 1e-6))
+        return lasting(experiment, epochs)
+
+    def whole(self, experiment: Experiment) -> float:
+        """The training operations of the whole run."""
+        return self.epoch(experiment) * experiment.run.epochs
+
+    def check(self, experiments: Iterable[Experiment]) -> None:
+        """Raises UserError for one whose method refuses its backbone or images."""
+        for experiment in experiments:
+            self.epoch(experiment)

@@ -1,0 +1,62 @@
+"""What a person sees of a search: one line for each trial that has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mixskd.comparison.plan import Run
+from mixskd.comparison.search.leaderboard import outcome, shown_settings, winner
+
+if TYPE_CHECKING:
+    from mixskd.comparison.search.trial import Search
+
+
+class TrialsDisplay:
+    """Prints a line for each trial; the single runs show nothing, since each has its log."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> TrialsDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, runs: Sequence[Run]) -> None:
+        pass
+
+    def finished(self, run: Run) -> None:
+        pass
+
+    def failed(self, run: Run, reason: str) -> None:
+        self.console.print(f"{run.name}: {reason}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+    def trial(self, number: int, search: Search) -> None:
+        """The line of the trial ``number``: its settings, how it ended, the best so far, the budget left."""
+        trials = search.study.trials
+        trial = next(trial for trial in trials if trial.number == number)
+        best = winner(trials)
+        parts = [f"trial {number + 1}: {settings_text(trial.user_attrs['settings'], number)}: "
+                 f"{outcome(trial, search.rungs.last)}"]  # fmt: skip
+        if best is not None:
+            parts.append(f"best so far {best.value:.2f} % (trial {best.number + 1})")
+        if (left := search.seconds_left()) is not None:
+            parts.append(f"{left / 60:.0f} min left")
+        if search.limits.operations is not None:
+            parts.append(f"{100 * min(1.0, search.spent / search.limits.operations):.0f} % of the operations used")
+        self.console.print("; ".join(parts))
+
+
+def settings_text(settings: Mapping[str, Any], number: int) -> str:
+    """The settings of a trial in a line."""
+    if number == 0:
+        return "the recipe"
+    named = [settings["method"], *([settings["backbone"]] if "backbone" in settings else [])]
+    return ", ".join(filter(None, (*named, shown_settings(settings))))

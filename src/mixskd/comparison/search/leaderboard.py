@@ -1,0 +1,150 @@
+"""The result of a search: leaderboard.md and .csv, best.yaml, and search.json for the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mixskd.artifacts.search_file import FORMAT
+from mixskd.config import Experiment, to_dict
+from mixskd.errors.text import to_json
+from mixskd.reporting.repeated import mean_and_std
+from mixskd.reporting.tables.cells import Number, Table, comma_separated, markdown
+from mixskd.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def winner(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The trial with the highest score on the last rung, the first of several; None if none came so far."""
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that reached the highest rung first; those of one rung by their score there."""
+    return sorted(trials, key=lambda trial: (-len(trial.intermediate_values), -last_score(trial), trial.number))
+
+
+def last_score(trial: FrozenTrial) -> float:
+    """The score of the highest rung, in per cent; 0 if there is none."""
+    values = trial.intermediate_values
+    return float(values[max(values)]) if values else 0.0
+
+
+def outcome(trial: FrozenTrial, last: int) -> str:
+    """How a trial ended, in words."""
+    if reason := trial.user_attrs.get("failure"):
+        return f"stopped: {reason}"
+    rungs = len(trial.intermediate_values)
+    score = f"val top-1 {last_score(trial):.2f} %" if rungs else "no score yet"
+    if trial.state.name == "COMPLETE":
+        return score
+    if trial.state.name == "PRUNED":
+        return f"{score} on rung {rungs} of {last + 1}, stopped there"
+    return f"{score}, not ended"
+
+
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """The settings of a trial in a line, without method and backbone, numbers with three digits."""
+    rest = {key: value for key, value in settings.items() if key not in ("method", "backbone")}
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in rest.items()
+    )
+
+
+def table(trials: Sequence[FrozenTrial], base: Experiment, last: int) -> Table:
+    """The rows of the leaderboard, best first."""
+    rows: Table = []
+    for place, trial in enumerate(ranked(trials), start=1):
+        attributes, settings = trial.user_attrs, trial.user_attrs["settings"]
+        folds = [score for name, score in attributes.get("scores", {}).items() if f"-rung{last + 1}-fold" in name]
+        rows.append({
+            "place": Number(place), "trial": Number(trial.number + 1),
+            "method": str(settings.get("method", base.method.name)),
+            "backbone": str(settings.get("backbone", base.backbone)),
+            "val top-1 (%)": Number(last_score(trial), 2) if trial.intermediate_values else None,
+            **({"deviation over folds": Number(mean_and_std(folds)[1] or 0.0, 2) if folds else None}
+               if any("-fold" in name for t in trials for name in t.user_attrs.get("scores", {})) else {}),
+            "rung": f"{len(trial.intermediate_values)} of {last + 1}",
+            "training operations (1e12)": Number(sum(attributes.get("operations", {}).values()) / 1e12, 3),
+            "hours": Number(sum(attributes.get("seconds", {}).values()) / 3600, 3),
+            "settings": "the recipe" if trial.number == 0 else shown_settings(settings) or "-",
+            "ended": {"COMPLETE": "last rung", "PRUNED": "weak"}.get(trial.state.name, "not yet")
+            if "failure" not in attributes else str(attributes["failure"]),
+        })  # fmt: skip
+    return rows
+
+
+def write_leaderboard(
+    folder: Path, trials: Sequence[FrozenTrial], base: Experiment, operations: Sequence[float],
+    importance: Mapping[str, float], tested: Mapping[int, Mapping[str, Any]],
+) -> None:  # fmt: skip
+    """Write leaderboard.md, leaderboard.csv and search.json; ``tested`` has the scores on ``test`` by trial."""
+    last = len(operations) - 1
+    rows, best = table(trials, base, last), winner(trials)
+    write_text(folder / "leaderboard.csv", comma_separated(rows))
+    write_text(folder / "leaderboard.md", "\n".join([markdown(rows), *notes(trials, best, tested)]) + "\n")
+    record = {
+        "format": FORMAT,
+        "operations": list(operations),
+        "winner": None if best is None else best.number,
+        "tested": {str(number): dict(scores) for number, scores in tested.items()},
+        "importance": dict(importance),
+        "trials": [as_record(trial) for trial in trials],
+    }
+    write_text(folder / "search.json", to_json(record, indent=1) + "\n")
+
+
+def as_record(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial for search.json."""
+    attributes = trial.user_attrs
+    return {
+        "number": trial.number,
+        "state": "failed" if "failure" in attributes else trial.state.name.lower(),
+        "parameters": dict(trial.params),
+        "scores": [trial.intermediate_values[key] for key in sorted(trial.intermediate_values)],
+        "operations": sum(attributes.get("operations", {}).values()),
+        "seconds": sum(attributes.get("seconds", {}).values()),
+        "ended": None if trial.datetime_complete is None else trial.datetime_complete.timestamp(),
+    }
+
+
+def notes(
+    trials: Sequence[FrozenTrial], best: FrozenTrial | None, tested: Mapping[int, Mapping[str, Any]]
+) -> list[str]:
+    """What a reader of the leaderboard must know."""
+    found = [
+        "Scores are top-1 on val at the highest rung of each trial. Only trials of the last rung are compared for the "
+        "win. Operations are the counted training operations (FLOPs) of all runs of a trial."
+    ]
+    if best is not None:
+        found.append(verdict(trials, best, tested.get(best.number)))
+    if len(tested) > 1:
+        numbers = ", ".join(str(number + 1) for number in tested)
+        found.append(f"The search was continued, and test was scored for each winner: trials {numbers}.")
+    return [f"\n{note}" for note in found]
+
+
+def verdict(trials: Sequence[FrozenTrial], best: FrozenTrial, test: Mapping[str, Any] | None) -> str:
+    """The winner's score on ``val`` beside the one on ``test``, in a line."""
+    recipe = next((trial for trial in trials if trial.number == 0 and trial.state.name == "COMPLETE"), None)
+    beside = "" if recipe is None or best.number == 0 else f" (the recipe: {recipe.value:.2f} %)"
+    line = f"winner: trial {best.number + 1}, val top-1 {best.value:.2f} %{beside}, the highest of {len(trials)} trials"
+    if test is None:
+        return f"{line}; a score that was chosen so is too high, and there is no test split to measure by how much"
+    return f"{line} and therefore a little too high; test top-1 {test['top1']:.2f} %, which chose nothing"
+
+
+def write_best(folder: Path, experiment: Experiment) -> Path:
+    """Write best.yaml, which ``mixskd train --config`` takes; it also scores ``test``."""
+    run = dataclasses.replace(experiment.run, score_test=True)
+    values = {k: v for k, v in to_dict(dataclasses.replace(experiment, run=run)).items() if k != "out"}
+    path = folder / "best.yaml"
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+    return path

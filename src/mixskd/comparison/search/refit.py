@@ -1,0 +1,41 @@
+"""What is done with the winner of a search: its score on test, and the training on train and val together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mixskd.comparison.launchers import Launcher
+from mixskd.comparison.plan import Run
+from mixskd.comparison.scheduler import Display, carry_out_all
+from mixskd.config import Experiment
+from mixskd.errors import UserError
+from mixskd.evaluation.split_scores import evaluate
+
+
+def scores_on_test(folders: Sequence[Path]) -> dict[str, Any]:
+    """``top1`` in per cent on ``test``, the mean over the winner's runs, and each of them."""
+    each = [float(evaluate(folder, split="test")["top1"]) for folder in folders]
+    return {"top1": fmean(each), "each": each}
+
+
+def refitted(experiment: Experiment) -> Experiment:
+    """``experiment`` on the images of train and val together; the weights of the last epoch are kept."""
+    own_val = experiment.data.val_holdout == 0  # else val was a part of train
+    data = dataclasses.replace(experiment.data, val_holdout=0.0, folds=None, fold=0, train_on_val=own_val)
+    run = dataclasses.replace(experiment.run, score_test=True, keep="auto", patience=0)
+    return dataclasses.replace(experiment, data=data, run=run)
+
+
+def refit(folder: Path, experiment: Experiment, launcher: Launcher, display: Display) -> Run:
+    """Train the winner's ``experiment`` on train and val in ``folder/refit``. Raises UserError if that fails."""
+    placed = dataclasses.replace(refitted(experiment), out=str(folder / "refit"))
+    run = Run(folder, "refit", "refit", placed)
+    if changed := run.other_settings():
+        raise UserError(f"{run.files.path} holds the refit of another winner: {changed}; remove that folder")
+    if reason := carry_out_all([run], launcher, display).get(run.name):
+        raise UserError(f"the refit failed: {reason}")
+    return run

@@ -1,0 +1,74 @@
+"""Rungs of counted operations, and the epochs that each method gets for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mixskd.benchmarking.cost import count_cost
+from mixskd.comparison.search.budget import Costs, rungs_for
+from mixskd.comparison.search.space import space_from
+from mixskd.comparison.search.tune import check_methods, with_val
+from mixskd.config import Experiment
+from mixskd.data import load_data
+from mixskd.errors import UserError
+from tests.comparison.search.test_space import base
+
+
+@pytest.mark.parametrize(("epochs", "number"), [(1, 1), (5, 1), (6, 2), (17, 2), (18, 3), (200, 3)])
+def test_first_rung_has_two_epochs_of_the_recipe_or_more(epochs: int, number: int) -> None:
+    rungs = rungs_for(900.0, epochs)
+    assert rungs.operations == pytest.approx(tuple(900 / 3**back for back in reversed(range(number))))
+    assert [rungs.resource(rung) for rung in range(number)] == [1, 3, 9][:number]
+
+
+def test_method_at_four_times_the_price_gets_a_quarter_of_the_epochs() -> None:
+    costs = Costs(load_data(base().data))
+    experiments = {
+        name: base(backbone="wrn_16_2", method={"name": name}, run={"epochs": 40, "batch_size": 64}) for name in
+        ("baseline", "mixskd")
+    }  # fmt: skip
+    prices = {
+        name: count_cost(experiment, 10, costs.data.image_size).training_flops
+        for name, experiment in experiments.items()
+    }
+    operations = costs.whole(experiments["mixskd"])
+    fitted = {name: costs.fitted(experiment, operations) for name, experiment in experiments.items()}
+    assert fitted["mixskd"].run.epochs == 40
+    assert fitted["baseline"].run.epochs == int(40 * prices["mixskd"] / prices["baseline"])
+    assert costs.whole(fitted["baseline"]) <= operations
+
+
+def test_schedule_is_scaled_to_the_rung() -> None:
+    costs = Costs(load_data(base().data))
+    experiment = base(optim={"warmup_epochs": 4, "milestones": [8, 12]}, run={"epochs": 16, "batch_size": 64})
+    fitted = costs.fitted(experiment, costs.whole(experiment) / 4)
+    assert (fitted.run.epochs, fitted.optim.warmup_epochs, fitted.optim.milestones) == (4, 1, (2, 3))
+    assert costs.fitted(experiment, 1.0).run.epochs == 1
+
+
+def checked(experiment: Experiment, space: dict[str, Any], **options: Any) -> None:
+    experiment, data = with_val(experiment, None)
+    check_methods(space_from(experiment, space, **options), Costs(data))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"methods": "tfkd_self"}, "learns from a trained baseline; give it one"),
+        ({"methods": "mixskd", "backbones": "nonet"}, "unknown backbone 'nonet'"),
+        ({"methods": "mixskd", "data.augment": ["none", "cutouts"]}, "unknown augmentation policy 'cutouts'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checked(base(), space)
+
+
+def test_val_is_held_out_where_there_is_none_and_test_is_not_scored() -> None:
+    experiment, data = with_val(base(), None)
+    assert (experiment.data.val_holdout, experiment.run.score_test) == (0.2, False)
+    assert list(data.splits) == ["train", "val", "test"]
+    folded, data = with_val(base(), 3)
+    assert (folded.data.folds, len(data.splits["val"])) == (3, pytest.approx(len(data.train) / 2, abs=10))
