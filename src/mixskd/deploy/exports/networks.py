@@ -16,7 +16,8 @@ from mixskd.data.images import decode_image
 from mixskd.deploy.exporting import check_free
 from mixskd.deploy.exports.description import KEY
 from mixskd.deploy.exports.formats import resolve
-from mixskd.deploy.exports.onnx_file import check_packages, quiet, traced
+from mixskd.deploy.exports.graph import quiet
+from mixskd.deploy.exports.onnx_file import check_packages, traced
 from mixskd.deploy.exports.verification import TOLERANCE
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing
