@@ -151,7 +151,7 @@ def _option(text: str) -> Any:
 
 
 def _show(folder: Path) -> int:
-    """Print the main columns of the tables, as wide as the terminal, and where the whole of them is."""
+    """Print the main columns of the tables, as wide as the terminal, and the file with all columns."""
     from rich.console import Console
     from rich.table import Table
 
