@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,7 +72,7 @@ def export_onnx(
             graph = package.load(temporary)
         else:
             graph = traced(model, images, {0: torch.export.Dim("batch")}, "logits")
-        package.helper.set_model_props(graph, {KEY: json.dumps(dataclasses.asdict(about))})
+        package.helper.set_model_props(graph, {KEY: json.dumps(msgspec.structs.asdict(about))})
         package.save(graph, temporary)
         if detector:
             compare_detections(single, temporary, sample_images(path, about) or [images])
