@@ -22,8 +22,9 @@ import yaml
 
 import mixskd.data
 from mixskd.backbones import BACKBONES, build_backbone
-from mixskd.cli.main import build_parser, main, split_dotted
-from mixskd.config import convert, nest
+from mixskd.cli.main import main, parse
+from mixskd.config import convert
+from mixskd.config.merging import merge
 from mixskd.data.policies import POLICIES
 from mixskd.data.sources.arrays import load_digits
 from mixskd.evaluation.runner import choose_suites
@@ -147,10 +148,10 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if words[0] in DRY and "--table" not in words:
         assert main([*(word for word in words if word != "--resume"), DRY[words[0]]]) == 0
     else:
-        rest, dotted = split_dotted(words)
-        arguments = build_parser().parse_args(rest)
+        arguments = parse(words)
+        dotted = arguments.dotted
         if words[0] == "evaluate" and arguments.suite:
-            choose_suites(arguments.suite, nest(dotted), len(arguments.runs))
+            choose_suites(arguments.suite, merge(dotted), len(arguments.runs))
         else:
             assert not dotted or words[0] == "benchmark"
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixskd.config import merge, nest, recipes
+from mixskd.config import merge, recipes
 from mixskd.config.arguments import checked
 from mixskd.config.build import build_experiment
-from mixskd.config.conversion import build
+from mixskd.config.conversion import convert
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
 
@@ -75,17 +75,13 @@ def train(
     for anything that cannot work.
     """
     from mixskd.training.listeners import Listener
-    from mixskd.training.run import rehearse
     from mixskd.training.run import train as run
 
     if strange := [listener for listener in listeners if not isinstance(listener, Listener)]:
         raise TypeError(f"train() needs listeners as a list of Listener; one is of {type(strange[0]).__name__}")
     values = _settings(recipe, data, backbone, method, weights, out, settings)
     experiment = build_experiment(values, resume=resume)
-    if dry_run:
-        plan = rehearse(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
-        return {"out": experiment.out, "plan": plan}
-    return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners)
+    return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners, dry_run=dry_run)
 
 
 @checked
@@ -212,7 +208,8 @@ def export(
     from mixskd.deploy.exporting import export as run
     from mixskd.deploy.exports.formats import Options
 
-    return run(path, to, out, options=build(Options, options), data=_text(data), overwrite=overwrite, force=force).file
+    chosen: Options = convert(options, Options)
+    return run(path, to, out, options=chosen, data=_text(data), overwrite=overwrite, force=force).file
 
 
 def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
@@ -374,7 +371,7 @@ def _settings(
         "out": _text(out),
     }
     remember_typed(backbone)
-    given = nest({**settings, **{key: value for key, value in groups.items() if value is not None}})
+    given = merge({**settings, **{key: value for key, value in groups.items() if value is not None}})
     if recipe == "auto":
         recipe = recipes.fitting(given.get("data", {}).get("source"), given.get("weights"))
     return merge(recipes.load(recipe) if recipe else {}, given)

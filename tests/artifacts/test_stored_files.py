@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from mixskd.artifacts.results import read_results
 from mixskd.artifacts.stored_files import SUITES, read_grid, read_suite
 from mixskd.benchmarking.cost import Cost
-from mixskd.config import from_dict, to_yaml
+from mixskd.config import to_yaml
+from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
 from mixskd.evaluation.suites import SUITES as KNOWN
 from mixskd.reporting import repeated
 from mixskd.reporting.evidence import Run, read_evidence
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
-from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.readable_data import Readable
@@ -98,7 +98,7 @@ def put(folder: Path, summary: Any = None, **suites: Any) -> Path:
     run = folder / "a"
     (run / "evaluation").mkdir(parents=True)
     values = {"backbone": "wrn_10_1", "method": {"name": "baseline"}, "data": {"source": "none.npz"}}
-    (run / "config.yaml").write_text(to_yaml(from_dict(values)))
+    (run / "config.yaml").write_text(to_yaml(build_experiment(values)))
     (run / "summary.json").write_text(json.dumps(SUMMARY if summary is None else summary))
     (run / "metrics.csv").write_text(METRICS)
     for name, result in suites.items():

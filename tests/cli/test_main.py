@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from mixskd.cli.main import main
-from mixskd.config import from_dict, read_yaml, recipes, to_dict
+from mixskd.config import recipes, to_dict
+from mixskd.config.build import build_experiment, read_experiment
 
 
 def test_help_starts_without_torch() -> None:
@@ -82,11 +83,11 @@ def test_flags_lie_over_the_file_over_the_recipe(tmp_path: Path, capsys: pytest.
     assert main([*argv, "--print-config"]) == 0
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
-    experiment = from_dict(read_yaml(printed))
+    experiment = read_experiment(printed)
     assert (experiment.optim.lr, experiment.optim.weight_decay, experiment.run.epochs) == (0.3, 1e-3, 7)
     options = experiment.method.options
     assert (options["temperature"], options["beta"], options["alpha"]) == (5.0, 2.0, 0.4)
-    assert from_dict(to_dict(experiment)) == experiment
+    assert build_experiment(to_dict(experiment)) == experiment
 
 
 def test_groups_as_text_alone_keep_it_under_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,7 @@ def test_groups_as_text_alone_keep_it_under_flags(tmp_path: Path, capsys: pytest
     file.write_text("data: photos\nmethod: mixskd\nmethod.discriminator: off\n")
     argv = ["train", "--config", str(file), "--data.workers", "4", "--method.temperature", "5"]
     assert main([*argv, "--print-config"]) == 0
-    experiment = from_dict(yaml.safe_load(capsys.readouterr().out))
+    experiment = build_experiment(yaml.safe_load(capsys.readouterr().out))
     assert (experiment.data.source, experiment.data.workers) == ("photos", 4)
     assert experiment.method.name == "mixskd"
     assert (experiment.method.options["temperature"], experiment.method.options["discriminator"]) == (5.0, "off")

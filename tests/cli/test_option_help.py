@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from mixskd.cli.main import main
-from mixskd.cli.option_help import help_last
 from mixskd.config.registry import NETWORKS
 from mixskd.config.settings import Setting, fields_of
 from mixskd.evaluation.suites import SUITES
@@ -93,7 +92,3 @@ def test_the_plain_help_needs_no_torch() -> None:
 def test_a_wrong_name_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert message in capsys.readouterr().err
-
-
-def test_help_is_read_last() -> None:
-    assert help_last(["train", "--help", "--method", "mixup"]) == ["train", "--method", "mixup", "--help"]

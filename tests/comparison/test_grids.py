@@ -11,8 +11,9 @@ from mixskd.cli.main import main
 from mixskd.comparison.comparison import to_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.plan import plan
-from mixskd.config import grids, nest, read_yaml
+from mixskd.config import grids, read_yaml
 from mixskd.config.build import build_experiment, make_config
+from mixskd.config.merging import merge
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.reporting.published.classification import place_of, published, published_in
@@ -62,14 +63,14 @@ def test_a_papers_table_needs_no_recipe(capsys: pytest.CaptureFixture[str], tmp_
 def test_papers_value_is_found_for_each_row(name: str, printed: list[float]) -> None:
     grid = grid_from({"recipe": "cifar100", **grids.load(name)})
     assert grid.paper_table is not None
-    experiments = [build_experiment(nest(arm.settings)) for arm in grid.arms]
+    experiments = [build_experiment(merge(arm.settings)) for arm in grid.arms]
     values = [published_in(grid.paper_table, experiment) for experiment in experiments]
     assert [value and value.top1 for value in values] == printed
     assert place_of(grid.paper_table) == "imagenet, resnet50"
 
 
 def test_unpublished_setting_has_no_value() -> None:
-    experiment = build_experiment(nest({"method.name": "mixskd", "method.temperature": 7}))
+    experiment = build_experiment(merge({"method.name": "mixskd", "method.temperature": 7}))
     assert published_in("Table 5, temperature", experiment) is None
     with pytest.raises(UserError, match="unknown table of the paper 'Table 9'"):
         place_of("Table 9")

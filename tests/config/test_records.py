@@ -18,7 +18,9 @@ from msgspec import Meta, Struct, field
 from safetensors.torch import load_file, save_file
 
 from mixskd.artifacts.model_file import Description, load_model
-from mixskd.config import from_dict, nest, read_yaml
+from mixskd.config import read_yaml
+from mixskd.config.build import build_experiment
+from mixskd.config.merging import merge
 from mixskd.config.records import Amount, Mismatch, Number, Place, PositiveNumber, Text, read_record
 from mixskd.data.sources.arrays import load_npz
 from mixskd.errors import UserError
@@ -120,7 +122,7 @@ YAML = {
 @given(st.sampled_from(paths(YAML)), JSON)
 def test_any_settings(place: tuple, value: Any) -> None:
     try:
-        from_dict(nest(put_at(YAML, place, value)))
+        build_experiment(merge(put_at(YAML, place, value)))
     except UserError as error:
         one_line(error)
 

@@ -14,7 +14,7 @@ import mixskd
 from mixskd import KD, UserError, build_backbone
 from mixskd.artifacts.model_file import save_model
 from mixskd.benchmarking.cost import Cost, count_cost
-from mixskd.config import from_dict
+from mixskd.config.build import build_experiment
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from mixskd.methods.parts.views import OwnView
 from mixskd.training import teachers
@@ -110,7 +110,7 @@ def test_a_run_of_another_size_teaches(tmp_path: Path, npz: Path) -> None:
 
 def test_the_cost_of_a_larger_teacher_is_counted(tmp_path: Path) -> None:
     def cost(name: str, **options: str) -> Cost:
-        return count_cost(from_dict({"backbone": "wrn_10_1", "method": {"name": name, **options}}), 3, 8)
+        return count_cost(build_experiment({"backbone": "wrn_10_1", "method": {"name": name, **options}}), 3, 8)
 
     def flops(teacher: str) -> float:
         return cost("kd", teacher=teacher).training_flops

@@ -10,8 +10,7 @@ import torch
 
 from mixskd import MixSKD, UserError
 from mixskd.benchmarking.cost import count_cost
-from mixskd.config import from_dict
-from mixskd.config.build import SMOOTHED, make_config
+from mixskd.config.build import SMOOTHED, build_experiment, make_config
 from mixskd.methods import METHODS
 from mixskd.methods.mixskd import MixSKDConfig
 from mixskd.methods.parts.losses import feature_distance, relative_distance
@@ -184,7 +183,7 @@ def test_pairs_of_a_share_stay_within_it(options: dict[str, object]) -> None:
 def test_a_share_costs_less() -> None:
     def flops(name: str, **options: object) -> float:
         return count_cost(
-            from_dict({"method": {"name": name, **options}, "backbone": "wrn_16_2"}), 100, 32
+            build_experiment({"method": {"name": name, **options}, "backbone": "wrn_16_2"}), 100, 32
         ).training_flops
 
     plain = flops("baseline")

@@ -11,8 +11,7 @@ import mixskd
 from mixskd.artifacts.results import read_result
 from mixskd.comparison.grid import grid_from
 from mixskd.comparison.plan import plan
-from mixskd.config import from_dict
-from mixskd.config.build import with_all_options
+from mixskd.config.build import build_experiment
 
 SETTINGS: dict[str, Any] = {
     "backbone": "wrn_10_1", "run": {"epochs": 1, "batch_size": 4, "progress": False, "precision": "fp32"},
@@ -20,7 +19,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def test_options_that_are_not_named_have_their_defaults() -> None:
-    experiment = with_all_options(from_dict({"method": {"name": "mixskd", "preset": "light", "alpha": "0.3"}}))
+    experiment = build_experiment({"method": {"name": "mixskd", "preset": "light", "alpha": "0.3"}})
     options = experiment.method.options
     assert (options["alpha"], options["branches"], options["share"]) == (0.3, False, 1.0)
 

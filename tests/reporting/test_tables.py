@@ -15,8 +15,9 @@ import torch
 from mixskd import build_backbone
 from mixskd.benchmarking.cost import classes_from, count_cost, images_forwarded
 from mixskd.comparison.comparison import tabulate
-from mixskd.config import nest, to_yaml
+from mixskd.config import to_yaml
 from mixskd.config.build import build_experiment
+from mixskd.config.merging import merge
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.reporting.published.classification import _rows, published, published_fgsm
@@ -30,7 +31,7 @@ def write_run(folder: Path, name: str, top1: tuple[float, float], **settings: An
     run = folder / name
     run.mkdir(parents=True)
     values = {"backbone": "wrn_16_2", "data.source": "cifar100.npz", "run.epochs": 30, **settings}
-    experiment = build_experiment({**nest(values), "out": str(run)})
+    experiment = build_experiment({**merge(values), "out": str(run)})
     (run / "config.yaml").write_text(to_yaml(experiment))
     summary = {
         "last": {"epoch": 30, "top1": top1[0]}, "best_on_test": {"epoch": 24, "top1": top1[1]},

@@ -17,7 +17,7 @@ from mixskd.config import DataConfig
 from mixskd.data import ImageSet, load_data, make_test_loader
 from mixskd.errors import UserError, exit_code
 from mixskd.runtime import distributed
-from mixskd.runtime.distributed import FAILURE, World, _said_by_the_first, join
+from mixskd.runtime.distributed import FAILURE, World, _first_fails_with, join
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.scoring import score
 from tests.conftest import make_toy
@@ -120,10 +120,10 @@ def test_an_error_of_one_process_is_said_with_its_rank(
 
 def test_whether_the_first_process_says_it() -> None:
     store = dist.HashStore()
-    assert not _said_by_the_first(store, "a line")
+    assert not _first_fails_with(store, "a line")
     threading.Timer(0.1, lambda: store.set(FAILURE, "a line")).start()
-    assert _said_by_the_first(store, "a line")
-    assert not _said_by_the_first(store, "another")
+    assert _first_fails_with(store, "a line")
+    assert not _first_fails_with(store, "another")
 
 
 @pytest.mark.parametrize("files", [False, True])

@@ -14,7 +14,7 @@ from torch import nn
 
 from mixskd.backbones import StagedBackbone
 from mixskd.cli.main import main
-from mixskd.config import from_dict
+from mixskd.config.build import build_experiment
 from mixskd.training.run_folder import RunFolder
 from tests.conftest import write_npz
 
@@ -86,7 +86,7 @@ def weights(at: Path, shape: tuple[int, ...]) -> None:
 def run_of(at: Path, *, finished: bool = True, **settings: object) -> None:
     """``run`` as a run of other ``settings`` leaves it, with bytes for its results."""
     folder = RunFolder(at / "run")
-    folder.begin(from_dict({"data": {"source": "toy.npz"}, "out": "run", "backbone": "wrn_10_1", **settings}))
+    folder.begin(build_experiment({"data": {"source": "toy.npz"}, "out": "run", "backbone": "wrn_10_1", **settings}))
     folder.metrics.write_text("epoch\n1\n")
     if finished:
         folder.model.write_bytes(b"weights")

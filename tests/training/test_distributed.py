@@ -13,7 +13,8 @@ import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import mixskd
-from mixskd.config import DataConfig, from_dict, read_yaml
+from mixskd.config import DataConfig
+from mixskd.config.build import read_experiment
 from mixskd.data import load_data, make_test_loader, make_train_loader
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
@@ -92,7 +93,7 @@ def test_every_test_image_is_scored_once(whole: Path) -> None:
 
 def test_heads_of_two_processes_are_scored_with_the_saved_statistics(whole: Path) -> None:
     (*_, last) = csv.DictReader((whole / "metrics.csv").read_text().splitlines())
-    experiment = from_dict(read_yaml(whole / "config.yaml"))
+    experiment = read_experiment(whole / "config.yaml")
     data = load_data(experiment.data)
     network = build_network(experiment.backbone, len(data.classes), data.image_size)
     method = build_method(experiment.method, network, len(data.train), experiment.run.batch_size)

@@ -10,7 +10,8 @@ import torch
 
 import mixskd
 from mixskd import MixSKD, build_backbone
-from mixskd.config import OptimConfig, from_dict, merge
+from mixskd.config import OptimConfig, merge
+from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
 from mixskd.methods import Baseline
 from mixskd.training.checkpoint import load_checkpoint
@@ -40,17 +41,17 @@ def test_sgd_has_one_group_with_everything() -> None:
 
 
 def test_the_usual_values_of_each_optimizer() -> None:
-    sgd, adamw = OptimConfig(), from_dict({"optim": {"name": "adamw"}}).optim
+    sgd, adamw = OptimConfig(), build_experiment({"optim": {"name": "adamw"}}).optim
     assert (sgd.lr, sgd.weight_decay, sgd.nesterov, sgd.decay_norms) == (0.1, 5e-4, True, True)
     assert (adamw.lr, adamw.weight_decay, adamw.decay_norms) == (1e-3, 0.05, False)
-    assert from_dict({"optim": {"name": "adamw", "lr": 0.5}}).optim.lr == 0.5
+    assert build_experiment({"optim": {"name": "adamw", "lr": 0.5}}).optim.lr == 0.5
 
 
 def test_changed_optimizer_has_its_own_defaults() -> None:
     recipe = {"optim": {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "schedule": "cosine"}}
-    optim = from_dict(merge(recipe, {"optim": {"name": "adamw"}})).optim
+    optim = build_experiment(merge(recipe, {"optim": {"name": "adamw"}})).optim
     assert (optim.lr, optim.weight_decay, optim.schedule) == (1e-3, 0.05, "cosine")
-    assert from_dict(merge(recipe, {"optim": {"name": "sgd", "lr": 0.2}})).optim.weight_decay == 5e-4
+    assert build_experiment(merge(recipe, {"optim": {"name": "sgd", "lr": 0.2}})).optim.weight_decay == 5e-4
 
 
 def test_norms_biases_and_embeddings_do_not_decay_on_request() -> None:

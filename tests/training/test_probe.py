@@ -19,7 +19,8 @@ from mixskd.config.build import build_experiment
 from mixskd.errors import UserError
 from mixskd.training import probe as start
 from mixskd.training.checkpoint import load_checkpoint
-from mixskd.training.run import prepared
+from mixskd.training.factory import build_parts
+from mixskd.training.probe import probe_at_start
 from tests.conftest import write_npz
 from tests.processes import Fork, as_module, run_two, signalled
 from tests.processes import mixskd as mixskd_command
@@ -53,19 +54,19 @@ def summary(at: Path, out: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["baseline", "mixskd"])
 def test_the_classifiers_begin_as_the_probe(at: Path, method: str) -> None:
     experiment = build_experiment(settings(at, "run", method, **{"optim.head_start": "probe"}))
-    with prepared(experiment, False, False, [], []) as (trainer, _, _):
-        parts = trainer.parts
-        images, _ = next(iter(parts.score_loaders["test"]))
-        backbone = parts.step.method.backbone
-        before = build_backbone("wrn_10_1", 3, weights=str(at / "w.safetensors"))
-        assert not torch.equal(backbone.head.weight, before.head.weight)
-        assert torch.equal(next(backbone.parameters()), next(before.parameters()))
-        parts.step.method.eval()
-        with torch.no_grad():
-            said = parts.step.method.heads(images)
-        for logits in said.values():
-            torch.testing.assert_close(logits, said["backbone"], rtol=1e-4, atol=1e-4)
-        assert parts.probe is not None
+    parts = build_parts(experiment)
+    probe_at_start(parts)
+    images, _ = next(iter(parts.score_loaders["test"]))
+    backbone = parts.step.method.backbone
+    before = build_backbone("wrn_10_1", 3, weights=str(at / "w.safetensors"))
+    assert not torch.equal(backbone.head.weight, before.head.weight)
+    assert torch.equal(next(backbone.parameters()), next(before.parameters()))
+    parts.step.method.eval()
+    with torch.no_grad():
+        said = parts.step.method.heads(images)
+    for logits in said.values():
+        torch.testing.assert_close(logits, said["backbone"], rtol=1e-4, atol=1e-4)
+    assert parts.probe is not None
 
 
 def test_a_probe_that_is_only_shown_changes_no_bit_of_the_run(at: Path) -> None:

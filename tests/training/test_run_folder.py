@@ -18,7 +18,7 @@ def test_overwrite_refuses_a_linked_folder_before_removing_anything(tmp_path: Pa
     run.model.write_text("weights")
     (run.path / "evaluation").symlink_to(elsewhere)
     with pytest.raises(UserError, match="evaluation is a link to a folder, which --overwrite does not remove"):
-        run.check(Experiment(), resume=False, overwrite=True)
+        run.check(resume=False, overwrite=True)
     assert run.model.exists()
     (run.path / "evaluation").unlink()
-    assert run.check(Experiment(), resume=False, overwrite=True) is False
+    assert run.check(resume=False, overwrite=True) is False

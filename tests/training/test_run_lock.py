@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import mixskd
-from mixskd.config import Experiment
 from mixskd.config.build import default_out
 from mixskd.errors import UserError
 from mixskd.training import run as run_module
@@ -104,10 +103,10 @@ def test_failed_start_leaves_no_files(
 
 def test_restart_uses_the_numbered_folder_of_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    experiment = Experiment()
 
-    def chosen(**options: bool) -> str:
-        return default_out(experiment, **{"resume": False, **options}).removeprefix("runs/")
+    def chosen(restarted: bool = False) -> str:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(int(restarted)))
+        return default_out("runs/digits", resume=False).removeprefix("runs/")
 
     first = chosen()
     assert chosen(restarted=True) == first

@@ -256,8 +256,9 @@ def test_data_without_val_and_test_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("batch", "literal", "lr"), [(16, False, 0.02), (8, False, 0.01), (8, True, 0.02)])
 def test_learning_rate_is_scaled_by_batch_size_unless_literal(batch: int, literal: bool, lr: float) -> None:
     values = {"method": {"name": "cascade_rcnn"}, "optim": {"lr": 0.02}, "run": {"batch_size": batch}, "out": "x"}
-    changed, notes = scaled(build_experiment(values), TransferConfig(lr_literal=literal))
-    assert changed.optim.lr == lr
+    experiment = build_experiment(values)
+    optim, notes = scaled(experiment.optim, experiment.run.batch_size, TransferConfig(lr_literal=literal))
+    assert optim.lr == lr
     assert bool(notes) == (lr != 0.02)
 
 

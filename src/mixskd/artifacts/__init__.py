@@ -1,1 +1,1 @@
-"""What a run leaves: the model file, its summary and the results of the suites, examined when they are read."""
+"""The files of finished runs: model, summary and results of suites. All are checked when they are read."""

@@ -1,4 +1,4 @@
-"""Safetensors files that say what they hold: read whole, and examined before anything in them is used."""
+"""Read and check safetensors files whose metadata describe their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixskd.runtime.files import check_readable
 
 
 def read_described(path: str | Path) -> tuple[Path, Any, dict[str, Tensor]]:
-    """The file in the run folder or at ``path``, what it says of itself ({} if it does not), and its tensors.
+    """The path of the model file in a run folder or at ``path``, its description ({} if it has none), and its tensors.
 
     Nothing in the file is executed. Raises UserError if it is missing or corrupt.
     """

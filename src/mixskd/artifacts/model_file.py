@@ -36,7 +36,7 @@ NEWER = {"digest", "resize", "temperature", "threshold"}
 
 
 class Description(Struct):
-    """What a model file says of its weights, in its metadata."""
+    """The metadata of a model file."""
 
     format: Text
     backbone: ShortText
@@ -105,9 +105,9 @@ def store_calibration(path: str | Path, temperature: float, threshold: float) ->
     All else in it stays as it is; a file of an older format becomes one of the present format. Raises UserError as
     :func:`load_model` does, and on a full disk, which leaves the file as it was.
     """
-    path, said, tensors = read_described(path)
-    _checked(path, said, tensors)
-    about = {**said, "format": FORMAT, "temperature": temperature, "threshold": threshold}
+    path, stored, tensors = read_described(path)
+    _checked(path, stored, tensors)
+    about = {**stored, "format": FORMAT, "temperature": temperature, "threshold": threshold}
     read_record(about, Description)
     _write(path, about, tensors)
     return path
@@ -131,8 +131,8 @@ def load_model(path: str | Path) -> Classifier:
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
     ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
     """
-    path, said, tensors = read_described(path)
-    about = _checked(path, said, tensors)
+    path, stored, tensors = read_described(path)
+    about = _checked(path, stored, tensors)
     model = cast(Classifier, _fitted(path, about, tensors))
     model.pretrained = True
     model.classes = tuple(about.classes)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.artifacts.stored_files import read_summary
-from mixskd.config import NOT_COMPARED, Experiment, flatten, from_dict, read_yaml, to_dict
-from mixskd.config.build import with_all_options
+from mixskd.config import NOT_COMPARED, Experiment, flatten, to_dict
+from mixskd.config.build import read_experiment
 from mixskd.config.task_kinds import Kind, kind_of
 from mixskd.errors import UserError
 from mixskd.runtime.files import slug
@@ -41,12 +41,12 @@ class Result:
 
     @property
     def kind(self) -> Kind | None:
-        """What it is trained for, if that is not classification."""
+        """The kind of the task, None for classification."""
         return kind_of(self.experiment.method.name)
 
     @property
     def score(self) -> float | None:
-        """The main score of what is deployed, in per cent: top-1, AP or mIoU; None if its data cannot give one."""
+        """The main score of the deployed network, in per cent: top-1, AP or mIoU; None if its data cannot give one."""
         return deployed_scores(self.summary)[1].get("top1" if self.kind is None else self.kind.monitor)
 
     @property
@@ -65,7 +65,7 @@ class Result:
         return best_epoch(self.summary)
 
     def setting(self) -> dict[str, Any]:
-        """What the run shares with its repetitions, by dotted name."""
+        """The settings that the run shares with its repetitions, by dotted name."""
         flat = flatten(to_dict(self.experiment))
         setting = {key: value for key, value in flat.items() if key not in OF_A_RUN}
         if self.experiment.weights is not None:  # backbones of several seeds are repetitions too
@@ -99,7 +99,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def read_result(folder: Path) -> Result:
-    """The finished run in ``folder``. Raises UserError for a summary or a configuration that is none."""
+    """The finished run in ``folder``. Raises UserError for a summary or a configuration that cannot be read."""
     path, config = folder / "summary.json", folder / "config.yaml"
     if not config.exists():
         raise UserError(f"{folder} has no config.yaml; it is not a run of mixskd")
@@ -110,12 +110,8 @@ def read_result(folder: Path) -> Result:
 
 def _experiment(config: Path) -> Experiment:
     try:
-        experiment = from_dict(read_yaml(config))
+        return read_experiment(config)
     except UserError as error:
         if str(config) in str(error):
             raise
         raise UserError(f"{config} is not the configuration of a run: {error}") from None
-    try:
-        return with_all_options(experiment)
-    except UserError:  # a method of a plugin that is gone, or an option that was removed
-        return experiment

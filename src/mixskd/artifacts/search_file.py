@@ -1,4 +1,4 @@
-"""The file search.json, in which a search leaves its trials for the report."""
+"""Read search.json, the trials of a search."""
 
 from __future__ import annotations
 

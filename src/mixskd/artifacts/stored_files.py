@@ -1,4 +1,4 @@
-"""What finished runs have left in their folders, checked before a table or a report is made from it."""
+"""Typed structures and readers of the files of finished runs: summaries, results of suites, grids."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class WithHeadline(Struct):
 
 
 class Result(WithHeadline):
-    """What the results of all suites have."""
+    """The fields that the results of all suites share."""
 
     images: Amount
     split: Text
@@ -206,7 +206,7 @@ class Mistake(Struct):
 
 
 class Pair(Struct):
-    """Two classes, and how often one is taken for the other."""
+    """Two classes, and how many images of one are predicted as the other."""
 
     label: Text
     predicted: Text
@@ -265,7 +265,7 @@ class Linearity(Result):
 
 
 class Detection(Struct):
-    """How well other data are told from the classifier's own."""
+    """How well a score separates other data from the classifier's own."""
 
     auroc: Number
     fpr95: Number
@@ -343,7 +343,7 @@ def read_grid(path: Path) -> Mapping[str, Any]:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a run's ``metrics.csv``. Raises UserError, naming the file, if it is no table."""
+    """The rows of a run's ``metrics.csv``. Raises UserError, naming the file, for a file that is not a table."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             yield from csv.DictReader(file)

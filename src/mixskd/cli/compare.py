@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
-from mixskd.config import grids, merge, nest, read_yaml, recipes
+from mixskd.config import grids, merge, read_yaml, recipes
 from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         for one in runs:
             show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
-    options = {key: _option(value) for key, value in nest(arguments.dotted).get("launcher", {}).items()}
+    options = {key: _option(value) for key, value in merge(arguments.dotted).get("launcher", {}).items()}
     done = run_grid(
         grid,
         folder,
@@ -109,13 +109,13 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     if key := next((key for key in dotted if key.startswith("method.")), None):
         option = f"{key.removeprefix('method.')}={dotted[key]}"
         raise UserError(f"--{key} names no method of the grid; write --methods 'NAME[{option}]'")
-    settings = nest(flags | dotted)
+    settings = merge(flags | dotted)
     remember_typed(axes.get("backbones"), settings.get("backbone"))
     if arguments.config:
-        settings = merge(nest(read_yaml(Path(arguments.config))), settings)
+        settings = merge(read_yaml(Path(arguments.config)), settings)
     named = grids.load(arguments.grid) if arguments.grid else {}
     if isinstance(given := settings.get("transfer"), Mapping):  # it refines that of the named grid
-        settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), nest(given))
+        settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), given)
     return (
         {**named, **settings, **axes}
         if arguments.recipe or arguments.config or "recipe" in named
@@ -151,7 +151,7 @@ def _option(text: str) -> Any:
 
 
 def _show(folder: Path) -> int:
-    """Print the main columns of the tables, as wide as the terminal, and where the whole of them is."""
+    """Print the main columns of the tables, as wide as the terminal, and the file with all columns."""
     from rich.console import Console
     from rich.table import Table
 

@@ -8,7 +8,7 @@ from typing import Any
 from mixskd.cli.numbers import count
 from mixskd.cli.option_help import FLAGS, OptionHelp, options_text
 from mixskd.cli.progress import suite_bars
-from mixskd.config import nest
+from mixskd.config import merge
 from mixskd.config.settings import WIDTH, wrapped
 from mixskd.errors import UserError, nearest, unknown
 from mixskd.errors.terminal import show
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.dotted:
             raise UserError(f"--{next(iter(arguments.dotted))} is an option of a suite; name the suite with --suite")
         return _scores(arguments)
-    options = nest(arguments.dotted)
+    options = merge(arguments.dotted)
     for name, given in options.items():
         if name not in SUITES or not isinstance(given, dict):
             raise UserError(f"unknown argument '--{name}'{nearest(name, SUITES)}; see mixskd evaluate --help")

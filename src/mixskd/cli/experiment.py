@@ -75,14 +75,13 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     Without a recipe or a configuration, it starts from the recipe that fits the data, unless a run is resumed.
     """
     resume = getattr(arguments, "resume", False)
-    flags = {key: getattr(arguments, flag.replace("-", "_"), None) for flag, key in SHORT_FLAGS.items()}
-    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    short = {key: getattr(arguments, flag.replace("-", "_"), None) for flag, key in SHORT_FLAGS.items()}
+    given: dict[str, Any] = {key: value for key, value in short.items() if value is not None}
     if arguments.skip_bad_images:
         given["data.skip_bad_images"] = True
-    settings = config.nest(given | arguments.dotted)
-    remember_typed(settings.get("backbone"))
-    if arguments.config:
-        settings = config.merge(config.nest(config.read_yaml(Path(arguments.config))), settings)
+    flags = given | arguments.dotted
+    remember_typed(flags.get("backbone"))
+    settings = config.merge(config.read_yaml(Path(arguments.config)) if arguments.config else {}, flags)
     task = BY_VERB.get(arguments.verb)
     check_method(settings.get("method", {}).get("name"), METHODS if task is None else task.networks)
     data, weights, out = settings.get("data", {}).get("source"), settings.get("weights"), settings.get("out")

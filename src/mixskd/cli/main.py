@@ -28,7 +28,7 @@ from mixskd.cli import (
     tune,
 )
 from mixskd.cli import list as listing
-from mixskd.cli.option_help import help_last
+from mixskd.cli.option_help import FLAGS as HELP_FLAGS
 from mixskd.errors import UserError, exit_code, nearest
 from mixskd.runtime.version import __version__
 
@@ -47,22 +47,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
-
-
-def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words without ``--optim.lr 0.05`` or ``--optim.lr=0.05``, and those as ``{"optim.lr": "0.05"}``."""
-    rest, given, words = [], {}, list(words)
-    while words:
-        name, equals, value = words.pop(0).partition("=")
-        if not name.startswith("--") or "." not in name:
-            rest.append(name + equals + value)
-            continue
-        if not equals:
-            if not words:
-                raise UserError(f"{name} needs a value")
-            value = words.pop(0)
-        given[name[2:].replace("-", "_")] = value
-    return rest, given
 
 
 def build_parser() -> Parser:
@@ -86,19 +70,24 @@ def build_parser() -> Parser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for a user's mistake or what the machine lacks, 70 for a bug
-    of mixskd, 128 + N after signal N, 1 if a run failed. ``--debug`` shows the traceback of any of them.
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command; ``dotted`` has its ``--optim.lr 0.05`` or ``--optim.lr=0.05`` as ``optim.lr``.
+
+    ``--help`` is read after all flags that it may explain. Raises UserError for an unknown word.
     """
-    atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    return exit_code(lambda: _act([word for word in words if word != "--debug"] or ["--help"]), debug=debug)
-
-
-def _act(argv: Sequence[str]) -> int | None:
-    words, dotted = split_dotted(help_last(argv))
-    arguments, unknown_words = build_parser().parse_known_args(words)
+    helps = [word for word in words if word in HELP_FLAGS]
+    rest, dotted, unread = [], {}, [word for word in words if word not in HELP_FLAGS]
+    while unread:
+        name, equals, value = unread.pop(0).partition("=")
+        if not name.startswith("--") or "." not in name:
+            rest.append(name + equals + value)
+            continue
+        if not equals:
+            if not unread:
+                raise UserError(f"{name} needs a value")
+            value = unread.pop(0)
+        dotted[name[2:].replace("-", "_")] = value
+    arguments, unknown_words = build_parser().parse_known_args(rest + helps)
     if not hasattr(arguments, "recipe") and not hasattr(arguments, "suite"):
         unknown_words += [f"--{key}" for key in dotted]
     if unknown_words:
@@ -106,4 +95,19 @@ def _act(argv: Sequence[str]) -> int | None:
         word = next((w for w in unknown_words if w.startswith("-")), unknown_words[0])
         raise UserError(f"unknown argument {word!r}{nearest(word, flags)}; see mixskd {arguments.verb} --help")
     arguments.dotted = dotted
-    return arguments.function(arguments)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for a user's mistake or what the machine lacks, 70 for a bug
+    of mixskd, 128 + N after signal N, 1 if a run failed. ``--debug`` shows the traceback of any of them.
+    """
+    atexit.register(gc.freeze)  # a last collection over all of torch's objects would take a second or two
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def act() -> int | None:
+        arguments = parse([word for word in words if word != "--debug"] or ["--help"])
+        code: int | None = arguments.function(arguments)
+        return code
+
+    return exit_code(act, debug="--debug" in words)

@@ -29,11 +29,6 @@ class OptionHelp(argparse.Action):
         parser.exit()
 
 
-def help_last(words: Sequence[str]) -> list[str]:
-    """The words of a command with ``--help`` at the end, after all flags that it may explain."""
-    return [word for word in words if word not in FLAGS] + [word for word in words if word in FLAGS]
-
-
 def add_settings_help(p: argparse.ArgumentParser, methods: Sequence[str], about: About | None = None) -> None:
     """Give ``p`` a ``--help`` that explains every setting, and the options of the one of ``methods`` that is named.
 

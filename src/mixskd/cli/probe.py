@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mixskd.config import nest
+from mixskd.config import merge
 from mixskd.errors import UserError
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json, visible
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings["data.skip_bad_images"] = True
     with suite_bars(2) as progress:
         found = probe_data(
-            nest(settings), arguments.backbone, arguments.out, overwrite=arguments.overwrite, progress=progress
+            merge(settings), arguments.backbone, arguments.out, overwrite=arguments.overwrite, progress=progress
         )
     if arguments.json:
         print(to_json(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,22 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     add_run_flags(p)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Train, and print the scores and the folder of the run."""
-    experiment = experiment_from(arguments)
-    summary = train(experiment, arguments, [arguments.chosen] if arguments.chosen else [])
-    if summary is not None:
-        show(scores_line(summary), f"model: {Path(summary['out']) / 'model.safetensors'}")
-
-
-def train(experiment: Experiment, arguments: argparse.Namespace, remarks: Sequence[str] = ()) -> dict[str, Any] | None:
-    """The summary of the run; None in all processes but the first, after ``--print-config`` and ``--dry-run``."""
+def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], Experiment] = experiment_from) -> None:
+    """Train the experiment that ``describe`` returns, and print its scores and its model file."""
+    experiment = describe(arguments)
     if arguments.print_config:
         print(to_yaml(experiment), end="")
-        return None
-    from mixskd.training.run import rehearse
-    from mixskd.training.run import train as run
+        return
+    from mixskd.training.run import train
 
-    options = {"resume": arguments.resume, "overwrite": arguments.overwrite, "remarks": remarks}
-    if not arguments.dry_run:
-        summary = run(experiment, **options)
-        return summary if "scores" in summary else None
-    lines = rehearse(experiment, **options)
-    if os.environ.get("RANK", "0") == "0":  # the first of several processes
-        show(*lines, "dry run: everything up to the first step works; nothing was written")
-    return None
+    summary = train(
+        experiment, resume=arguments.resume, overwrite=arguments.overwrite, dry_run=arguments.dry_run,
+        remarks=[arguments.chosen] if arguments.chosen else [],
+    )  # fmt: skip
+    if "scores" in summary:  # on the first of several processes
+        show(scores_line(summary), f"model: {Path(summary['out']) / 'model.safetensors'}")
+    elif "plan" in summary and os.environ.get("RANK", "0") == "0":
+        show(*summary["plan"], "dry run: everything up to the first step works; nothing was written")
 
 
 def scores_line(summary: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from mixskd.cli import train as cli_train
 from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from
-from mixskd.cli.train import train as train_run
 from mixskd.config import Experiment, flatten, recipes
 from mixskd.config.settings import GROUPS, default_text, fields_of, section, settings_of
 from mixskd.config.task_kinds import BY_VERB
@@ -27,15 +27,11 @@ CONFIGS = {"detect": DetectorConfig, "segment": DeepLabConfig}
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train on annotated images and print the scores and the model's place."""
-    summary = train_run(prepared(arguments), arguments)
-    if summary is not None:
-        lines = [f"{split} {BY_VERB[arguments.verb].line(scores)}" for split, scores in summary["scores"].items()]
-        show(*lines, f"weights of epoch {summary['deployed']['epoch']:.0f}, in {summary['seconds']:.0f} s")
-        show(f"model: {Path(summary['out']) / 'model.safetensors'}")
+    """Train on annotated images and print the scores and the model file."""
+    cli_train.run(arguments, described)
 
 
-def prepared(arguments: argparse.Namespace) -> Experiment:
+def described(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the flags describe: the verb's recipe, unless another one or a configuration is named.
 
     The weights of a run of mixskd name their backbone, so that it need not be given.

@@ -6,7 +6,7 @@ import argparse
 
 from mixskd.cli.compare import _option as option
 from mixskd.cli.experiment import add_experiment_flags, experiment_from
-from mixskd.config import nest
+from mixskd.config import merge
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors.text import safe
 
@@ -36,7 +36,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Search, and print the winner, its model and the leaderboard."""
     dotted = arguments.dotted
-    options = {key: option(value) for key, value in nest(dotted).get("launcher", {}).items()}
+    options = {key: option(value) for key, value in merge(dotted).get("launcher", {}).items()}
     arguments.dotted = {key: value for key, value in dotted.items() if not key.startswith("launcher.")}
     remember_typed(arguments.backbones)
     base = experiment_from(arguments)

@@ -17,7 +17,7 @@ from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.transfer_runs import examine_data
-from mixskd.config import grids, merge, nest
+from mixskd.config import grids, merge
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
 from mixskd.reporting.repeated import put_together
@@ -92,8 +92,8 @@ def compare(
     remember_typed(backbones, backbone)
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
-        given["transfer"] = merge(named.get("transfer", {}), nest(transfer))
-    own = nest(settings) if recipe or "recipe" in named else default_values(nest(settings))
+        given["transfer"] = merge(named.get("transfer", {}), transfer)
+    own = merge(settings) if recipe or "recipe" in named else default_values(merge(settings))
     whole = grid_from({**own, **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,

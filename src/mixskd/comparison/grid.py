@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from mixskd.comparison.transfer_runs import Transfer, transfer_from
-from mixskd.config import Experiment, convert, merge, nest, recipes
+from mixskd.config import Experiment, convert, merge, recipes
 from mixskd.errors import UserError, nearest, unknown
 from mixskd.evaluation.suites import SUITES
 
@@ -124,7 +124,7 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
             raise UserError(f"unknown key {str(key)!r} in the grid{nearest(str(key), allowed)}")
     base = recipes.load(str(values["recipe"])) if values.get("recipe") else {}
     given = {key: value for key, value in values.items() if key not in GRID_KEYS}
-    settings = merge(base, nest(given))
+    settings = merge(base, given)
     if odd := [key for key in (*SETTING_KEYS, "method") if not isinstance(settings.get(key, {}), Mapping)]:
         raise UserError(f"{odd[0]} must hold keys, not {settings[odd[0]]!r}")
     default = Experiment()

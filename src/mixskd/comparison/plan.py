@@ -13,8 +13,8 @@ from mixskd.benchmarking.cost import images_forwarded
 from mixskd.comparison.budgets import Budgets, equalised
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
-from mixskd.config import Experiment, difference, from_dict, merge, nest, read_yaml, to_dict
-from mixskd.config.build import build_experiment, with_all_options
+from mixskd.config import Experiment, difference, merge, to_dict
+from mixskd.config.build import build_experiment, read_experiment
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
@@ -48,7 +48,7 @@ class Run:
         config = self.files.config
         if not config.exists():
             return ""
-        return "; ".join(difference(with_all_options(from_dict(read_yaml(config))), self.experiment))
+        return "; ".join(difference(read_experiment(config), self.experiment))
 
 
 def plan(grid: Grid, folder: Path) -> list[Run]:
@@ -92,7 +92,7 @@ def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple
     ``forwarded`` caches the images that an arm forwards per original, by label and backbone.
     """
     folds = {} if grid.folds is None else {"data.folds": grid.folds}
-    experiment = build_experiment(merge(grid.settings, nest({**folds, **own, **arm.settings, "out": ""})))
+    experiment = build_experiment(merge(grid.settings, {**folds, **own, **arm.settings, "out": ""}))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
         key = arm.label, experiment.backbone
         if key not in forwarded:  # seconds for some networks

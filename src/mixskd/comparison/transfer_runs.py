@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixskd.config import Experiment, convert, merge, nest, recipes
+from mixskd.config import Experiment, convert, merge, recipes
 from mixskd.config.build import build_experiment, make_config
 from mixskd.config.registry import method_class
 from mixskd.config.task_kinds import KINDS, kind_of
@@ -36,7 +36,7 @@ class Transfer:
     def experiment(self, backbone: str, seed: int, weights: str | None) -> Experiment:
         """The experiment of one transfer run. Raises UserError for an unknown setting."""
         own = {"backbone": backbone, "weights": weights, "run.seed": seed, "out": ""}
-        return build_experiment(merge(self.settings, nest(own)))
+        return build_experiment(merge(self.settings, own))
 
     def to_dict(self) -> dict[str, Any]:
         """The values that :func:`transfer_from` reads."""
@@ -55,7 +55,7 @@ def transfer_from(values: Any) -> Transfer:
     for key in values:
         if str(key).split(".")[0] not in allowed:
             raise UserError(f"unknown key {f'transfer.{key}'!r} in the grid{nearest(str(key), allowed)}")
-    given = nest({key: value for key, value in values.items() if key not in OWN_KEYS})
+    given = {key: value for key, value in values.items() if key not in OWN_KEYS}
     settings = merge(recipes.load(str(values["recipe"])) if values.get("recipe") else {}, given)
     settings.pop("backbone", None)
     if odd := [key for key in SETTING_KEYS if not isinstance(settings.get(key, {}), Mapping)]:

@@ -68,13 +68,13 @@ class Worker:
 
 def carry_out(folder: Path, name: str) -> int:
     """Train run ``name`` of ``folder`` to its end, from its checkpoint if it has one; returns the exit code."""
-    from mixskd.config import from_dict, read_yaml
+    from mixskd.config.build import read_experiment
     from mixskd.training.run import train
 
     run, settings = folder / name, settings_file(folder, name)
 
     def act() -> None:
-        experiment = dataclasses.replace(from_dict(read_yaml(settings)), out=str(run))
+        experiment = dataclasses.replace(read_experiment(settings), out=str(run))
         train(experiment, resume=(run / "config.yaml").exists())
 
     with locked(lock_file(folder, name), wait=False) as mine:

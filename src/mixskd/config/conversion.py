@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mixskd.config.type_words import described, is_optional, plain, type_name, unpacked, without_none
+from mixskd.config.type_words import NAMES, described, is_optional, plain, unpacked, without_none
 from mixskd.errors import UserError, nearest
 from mixskd.errors.text import shown, visible
 
@@ -21,59 +21,58 @@ LONGEST_TEXT = 4096
 LONGEST_NAME = 255  # bytes; what file systems take
 
 
-def convert(value: Any, kind: Any, key: str) -> Any:
-    """``value``, typed or as text, as the type ``kind``. Raises UserError, naming ``key``, if it is not of it."""
-    value = _prepared(value, kind, key)
+def convert(value: Any, kind: Any, key: str = "") -> Any:
+    """``value``, typed or as text, as the type ``kind``; a mapping as a dataclass, which converts its own fields.
+
+    Raises UserError, naming ``key``, for a value of another type or range, and for a key that the dataclass lacks.
+    """
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} must hold keys, not {shown(value)}")
+        prefix, names = f"{key}." if key else "", [field.name for field in dataclasses.fields(kind)]
+        arguments: dict[str, Any] = {}
+        for raw, given in value.items():
+            name = str(raw).replace("-", "_")
+            if name not in names:
+                close = nearest(prefix + name, [prefix + n for n in names])
+                raise UserError(f"unknown key {prefix}{visible(raw)}{close}")
+            if name in arguments:
+                raise UserError(f"{prefix}{name} is given twice")
+            arguments[name] = given
+        return kind(**arguments)  # type: ignore[operator]
+    if is_optional(kind) and (value is None or (isinstance(value, str) and value.lower() in ("none", "null"))):
+        return None
+    base, _ = unpacked(without_none(kind))
+    item, parts = base, [value]
+    if is_list := typing.get_origin(base) is tuple and value is not None:
+        item = unpacked(typing.get_args(base)[0])[0]
+        if isinstance(value, str):
+            value = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
+        parts = [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if not isinstance(parts, list | tuple):
+            raise UserError(f"{key} must be {described(kind)}, not {shown(value)}")
+    if any(part is None for part in parts):
+        raise UserError(f"{key} has no value; give one, or leave the key out")
+    parts = [part.item() if getattr(part, "ndim", None) == 0 else part for part in parts]  # a number of NumPy
+    if item is str or (typing.get_origin(item) is typing.Literal and isinstance(typing.get_args(item)[0], str)):
+        parts = [_text(part, key) for part in parts]
+    value = parts if is_list else parts[0]
     try:
         converted = msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
         raise _refusal(value, kind, key) from None
-    for number in converted if isinstance(converted, tuple) else (converted,):
-        _check_size(number, key)
+    for number in converted if is_list else (converted,):
         if isinstance(number, float) and math.isnan(number):
             raise UserError(f"{key} must be a number, not nan")
+        if isinstance(number, float) and math.isinf(number):
+            raise UserError(f"{key} must be finite, not {number}")
+        if isinstance(number, int) and abs(number) > LARGEST_INT:
+            raise UserError(f"{key} must be at most {LARGEST_INT:,}, not {shown(number)}")
+        if isinstance(number, float) and abs(number) > LARGEST_FLOAT:
+            raise UserError(f"{key} must be at most {LARGEST_FLOAT:g}, not {number:g}")
     return converted
-
-
-def build(kind: Any, values: Any, prefix: str = "") -> Any:
-    """A dataclass ``kind``, and those within it, from a mapping; each converts its own fields.
-
-    Raises UserError for a key that it does not have, with the nearest one, and for a value of another type.
-    """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{prefix.rstrip('.')} must hold keys, not {shown(values)}")
-    hints, names = typing.get_type_hints(kind), [field.name for field in dataclasses.fields(kind)]
-    arguments: dict[str, Any] = {}
-    for raw, value in values.items():
-        name = str(raw).replace("-", "_")
-        if name not in names:
-            raise UserError(f"unknown key {prefix}{visible(raw)}{nearest(prefix + name, [prefix + n for n in names])}")
-        if name in arguments:
-            raise UserError(f"{prefix}{name} is given twice")
-        inner = hints[name]
-        arguments[name] = build(inner, value, f"{prefix}{name}.") if dataclasses.is_dataclass(inner) else value
-    return kind(**arguments)
-
-
-def _prepared(value: Any, kind: Any, key: str) -> Any:
-    """``value`` in a form that msgspec converts: a list for text with commas, None for the text ``none``."""
-    if getattr(value, "ndim", None) == 0:  # a number of NumPy
-        value = value.item()
-    if is_optional(kind) and (value is None or (isinstance(value, str) and value.lower() in ("none", "null"))):
-        return None
-    if value is None:
-        raise UserError(f"{key} has no value; give one, or leave the key out")
-    base, _ = unpacked(without_none(kind))
-    if typing.get_origin(base) is tuple:
-        if isinstance(value, str):
-            value = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = [value]
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{key} must be {described(kind)}, not {shown(value)}")
-        return [_prepared(part, typing.get_args(base)[0], key) for part in value]
-    is_text = base is str or (typing.get_origin(base) is typing.Literal and isinstance(typing.get_args(base)[0], str))
-    return _text(value, key) if is_text else value
 
 
 def _text(value: Any, key: str) -> Any:
@@ -94,24 +93,11 @@ def _text(value: Any, key: str) -> Any:
 def _refusal(value: Any, kind: Any, key: str) -> UserError:
     """The error for a ``value`` that msgspec refused: the type that it needs, or else the range or the choices."""
     base = without_none(kind)
-    try:
-        _check_size(msgspec.convert(value, plain(base), strict=False), key)
-        needed = described(base)
-    except msgspec.ValidationError:
-        needed = type_name(base)
-    except UserError as error:
-        return error
-    choices = typing.get_args(base) if typing.get_origin(base) is typing.Literal else ()
+    simple = plain(base)
+    if simple in NAMES and simple is not base and not (simple is float and str(value).lower() == "nan"):
+        convert(value, simple, key)  # raises the error of the type or the size
+    inner, meta = unpacked(base)
+    choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else meta.examples or ()
     close = nearest(value, choices) if isinstance(value, str) else ""
     given = value if isinstance(value, list) and len(value) <= 8 else shown(value)
-    return UserError(f"{key} must be {needed}, not {visible(given)}{close}")
-
-
-def _check_size(number: Any, key: str) -> None:
-    """Raises UserError for a number that is infinite, or beyond what can be computed with."""
-    if isinstance(number, float) and math.isinf(number):
-        raise UserError(f"{key} must be finite, not {number}")
-    if isinstance(number, int) and abs(number) > LARGEST_INT:
-        raise UserError(f"{key} must be at most {LARGEST_INT:,}, not {shown(number)}")
-    if isinstance(number, float) and abs(number) > LARGEST_FLOAT:
-        raise UserError(f"{key} must be at most {LARGEST_FLOAT:g}, not {number:g}")
+    return UserError(f"{key} must be {described(base)}, not {visible(given)}{close}")

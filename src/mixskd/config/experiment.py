@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from mixskd.config.conversion import build
 from mixskd.config.data import DataConfig
 from mixskd.config.merging import flatten
-from mixskd.config.optim import OptimConfig, with_usual_values
+from mixskd.config.optim import OptimConfig
 from mixskd.config.run import RunConfig
 from mixskd.config.types import Settings
-from mixskd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,6 @@ class Experiment(Settings):
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        needed = {"head_start": self.optim.head_start == "probe", "norms": self.optim.norms == "frozen"}
-        if self.weights is None and (found := [key for key, needs in needed.items() if needs]):
-            value = getattr(self.optim, found[0])
-            raise UserError(f"optim.{found[0]} {value} needs weights to start from; name some with --weights")
-
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (
@@ -66,32 +56,12 @@ NOT_COMPARED = (
     "run.compile", "run.cuda_graphs", "run.measure", "run.probe", "run.score_test",
 )  # fmt: skip
 
-# Settings that earlier versions had and wrote down: they are not read, since they changed no result.
-REMOVED = {"run": ("branch_streams",)}
-
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Plain values; the options of the method stand beside its name."""
     values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(experiment))  # lists in place of tuples
     values["method"] = {"name": experiment.method.name, **values["method"]["options"]}
     return values
-
-
-def from_dict(values: Mapping[str, Any]) -> Experiment:
-    """The inverse of :func:`to_dict`. Raises UserError for a key or a type that does not belong."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"an experiment must hold keys such as backbone, method, data, not {values!r}")
-    values = dict(values)
-    method = values.get("method", {})
-    if isinstance(method, Mapping):
-        options = {str(key): value for key, value in method.items() if key != "name"}
-        values["method"] = {"name": method.get("name", "mixskd"), "options": options}
-    for part, removed in REMOVED.items():
-        if isinstance(values.get(part), Mapping):
-            values[part] = {key: value for key, value in values[part].items() if key not in removed}
-    if isinstance(values.get("optim"), Mapping):
-        values["optim"] = with_usual_values(values["optim"])
-    return build(Experiment, values)
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -35,7 +35,7 @@ class LazyTable(MutableMapping[str, Any]):
         return len(self._places)
 
     def class_called(self, name: str) -> Any | None:
-        """The class with ``__name__ == name``; None if there is none. No other class is imported."""
+        """The class with ``__name__ == name``; None if the table lacks it. No other class is imported."""
         for key, place in self._places.items():
             if (place.rpartition(":")[2] if isinstance(place, str) else place.__name__) == name:
                 return self[key]

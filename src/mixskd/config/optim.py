@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, WholeNumber
-from mixskd.errors import UserError, nearest
 
 # The usual values of each optimizer; those of sgd, also the defaults below, are the paper's for CIFAR-100.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -19,11 +17,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
 
 
-def with_usual_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` of the group ``optim``, with the usual values of their optimizer for those that are not given."""
-    usual = OPTIMIZERS.get(str(settings.get("name", "sgd")), OPTIMIZERS["adamw"])
-    given = {str(key).replace("-", "_") for key in settings}
-    return {**{key: value for key, value in usual.items() if key not in given}, **settings}
+NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NAME", examples=["sgd", "adamw"])
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class OptimConfig(Settings, prefix="optim."):
         ema: decay of a moving average of the weights; the average is evaluated and deployed; 0 for none.
     """
 
-    name: str = "sgd"
+    name: Annotated[str, NAMED] = "sgd"
     lr: Positive = 0.1
     momentum: NotNegative = 0.9
     nesterov: bool = True
@@ -81,16 +75,6 @@ class OptimConfig(Settings, prefix="optim."):
     power: Positive = 0.9
     clip_norm: NotNegative = 0.0
     ema: BelowOne = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.name not in OPTIMIZERS and not self.name.startswith("timm/"):
-            raise UserError(
-                f"optim.name must be {', '.join(OPTIMIZERS)} or timm/NAME, not {self.name!r}"
-                f"{nearest(self.name, OPTIMIZERS)}"
-            )
-        if self.nesterov and self.momentum == 0:
-            raise UserError("optim.nesterov needs a momentum above 0; set --optim.nesterov false")
 
     @property
     def adam_betas(self) -> tuple[float, float]:

@@ -16,7 +16,7 @@ class Kind:
         networks: values of ``method.name``; the first is the usual one.
         recipe: the usual one.
         scores: from a score's name in a summary to its name for a person; the first selects the weights.
-        said: how many of them a line for a person has.
+        shown: how many of them a line on the terminal shows.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Kind:
     networks: tuple[str, ...]
     recipe: str
     scores: Mapping[str, str]
-    said: int
+    shown: int
 
     @property
     def monitor(self) -> str:
@@ -33,8 +33,8 @@ class Kind:
 
     def line(self, scores: Mapping[str, object]) -> str:
         """The first scores, which are in per cent, for a person."""
-        shown = list(self.scores.items())[: self.said]
-        return "  ".join(f"{text} {scores[name]:.2f} %" for name, text in shown if scores.get(name) is not None)
+        first = list(self.scores.items())[: self.shown]
+        return "  ".join(f"{text} {scores[name]:.2f} %" for name, text in first if scores.get(name) is not None)
 
 
 DETECTION = Kind(

@@ -1,4 +1,4 @@
-"""Backbones that timm fetches from elsewhere (``timm/hf-hub:``, ``timm/local-dir:``): only a person may name one.
+"""Backbones from outside timm's own lists (``timm/hf-hub:``, ``timm/local-dir:``): only a person may name one.
 
 A person names one on the command line or as an argument of a Python function. A name that comes from a file (a
 configuration, a grid, the config.yaml of a run, a model file) is not followed. Nothing of torch is imported here.
@@ -35,7 +35,7 @@ def remember_typed(*values: Any) -> None:
 
 
 def check_typed(name: str) -> None:
-    """Raises UserError for a backbone from elsewhere that no person named."""
+    """Raises UserError for a backbone from outside timm's lists that no person named."""
     if is_elsewhere(name) and name not in _typed():
         raise UserError(
             f"a file names the backbone {name!r}, which would be fetched from elsewhere; only a person may name such "
@@ -44,7 +44,7 @@ def check_typed(name: str) -> None:
 
 
 def announce(name: str) -> None:
-    """Say once, on stderr, that a backbone from elsewhere is about to be fetched."""
+    """Print once, on stderr, that a backbone from outside timm's lists is about to be fetched."""
     if not is_elsewhere(name) or name in _announced or os.environ.get("RANK", "0") != "0":
         return
     _announced.add(name)

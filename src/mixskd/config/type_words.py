@@ -40,12 +40,6 @@ def plain(kind: Any) -> Any:
     return base
 
 
-def type_name(kind: Any) -> str:
-    """The type in words, without range and choices: ``a whole number``; a list with both."""
-    base = plain(kind)
-    return NAMES.get(base) or described(kind)
-
-
 def described(kind: Any) -> str:
     """The range, the choices or else the name of a type."""
     kind, meta = unpacked(without_none(kind))
@@ -56,7 +50,7 @@ def described(kind: Any) -> str:
         return _list(typing.get_args(kind)[0], meta)
     if typing.get_origin(kind) is dict:
         return "a mapping"
-    return range_text(meta) or NAMES.get(kind, str(kind))
+    return meta.description or range_text(meta) or NAMES.get(kind, str(kind))
 
 
 def _list(item: Any, meta: Meta) -> str:

@@ -36,13 +36,16 @@ class Settings:
             cls.prefix = prefix
 
     def __post_init__(self) -> None:
-        for name, kind in types_of(type(self)).items():  # type: ignore[arg-type]
+        for name, kind in _types(type(self)).items():  # type: ignore[arg-type]
             object.__setattr__(self, name, convert(getattr(self, name), kind, f"{self.prefix}{name}"))
 
 
 @functools.cache
+def _types(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
 def types_of(kind: type) -> dict[str, Any]:
     """The type of each field of a dataclass, as written; fields that are dataclasses are left out."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    names = [field.name for field in dataclasses.fields(kind)]
-    return {name: hints[name] for name in names if not dataclasses.is_dataclass(hints[name])}
+    return {name: found for name, found in _types(kind).items() if not dataclasses.is_dataclass(found)}

@@ -76,8 +76,7 @@ def _csv(file: TextIO, top: int, errors: bool) -> Write:
     return write
 
 
-def _jsonl(file: TextIO, top: int, errors: bool) -> Write:
-    return lambda prediction: file.write(to_json(prediction) + "\n")
-
-
-WRITERS: dict[str, Callable[[TextIO, int, bool], Write]] = {".csv": _csv, ".jsonl": _jsonl}
+WRITERS: dict[str, Callable[[TextIO, int, bool], Write]] = {
+    ".csv": _csv,
+    ".jsonl": lambda file, top, errors: lambda prediction: file.write(to_json(prediction) + "\n"),
+}

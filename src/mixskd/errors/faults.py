@@ -90,7 +90,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def say(line: str, rank: int | None = None) -> None:
-    """One line on stderr, whatever ``line`` holds, with the ``rank`` of the process that it happened to."""
+    """Print ``line`` as one line on stderr, with the ``rank`` of the process that failed."""
     where = "" if rank is None else f" in process {rank}"
     print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
 
@@ -111,7 +111,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:
-    """Say in one line that ``error`` is a bug of mixskd and where its traceback was written; the exit code.
+    """Print one line that ``error`` is a bug of mixskd and where its traceback is; return the exit code.
 
     With ``debug`` the traceback is shown before the line. ``rank`` is that of :func:`say`.
     """

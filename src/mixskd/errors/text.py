@@ -18,7 +18,7 @@ LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def visible(text: object) -> str:
-    """``text`` with every character that acts in place of showing spelt out: ``\\x1b``, ``\\n``, ``\\u202e``.
+    """``text`` with control and direction characters as escape sequences: ``\\x1b``, ``\\n``, ``\\u202e``.
 
     These are control characters, line ends, right-to-left marks and other invisible ones, and the bytes of file names
     that are not UTF-8.

@@ -35,7 +35,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a ``name`` that is none of the ``choices`` of its ``kind``."""
+    """The error for a ``name`` that is not among the ``choices``; ``kind`` says what it names."""
     choices = sorted(choices)
     return UserError(f"unknown {kind} {shown(name)}{nearest(name, choices)}; choose from {', '.join(choices)}")
 

@@ -37,7 +37,7 @@ Progress = Callable[[str, str, float], None]
 
 @dataclasses.dataclass(frozen=True)
 class Probed:
-    """A backbone with its ``data`` as it is given them, its features by split, and the classifiers on them."""
+    """A backbone, its preprocessed ``data``, its features by split, and the classifiers fitted on them."""
 
     name: str
     network: StagedBackbone
@@ -49,7 +49,7 @@ class Probed:
 
     @property
     def held_out(self) -> float:
-        """What the best classifier that can be saved reaches on held-out images; -1 if none could be held out."""
+        """The accuracy on held-out images of the best linear classifier, in per cent; -1 if no image was held out."""
         return max(self.selection.best_linear.held_out, -1.0)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def probe_backbones(
     folder, device = RunFolder(Path(experiment.out)), choose_device(experiment.run.device)
     with ExitStack() as stack:
         stack.enter_context(run_lock(folder.path))
-        check_free(folder, experiment, overwrite)
+        check_free(folder, overwrite)
         started = time.perf_counter()
         data, best, rows = load_data(experiment.data), None, []
         for name in backbones:
@@ -133,11 +133,11 @@ def probe_data(
     return probe_backbones(dataclasses.replace(experiment, out=str(out)), names, overwrite=overwrite, progress=progress)
 
 
-def check_free(folder: RunFolder, experiment: Experiment, overwrite: bool) -> None:
-    """Raises UserError if the folder holds a run that is not to be replaced, or other files."""
+def check_free(folder: RunFolder, overwrite: bool) -> None:
+    """Raises UserError if the folder holds a run and ``overwrite`` is false, or if it holds other files."""
     if folder.config.exists() and not overwrite:
         raise UserError(f"{folder.path} already holds a run; add --overwrite to replace it, or choose another --out")
-    folder.check(experiment, resume=False, overwrite=overwrite)
+    folder.check(resume=False, overwrite=overwrite)
 
 
 def probe_backbone(experiment: Experiment, data: DataBundle, device: torch.device, progress: Progress) -> Probed:

@@ -8,7 +8,8 @@ from typing import Any
 
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.artifacts.stored_files import read_summary
-from mixskd.config import DataConfig, from_dict, read_yaml
+from mixskd.config import DataConfig
+from mixskd.config.build import read_experiment
 from mixskd.data import DataBundle, load_data, make_test_loader
 from mixskd.data.bundle import SPLITS
 from mixskd.data.sources.folder import split_folders
@@ -71,7 +72,7 @@ def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
     Raises UserError if neither is known.
     """
     config_file, division = path / "config.yaml", path / "splits.csv"
-    config = from_dict(read_yaml(config_file)).data if config_file.is_file() else None
+    config = read_experiment(config_file).data if config_file.is_file() else None
     if data is not None:
         return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
     if config is None:

@@ -1,1 +1,1 @@
-"""What frozen features give without training: simple classifiers on what a backbone's last layer takes."""
+"""Simple classifiers on the frozen features of a backbone: the inputs of its last layer."""

@@ -1,4 +1,4 @@
-"""Features that were computed once, kept in the user's cache folder under a digest of all that they depend on."""
+"""The cache of features on disk, by a digest of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "features"
 
 
-def kept(key: str | None, images: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The features (``images x D``, fp32) that were kept under ``key``; computed, and kept, if there are none.
+def cached_features(key: str | None, images: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The cached features of ``key`` (``images x D``, fp32), computed and stored if they are not there.
 
     Without a ``key``, or where the cache cannot be read or written, they are computed each time.
     """
@@ -47,7 +47,7 @@ def kept(key: str | None, images: int, compute: Callable[[], np.ndarray]) -> np.
 
 
 def remove_oldest(folder: Path, most: int = MOST_BYTES) -> None:
-    """Remove the files in ``folder`` that were not used for longest, until ``most`` bytes are left."""
+    """Remove the least recently used files in ``folder`` until it holds at most ``most`` bytes."""
     files = sorted(((p.stat(), p) for p in folder.glob("*.npy")), key=lambda pair: -pair[0].st_mtime)
     total = 0
     for about, path in files:

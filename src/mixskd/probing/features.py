@@ -1,4 +1,4 @@
-"""The features of a frozen backbone: what the last linear layer of its classifier takes of each image."""
+"""The features of a frozen backbone: the inputs of the last linear layer of its classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixskd.backbones import StagedBackbone
 from mixskd.backbones.staged import split
 from mixskd.data import DataBundle, ImageSet, make_test_loader
 from mixskd.errors import UserError
-from mixskd.probing.cache import kept
+from mixskd.probing.cache import cached_features
 from mixskd.runtime.digest import digest_of
 from mixskd.runtime.precision import device_name
 from mixskd.tasks.scoring import evaluation_mode
@@ -53,7 +53,7 @@ def pooled_features(
     def compute() -> np.ndarray:
         return _computed(backbone, data, split, device, workers, progress)
 
-    return kept(key_of(backbone, data, split, device), len(data.splits[split]), compute)
+    return cached_features(key_of(backbone, data, split, device), len(data.splits[split]), compute)
 
 
 @torch.inference_mode()

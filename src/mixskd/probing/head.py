@@ -1,4 +1,4 @@
-"""A fitted linear classifier as the last layer of a network."""
+"""Put a fitted linear classifier into a network as its last layer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def set_head(backbone: StagedBackbone, linear: Linear) -> None:
 
 @torch.no_grad()
 def set_layer(layer: nn.Linear, linear: Linear) -> None:
-    """Give ``layer`` the weights of ``linear``, rounded to the type of its own."""
+    """Give ``layer`` the weights of ``linear``, rounded to the layer's type."""
     layer.weight.copy_(torch.from_numpy(linear.weight))
     layer.bias.copy_(torch.from_numpy(np.ascontiguousarray(linear.bias)))
 
 
 def start_heads(method: Method, linear: Linear) -> None:
-    """Let the classifiers of ``method`` begin as ``linear``: the backbone's, and those on maps like its last one.
+    """Initialise the classifiers of ``method`` with ``linear``: the backbone's, and those on maps like its last one.
 
     The branches of a network that starts from weights begin as copies of its own stages, so that their features are
     the backbone's and the same classifier fits them. The self-teacher h of MixSKD begins as the mean of its features

@@ -61,7 +61,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Selection:
-    """The ``fitted`` classifiers, and ``by``: the images that decide between them, in words."""
+    """The ``fitted`` classifiers, and ``by``, the images that they are ranked on, in words."""
 
     fitted: tuple[Fitted, ...]
     by: str
@@ -73,7 +73,7 @@ class Selection:
 
     @property
     def best_linear(self) -> Fitted:
-        """The best of those that a last layer can hold."""
+        """The best linear classifier."""
         return _best([one for one in self.fitted if one.linear is not None])
 
     @property
@@ -121,7 +121,7 @@ def _selected(train: Labelled, trials: Sequence[tuple[Labelled, Labelled]], clas
     shares = [100 * int(number) / total if total else float("nan") for number in (near, centres, by_strength.max())]
     strength = STRENGTHS[int(by_strength.argmax())] if total else USUAL_STRENGTH
     means = prototypes(train.features, train.labels, classes)
-    if total:  # a cosine has no scale of its own
+    if total:  # cosines have no natural scale
         means = means.scaled(1 / _temperature(np.concatenate(logits), [held.labels for _, held in trials]))
     (linear,) = logistic_regressions(train.features, train.labels, classes, [strength])
     return Selection(

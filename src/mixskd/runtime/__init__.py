@@ -1,1 +1,1 @@
-"""What any program of this package stands on: devices, precision, processes, files and digests."""
+"""Devices, precision, processes, files and digests."""

@@ -1,4 +1,4 @@
-"""A digest of tensors and plain values, the same for equal content however a file lays it out."""
+"""A digest of tensors and plain values that does not depend on the layout of a file."""
 
 from __future__ import annotations
 

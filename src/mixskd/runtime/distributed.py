@@ -1,4 +1,4 @@
-"""One process among several that ``torchrun`` started, or the only one."""
+"""The processes that ``torchrun`` started, or a single one: joining, exchange of values, restarts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mixskd.runtime.precision import why_not_use
 
 @dataclass(frozen=True)
 class World:
-    """``rank`` of ``size`` processes; the first has rank 0. ``control`` carries what the hosts agree on."""
+    """Process ``rank`` of ``size``, from 0; ``control`` is the group for values on the CPU."""
 
     rank: int = 0
     size: int = 1
@@ -45,7 +45,7 @@ class World:
         return box[0]
 
     def highest(self, number: int) -> int:
-        """The largest ``number`` of all processes; the devices are not waited for."""
+        """The largest ``number`` of all processes, without a synchronisation of the devices."""
         if self.size == 1:
             return number
         box = torch.tensor([number])
@@ -88,7 +88,7 @@ def join(device: str) -> Iterator[World]:
         return
     _variable("RANK")
     _variable("LOCAL_RANK", 0)
-    gpu = _takes_its_gpu(device)
+    gpu = _uses_gpus(device)
     # After a restart the agent's store still holds the addresses of the processes that died: keep the attempts apart.
     store, rank, size = next(iter(dist.rendezvous("env://")))
     store = dist.PrefixStore(f"attempt{restarts()}", store)
@@ -102,7 +102,7 @@ def join(device: str) -> Iterator[World]:
     except UserError as error:
         if rank == 0:
             store.set(FAILURE, str(error))
-        elif not _said_by_the_first(store, str(error)):
+        elif not _first_fails_with(store, str(error)):
             error.rank = rank
         raise
     finally:
@@ -122,7 +122,7 @@ def _variable(name: str, default: int | None = None, lowest: int = 0) -> int:
     return int(text)
 
 
-def _takes_its_gpu(device: str) -> bool:
+def _uses_gpus(device: str) -> bool:
     """Whether the run uses GPUs, as :func:`choose_device` decides; this process's own is then its current device."""
     if device.startswith("cpu") or not torch.cuda.is_available():
         return False
@@ -146,7 +146,7 @@ def _alike(store: dist.Store, rank: int, size: int, answer: bool) -> bool:
 FAILURE = "the first process's error"
 
 
-def _said_by_the_first(store: dist.Store, line: str) -> bool:
+def _first_fails_with(store: dist.Store, line: str) -> bool:
     """Whether the first process fails with the same ``line``; it is given two seconds to do so."""
     try:
         store.wait([FAILURE], timedelta(seconds=2))
@@ -156,7 +156,7 @@ def _said_by_the_first(store: dist.Store, line: str) -> bool:
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """``x`` (``B x ...``) of all processes one after the other, without gradient; ``x`` itself if there is one only."""
+    """``x`` (``B x ...``) of all processes, concatenated, without gradient; ``x`` itself for a single process."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
@@ -165,7 +165,7 @@ def gather_batch(x: Tensor) -> Tensor:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use; all of the machine where the system does not tell."""
+    """The cores that this process may use; all of the machine if the system does not report them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Write files so that nobody ever sees half of one, even if the writer dies; read files of others safely."""
+"""Write files atomically, lock them, and read tensors from untrusted files."""
 
 from __future__ import annotations
 

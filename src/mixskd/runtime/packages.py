@@ -1,4 +1,4 @@
-"""Packages that only some verbs need: missing or broken, each is one line."""
+"""Import optional packages; one line for a missing or broken one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def needed(module: str, extra: str) -> Any:
     """The package or module ``module``, which ``pip install 'mixskd[EXTRA]'`` brings.
 
     Raises UserError if it is not installed, or if it fails while it is imported, whatever its error: a library of
-    another processor or release ends with an OSError, an AttributeError or one of its own.
+    another processor or release ends with an OSError, an AttributeError or an error class of the package.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""The arithmetic of a run: the device and the type of the products."""
+"""Choose the device and the precision of matrix products."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def why_not_use(device: torch.device) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The hardware, for a record: ``NVIDIA H100``, or a CPU with what bears on its speed: ``AMD EPYC (avx2)``."""
+    """The name of the hardware: ``NVIDIA H100``, or a CPU with its instruction sets: ``AMD EPYC (avx2)``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -132,7 +132,7 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
-    """What the processor computes with, and its name; before torch 2.11 only what torch asked itself."""
+    """The instruction sets and the name of the processor; before torch 2.11 only the set that torch uses."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
     return {

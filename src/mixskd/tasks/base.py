@@ -1,4 +1,4 @@
-"""The shape of every task: what the targets of a batch are, and how predictions are scored."""
+"""The interface of a task: the targets of a batch, and how predictions are scored."""
 
 from __future__ import annotations
 

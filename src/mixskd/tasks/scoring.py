@@ -1,4 +1,4 @@
-"""The scores of a model on one split. They are computed in fp32, so that every place where one stands has the same."""
+"""The scores of a model on one split. They are computed in fp32, so that all reports agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mixskd.tasks.base import Task
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """``model`` in evaluation mode and without TF32, and back."""
+    """Context with ``model`` in evaluation mode and without TF32; both are restored at its end."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What a task contributes to a run: its data, its network with a method, and how they are fed, scored and saved."""
+"""The parts of a run that depend on the task: data, network, method, loaders, scores and the model file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixskd.config import Experiment
+from mixskd.config import OptimConfig
 from mixskd.data import DataBundle
 from mixskd.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the precision is measured on: the ``outputs`` of ``network`` for images of ``shape`` (``B x C x H x W``)."""
+    """The computation for which the precision is measured: ``outputs`` of ``network`` for images ``B x C x H x W``."""
 
     name: str
     network: nn.Module
@@ -29,16 +29,15 @@ class TaskSetup:
     """The parts of a run that differ from task to task.
 
     Args:
-        experiment: the experiment, with what the task resolved in it.
         method: turns a batch into named losses; it holds the backbone.
         make_loader: the training batches of the method, which may be replaced by one with synchronised norms.
         score_loaders: batches of images and targets of each split but ``train``, by its name.
         save: writes the deployed network to a file.
-        sample: what the precision is measured on.
+        sample: the computation for which the precision is measured.
         notes: what a person should know before the run begins.
+        optim: the settings of the optimizer if the task changed them, as the rate for its batch size.
     """
 
-    experiment: Experiment
     data: DataBundle
     task: Task
     method: Any
@@ -47,3 +46,4 @@ class TaskSetup:
     save: Callable[[Any, Path], None]
     sample: Sample
     notes: tuple[str, ...] = ()
+    optim: OptimConfig | None = None

@@ -15,7 +15,7 @@ from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
-from mixskd.config import Experiment, MethodChoice
+from mixskd.config import DataConfig, MethodChoice, RunConfig
 from mixskd.config.build import make_config
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
@@ -30,7 +30,11 @@ from mixskd.training.teachers import load_teacher
 
 
 def set_up_classification(
-    experiment: Experiment,
+    backbone: str,
+    weights: str | None,
+    choice: MethodChoice,
+    settings: DataConfig,
+    run: RunConfig,
     world: World,
     device: torch.device,
     data: DataBundle | None = None,
@@ -38,40 +42,38 @@ def set_up_classification(
     resumed: bool = False,
     deferred: bool = False,
 ) -> TaskSetup:
-    """The classifier's parts of a run; ``data`` replaces what the experiment names.
+    """What classification contributes to a run; ``data`` replaces the data that ``settings`` name.
 
-    A ``resumed`` run does not read ``experiment.weights``. ``deferred`` batches are made within the step. Raises
-    UserError for an experiment or data that cannot be used.
+    A ``resumed`` run does not read ``weights``. ``deferred`` batches are made within the step. Raises UserError for
+    settings or data that cannot be used.
     """
-    run, weights = experiment.run, experiment.weights
-    data = data or load_data(experiment.data)
-    network = build_network(experiment.backbone, len(data.classes), data.image_size)
+    data = data or load_data(settings)
+    network = build_network(backbone, len(data.classes), data.image_size)
     notes = start_from(network, weights) if weights is not None and not resumed else []
-    if (normalisation := expected_normalisation(experiment.backbone, weights)) is not None:
+    if (normalisation := expected_normalisation(backbone, weights)) is not None:
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
     load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
-    method = build_method(experiment.method, network, len(data.train), run.batch_size, load)
+    method = build_method(choice, network, len(data.train), run.batch_size, load)
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch_size // world.size // run.accumulate
     return TaskSetup(
-        experiment=experiment,
         data=data,
         task=Classification(len(data.classes)),
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, experiment.data, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
+            loaded, settings, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
         ),
         score_loaders={
-            split: make_test_loader(data, device, split=split, workers=experiment.data.workers, world=world)
+            split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
             for split in data.splits
             if split == data.scored or (split == "test" and run.score_test)
         },
-        save=lambda deployed, path: save_classifier(deployed, path, experiment, loaded),
+        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded),
         sample=Sample(
-            f"{experiment.backbone} with {experiment.method.name}",
+            f"{backbone} with {choice.name}",
             method,
             all_heads,
             (images, 3, data.image_size, data.image_size),
@@ -85,12 +87,12 @@ def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
     return method.heads(images).values()
 
 
-def save_classifier(deployed: StagedBackbone, path: Path, experiment: Experiment, data: DataBundle) -> None:
+def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle) -> None:
     """Write ``deployed`` as a model file with what is needed to use it. Raises UserError on a full disk."""
     save_model(
         deployed,
         path,
-        backbone_name=deployed.name if is_elsewhere(experiment.backbone) else experiment.backbone,
+        backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
         classes=data.classes,
         image_size=data.image_size,
         mean=data.mean,

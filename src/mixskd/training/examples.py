@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,27 +10,10 @@ from torch import Tensor
 
 from mixskd.data import make_test_loader
 from mixskd.tasks.scoring import evaluation_mode
-
-if TYPE_CHECKING:
-    from mixskd.training.parts import Parts
+from mixskd.training.parts import Examples, Parts
 
 IMAGES = 6
 MIXES = 2
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Columns of normalised images (``B x 3 x H x W``) with their true and predicted classes.
-
-    Args:
-        columns: images and a text for each, by the title of the column.
-        mean: of the normalisation.
-        std: of the normalisation.
-    """
-
-    columns: dict[str, tuple[Tensor, list[str]]]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class ShowExamples:

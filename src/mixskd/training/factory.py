@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from mixskd.config import Experiment, RunConfig
@@ -10,7 +12,6 @@ from mixskd.data import DataBundle
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import choose_device
-from mixskd.tasks.setup import TaskSetup
 from mixskd.training.classification import set_up_classification
 from mixskd.training.engine import Engine, choose_engine, configure_process, for_optimizer
 from mixskd.training.examples import ShowExamples
@@ -46,7 +47,16 @@ def build_parts(
         engine, notes = choose_engine(run, device, world, fixed_shapes=not transfer)
     engine = for_optimizer(engine, experiment.optim.name)
     torch.manual_seed(run.seed)
-    setup = _set_up(experiment, world, device, engine, data, resumed=resumed)
+    if transfer:
+        from mixskd.transfer.setup import set_up_transfer  # imported only if needed: it takes long
+
+        setup = set_up_transfer(experiment, world, device)
+        experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
+    else:
+        setup = set_up_classification(
+            experiment.backbone, experiment.weights, experiment.method, experiment.data, run, world, device, data,
+            resumed=resumed, deferred=engine.cuda_graphs,
+        )  # fmt: skip
     method = setup.method
     check_selection(run, setup.data)
     check_batch(run, world)
@@ -57,31 +67,15 @@ def build_parts(
     loader = setup.make_loader()
     if measure:
         engine = with_faster_precision(engine, run, device, world, setup.sample)
-    optim, started = setup.experiment.optim, experiment.weights is not None
+    optim, started = experiment.optim, experiment.weights is not None
     step = build_step(method, optim, device, engine, run.accumulate, world, started=started)
     notes = [*setup.data.notes, *notes, *setup.notes, *remarks(optim, run.epochs)]
     parts = Parts(
-        setup.experiment, world, device, setup.data, setup.task, step, loader, setup.score_loaders, setup.save, notes
+        experiment, world, device, setup.data, setup.task, step, loader, setup.score_loaders, setup.save, notes
     )
     if not transfer:
         parts.examples = ShowExamples(parts)
     return parts
-
-
-def _set_up(
-    experiment: Experiment,
-    world: World,
-    device: torch.device,
-    engine: Engine,
-    data: DataBundle | None,
-    *,
-    resumed: bool,
-) -> TaskSetup:
-    if experiment.method.name in NETWORKS:
-        from mixskd.transfer.setup import set_up_transfer  # imported only if needed: it takes long
-
-        return set_up_transfer(experiment, world, device)
-    return set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
 
 
 def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[Engine, list[str]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixskd.config import Experiment
 from mixskd.data import DataBundle
@@ -16,8 +16,20 @@ from mixskd.runtime.distributed import World
 from mixskd.tasks.base import Task
 from mixskd.training.step import TrainStep
 
-if TYPE_CHECKING:
-    from mixskd.training.examples import Examples
+
+@dataclass(frozen=True)
+class Examples:
+    """Columns of normalised images (``B x 3 x H x W``) with their true and predicted classes.
+
+    Args:
+        columns: images and a text for each, by the title of the column.
+        mean: of the normalisation.
+        std: of the normalisation.
+    """
+
+    columns: dict[str, tuple[Tensor, list[str]]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass

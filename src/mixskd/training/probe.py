@@ -1,4 +1,4 @@
-"""The probe at the start of a run from weights: what it reaches, and the heads that begin as it."""
+"""The probe of a run that starts from weights: its scores, and classifiers initialised with it."""
 
 from __future__ import annotations
 

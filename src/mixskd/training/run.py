@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mixskd.config import Experiment
+from mixskd.config import Experiment, difference
+from mixskd.config.build import read_experiment
 from mixskd.data.splits_file import check_division, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World, join, may_restart, restarts
@@ -29,17 +30,34 @@ def train(
     overwrite: bool = False,
     listeners: Sequence[Listener] = (),
     remarks: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Run ``experiment`` and return its summary with ``out``, its folder.
 
     ``listeners`` are called in addition to those of the experiment. ``overwrite`` removes an earlier run from the
-    folder. ``remarks`` are lines for a person, shown with the description of the run. A run that fails before its first
-    checkpoint and before the end of its first epoch leaves nothing behind. Raises UserError for an experiment, data or
-    a folder that cannot be used.
+    folder; if ``torchrun`` may restart this run, it does so at once. ``remarks`` are lines for a person, shown with the
+    description of the run. A ``dry_run`` does the same up to the first step but writes nothing and calls no listener;
+    it returns ``out`` and, as ``plan``, lines that describe the run. A run that fails before its first checkpoint and
+    before the end of its first epoch leaves nothing behind. Raises UserError for an experiment, data or a folder that
+    cannot be used.
     """
-    with prepared(experiment, resume, overwrite, listeners, remarks) as (trainer, experiment, resumed):
-        folder, data = trainer.folder, trainer.parts.data
+    with join(experiment.run.device) as world, ExitStack() as stack:
+        # The default folder has a number, which one process chooses for all.
+        experiment = dataclasses.replace(experiment, out=world.same(experiment.out))
+        folder = RunFolder(Path(experiment.out))
+        restarted = restarts() > 0 and folder.config.exists()
         begun = False
+
+        def claim() -> bool:
+            stack.enter_context(run_lock(folder.path))
+            resumed = folder.check(
+                resume=resume or restarted,
+                overwrite=overwrite and restarts() == 0,
+                changes=lambda: difference(read_experiment(folder.config), experiment),
+            )
+            if overwrite and may_restart() and not dry_run:  # a restart would otherwise resume the earlier run
+                folder.remove_run()
+            return resumed
 
         def begin() -> None:
             nonlocal begun
@@ -48,79 +66,40 @@ def train(
             write_splits()
 
         def write_splits() -> None:
-            if data.divided and not folder.division.exists():
-                write_division(data, folder.division)
-
-        try:
-            on_first_process(trainer.world, write_splits if resumed else begin)
-            return {"out": str(folder.path), **trainer.run()}
-        except BaseException:
-            if begun and not (trainer.position.rows or folder.checkpoint.exists()):
-                folder.remove_run()
-            raise
-
-
-def rehearse(
-    experiment: Experiment,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    listeners: Sequence[Listener] = (),
-    remarks: Sequence[str] = (),
-) -> list[str]:
-    """Do what :func:`train` does up to its first step, but write nothing, and return lines that describe the run.
-
-    The ``listeners`` are not called. Raises UserError for all that :func:`train` would refuse until then.
-    """
-    with prepared(experiment, resume, overwrite, listeners, remarks, rehearsal=True) as (trainer, _, resumed):
-        step = trainer.position.step
-        trainer.rehearse()
-        notes = [f"note: {note}" for note in trainer.parts.notes]
-        how = f"continues from step {step:,}" if resumed else "starts from the beginning"
-        if overwrite and trainer.folder.config.exists():
-            how += ", and the run that is there now is removed"
-        return [*remarks, *describe(trainer.parts), *notes, f"out: {trainer.folder.path}; the run {how}"]
-
-
-@contextmanager
-def prepared(
-    experiment: Experiment,
-    resume: bool,
-    overwrite: bool,
-    listeners: Sequence[Listener],
-    remarks: Sequence[str],
-    *,
-    rehearsal: bool = False,
-) -> Iterator[tuple[Trainer, Experiment, bool]]:
-    """The trainer at its first step or at its checkpoint, the experiment, and whether the run continues a checkpoint.
-
-    The folder is locked, and nothing in it is changed, with one exception: if ``torchrun`` may restart this run,
-    ``overwrite`` removes the earlier run at once, unless this is a ``rehearsal``. Raises UserError for an experiment
-    that cannot run.
-    """
-    with join(experiment.run.device) as world, ExitStack() as stack:
-        # The default folder has a number, which one process chooses for all.
-        experiment = dataclasses.replace(experiment, out=world.same(experiment.out))
-        folder = RunFolder(Path(experiment.out))
-        all_listeners = [*listeners_of(experiment.run), *listeners]
-        restarted = restarts() > 0 and folder.config.exists()
-
-        def claim() -> bool:
-            stack.enter_context(run_lock(folder.path))
-            resumed = folder.check(experiment, resume=resume or restarted, overwrite=overwrite and restarts() == 0)
-            if overwrite and may_restart() and not rehearsal:  # a restart would otherwise resume the earlier run
-                folder.remove_run()
-            return resumed
+            if trainer.parts.data.divided and not folder.division.exists():
+                write_division(trainer.parts.data, folder.division)
 
         resumed = on_first_process(world, claim)
-        trainer = Trainer(build_parts(experiment, world, resumed=resumed), folder, all_listeners, remarks)
+        parts = build_parts(experiment, world, resumed=resumed)
+        trainer = Trainer(parts, folder, [*listeners_of(experiment.run), *listeners], remarks)
         if resumed:
             trainer.restore()
             on_first_process(world, partial(check_division, trainer.parts.data, folder.division))
         else:
-            probe_at_start(trainer.parts)
-        yield trainer, experiment, resumed
+            probe_at_start(parts)
+        try:
+            if dry_run:
+                summary = {"plan": rehearsed(trainer, remarks, resumed, overwrite)}
+            else:
+                on_first_process(world, write_splits if resumed else begin)
+                summary = trainer.run()
+        except BaseException:
+            if begun and not (trainer.position.rows or folder.checkpoint.exists()):
+                folder.remove_run()
+            raise
         trainer.step.close()
+        return {"out": str(folder.path), **summary}
+
+
+def rehearsed(trainer: Trainer, remarks: Sequence[str], resumed: bool, overwrite: bool) -> list[str]:
+    """Do the first step, which is not kept, and return lines that describe the run."""
+    step = trainer.position.step
+    trainer.rehearse()
+    notes = [f"note: {note}" for note in trainer.parts.notes]
+    how = f"continues from step {step:,}" if resumed else "starts from the beginning"
+    if overwrite and trainer.folder.config.exists():
+        how += ", and the run that is there now is removed"
+    return [*remarks, *describe(trainer.parts), *notes, f"out: {trainer.folder.path}; the run {how}"]
 
 
 def on_first_process(world: World, act: Callable[[], bool | None]) -> bool:

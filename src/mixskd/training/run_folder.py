@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixskd.config import Experiment, difference, from_dict, read_yaml, to_yaml
+from mixskd.config import Experiment, to_yaml
 from mixskd.errors import UserError
 from mixskd.runtime.files import write_text
 from mixskd.runtime.json_file import write_json
@@ -45,11 +45,12 @@ class RunFolder:
     def division(self) -> Path:
         return self.path / "splits.csv"
 
-    def check(self, experiment: Experiment, *, resume: bool, overwrite: bool = False) -> bool:
-        """Whether the folder has a checkpoint of this experiment to resume from. Nothing is changed.
+    def check(self, *, resume: bool, overwrite: bool = False, changes: Callable[[], list[str]] = list) -> bool:
+        """Whether the folder has a checkpoint to resume from. Nothing is changed.
 
-        A run without a checkpoint starts from the beginning. Raises UserError for a run of another configuration, for a
-        run if neither ``resume`` nor ``overwrite`` is set, and for files that belong to no run.
+        ``changes`` returns how the settings differ from those of the run in the folder; it is called if that run is to
+        be kept. A run without a checkpoint starts from the beginning. Raises UserError for a run of another
+        configuration, for a run if neither ``resume`` nor ``overwrite`` is set, and for files that belong to no run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder")
@@ -61,8 +62,7 @@ class RunFolder:
             raise UserError(f"{links[0]} is a link to a folder, which --overwrite does not remove; remove the link "
                             "yourself, or choose another --out")  # fmt: skip
         if not replaced and self.config.exists() and (self.checkpoint.exists() or self.summary.exists() or resume):
-            changed = difference(from_dict(read_yaml(self.config)), experiment)
-            if changed:
+            if changed := changes():
                 raise UserError(f"{self.path} holds a run of another configuration: {'; '.join(changed)}; choose "
                                 "another --out, give the same settings, or add --overwrite")  # fmt: skip
             if not resume:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mixskd.config import difference, from_dict, to_dict
-from mixskd.config.build import with_all_options
+from mixskd.config import difference, to_dict
+from mixskd.config.build import build_experiment
 from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
@@ -227,7 +227,7 @@ class Trainer:
         """Raises UserError if ``state`` belongs to another run."""
         path, ema = self.folder.checkpoint, self.step.ema
         if "experiment" in state:
-            before = with_all_options(from_dict(state["experiment"]))
+            before = build_experiment(state["experiment"])
             if changed := difference(before, self.experiment):
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it

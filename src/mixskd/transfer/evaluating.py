@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mixskd.config import from_dict, read_yaml
+from mixskd.config.build import read_experiment
 from mixskd.data import worker_count
 from mixskd.errors import UserError
 from mixskd.runtime.precision import choose_device
@@ -50,7 +50,7 @@ def data_of(path: str | Path, about: About, pipeline: Pipeline, data: str | None
     """The images of ``data``, or of the run at ``path``. Raises UserError if they are missing or have other classes."""
     config_file, skip_images = Path(path) / "config.yaml", False
     if config_file.is_file():
-        settings = from_dict(read_yaml(config_file)).data
+        settings = read_experiment(config_file).data
         data, skip_images = data or settings.source, settings.skip_bad_images
     if data is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")

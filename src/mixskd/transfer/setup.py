@@ -44,7 +44,7 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
             "deeplabv3 needs two or more images in each step of a process, for the batch norm on its pooled image; "
             "raise run.batch_size"
         )
-    experiment, rate_notes = scaled(experiment, config)
+    optim, rate_notes = scaled(experiment.optim, run.batch_size, config)
     mean, std = normalisation_of(experiment.backbone, experiment.weights)
     pipeline = pipeline_of(config, mean, std)
     data = load_annotated(
@@ -60,7 +60,6 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
         mean=mean, std=std, category_ids=getattr(data.annotated["train"], "category_ids", ()),
     )  # fmt: skip
     return TaskSetup(
-        experiment=experiment,
         data=data,
         task=pipeline.task(data.annotated["train"], world),
         method=method,
@@ -75,6 +74,7 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
         save=lambda trained, path: save_network(trained, path, about),
         sample=Sample(experiment.backbone, backbone, last_maps, (max(each, 1), 3, MEASURED_AT, MEASURED_AT)),
         notes=(*rate_notes, *weight_notes),
+        optim=optim,
     )
 
 

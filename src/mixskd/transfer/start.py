@@ -15,7 +15,7 @@ from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.pretrained import PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
-from mixskd.config import Experiment
+from mixskd.config import Experiment, OptimConfig
 from mixskd.config.records import Mismatch, ShortText, ThreeNumbers, ThreePositive, read_record
 from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import kind_of
@@ -33,17 +33,16 @@ class Description(Struct):
     std: ThreePositive
 
 
-def scaled(experiment: Experiment, config: TransferConfig) -> tuple[Experiment, list[str]]:
-    """``experiment`` with the learning rate for its batch size (linear scaling rule), and a note if it changed."""
-    batch = experiment.run.batch_size
+def scaled(optim: OptimConfig, batch: int, config: TransferConfig) -> tuple[OptimConfig, list[str]]:
+    """``optim`` with the learning rate for ``batch`` images (linear scaling rule), and a note if it changed."""
     if config.lr_literal or batch == config.lr_batch:
-        return experiment, []
-    lr = experiment.optim.lr * batch / config.lr_batch
+        return optim, []
+    lr = optim.lr * batch / config.lr_batch
     note = (
-        f"the learning rate is {lr:g}, since optim.lr {experiment.optim.lr:g} is for batches of {config.lr_batch} "
+        f"the learning rate is {lr:g}, since optim.lr {optim.lr:g} is for batches of {config.lr_batch} "
         f"and these are of {batch}; --method.lr-literal true takes it as it is"
     )
-    return dataclasses.replace(experiment, optim=dataclasses.replace(experiment.optim, lr=lr)), [note]
+    return dataclasses.replace(optim, lr=lr), [note]
 
 
 def make_network(experiment: Experiment, classes: int, config: TransferConfig) -> tuple[Any, StagedBackbone, list[str]]:

@@ -21,7 +21,8 @@ from mixskd.cli.main import main
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.search.study import INSIDE
 from mixskd.comparison.worker import settings_file
-from mixskd.config import from_dict, read_yaml
+from mixskd.config import read_yaml
+from mixskd.config.build import read_experiment
 from mixskd.errors import UserError
 from mixskd.runtime.files import locked
 from tests.processes import SECONDS
@@ -108,7 +109,7 @@ def test_search_promotes_strong_trials_and_ends_weak_ones(tmp_path: Path, script
     table = rows(tmp_path / "s")
     assert len(table) == 12
     assert table[0]["rung"] == "3 of 3"
-    best = from_dict(read_yaml(found.best))  # type: ignore[arg-type]
+    best = read_experiment(found.best)  # type: ignore[arg-type]
     assert abs(best.optim.lr - 0.05) <= abs(0.1 - 0.05)  # never worse than the recipe
     assert best.run.score_test
     assert "test top-1 50.00 %, which chose nothing" in found.line

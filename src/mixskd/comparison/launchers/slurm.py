@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixskd.comparison.worker import TRY_AGAIN, Worker
-from mixskd.config.conversion import build
+from mixskd.config.conversion import convert
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.errors import UserError, nearest
 
@@ -95,7 +95,7 @@ class Slurm:
         for key in others:
             if key not in SUBMITIT_OPTIONS and not key.startswith(("slurm_", "local_")):
                 raise UserError(f"the slurm launcher has no option {key!r}{nearest(key, [*fields, *SUBMITIT_OPTIONS])}")
-        settings: SlurmSettings = build(SlurmSettings, own, "launcher.")
+        settings: SlurmSettings = convert(own, SlurmSettings, "launcher")
         self.slots = jobs
         self.jobs: list[SlurmRun] = []
         # A run may reach its time limit any number of times: it continues each time.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixskd.comparison.grid import Arm, grid_from
-from mixskd.config import Experiment, flatten, known_keys, merge, nest, to_dict
+from mixskd.config import Experiment, flatten, known_keys, merge, to_dict
 from mixskd.config.build import build_experiment
 from mixskd.config.registry import METHODS
 from mixskd.errors import UserError, nearest
@@ -117,7 +117,7 @@ class Space:
         if "method" in settings:
             settings = {**self.by_label[settings.pop("method")].settings, **settings}
         own = {} if "backbone" in settings or len(self.backbones) > 1 else {"backbone": self.backbones[0]}
-        return build_experiment(merge(to_dict(self.base), nest({**own, **settings})))
+        return build_experiment(merge(to_dict(self.base), {**own, **settings}))
 
     def base_parameters(self) -> dict[str, Any]:
         """The parameters of the base, as far as the space holds them; so Optuna learns from trial 1."""

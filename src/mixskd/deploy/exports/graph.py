@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -77,3 +81,16 @@ def no_graph(job: Job, error: Exception) -> UserError:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hint = "leave --dynamic-size out" if job.options.dynamic_size else "export it --to safetensors"
     return UserError(f"torch cannot make a graph of {job.model.name} ({said[:200]}); {hint}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Context without the warnings and log lines of the exporters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

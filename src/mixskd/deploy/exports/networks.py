@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +16,8 @@ from mixskd.data.images import decode_image
 from mixskd.deploy.exporting import check_free
 from mixskd.deploy.exports.description import KEY
 from mixskd.deploy.exports.formats import resolve
-from mixskd.deploy.exports.onnx_file import check_packages, quiet, traced
+from mixskd.deploy.exports.graph import quiet
+from mixskd.deploy.exports.onnx_file import check_packages, traced
 from mixskd.deploy.exports.verification import TOLERANCE
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing
@@ -71,7 +72,7 @@ def export_onnx(
             graph = package.load(temporary)
         else:
             graph = traced(model, images, {0: torch.export.Dim("batch")}, "logits")
-        package.helper.set_model_props(graph, {KEY: json.dumps(dataclasses.asdict(about))})
+        package.helper.set_model_props(graph, {KEY: json.dumps(msgspec.structs.asdict(about))})
         package.save(graph, temporary)
         if detector:
             compare_detections(single, temporary, sample_images(path, about) or [images])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.deploy.exports.description import KEY, as_text, describe, output_name
-from mixskd.deploy.exports.graph import Deployed, as_input, example, free_sizes, no_graph
+from mixskd.deploy.exports.graph import Deployed, as_input, example, free_sizes, no_graph, quiet
 from mixskd.deploy.exports.job import Answer, Job, Written
+from mixskd.deploy.exports.onnx_types import CONVERTERS
 from mixskd.runtime.packages import needed
 
 
@@ -29,8 +26,6 @@ def onnx(job: Job) -> Written:
     except Exception as error:  # torch has many for what it cannot trace
         raise no_graph(job, error) from None
     if job.options.dtype != "fp32":
-        from mixskd.deploy.exports.onnx_types import CONVERTERS
-
         given = None if ranges is None else as_input(ranges, job.model, job.options)
         graph = CONVERTERS[job.options.dtype](graph, given)
     about = describe(job.model, job.options, job.temperature)
@@ -69,16 +64,3 @@ def run_by_onnxruntime(file: Path) -> Answer:
         return torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
 
     return answer
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Context without the warnings and log lines of the exporters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mixskd.deploy.exports.onnx_file import quiet
+from mixskd.deploy.exports.graph import quiet
 from mixskd.runtime.packages import needed
 
 BATCH = 16

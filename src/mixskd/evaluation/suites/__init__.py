@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixskd.config.conversion import build
+from mixskd.config.conversion import convert
 from mixskd.config.lazy_table import LazyTable
 from mixskd.errors import unknown
 
@@ -29,4 +29,4 @@ def build_suite(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """The suite ``name`` with ``options``, typed or as text. Raises UserError for an unknown name, key or value."""
     if name not in SUITES:
         raise unknown("suite", name, SUITES)
-    return build(SUITES[name], options or {}, f"{name}.")
+    return convert(options or {}, SUITES[name], name)

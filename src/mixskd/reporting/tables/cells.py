@@ -39,12 +39,10 @@ def markdown(table: Table) -> str:
     """A table in GitHub's Markdown; numbers to the right."""
     columns = list(table[0])
     sides = ["---" if isinstance(table[0][c], str) else "---:" for c in columns]
-    rows = [[_markdown_cell(row[column]) for column in columns] for row in table]
+    rows = [
+        [safe(row[c], "markdown") if isinstance(row[c], str) else cell_text(row[c]) for c in columns] for row in table
+    ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, sides, *rows])
-
-
-def _markdown_cell(cell: Cell) -> str:
-    return safe(cell, "markdown") if isinstance(cell, str) else cell_text(cell)
 
 
 def latex(table: Table) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mixskd.config import Experiment
 
 if TYPE_CHECKING:
-    from mixskd.training.examples import Examples
+    from mixskd.training.parts import Examples
 
 
 @dataclass(frozen=True)

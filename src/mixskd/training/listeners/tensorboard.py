@@ -12,7 +12,7 @@ from mixskd.training.listeners.service import Service
 if TYPE_CHECKING:
     import numpy as np
 
-    from mixskd.training.examples import Examples
+    from mixskd.training.parts import Examples
 
 
 PICTURES = 10  # in a run, the first after the first epoch and the last after the last
