@@ -281,7 +281,6 @@ class Campaign:
             ("list.csv", ["train", "--data", str(place / "list.csv"), "--data.image-size", "8", *TRAIN, "--dry-run"]),
             ("train-0000.tar", ["train", "--data", str(place / "train-{0000..0000}.tar"), "--data.image-size", "8",
                                 *TRAIN, "--dry-run"]),
-            ("boxes/train.json", ["show-data", "--data", str(place / "boxes"), "--out", str(place / "shown.png")]),
             ("boxes/train.json", ["detect", "train", "--data", str(place / "boxes"), "--weights", str(self.run),
                                   "--backbone", "wrn_10_1", "--method.iterations", "1", "--epochs", "1",
                                   "--batch-size", "2", "--dry-run", "--out", str(place / "boxes-run"), *CPU]),
@@ -339,7 +338,8 @@ class Campaign:
             stop = (self.chance.uniform(0, self.seconds), number) if attempt < stops else None
             argv = self.train(out, *resume)
             ended = call(argv, self.folder, stop=stop)
-            wrong = ended.code not in (0, None, 70, -9, 130, 143)
+            # Before training begins, a signal ends the process in the usual way.
+            wrong = ended.code not in (0, None, 70, -9, -15, 130, 143)
             self.judge(f"signal {number.name}" if stop else "resumed run", argv, ended, "other end" if wrong else None)
             if ended.code == 0:
                 break
