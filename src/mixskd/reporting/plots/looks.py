@@ -19,12 +19,8 @@ ORDER = (
     "sad", "dlb", "focal", "confidence_penalty", "virtual_softmax", "augmix_jsd", "uskd", "zipf_ls",
     "kd", "ict", "ols", "mixup_cutmix",
 )  # fmt: skip
-COLOURS = [
-    *colormaps["tab10"].colors,
-    *colormaps["tab20"].colors[1::2],
-    *colormaps["Dark2"].colors,
-    *colormaps["Set1"].colors,
-]  # type: ignore[attr-defined]
+MAPS = (("tab10", 1), ("tab20", 2), ("Dark2", 1), ("Set1", 1))  # of the second, the lighter one of each pair
+COLOURS = [c for name, step in MAPS for c in colormaps[name].colors[step - 1 :: step]]  # type: ignore[attr-defined]
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 MARKERS = "osD^v<>PX*"
 
