@@ -1,17 +1,15 @@
-"""What a person sees of a search: one line for each trial that has ended."""
+"""The lines of a search on the terminal: one for each trial that has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from mixskd.comparison.plan import Run
 from mixskd.comparison.search.leaderboard import outcome, shown_settings, winner
-
-if TYPE_CHECKING:
-    from mixskd.comparison.search.trial import Search
+from mixskd.errors.text import visible
 
 
 class TrialsDisplay:
@@ -33,25 +31,27 @@ class TrialsDisplay:
         pass
 
     def failed(self, run: Run, reason: str) -> None:
-        self.console.print(f"{run.name}: {reason}")
+        self.console.print(visible(f"{run.name}: {reason}"))
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        self.console.print(visible(text))
 
-    def trial(self, number: int, search: Search) -> None:
-        """The line of the trial ``number``: its settings, how it ended, the best so far, the budget left."""
-        trials = search.study.trials
+    def trial(self, trials: Sequence[Any], number: int, last_rung: int, left: float | None, used: float | None) -> None:
+        """Print the line of the trial ``number``: its settings, its end, the best so far and the budget.
+
+        ``left`` is in seconds, ``used`` the fraction of the operations; None without such a limit.
+        """
         trial = next(trial for trial in trials if trial.number == number)
         best = winner(trials)
         parts = [f"trial {number + 1}: {settings_text(trial.user_attrs['settings'], number)}: "
-                 f"{outcome(trial, search.rungs.last)}"]  # fmt: skip
+                 f"{outcome(trial, last_rung)}"]  # fmt: skip
         if best is not None:
             parts.append(f"best so far {best.value:.2f} % (trial {best.number + 1})")
-        if (left := search.seconds_left()) is not None:
+        if left is not None:
             parts.append(f"{left / 60:.0f} min left")
-        if search.limits.operations is not None:
-            parts.append(f"{100 * min(1.0, search.spent / search.limits.operations):.0f} % of the operations used")
-        self.console.print("; ".join(parts))
+        if used is not None:
+            parts.append(f"{100 * min(1.0, used):.0f} % of the operations used")
+        self.console.print(visible("; ".join(parts)))
 
 
 def settings_text(settings: Mapping[str, Any], number: int) -> str:

@@ -151,7 +151,7 @@ class Search:
             self.study.prune(held.claim)
         else:
             self.study.complete(held.claim, score)
-        self.display.trial(held.claim.number, self)
+        self._show(held.claim.number)
 
     def _drop(self, held: Held) -> None:
         del self.held[held.claim.number]
@@ -166,6 +166,11 @@ class Search:
     def spent(self) -> float:
         """The training operations (FLOPs) of all runs that were begun, by any process."""
         return sum(sum(trial.user_attrs.get("operations", {}).values()) for trial in self.study.trials)
+
+    def _show(self, number: int) -> None:
+        limit = self.limits.operations
+        used = None if limit is None else self.spent / limit
+        self.display.trial(self.study.trials, number, self.rungs.last, self.seconds_left(), used)
 
     def seconds_left(self) -> float | None:
         """Seconds until the limit of hours; None without one."""
