@@ -84,6 +84,6 @@ def test_own_test_split_is_not_replaced_by_a_fold(npz: Path) -> None:
 def test_val_joins_train(tmp_path: Path) -> None:
     source = folder(tmp_path, ("train", "val", "test"))
     joined, apart = load(source, train_on_val=True), load(source)
-    assert joined.train.images == [*apart.train.images, *apart.splits["val"].images]
+    assert list(joined.train.images) == [*apart.train.images, *apart.splits["val"].images]
     assert list(joined.splits) == ["train", "test"]
     np.testing.assert_array_equal(joined.train.labels, np.concatenate([apart.train.labels, apart.splits["val"].labels]))
