@@ -257,7 +257,7 @@ def test_damaged_precision_of_a_checkpoint_is_one_line(tmp_path: Path, npz: Path
     state = load_checkpoint(out / "checkpoint.pt")
     assert state["arithmetic"]["precision"] in ("fp32", "bf16")
     save_checkpoint(out / "checkpoint.pt", {**state, "arithmetic": {**state["arithmetic"], "precision": "int3"}})
-    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: arithmetic\.precision must be"):
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: arithmetic\.precision: "):
         mixskd.train(out=str(out), resume=True, **words)
 
 

@@ -144,7 +144,7 @@ def test_overwrite_starts_a_run_again(npz: Path, tmp_path: Path) -> None:
 
 def test_run_without_a_checkpoint_is_replaced(npz: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "run", settings(epochs=3)
-    options["optim"]["lr"] = 1e30
+    options["optim"]["lr"] = 1e14
     with pytest.raises(UserError, match="no checkpoint was written yet; start again with --overwrite"):
         mixskd.train(data=str(npz), out=str(out), **options)
     options["optim"]["lr"] = 0.01

@@ -93,7 +93,8 @@ def test_run_writes_its_files(tmp_path: Path, npz: Path) -> None:
     assert {f.name for f in out.iterdir()} == {
         "config.yaml", "metrics.csv", "checkpoint.pt", "model.safetensors", "summary.json",
     }  # fmt: skip
-    assert json.loads((out / "summary.json").read_text()).items() <= summary.items()
+    written = json.loads((out / "summary.json").read_text())
+    assert {name: value for name, value in written.items() if name != "digest"}.items() <= summary.items()
     assert summary["updates"] == 6
     assert summary["images"] == 24
     assert summary["device"] == device_name(choose_device("auto"))
@@ -164,7 +165,7 @@ def test_resume_with_another_number_of_processes_gives_a_note(tmp_path: Path, np
 
 def test_diverged_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> None:
     options = settings(epochs=3)
-    options["optim"]["lr"] = 1e30
+    options["optim"]["lr"] = 1e14
     with pytest.raises(
         UserError, match=r"the loss term '\w+' became NaN or infinite at step \d+; no checkpoint was written yet"
     ):
@@ -185,7 +186,7 @@ class Counting(mixskd.Listener):
 
 def test_diverged_run_stops_within_its_epoch(tmp_path: Path, npz: Path) -> None:
     options, counting = settings(epochs=1, batch_size=2, log_every=3), Counting()
-    options["optim"]["lr"] = 1e30
+    options["optim"]["lr"] = 1e14
     with pytest.raises(UserError, match="became NaN or infinite at step"):
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), listeners=[counting], **options)
     assert counting.steps == 3  # of six

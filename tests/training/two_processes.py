@@ -56,7 +56,7 @@ def paired_within_halves(draws: Any, world: World) -> Any:
     halves = [torch.randperm(4), torch.randperm(4)]
     if isinstance(draws, Mix):
         whole = torch.cat([halves[0], halves[1] + 4])
-        return draws._replace(permutation=whole if world.size == 1 else halves[world.rank])
+        return draws._replace(permutation=whole if world.size == 1 else halves[world.rank], inverse=None)
     return tuple(paired_within_halves(x, world) for x in draws) if isinstance(draws, tuple) else draws
 
 
