@@ -125,10 +125,15 @@ class _Permuted(torch.autograd.Function):
     That of plain indexing, which allows repeated indices, is added to zeros: on a GPU it sorts the indices first.
     """
 
+    generate_vmap_rule = True  # for torch.func
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, permutation: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(permutation, inverse)
+    def forward(x: Tensor, permutation: Tensor, inverse: Tensor) -> Tensor:
         return x[permutation]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
