@@ -15,7 +15,7 @@ UNSUPPORTED = (
     "optim.norms", "run.all_heads",
 )  # fmt: skip
 # Settings that change nothing here: steps whose shapes change from batch to batch are neither compiled nor recorded.
-NOT_USED = ("run.compile", "run.cuda_graphs", "run.branch_streams")
+NOT_USED = ("run.compile", "run.cuda_graphs")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Boxes and masks drawn on images, in colours that can be told apart and with labels that can be read."""
+"""Boxes and masks drawn on images, in distinct colours and with labels of a readable size."""
 
 from __future__ import annotations
 
