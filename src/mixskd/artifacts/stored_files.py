@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -49,6 +49,7 @@ class Summary(Struct):
     threads: Amount
     device: Text
     precision: Text
+    task: Literal["multilabel"] | None = None  # None for the others, whose methods tell
     scores: dict[Text, dict[Text, Number | None]] | UnsetType = UNSET
     best: Epoch | UnsetType = UNSET
     best_on_test: Epoch | UnsetType = UNSET
@@ -95,11 +96,13 @@ class ClassScores(Struct):
 class Accuracy(Result):
     """The result of ``accuracy``."""
 
-    confusion: Annotated[list[Numbers], Meta(min_length=1)]
     classes: Annotated[list[ClassScores], Meta(min_length=1)]
+    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None  # of several labels an image there is none
 
     def __post_init__(self) -> None:
         classes = len(self.classes)
+        if self.confusion is None:
+            return
         if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
             raise ValueError(f"confusion must have {classes} rows and columns, as there are classes")
 
@@ -298,6 +301,7 @@ class Grid(Struct):
 def read_summary(path: Path, *, classifier: bool = True) -> dict[str, Any]:
     """The summary of a run. Raises UserError, naming the file, for one that does not have the parts of a summary."""
     values, summary = _read(path, Summary, "the summary of a run")
+    classifier = classifier and summary.task is None
     split = next((name for name in ("test", "val") if name in (summary.scores or {})), None)
     try:
         if split is None and (summary.scores is not UNSET or not classifier):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mixskd.artifacts.model_file import Classifier, load_model, store_calibration
 from mixskd.data import make_test_loader
-from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.calibration_error import calibration
@@ -52,6 +51,11 @@ def calibrate(
     check_targets(target_accuracy, coverage)
     place = Path(path)
     model = load_model(place)
+    if model.task == "multilabel":
+        raise UserError(
+            f"calibrate is for one label an image; the classes of {path}, of which an image may have several, have "
+            "thresholds that were fitted on val when it was trained"
+        )
     with run_lock(place) if place.is_dir() else nullcontext():
         return _fit_and_store(
             place, model, data, target_accuracy, coverage, batch_size, choose_device(device), progress
@@ -65,7 +69,7 @@ def _fit_and_store(
     outputs = _outputs(path, model, data, batch_size, device, progress)
     right = outputs.predictions == outputs.labels
     temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
-    confidence = probabilities(outputs.logits, temperature).max(1).values
+    confidence = (outputs.logits.double() / temperature).softmax(1).max(1).values
     if coverage is not None:
         threshold = threshold_for_coverage(confidence, coverage)
     else:

@@ -11,6 +11,7 @@ import yaml
 
 from mixskd.artifacts.model_file import Classifier
 from mixskd.artifacts.results import Result, read_result
+from mixskd.config.task_kinds import MULTILABEL
 from mixskd.errors.text import safe
 
 MOST_CLASSES = 1000  # that a card names
@@ -59,8 +60,9 @@ def _about(model: Classifier, run: Result | None) -> str:
 
 def _scores(summary: Mapping[str, Any]) -> str:
     scores: Mapping[str, Mapping[str, float]] = summary["scores"]
-    names = [name for name in ("top1", "top5", "loss") if any(name in values for values in scores.values())]
-    heads = {"top1": "top-1 (%)", "top5": "top-5 (%)", "loss": "loss"}
+    several = {name: f"{text} (%)" for name, text in MULTILABEL.scores.items()}
+    heads = {"top1": "top-1 (%)", "top5": "top-5 (%)", **several, "loss": "loss"}
+    names = [name for name in heads if any(name in values for values in scores.values())]
     lines = [f"| split | images | {' | '.join(heads[name] for name in names)} |", "|---|" + "---:|" * (1 + len(names))]
     for split, values in scores.items():
         cells = [
@@ -101,11 +103,17 @@ def _use(model: Classifier, repository: str | None) -> str:
             f"\n`predict` divides the logits by {model.temperature:.4g} and names no class below a probability of "
             f"{model.threshold or 0:.4g}. Both were fitted on a validation split.\n"
         )
+    if model.thresholds:
+        text += (
+            "\nAn image may have several labels: `predict` names each class whose probability reaches its threshold.\n"
+        )
     return text
 
 
 def _classes(model: Classifier) -> str:
-    lines = [f"{index}. {_text(name)}" for index, name in enumerate(model.classes[:MOST_CLASSES])]
+    limits = [f" (threshold {value:.4g})" for value in model.thresholds] or [""] * len(model.classes)
+    named = list(zip(model.classes, limits, strict=True))[:MOST_CLASSES]
+    lines = [f"{index}. {_text(name)}{threshold}" for index, (name, threshold) in enumerate(named)]
     if len(model.classes) > MOST_CLASSES:
         lines.append(f"\nand {len(model.classes) - MOST_CLASSES} more, in `preprocess.json`.")
     return "## Classes\n\n" + "\n".join(lines) + "\n"

@@ -28,6 +28,9 @@ Progress = Callable[[str, str, float], None]
 """Called with (run, suite, fraction done)."""
 
 
+SEVERAL = ("accuracy",)  # the suites for classifiers of several labels an image
+
+
 @dataclass
 class Run:
     """A trained classifier and its data, which are read on first use.
@@ -165,13 +168,21 @@ def run_suites(
     check_positive(batch_size=batch_size)
     opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
+    usable = {
+        run.name: [one for one in evaluators if not run.model.thresholds or one.name in SEVERAL] for run in opened
+    }
+    if suites != "all" and (odd := next((run for run in opened if usable[run.name] != evaluators), None)):
+        strange = next(one.name for one in evaluators if one not in usable[odd.name])
+        raise UserError(
+            f"the suite {strange} is for one label an image, but {odd.name} names several; use {', '.join(SEVERAL)}"
+        )
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
     for run in opened:
         own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
         context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features, known=known)
-        for suite in evaluators:
+        for suite in usable[run.name]:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
             else:
@@ -229,7 +240,7 @@ def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
     paths = () if images.in_memory else [str(image) for image in images.images]
     return Context(
         device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored,
-        classes=run.model.classes, paths=paths, name=run.name,
+        classes=run.model.classes, thresholds=run.model.thresholds, paths=paths, name=run.name,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
+from mixskd.tasks.labels import label_task
 from mixskd.training.classification import build_method, build_network, expected_normalisation
 
 STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
@@ -61,7 +62,8 @@ def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
     batch = next(iter(loader.epoch(1)))
     assert isinstance(batch, Batch)
-    names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
+    task = label_task(len(data.classes), several=data.several)
+    names = [label(name, 18) for name in task.label_names(batch.labels, data.classes)]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]
     if all(image is not None for image in stored):

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.suites.label_accuracy import label_accuracy
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """Top-1, top-5, balanced accuracy, macro F1; precision, recall and F1 of each class; the confusion matrix.
+
+    Where an image may have several labels: mean average precision, and F1 of each class and of all together.
 
     Args:
         top: the k of the second accuracy; the number of classes if there are fewer.
@@ -27,6 +30,8 @@ class Accuracy:
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """Accuracies in per cent; ``confusion[i][j]`` is how many images of class i were called j."""
         outputs = context.outputs(model, data)
+        if context.thresholds:
+            return label_accuracy(self, outputs, context)
         logits, labels = outputs.logits, outputs.labels
         classes = logits.shape[1]
         confusion = confusion_matrix(labels, outputs.predictions, classes)

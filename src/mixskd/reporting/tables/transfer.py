@@ -1,4 +1,4 @@
-"""The tables of detectors and segmentation networks, in the shape of the paper's Table 3."""
+"""The tables of tasks beside one label an image; those of detectors are in the shape of the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -121,8 +121,10 @@ def transfer_notes(lines: Sequence[Repeated]) -> list[str]:
     """Notes under these tables."""
     found = [
         "Scores are those of the deployed weights on the named split, the mean over the runs; ± is the sample standard "
-        "deviation (ddof 1). Top-1 is that of the backbone as a classifier, on its own data.",
+        "deviation (ddof 1).",
     ]
+    if any(line.kind is not None and line.kind.networks for line in lines):
+        found[0] += " Top-1 is that of the backbone as a classifier, on its own data."
     trained = trained_in(lines)
     pairs = [(line.experiment, origin_of(line, trained).experiment) for line in lines if line.kind is not None]
     if any(published_transfer(*pair) is not None for pair in pairs):
@@ -145,13 +147,15 @@ def in_order(lines: Sequence[Repeated], kind: Kind) -> list[Repeated]:
 
 def _place(line: Repeated, origin: Origin) -> dict[str, Cell]:
     e = line.experiment
+    if line.kind is not None and not line.kind.networks:  # a classifier, trained by a method
+        return {"method": line.label, "backbone": e.backbone, "data": Path(e.data.source).name}
     return {"pre-trained by": origin.label, "network": e.method.name, "backbone": e.backbone,
             "data": Path(e.data.source).name}  # fmt: skip
 
 
 def _beside(kind: Kind, origin: Origin, first: Repeated, paper_table: str | None) -> dict[str, Cell]:
     """The column of the paper's own data, if its table is asked for."""
-    if paper_table != TABLE:
+    if paper_table != TABLE or not kind.networks:
         return {}
     data, backbone = beside(kind, first.experiment)
     title = f"{TABLE}: {kind.scores[kind.monitor]} on {data}, {backbone} (%)"

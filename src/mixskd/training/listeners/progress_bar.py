@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.config.task_kinds import KINDS
 from mixskd.errors.text import visible
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 from mixskd.training.listeners.sparkline import sparkline
@@ -111,7 +112,8 @@ class ProgressBar(Listener):
     def _score(self, row: Mapping[str, float]) -> str:
         split, _, name = self.info.monitor.partition("_")
         value = row[self.info.monitor]
-        return f"{split} top-1 {value:.2f} %" if name == "top1" else f"{split} {name} {value:.4f}"
+        named = next((kind.scores[name] for kind in KINDS if name in kind.scores), "top-1")
+        return f"{split} {named} {value:.2f} %"
 
     def close(self) -> None:
         if self.bar is not None:
