@@ -77,9 +77,9 @@ def transfer(lines: Sequence[Repeated], kind: Kind, paper_table: str | None = No
             "seeds": ", ".join(str(seed) for seed in sorted({r.experiment.run.seed for r in line.results})),
             "runs": Number(len(line.results)),
             "split": line.results[0].split,
-            "top-1 (%)": Spread(*mean_and_std(top1)) if top1 else None,
+            **({"top-1 (%)": Spread(*mean_and_std(top1)) if top1 else None} if kind.networks else {}),
             **{f"{text} (%)": _spread(line, name) for name, text in kind.scores.items() if name in having},
-            "published (%)": _number(published_transfer(line.experiment, origin.experiment)),
+            **_published(kind, line, origin),
             **_beside(kind, origin, chosen[0], paper_table),
             "parameters": Number(line.mean("parameters")),
             "updates": Number(line.mean("updates")),
@@ -151,6 +151,13 @@ def _place(line: Repeated, origin: Origin) -> dict[str, Cell]:
         return {"method": line.label, "backbone": e.backbone, "data": Path(e.data.source).name}
     return {"pre-trained by": origin.label, "network": e.method.name, "backbone": e.backbone,
             "data": Path(e.data.source).name}  # fmt: skip
+
+
+def _published(kind: Kind, line: Repeated, origin: Origin) -> dict[str, Cell]:
+    """The published value of a network of the paper."""
+    if not kind.networks:
+        return {}
+    return {"published (%)": _number(published_transfer(line.experiment, origin.experiment))}
 
 
 def _beside(kind: Kind, origin: Origin, first: Repeated, paper_table: str | None) -> dict[str, Cell]:
