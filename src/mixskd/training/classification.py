@@ -117,7 +117,6 @@ def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: D
         mean=data.mean,
         std=data.std,
         resize=data.preprocess.resize,
-        task=task.name,
         thresholds=task.thresholds,
     )
 
