@@ -37,8 +37,9 @@ def main() -> None:
             if not source.exists():
                 link_draw(arguments.images, source, random.Random(draw))
             compare(
-                "finetune", methods=METHODS, backbones="timm/tf_efficientnet_lite0", seeds=[draw], equal_cost="baseline",
-                suites="calibration", weights=arguments.weights, out=arguments.out / f"images{size}_draw{draw}",
+                "finetune", methods=METHODS, backbones="timm/tf_efficientnet_lite0", seeds=[draw],
+                equal_cost="baseline", suites="calibration", weights=arguments.weights,
+                out=arguments.out / f"images{size}_draw{draw}",
                 data={"source": str(source), "image_size": 128, "per_class": size, "workers": 0},
                 run={"epochs": EPOCHS[size], "precision": "fp32", "evaluate_every": 1000},
                 jobs=arguments.jobs, progress=False,
