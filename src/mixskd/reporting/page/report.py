@@ -151,7 +151,7 @@ def _transfer(evidence: Evidence, kind: Kind) -> Content:
     return [
         *table(transfer(evidence.lines, kind, TABLE)),
         Block("published", ""),
-        *_notes(transfer_notes(evidence.lines)),
+        *_notes(transfer_notes(evidence.lines, kind)),
         *fold("Each run", table(single_transfers(evidence.lines, kind))),
     ]
 
