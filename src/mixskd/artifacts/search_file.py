@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from mixskd.config.records import Amount, Mismatch, Number, Text, read_record
-from mixskd.errors import UserError
+from mixskd.artifacts.stored_files import read_json
+from mixskd.config.records import Amount, Number, Text
 
 FORMAT = "mixskd-search-1"
-LARGEST_FILE = 2**26  # bytes
 MOST_TRIALS = 100_000
 
 Operations = Annotated[float, Meta(ge=0, le=1e30)]
@@ -44,13 +42,4 @@ class SearchFile(Struct):
 
 def read_search(path: Path) -> dict[str, Any]:
     """The content of search.json. Raises UserError, naming the file, for anything else."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise Mismatch(f"it has more than {LARGEST_FILE:,} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-        read_record(value, SearchFile)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = f": {error}" if isinstance(error, Mismatch) else ""
-        raise UserError(f"{path} is not the file of a search{reason}; remove it, or make it again") from None
-    found: dict[str, Any] = value
-    return found
+    return read_json(path, SearchFile, "the file of a search", digest=False)[0]

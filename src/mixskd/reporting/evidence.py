@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from mixskd.artifacts.results import Result, read_result, read_results
-from mixskd.artifacts.stored_files import read_rows, read_suite
+from mixskd.artifacts.stored_files import read_rows
 from mixskd.config.records import LARGEST
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors import UserError
+from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
 from mixskd.reporting.repeated import Repeated, put_together
 

@@ -6,13 +6,53 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from msgspec import Struct
 from torch import nn
 
+from mixskd.config.records import Amount, Number, Text
 from mixskd.config.types import Count, Settings
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, Outputs, report
 from mixskd.evaluation.calibration_error import calibration
+from mixskd.evaluation.stored_results import SuiteResult
 from mixskd.tasks.temperature import best_temperature
+
+
+class Bin(Struct):
+    """A bin of a reliability diagram."""
+
+    images: Amount
+    confidence: Number | None
+    accuracy: Number | None
+
+    def __post_init__(self) -> None:
+        if self.images and None in (self.confidence, self.accuracy):
+            raise ValueError("a bin with images lacks their confidence or accuracy")
+
+
+class Reliability(Struct):
+    """The calibration error and its diagram."""
+
+    ece: Number
+    reliability: list[Bin]
+
+
+class WholeSplit(Reliability):
+    """All measures of calibration."""
+
+    adaptive_ece: Number
+    brier: Number
+    nll: Number
+
+
+class CalibrationResult(SuiteResult):
+    """The stored result."""
+
+    whole: WholeSplit
+    before: Reliability
+    after: Reliability
+    temperature: Number
+    fitted_on: Text
 
 
 @dataclass(frozen=True)
@@ -27,6 +67,7 @@ class Calibration(Settings, prefix="calibration."):
 
     name: ClassVar[str] = "calibration"
     about: ClassVar[str] = "ECE, adaptive ECE, Brier, NLL and reliability, before and after temperature scaling"
+    Result: ClassVar[type] = CalibrationResult
 
     bins: Count = 15
     fit: Literal["auto", "val", "half"] = "auto"

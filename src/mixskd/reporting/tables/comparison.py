@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mixskd.artifacts.stored_files import read_headline, read_suite
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
+from mixskd.evaluation.stored_results import read_headline, read_suite
 from mixskd.reporting.published.classification import (
     FGSM,
     FGSM_NOTE,
