@@ -22,12 +22,11 @@ from mixskd.errors import UserError
 from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
 from mixskd.reporting import repeated
-from mixskd.reporting.evidence import Run, read_evidence
+from mixskd.reporting.evidence import Readable, Run, read_evidence
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
 from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.suites import suite_plots
-from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.reporting.tables.suites import suite_tables
