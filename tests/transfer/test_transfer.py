@@ -22,7 +22,7 @@ from mixskd.cli.main import main
 from mixskd.config import Experiment, OptimConfig, read_yaml
 from mixskd.config.build import build_experiment
 from mixskd.deploy.exports import networks
-from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_onnx
+from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
 from mixskd.training.factory import build_parts
 from mixskd.training.run import train
@@ -331,7 +331,7 @@ def test_detector_as_onnx_agrees_on_images_of_any_size(name: str, tmp_path: Path
         images = torch.randn(1, 3, height, width, generator=generator)
         with torch.inference_mode():
             boxes, labels, scores = single(images)
-        other_boxes, other_labels, other_scores = run_onnx(file, images)
+        other_boxes, other_labels, other_scores = run_by_onnxruntime(file)(images)
         assert torch.equal(labels, other_labels)
         torch.testing.assert_close(scores, other_scores, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(boxes, other_boxes, rtol=1e-4, atol=1e-2)
@@ -346,10 +346,10 @@ def test_different_copy_of_a_detector_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(OneImage, "forward", lambda self, images: found)
     for place, other in ((0, found[0] + 1), (1, found[1] + 1), (2, found[2] - 0.1)):
         copied = [*found[:place], other, *found[place + 1 :]]
-        monkeypatch.setattr(networks, "run_onnx", lambda file, images, copied=copied: copied)
+        monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file, copied=copied: lambda images: copied)
         with pytest.raises(UserError, match="detections of the copy and the network differ"):
             compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
-    monkeypatch.setattr(networks, "run_onnx", lambda file, images: found)
+    monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file: lambda images: found)
     compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
 
 

@@ -22,8 +22,10 @@ class Remote:
     """The processes of one variant. ``ask`` calls a method of ``Bench`` in all of them."""
 
     def __init__(self, experiment: Experiment, variant: Variant, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        port, size = _free_port(), variant.processes
+        context, size = multiprocessing.get_context("spawn"), variant.processes
+        with socket.socket() as opened:  # a free port
+            opened.bind(("localhost", 0))
+            port = opened.getsockname()[1]
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in range(size):
@@ -90,9 +92,3 @@ def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: 
                 pipe.send((getattr(bench, name)(*arguments), None))
             except (UserError, RuntimeError) as error:
                 pipe.send((None, str(error).splitlines()[0]))
-
-
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("localhost", 0))
-        return opened.getsockname()[1]

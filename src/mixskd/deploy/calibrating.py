@@ -16,8 +16,8 @@ from mixskd.data import make_test_loader
 from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
-from mixskd.evaluation.calibration_error import calibration
 from mixskd.evaluation.split_scores import evaluation_data
+from mixskd.evaluation.suites.calibration import calibration
 from mixskd.runtime.precision import choose_device, full_fp32
 from mixskd.tasks.temperature import best_temperature
 from mixskd.training.run_lock import run_lock

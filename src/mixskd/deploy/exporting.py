@@ -11,11 +11,11 @@ from pathlib import Path
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.deploy.exports import state_dicts
 from mixskd.deploy.exports.formats import Options, beside, resolve
+from mixskd.deploy.exports.graph import pt2
 from mixskd.deploy.exports.job import Job, Written
 from mixskd.deploy.exports.onnx_file import onnx
-from mixskd.deploy.exports.program import pt2
+from mixskd.deploy.exports.state_dicts import FRAMEWORKS, write_checkpoint
 from mixskd.deploy.exports.verification import Verification, check, check_other_size, sample_of, training_images, verify
-from mixskd.deploy.older_frameworks import FRAMEWORKS, write_checkpoint
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing, write_text
 

@@ -41,6 +41,11 @@ class Repeated:
         size = first.get("image_size") or self.experiment.data.image_size
         return count_cost(self.experiment, classes, size)
 
+    @property
+    def seeds(self) -> str:
+        """The seeds of the runs, separated by commas."""
+        return ", ".join(str(seed) for seed in sorted({result.experiment.run.seed for result in self.results}))
+
     def mean(self, key: str) -> float:
         """The mean of a number in the summaries."""
         return statistics.fmean(result.summary[key] for result in self.results)

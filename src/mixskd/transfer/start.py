@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from msgspec import Struct
 
-from mixskd.artifacts.described_file import read_described
+from mixskd.artifacts.model_file import read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION

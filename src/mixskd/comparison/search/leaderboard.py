@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mixskd.artifacts.search_file import FORMAT
+from mixskd.artifacts.stored_files import FORMAT
 from mixskd.config import Experiment, to_dict
 from mixskd.errors.text import to_json
 from mixskd.reporting.repeated import mean_and_std

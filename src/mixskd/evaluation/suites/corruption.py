@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Number, Numbers, Text
 from mixskd.config.types import Settings, WholeNumber
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.base import Batches, Context, percent, report
 from mixskd.evaluation.corruptions.functions import FUNCTIONS, corrupt
+from mixskd.evaluation.stored_results import SuiteResult
 from mixskd.runtime.json_file import is_as_written
 
 OURS = (
@@ -23,6 +25,33 @@ OURS = (
 )
 Wrong = dict[tuple[str, int], int]
 """Misclassified images by corruption and severity."""
+
+
+class Severities(Struct):
+    """The severities of the corruptions."""
+
+    severities: Numbers
+
+
+class CorruptionError(Struct):
+    """The errors under one corruption."""
+
+    error: Number
+    by_severity: Numbers
+
+
+class CorruptionResult(SuiteResult):
+    """The stored result."""
+
+    clean_error: Number
+    mean_corruption_error: Number
+    protocol: Severities
+    corruptions: dict[Text, CorruptionError]
+
+    def __post_init__(self) -> None:
+        severities = len(self.protocol.severities)
+        if not self.corruptions or any(len(c.by_severity) != severities for c in self.corruptions.values()):
+            raise ValueError(f"corruptions must have {severities} errors each, as there are severities")
 
 
 @dataclass(frozen=True)
@@ -41,6 +70,7 @@ class Corruption(Settings, prefix="corruption."):
 
     name: ClassVar[str] = "corruption"
     about: ClassVar[str] = "error under fifteen common corruptions at five severities"
+    Result: ClassVar[type] = CorruptionResult
 
     names: tuple[str, ...] = ()
     severities: Annotated[tuple[Annotated[int, Meta(ge=1, le=5)], ...], Meta(min_length=1)] = (1, 2, 3, 4, 5)

@@ -10,9 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from mixskd.config.records import Amount, Number, Text
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
+
+
+class FeaturesResult(SuiteResult):
+    """The stored result."""
+
+    trained_on: Text
+    train_images: Amount
+    feature_dim: Amount
+    knn_top1: Number
+    linear_top1: Number
+    converged: Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Features(Settings, prefix="features."):
 
     name: ClassVar[str] = "features"
     about: ClassVar[str] = "k-NN and linear probe on frozen features, here or on another data set (--features.data)"
+    Result: ClassVar[type] = FeaturesResult
 
     data: str = ""
     neighbours: Count = 20

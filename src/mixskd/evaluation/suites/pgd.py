@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.evaluation.base import Batches, Context, percent, report, selected
-from mixskd.evaluation.suites.attack import Epsilons, Space, SpaceName, loss_gradient
+from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Pgd(Settings, prefix="pgd."):
 
     name: ClassVar[str] = "pgd"
     about: ClassVar[str] = "top-1 under projected gradient descent, with the clean accuracy beside it"
+    Result: ClassVar[type] = AttackResult
 
     epsilons: Epsilons = (1e-3, 1e-2)
     steps: Count = 10

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mixskd.artifacts.stored_files import read_headline, read_suite
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
+from mixskd.evaluation.stored_results import read_headline, read_suite
 from mixskd.reporting.published.classification import (
     FGSM,
     FGSM_NOTE,
@@ -23,7 +23,7 @@ from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.reporting.repeated import differences as setting_differences
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.reporting.tables.differences import NOTE, difference_columns
-from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
+from mixskd.reporting.tables.transfer import machine_columns, of_kind, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
@@ -47,7 +47,7 @@ def accuracy(
     return [
         {
             **_place(line),
-            "seeds": ", ".join(str(seed) for seed in sorted({r.experiment.run.seed for r in line.results})),
+            "seeds": line.seeds,
             **({"folds": _folds(line)} if divided else {}),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
@@ -153,10 +153,7 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
             "originals seen": Number(result.summary["images"]),
             "images forwarded": Number(result.summary["images"] * line.cost.images),
             "originals/s": Number(result.summary["images_per_second"], 1),
-            "time (s)": Number(result.summary["seconds"], 1),
-            "device": result.summary["device"],
-            "precision": result.summary["precision"],
-            "threads": Number(result.summary["threads"]),
+            **machine_columns(result),
         }
         for line in lines
         for result in line.results
@@ -228,7 +225,7 @@ def write_tables(
             said += [FGSM_NOTE] if paper_table == FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]
-            single, said = single_transfers(lines, kind), transfer_notes(lines)
+            single, said = single_transfers(lines, kind), transfer_notes(lines, kind)
             names = (kind.name, f"{kind.name}_runs")
         whole = [{key: cell for row in together for key, cell in row.items()} for together in zip(*shown, strict=True)]
         parts.append(("Classification" if kind is None else kind.name.capitalize(), shown, said))

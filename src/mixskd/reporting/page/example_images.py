@@ -1,24 +1,24 @@
-"""What the networks of finished runs saw: augmented images, views, partners and mixes, where the data can be read."""
+"""Images of finished runs: training batches of classifiers, and what detectors and segmentation networks find."""
 
 from __future__ import annotations
 
 import json
 
 import numpy as np
-from PIL import Image
 
 from mixskd.config import to_dict
 from mixskd.drawing.picture import Cell
 from mixskd.errors import UserError
-from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.evidence import Evidence, Readable, Run
 from mixskd.reporting.page.blocks import Block, Content, fold
 from mixskd.reporting.page.mistakes import data_address
-from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import Repeated
 from mixskd.reporting.show_data import batch_columns
 
 IMAGES = 3  # rows of a setting's picture
 MOST_SETTINGS = 12  # with a picture
+# Of detectors and segmentation networks: images a run, runs, pixels of a picture, and the lowest score of a box.
+EACH_RUN, MOST_RUNS, SIDE, THRESHOLD = 4, 12, 280, 0.5
 
 
 def training_image_section(evidence: Evidence, readable: Readable) -> Content:
@@ -34,7 +34,10 @@ def training_image_section(evidence: Evidence, readable: Readable) -> Content:
             without.append(line.label)
             continue
         shown.add(key)
-        pictures = {title: [(_address(image), text) for image, text in cells] for title, cells in columns.items()}
+        pictures = {
+            title: [(data_address(image if image.dtype == np.uint8 else image * 255), text) for image, text in cells]
+            for title, cells in columns.items()
+        }
         parts += fold(line.label, [Block("batch", pictures)])
     if parts:
         about = (
@@ -60,5 +63,31 @@ def _columns(line: Repeated, readable: Readable) -> dict[str, list[Cell]] | None
         return None
 
 
-def _address(image: np.ndarray) -> str:
-    return data_address(Image.fromarray(image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)))
+def example_section(evidence: Evidence) -> Content:
+    """A folded part for the first run of each setting; empty if no run can show any."""
+    chosen = [(line, run) for line, run in evidence.first_runs() if line.kind is not None][:MOST_RUNS]
+    parts = [block for _, run in chosen for block in _of_run(run)]
+    if not parts:
+        return []
+    first = "Left, the annotation; right, what the weights of the first run of each setting find."
+    if any(line.kind is not None and line.kind.name == "detection" for line, _ in chosen):
+        first += f" Boxes have a score of at least {THRESHOLD}."
+    return [Block("text", first), *parts]
+
+
+def _of_run(run: Run) -> Content:
+    """The pictures of one run; nothing if its weights or its images are gone."""
+    # Imported here: torchvision's detectors take a second, which a report of classifiers need not wait for.
+    from mixskd.transfer.examples import examples
+
+    split = run.result.split
+    try:
+        made = examples(run.result.folder, split, EACH_RUN, threshold=THRESHOLD)
+    except (UserError, OSError, KeyError):
+        return []
+    pairs = [
+        (data_address(image, SIDE), f"{one.file.name}, {what}")
+        for one in made
+        for image, what in ((one.annotated, "annotated"), (one.found, "found"))
+    ]
+    return fold(f"{run.label}: {len(made)} images of {split}", [Block("pairs", pairs)])
