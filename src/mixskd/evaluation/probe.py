@@ -92,6 +92,8 @@ def probe_backbones(
         check_free(folder, overwrite)
         started = time.perf_counter()
         data, best, rows = load_data(experiment.data), None, []
+        if data.several:
+            raise UserError("the probe is for one label an image, but the data have several; train on them instead")
         for name in backbones:
             found = probe_backbone(dataclasses.replace(experiment, backbone=name), data, device, progress)
             rows += found.rows()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
+
+from mixskd.tasks.base import LabelTask
 
 
 class MeanCrossEntropy(Metric):
@@ -30,17 +32,18 @@ class MeanCrossEntropy(Metric):
         return self.total / self.count
 
 
-class Classification:
+class Classification(LabelTask):
     """``classes`` classes; scores are ``top1`` and ``top5`` in per cent, and ``loss``, the mean cross-entropy.
 
     Top-5 is top-N where there are fewer than five classes.
     """
 
+    name = "classification"
     monitor = "top1"
     names: tuple[str, ...] = ("top1", "top5", "loss")
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
+        self.classes, self.thresholds = classes, ()
 
     def metrics(self) -> MetricCollection:
         # Imported here: it takes a second, which a run's first step need not wait for.
@@ -59,3 +62,9 @@ class Classification:
         # The metrics are fp32, and the digits beyond these are its rounding.
         percent = {name: round(100 * values[name].item(), 5) for name in ("top1", "top5")}
         return {**percent, "loss": values["loss"].item()}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
+    def label_names(self, labels: Tensor, classes: Sequence[str]) -> list[str]:
+        return [str(classes[i]) for i in (labels if labels.ndim == 1 else labels.argmax(1)).tolist()]

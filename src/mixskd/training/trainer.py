@@ -14,7 +14,7 @@ from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
-from mixskd.tasks.scoring import score, score_heads
+from mixskd.tasks.scoring import measure, score, score_heads
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -259,10 +259,13 @@ class Trainer:
         """Score the deployed model on every split, save it, and write and return the summary."""
         deployed, data = self.parts.deployed, self.parts.data
         row = self.selection.choose(self.position.rows, deployed)
-        chosen = f"{data.scored}_"
+        chosen, task = f"{data.scored}_", self.parts.task
+        if task.fits and data.scored == "val":
+            self.world.share(deployed.buffers())
+            task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
-            split: {name: row[chosen + name] for name in self.parts.task.names if chosen + name in row}
-            if split == data.scored
+            split: {name: row[chosen + name] for name in task.names if chosen + name in row}
+            if split == data.scored and not task.fits
             else self.score(split)
             for split in self.parts.score_loaders
         }
