@@ -23,6 +23,7 @@ from mixskd.training.checkpoint import (
     load_newest,
 )
 from mixskd.training.checkpoint_writer import CheckpointWriter
+from mixskd.training.continuation import before_restart
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
@@ -31,7 +32,7 @@ from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.probe import below_probe
 from mixskd.training.run_folder import RunFolder
-from mixskd.training.schedule import learning_rate
+from mixskd.training.schedule import learning_rate, progress
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
@@ -46,7 +47,8 @@ class Trainer:
         self.parts, self.folder, self.remarks = parts, folder, remarks
         self.experiment, self.world, self.step = parts.experiment, parts.world, parts.step
         self.listeners = listeners if self.world.first else ()
-        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor)
+        since = max(self.experiment.optim.restarts, default=0)
+        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor, since)
         self.position = Position()
         self.tally = Tally()
         # On a CPU the threads of the training would wait for the processor that writes.
@@ -115,7 +117,7 @@ class Trainer:
         """Take one step and add its terms to those of the epoch."""
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
-        terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
+        terms = self.step(batch, self.learning_rate, seed, progress=progress(self.experiment.optim, epoch, run.epochs))
         self.tally.add(terms, step)
         self.position.step += 1
         self.position.images += run.batch_size
@@ -227,8 +229,10 @@ class Trainer:
         """Raises UserError if ``state`` belongs to another run."""
         path, ema = self.folder.checkpoint, self.step.ema
         if "experiment" in state:
-            before = build_experiment(state["experiment"])
-            if changed := difference(before, self.experiment):
+            before, now = build_experiment(state["experiment"]), self.experiment
+            if len(state["position"]["rows"]) == max(now.optim.restarts, default=-1):
+                now = before_restart(now, before)
+            if changed := difference(before, now):
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
