@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mixskd.backbones import StagedBackbone
 from mixskd.backbones.tokens import spatial
 from mixskd.config import Experiment, flatten, to_dict
 from mixskd.config.build import make_config
@@ -72,15 +70,15 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
             if name != "train"
         },
         save=lambda trained, path: save_network(trained, path, about),
-        sample=Sample(experiment.backbone, backbone, last_maps, (max(each, 1), 3, MEASURED_AT, MEASURED_AT)),
+        sample=Sample(
+            experiment.backbone,
+            backbone,
+            lambda network, images: [spatial(network.feature_maps(images)[-1])],
+            (max(each, 1), 3, MEASURED_AT, MEASURED_AT),
+        ),
         notes=(*rate_notes, *weight_notes),
         optim=optim,
     )
-
-
-def last_maps(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
-    """The last map of ``backbone``."""
-    return [spatial(backbone.feature_maps(images)[-1])]
 
 
 def check_supported(experiment: Experiment) -> None:

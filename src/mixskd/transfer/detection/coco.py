@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.detection.data import AnnotatedImage, Box, DetectionSet, annotated_image
+from mixskd.transfer.source_files import BadItems
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.detection.coco import load_coco
 from mixskd.transfer.detection.data import DetectionSet, readable
 from mixskd.transfer.detection.voc import NAMES, find_voc, voc_splits
 from mixskd.transfer.detection.yolo import find_yaml, yolo_splits
+from mixskd.transfer.source_files import BadItems
 
 
 def load_detection(

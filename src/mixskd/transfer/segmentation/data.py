@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
-from mixskd.transfer.image_files import examined
+from mixskd.transfer.source_files import BadItems, examined
 
 IGNORE = 255
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from mixskd.data.images import EXTENSIONS
 from mixskd.errors import UserError, unknown
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
-from mixskd.transfer.text_file import lines_of
+from mixskd.transfer.source_files import BadItems, lines_of
 
 VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
