@@ -77,13 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     grid = grid_from(_values(arguments))
     for arm in grid.arms:
         check_method(arm.settings["method.name"])
-    from mixskd.comparison.comparison import folder_of, plan, run_grid, state_of
+    from mixskd.comparison.comparison import folder_of, plan, run_grid
 
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
         for one in runs:
-            show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
+            show(f"{one.name}: {one.state}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
     options = {key: _option(value) for key, value in merge(arguments.dotted).get("launcher", {}).items()}
     done = run_grid(

@@ -40,6 +40,11 @@ class Run:
         return self.files.summary.exists()
 
     @property
+    def state(self) -> str:
+        """``finished``, ``to resume`` or ``to run``."""
+        return "finished" if self.finished else "to resume" if self.files.checkpoint.exists() else "to run"
+
+    @property
     def log(self) -> Path:
         return self.folder / "logs" / f"{self.name}.log"
 

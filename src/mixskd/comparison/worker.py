@@ -77,7 +77,7 @@ def carry_out(folder: Path, name: str) -> int:
         experiment = dataclasses.replace(read_experiment(settings), out=str(run))
         train(experiment, resume=(run / "config.yaml").exists())
 
-    with locked(lock_file(folder, name), wait=False) as mine:
+    with locked(settings.with_suffix(".lock"), wait=False) as mine:
         if not mine:
             return TRY_AGAIN
         if (run / "summary.json").exists():
@@ -89,11 +89,6 @@ def carry_out(folder: Path, name: str) -> int:
 def settings_file(folder: Path, name: str) -> Path:
     """Where the settings of run ``name`` are written before it starts."""
     return folder / ".compare" / f"{name}.yaml"
-
-
-def lock_file(folder: Path, name: str) -> Path:
-    """The file that the process that trains run ``name`` keeps locked."""
-    return folder / ".compare" / f"{name}.lock"
 
 
 def stop_when_input_closes() -> None:

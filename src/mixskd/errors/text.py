@@ -40,10 +40,6 @@ def _markdown(text: str) -> str:
     return re.sub(r"(?<=\w)(:)(?=//)", "&#58;", text)  # an address is not made a link
 
 
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
-
-
 def _csv(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text  # spreadsheets would compute it
 
@@ -51,7 +47,7 @@ def _csv(text: str) -> str:
 MEDIA: dict[str, Callable[[str], str]] = {
     "terminal": str,
     "markdown": _markdown,
-    "latex": _latex,
+    "latex": lambda text: "".join(LATEX.get(character, character) for character in text),
     "csv": _csv,
     "html": html.escape,
 }

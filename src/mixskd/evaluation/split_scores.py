@@ -38,7 +38,8 @@ def evaluate(
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
     scores = score(model.to(device), loader, Classification(len(model.classes)), device)
-    return {**scores, "images": len(bundle.splits[name]), "split": "all" if is_whole(bundle) else name}
+    undivided = list(bundle.splits) == ["train"]
+    return {**scores, "images": len(bundle.splits[name]), "split": "all" if undivided else name}
 
 
 def evaluation_data(
@@ -114,8 +115,3 @@ def is_class_folder(source: str) -> bool:
     """Whether ``source`` is a folder of class folders, without splits."""
     path = Path(source).expanduser()
     return path.is_dir() and not split_folders(path) and not any(path.glob("*.tar"))
-
-
-def is_whole(data: DataBundle) -> bool:
-    """Whether ``data`` is undivided."""
-    return list(data.splits) == ["train"]

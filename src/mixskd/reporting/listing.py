@@ -114,16 +114,6 @@ def dataset_rows() -> Rows:
     return [{"data set": name, "contents": about} for name, about in DATASETS.items()]
 
 
-def recipe_rows() -> Rows:
-    """Each recipe with its description."""
-    return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
-
-
-def grid_rows() -> Rows:
-    """Each named grid with its description."""
-    return [{"grid": name, "description": grids.description(name)} for name in grids.names()]
-
-
 def suite_rows() -> Rows:
     """Each suite with its measure and the defaults of its options."""
     from mixskd.evaluation.suites import SUITES
@@ -145,8 +135,8 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "methods": methods,
     "backbones": backbones,
     "datasets": lambda: stored("datasets"),
-    "recipes": recipe_rows,
-    "grids": grid_rows,
+    "recipes": lambda: [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()],
+    "grids": lambda: [{"grid": name, "description": grids.description(name)} for name in grids.names()],
     "suites": lambda: stored("suites"),
 }
 
