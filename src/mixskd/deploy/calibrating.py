@@ -28,7 +28,7 @@ BINS = 15  # of ECE
 
 def calibrate(
     path: str | Path,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     target_accuracy: float | None = None,
     coverage: float | None = None,
@@ -59,7 +59,7 @@ def calibrate(
 
 
 def _fit_and_store(
-    path: Path, model: Classifier, data: str | None, target_accuracy: float | None, coverage: float | None,
+    path: Path, model: Classifier, data: str | Path | None, target_accuracy: float | None, coverage: float | None,
     batch_size: int, device: torch.device, progress: Callable[[float], None],
 ) -> dict[str, Any]:  # fmt: skip
     outputs = _outputs(path, model, data, batch_size, device, progress)
@@ -138,7 +138,7 @@ def _below(ordered: Tensor, last: int) -> float:
 
 @full_fp32()
 def _outputs(
-    path: Path, model: Classifier, data: str | None, batch_size: int, device: torch.device,
+    path: Path, model: Classifier, data: str | Path | None, batch_size: int, device: torch.device,
     progress: Callable[[float], None],
 ) -> Outputs:  # fmt: skip
     """The logits and labels of ``val``. Raises UserError if there is none."""

@@ -22,7 +22,7 @@ from mixskd.tasks.scoring import score
 
 
 def evaluate(
-    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
     """The scores of the classifier at ``path``: ``top1``, ``top5`` (per cent), ``loss``, ``images`` and ``split``.
 
@@ -43,7 +43,7 @@ def evaluate(
 
 
 def evaluation_data(
-    path: Path, model: Classifier, data: str | None, split: str | None = None, *, verify: bool = True
+    path: Path, model: Classifier, data: str | Path | None, split: str | None = None, *, verify: bool = True
 ) -> tuple[DataBundle, DataConfig]:
     """The images on which the run at ``path``, whose classifier is ``model``, is scored, preprocessed as it expects.
 
@@ -67,7 +67,7 @@ def evaluation_data(
     return dataclasses.replace(bundle, preprocess=model.preprocess), config
 
 
-def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
+def data_of(path: Path, data: str | Path | None) -> tuple[DataConfig, Path | None]:
     """The data of the run at ``path``, or ``data``; and the file with the run's splits, if there is one.
 
     Raises UserError if neither is known.
@@ -75,7 +75,7 @@ def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
     config_file, division = path / "config.yaml", path / "splits.csv"
     config = read_experiment(config_file).data if config_file.is_file() else None
     if data is not None:
-        return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
+        return dataclasses.replace(config or DataConfig(), source=str(data), per_class=None, group=None), None
     if config is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")
     summary = _summary_of(path)
