@@ -18,12 +18,11 @@ from mixskd.backbones.library import (
     Parts,
     PoolMap,
     assemble,
-    first_line,
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
 from mixskd.config.trusted_backbones import announce, is_elsewhere
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 PREFIX = "timm/"
 EMBEDDING = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")

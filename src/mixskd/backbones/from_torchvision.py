@@ -16,11 +16,10 @@ from mixskd.backbones.library import (
     OnPooled,
     Parts,
     assemble,
-    first_line,
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError, first_line, unknown
 
 TORCHVISION = "torchvision/"
 # Children after the last map, and children that hold parts of the chain.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
 from mixskd.backbones.tokens import FeatureMap, spatial
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 MISFITS = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError, AssertionError)
 SIZES = (16, 32, 64, 96, 128, 160, 192, 224, 256)
@@ -227,8 +227,3 @@ def same(expected: Tensor, given: Tensor) -> bool:
     if expected.shape != given.shape:
         return False
     return expected.is_meta or torch.allclose(given, expected, rtol=1e-4, atol=1e-5)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of the message of ``error``."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -15,7 +15,7 @@ from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
@@ -109,6 +109,7 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
     except Exception as error:  # each library and its download raise different types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
+        raise UserError(
+            f"cannot get the published weights of {name}: {first_line(error)}; give a file of weights"
+        ) from None
     raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

@@ -13,7 +13,7 @@ from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import TRY_AGAIN, settings_file
 from mixskd.config import to_yaml
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.errors.terminal import show
 from mixskd.runtime.distributed import World
 from mixskd.runtime.files import write_text
@@ -116,7 +116,7 @@ def why_failed(run: Run, job: Job) -> str | None:
     except UserError as error:
         outcome = str(error)
     except Exception as error:  # the launcher's own
-        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        said = f"{type(error).__name__}: {first_line(error)}"
         outcome = 1 if run.log.exists() else f"the launcher lost the job: {said}"
     if run.finished:
         changed = run.other_settings()

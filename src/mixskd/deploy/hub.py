@@ -11,7 +11,7 @@ from typing import Any
 from mixskd.artifacts.model_file import load_model
 from mixskd.deploy.exports.description import describe
 from mixskd.deploy.model_card import model_card
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.errors.text import to_json
 from mixskd.runtime.files import replacing, write_text
 from mixskd.runtime.packages import needed
@@ -72,9 +72,8 @@ def _upload(hub: Any, folder: Path, repository: str, public: bool) -> str:
         name = api.create_repo(repository, private=not public, exist_ok=True).repo_id
         api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Model, preprocessing and card")
     except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"cannot push to {repository}: {reason}; check the network, the name and the login (hf auth login), "
-            "or write the files with --to-folder"
+            f"cannot push to {repository}: {first_line(error)}; check the network, the name and the login "
+            "(hf auth login), or write the files with --to-folder"
         ) from None
     return f"https://huggingface.co/{name}"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixskd.errors.text import safe
+from mixskd.errors.text import first_line, safe
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -45,7 +45,7 @@ def foreseen(error: BaseException) -> str | None:
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & NO_NETWORK:
-        return f"no answer from the network ({_first_line(error)}); get the files in another way and give their path"
+        return f"no answer from the network ({first_line(error)}); get the files in another way and give their path"
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
@@ -85,10 +85,6 @@ def _of_the_system(error: OSError) -> str | None:
     return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def say(line: str, rank: int | None = None) -> None:
     """Print ``line`` as one line on stderr, with the ``rank`` of the process that failed."""
     where = "" if rank is None else f" in process {rank}"
@@ -124,7 +120,7 @@ def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) 
     else:
         written = "not saved, because no folder could be written to; --debug shows it"
     say(
-        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
+        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {first_line(error)}); "
         f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume",
         rank,
     )

@@ -76,6 +76,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the message of ``error``, or its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def counted(number: int, noun: str, ending: str = "s") -> str:
     """``1 epoch``, ``1,200 epochs``: ``number`` with ``noun``, which gets ``ending`` unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else ending}"

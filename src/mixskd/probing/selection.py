@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.probing.classifiers import Linear, logistic_regressions, nearest_neighbour, prototypes
 from mixskd.tasks.temperature import best_temperature
 
@@ -146,7 +146,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tupl
     try:
         parts = list(kind(number, shuffle=True, random_state=seed).split(labels, labels, groups))
     except ValueError as error:
-        raise UserError(f"data.group leaves no folds to choose by: {str(error).splitlines()[0]}; add a val") from None
+        raise UserError(f"data.group leaves no folds to choose by: {first_line(error)}; add a val") from None
     parts = [(fit, held) for fit, held in parts if len(held) and len(np.unique(labels[fit])) > 1]
     return parts[:1] if len(labels) > MANY else parts
 

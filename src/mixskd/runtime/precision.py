@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -115,7 +115,7 @@ def why_not_use(device: torch.device) -> str | None:
     try:
         works = torch.ones(8, device=device).sum().item() == 8
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None if works else "it adds numbers wrongly"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from mixskd.data.images import ADVICE, FORMATS, check_image
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 @dataclass
@@ -65,8 +65,7 @@ def image_size(path: Path) -> Size:
     except FileNotFoundError:
         raise UserError(f"no image at {path}") from None
     except Exception as error:  # damaged bytes end the decoders in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
+        raise UserError(f"cannot read the image {path} ({first_line(error)}){ADVICE}") from None
     return (height, width) if turned else (width, height)
 
 
@@ -89,5 +88,5 @@ def lines_of(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read {path}: {first_line(error)}") from None
     return [line.strip() for line in lines if line.strip()]

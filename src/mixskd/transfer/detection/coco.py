@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.transfer.detection.data import AnnotatedImage, Box, DetectionSet, annotated_image
 from mixskd.transfer.source_files import BadItems
 
@@ -125,7 +125,7 @@ def read_listing(path: Path) -> Listing:
     except RecursionError:
         raise UserError(f"cannot read the annotations {path}: its lists are nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the annotations {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read the annotations {path}: {first_line(error)}") from None
 
 
 def row_of(kind: type[Row], raw: Raw) -> Row | str:

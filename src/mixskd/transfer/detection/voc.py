@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mixskd.data.images import EXTENSIONS
+from mixskd.errors import first_line
 from mixskd.transfer.detection.data import Box, DetectionSet, images_from
 from mixskd.transfer.source_files import BadItems, lines_of
 
@@ -72,7 +73,7 @@ def objects_of(path: Path, bad: BadItems) -> Objects:
             raise ValueError("it defines entities")
         tree = ElementTree.fromstring(content)
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        bad.annotation(f"cannot read {path} ({str(error).splitlines()[0]})")
+        bad.annotation(f"cannot read {path} ({first_line(error)})")
         return []
     found: Objects = []
     for number, item in enumerate(tree.iter("object"), start=1):
