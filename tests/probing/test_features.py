@@ -13,7 +13,7 @@ import torch
 from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data
-from mixskd.probing import cache, features
+from mixskd.probing import features
 from mixskd.probing.features import pooled_features
 from tests.conftest import write_npz
 from tests.deploy.photo_run import write_photos
@@ -115,5 +115,5 @@ def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.npy"
         path.write_bytes(b"x" * 100)
         os.utime(path, (1000 - age, 1000 - age))
-    cache.remove_oldest(tmp_path, most=200)
+    features.remove_oldest(tmp_path, most=200)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "old"]

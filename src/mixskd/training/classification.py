@@ -22,7 +22,7 @@ from mixskd.data import DataBundle, load_data, make_test_loader, make_train_load
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
-from mixskd.methods.parts.tables import table_notes
+from mixskd.methods.parts.per_image_tables import table_notes
 from mixskd.runtime.distributed import World
 from mixskd.tasks.classification import Classification
 from mixskd.tasks.setup import Sample, TaskSetup
