@@ -58,7 +58,7 @@ def benchmark(
     """Time the training step on this machine, each optimisation on and off; the report of ``mixskd benchmark --out``.
 
     Arguments as for :func:`train`; ``data="synthetic"`` needs none. Call it under ``if __name__ == "__main__"``, since
-    each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
+    each of the ``variants`` (comma-separated; all usual ones by default) starts its own processes. Raises UserError
     for anything that cannot work.
     """
     from mixskd.benchmarking.benchmark import benchmark as run
@@ -92,7 +92,7 @@ def train(
     for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
     whose settings need not be given again; ``overwrite`` removes it and begins anew. ``dry_run`` tries everything up
     to the first step and writes nothing; the dictionary then holds ``out`` and, as ``plan``, what the run would do in
-    lines. ``listeners`` are told of steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
+    lines. ``listeners`` are called at steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
     for anything that cannot work.
     """
     from mixskd.training.listeners import Listener

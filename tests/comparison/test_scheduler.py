@@ -398,7 +398,7 @@ def test_time_limit_is_read_as_slurm_writes_it(text: str, expected: int) -> None
         ({"gpus": -1}, "launcher.gpus must be"),
     ],
 )
-def test_mistake_in_a_slurm_option_is_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_mistake_in_a_slurm_option_gives_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(UserError, match=message):
         Slurm(tmp_path, None, "auto", {"cluster": "local", **options})

@@ -65,7 +65,7 @@ def test_features_give_the_logits_of_evaluation(data: DataBundle, network: Stage
         torch.testing.assert_close(network.head(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_features_are_kept_by_content(
+def test_features_are_cached_by_content(
     data: DataBundle, network: StagedBackbone, kept_in: Path, passes: list[str], tmp_path: Path
 ) -> None:
     first = pooled_features(network, data, "train", CPU)

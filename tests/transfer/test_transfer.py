@@ -262,7 +262,7 @@ def test_learning_rate_is_scaled_by_batch_size_unless_literal(batch: int, litera
     assert bool(notes) == (lr != 0.02)
 
 
-def test_missing_or_damaged_network_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_network_file_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         evaluate(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
@@ -376,7 +376,7 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
     assert scores["ap"] > 0
 
 
-def test_predict_refuses_images_that_it_cannot_write_apart(tmp_path: Path) -> None:
+def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (9, 9)).save(tmp_path / folder / "x.png")

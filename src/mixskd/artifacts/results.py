@@ -86,7 +86,7 @@ def deployed_scores(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, float
 
 
 def read_results(folder: Path) -> list[Result]:
-    """The finished runs in ``folder``, by name. Raises UserError if there is none."""
+    """The finished runs in ``folder``, by name. Raises UserError without any."""
     found = sorted(folder.glob("*/summary.json"))
     results = [read_result(path.parent) for path in found if path.with_name("config.yaml").exists()]
     if not results:

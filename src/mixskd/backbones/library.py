@@ -87,10 +87,6 @@ class LibraryBackbone(StagedBackbone):
         """Options of the library's model beside its name and number of classes, such as an image size."""
         return dict(getattr(self.library.create, "keywords", {}))
 
-    def library_model(self) -> nn.Module:
-        """A new model of the library, into which :meth:`export_state_dict` loads."""
-        return self.library.create(self.num_classes)
-
     def _exported(self, key: str) -> str:
         return self.keys[key]
 

@@ -58,7 +58,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a run folder or a file. Raises UserError if there is none or the file is corrupt."""
+    """The state dict in a run folder or a file. Raises UserError for a missing or corrupt file."""
     path = path / "model.safetensors" if path.is_dir() else path
     check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:

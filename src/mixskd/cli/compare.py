@@ -124,7 +124,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
-# Columns that stand in the files only, and how many of the others a terminal shows.
+# Columns that are only in the files, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
 

@@ -49,7 +49,7 @@ class Run:
         return self.folder / "logs" / f"{self.name}.log"
 
     def other_settings(self) -> str:
-        """Differences from the settings of the run in this folder, in words; empty if there are none, or no run."""
+        """Differences from the settings of the run in this folder, in words; empty if it is the same, or no run."""
         config = self.files.config
         if not config.exists():
             return ""
@@ -152,7 +152,7 @@ def _add_transfer(
 
 
 def _taught_by(experiment: Experiment) -> str | None:
-    """The method of the teacher that must be trained for this experiment; None if there is none."""
+    """The method of the teacher that must be trained for this experiment, or None."""
     taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 

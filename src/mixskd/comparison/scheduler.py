@@ -41,7 +41,7 @@ class Supply(Protocol):
     """Gives further runs while others proceed, as a search does."""
 
     def next(self) -> Run | None:
-        """The next run; None if there is none at present."""
+        """The next run, or None at present."""
         ...
 
     def ended(self, run: Run, failure: str | None) -> None:
@@ -116,8 +116,8 @@ def why_failed(run: Run, job: Job) -> str | None:
     except UserError as error:
         outcome = str(error)
     except Exception as error:  # the launcher's own
-        said = f"{type(error).__name__}: {first_line(error)}"
-        outcome = 1 if run.log.exists() else f"the launcher lost the job: {said}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome = 1 if run.log.exists() else f"the launcher lost the job: {reason}"
     if run.finished:
         changed = run.other_settings()
         return f"another comparison ran it in this folder with other settings: {changed}" if changed else ""

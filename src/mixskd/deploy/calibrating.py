@@ -98,7 +98,7 @@ def check_targets(target_accuracy: float | None, coverage: float | None) -> None
 def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> float:
     """The lowest threshold at which at least ``target`` per cent of the accepted images are ``right`` (``N`` each).
 
-    It lies halfway between two confidences, and is 0 if all images are accepted. Raises UserError if no threshold
+    It is halfway between two confidences, and 0 if all images are accepted. Raises UserError if no threshold
     reaches the target.
     """
     ordered, order = confidence.double().sort(descending=True, stable=True)
@@ -115,7 +115,7 @@ def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> 
 
 
 def threshold_for_coverage(confidence: Tensor, coverage: float) -> float:
-    """The highest threshold that accepts at least ``coverage`` per cent of the images; it too lies halfway."""
+    """The highest threshold that accepts at least ``coverage`` per cent of the images, between two confidences."""
     ordered = confidence.double().sort(descending=True).values
     least = max(math.ceil(coverage * len(ordered) / 100 - 1e-9), 1)
     last = _ends(ordered).nonzero()[:, 0]
@@ -141,7 +141,7 @@ def _outputs(
     path: Path, model: Classifier, data: str | Path | None, batch_size: int, device: torch.device,
     progress: Callable[[float], None],
 ) -> Outputs:  # fmt: skip
-    """The logits and labels of ``val``. Raises UserError if there is none."""
+    """The logits and labels of ``val``. Raises UserError without ``val``."""
     bundle, config = evaluation_data(path, model, data, "val")
     if "val" not in bundle.splits:
         raise UserError(

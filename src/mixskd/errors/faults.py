@@ -17,18 +17,18 @@ from mixskd.errors.text import first_line, safe
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
+# Messages of torch's allocators, CUDA, its libraries and NCCL; some have their own error class, some a RuntimeError.
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
     r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
-# What gloo, NCCL and torch's store say once one of several processes is gone.
+# Messages of gloo, NCCL and torch's store after one of several processes has ended.
 LOST_PROCESS = re.compile(
     r"(closed|reset) by (remote )?peer|Broken pipe|pair closure|remote process exit|did the remote server shutdown",
     re.IGNORECASE,
 )
-# What torch says of processes that load images, and of the memory through which they send them.
+# Messages of torch about the processes that load images, and about the memory through which they send them.
 LOST_WORKER = re.compile(
     r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
     re.DOTALL,

@@ -192,7 +192,7 @@ def run_suites(
 def open_runs(
     paths: Sequence[str | Path], device: torch.device, data: str | None, split: str | None, batch_size: int
 ) -> list[Run]:
-    """The runs at ``paths`` with distinct names. Raises UserError if there is none, or one is named twice."""
+    """The runs at ``paths`` with distinct names. Raises UserError for no path, or one that is named twice."""
     places = [Path(path) for path in paths]
     if not places:
         raise UserError("no run is named; give the folder of a finished run")

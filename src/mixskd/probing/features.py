@@ -69,7 +69,7 @@ FORMAT = "features-1"
 
 
 def last_layer(backbone: StagedBackbone) -> nn.Linear:
-    """The linear layer that gives the logits. Raises UserError if there is none, or if it has no trained bias."""
+    """The linear layer that gives the logits. Raises UserError without such a layer, or if it has no trained bias."""
     try:
         _, linear = split(backbone.head)
     except UserError:

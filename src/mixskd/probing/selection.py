@@ -88,7 +88,7 @@ def _best(fitted: Sequence[Fitted]) -> Fitted:
 def fit_and_select(
     train: Labelled, val: Labelled | None, classes: int, groups: np.ndarray | None = None, seed: int = 0
 ) -> Selection:
-    """All classifiers fitted on ``train``; settings and ranks are decided on ``val``, or by folds if there is none.
+    """All classifiers fitted on ``train``; settings and ranks are decided on ``val``, or without one by folds.
 
     Folds are stratified, and keep the images of each of ``groups`` together.
     """

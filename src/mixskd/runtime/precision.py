@@ -158,7 +158,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 def why_precision(name: str, device: torch.device) -> str:
     """Why :func:`choose_precision` chooses so for the setting ``name``, for a line that begins with its choice."""
     if name != "auto":
-        return "as asked for"
+        return "as set"
     kind = "GPU" if device.type == "cuda" else "CPU"
     if has_bf16(device):
         return f"which this {kind} multiplies in hardware"

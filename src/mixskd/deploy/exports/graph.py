@@ -80,9 +80,8 @@ def free_sizes(job: Job) -> dict[int, Any]:
 
 def no_graph(job: Job, error: Exception) -> UserError:
     """The error for a network that torch cannot export as a graph."""
-    said = first_line(error)
     hint = "leave --dynamic-size out" if job.options.dynamic_size else "export it --to safetensors"
-    return UserError(f"torch cannot make a graph of {job.model.name} ({said[:200]}); {hint}")
+    return UserError(f"torch cannot make a graph of {job.model.name} ({first_line(error)[:200]}); {hint}")
 
 
 @contextlib.contextmanager

@@ -30,8 +30,10 @@ def plain(job: Job) -> Written:
     """The weights under the architecture's customary keys. A safetensors file stays one that mixskd reads."""
     about = describe(job.model)
     if job.suffix == ".safetensors":
-        _, said, tensors = read_described(job.source)
-        save_file(tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(said), KEY: as_text(about)})
+        _, description, tensors = read_described(job.source)
+        save_file(
+            tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(description), KEY: as_text(about)}
+        )
     else:
         torch.save(state_of(job), job.target)
     theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size)

@@ -140,9 +140,9 @@ def check_other_size(model: Classifier, answer: Answer, options: Options, temper
         found = verify(model, answer, Sample(pixels, "", False), options, temperature)
         check(found, options, real=False, force=False)
     except Exception as error:  # torch and onnxruntime each have their own
-        said = first_line(error)[:200]
         raise UserError(
-            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px ({said}); "
+            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px "
+            f"({first_line(error)[:200]}); "
             "leave --dynamic-size out"
         ) from None
 

@@ -74,7 +74,7 @@ class Pictures:
     def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False) -> Content:
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
-        ``verb`` stands between an image's label and its other class. ``ranked`` entries are numbered.
+        ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
         """
         entries = entries[:EACH_RUN]
         addresses = [self.address(run, split, entry) for entry in entries]

@@ -41,7 +41,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def published(experiment: Experiment) -> Published | None:
-    """The published value for this data set, backbone, policy and method; None if there is none.
+    """The published value for this data set, backbone, policy and method, or None.
 
     Other hyper-parameters than those of the published run have none, nor has a run that starts from weights.
     """

@@ -210,7 +210,7 @@ def write_tables(
     """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
     Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
-    networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
+    networks likewise. With ``paper_table``, its values of the same methods are shown beside ours; with
     ``suites``, the headline of each, from the runs' folders; with ``reference``, the label of a line, the differences
     to it.
     """

@@ -15,8 +15,8 @@ FEWEST = 3  # pairs; with fewer an interval says nothing
 CONFIDENCE = 0.95
 NOTE = (
     "Difference: the mean of top-1 less that of the reference, in points, over the seeds that both have on the same "
-    f"split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such seeds nothing can be "
-    "said. Several such intervals in a table are not corrected for their number."
+    f"split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such seeds there is "
+    "no interval. Several intervals in one table are not corrected for their number."
 )
 
 

@@ -60,7 +60,7 @@ def load_detection(
 
 
 def find_coco(root: Path) -> dict[str, tuple[Path, Path]]:
-    """``{split: (annotation file, image folder)}`` of COCO data at ``root``; empty if there are none.
+    """``{split: (annotation file, image folder)}`` of COCO data at ``root``; empty for other data.
 
     Known are ``train.json`` beside ``train/``; COCO's own ``annotations/instances_train2017.json`` beside
     ``train2017/``; and Roboflow's ``train/_annotations.coco.json``. Raises UserError if an image folder is missing.

@@ -71,7 +71,7 @@ class DeepLabV3(nn.Module):
         return self._enlarged(self.classifier(spatial(self.backbone.feature_maps(images)[-1])), images)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits of the head and of the auxiliary head, None if there is none."""
+        """The logits of the head and of the auxiliary head, or None."""
         *_, third, last = map(spatial, self.backbone.feature_maps(images))
         aux = None if self.aux_classifier is None else self._enlarged(self.aux_classifier(third), images)
         return self._enlarged(self.classifier(last), images), aux

@@ -63,7 +63,7 @@ def load_segmentation(
 
 
 def guess(root: Path) -> str:
-    """The kind of the data at ``root`` by its folders. Raises UserError if it is none."""
+    """The kind of the data at ``root`` by its folders. Raises UserError for an unknown layout."""
     signs = {
         "voc": "ImageSets/Segmentation", "ade20k": "annotations/training", "coco_stuff": "stuffthingmaps",
         "camvid": "trainannot", "folders": "masks/train",
