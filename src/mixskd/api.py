@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,35 +190,18 @@ def tune(
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
-    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
-    backbones: str | Sequence[str] | None = None,
-    space: str | Path | Mapping[str, Any] | None = None,
-    hours: float | None = None,
-    trials: int | None = None,
-    operations: float | None = None,
-    folds: int | None = None,
-    refit: bool = False,
-    out: str | Path | None = None,
-    jobs: int | None = None,
-    devices: str = "auto",
-    launcher: str = "local",
-    launcher_options: Mapping[str, Any] | None = None,
-    progress: bool = True,
-    **settings: Any,
+    **arguments: Any,
 ) -> Found:
-    """Search for a method and settings within a budget; see :func:`mixskd.comparison.search.tune.tune`.
+    """Search for a method and settings within a budget.
 
-    The first arguments are those of :func:`train`; by default the recipe is the one that fits the data.
+    The first arguments are those of :func:`train`; by default the recipe is the one that fits the data. ``arguments``
+    are those of :func:`mixskd.comparison.search.tune.tune`, and other settings by group.
     """
     from mixskd.comparison.search.tune import tune as run
 
-    remember_typed(backbones)
-    return run(
-        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)), methods=methods,
-        backbones=backbones, space=space, hours=hours, trials=trials, operations=operations, folds=folds,
-        refit_winner=refit, out=out, jobs=jobs, devices=devices, launcher=launcher, launcher_options=launcher_options,
-        progress=progress,
-    )  # fmt: skip
+    remember_typed(arguments.get("backbones"))
+    own = {name: arguments.pop(name) for name in list(signature(run).parameters)[1:] if name in arguments}
+    return checked(run)(build_experiment(_settings(recipe, data, backbone, method, weights, None, arguments)), **own)
 
 
 @checked

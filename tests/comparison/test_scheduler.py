@@ -284,15 +284,29 @@ def test_threads_and_gpus_are_divided_among_jobs(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.long
-def test_slurm_jobs_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
+def test_trials_of_a_search_are_slurm_jobs_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
-    out = tmp_path / "grid"
-    argv = ["compare", "--data", str(npz), "--methods", "mixup,bad=mixup[run.precision=fp16]", "--seeds", "0"]
-    argv += ["--data.per_class", "none", "--epochs", "1", "--batch-size", "4", "--out", str(out), "--launcher", "slurm"]
-    argv += ["--launcher.cluster", "local", "--launcher.gpus_per_node", "0", "--launcher.time_limit", "5"]
-    assert main(argv) == 1
-    assert (out / "mixup-wrn_10_1-seed0" / "summary.json").exists()
-    assert "fp16" in (out / "logs" / "bad-wrn_10_1-seed0.log").read_text()
+    pytest.importorskip("optuna")
+    out = tmp_path / "search"
+    argv = ["tune", "--data", str(npz), "--method", "baseline", "--methods", "bad=mixup[run.precision=fp16]"]
+    argv += [
+        "--backbone",
+        "wrn_10_1",
+        "--trials",
+        "2",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--data.val-holdout",
+        "0.5",
+    ]
+    argv += ["--out", str(out), "--launcher", "slurm", "--launcher.cluster", "local", "--launcher.gpus_per_node", "0"]
+    assert main([*argv, "--launcher.time_limit", "5"]) == 0
+    assert (out / "trial001-rung1" / "summary.json").exists()
+    (done, failed) = csv.DictReader((out / "leaderboard.csv").read_text().splitlines())
+    assert (done["ended"], done["settings"]) == ("last rung", "the recipe")
+    assert "fp16" in failed["ended"]
     assert list((out / "logs" / "submitit").iterdir())
 
 
@@ -428,6 +442,12 @@ def test_ray_on_this_machine(tmp_path: Path, npz: Path) -> None:
     done = mixskd.compare(**values, out=str(tmp_path / "grid"), launcher="ray", progress=False)
     assert list(done.failures) == ["bad-wrn_10_1-seed0"]
     assert [row["method"] for row in done.rows] == ["mixup"]
+    search: dict[str, Any] = {"run": {**RUN, "epochs": 1}, "data": {"source": str(npz), "val_holdout": 0.5}}
+    found = mixskd.tune(
+        **search, backbone="wrn_10_1", method="baseline", methods="baseline", trials=2, out=tmp_path / "search",
+        launcher="ray", progress=False,
+    )  # fmt: skip
+    assert found.model in {tmp_path / "search" / f"trial00{number}-rung1" for number in (1, 2)}
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])

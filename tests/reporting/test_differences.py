@@ -60,6 +60,16 @@ def test_differences_are_paired_by_seed(folder: Path, capsys: pytest.CaptureFixt
     assert float(rows["mixup"]["TFLOPs in training"]) == float(rows["plain"]["TFLOPs in training"]) > 0
 
 
+def test_differences_are_paired_by_fold_too(tmp_path: Path) -> None:
+    for method, scores in {"baseline": (60.0, 70.0, 80.0), "mixup": (61.0, 72.0, 83.0)}.items():
+        for fold, top1 in enumerate(scores):
+            changes = {"method.name": method, "data.folds": 3, "data.fold": fold}
+            write_run(tmp_path, f"{method}-fold{fold}-seed0", (top1, top1), **changes)
+    (tmp_path / "grid.yaml").write_text("methods: {baseline: {}, mixup: {}}\nequal_cost: baseline")
+    rows = {row["method"]: row for row in tabulate(tmp_path)}
+    assert rows["mixup"]["difference to baseline"] == pytest.approx(2.0)
+
+
 def test_accuracy_is_drawn_over_the_operations_that_were_spent(folder: Path) -> None:
     for name in ("plain-seed0", "mixup-seed0"):
         rows = ["epoch,step,test_top1", *(f"{epoch},{10 * epoch},{2 * epoch}" for epoch in range(1, 31))]

@@ -30,7 +30,7 @@ def refitted(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, data=data, run=run)
 
 
-def refit(folder: Path, experiment: Experiment, launcher: Launcher, display: Display) -> Run:
+def train_winner(folder: Path, experiment: Experiment, launcher: Launcher, display: Display) -> Run:
     """Train the winner's ``experiment`` on train and val in ``folder/refit``. Raises UserError if that fails."""
     placed = dataclasses.replace(refitted(experiment), out=str(folder / "refit"))
     run = Run(folder, "refit", "refit", placed)

@@ -44,13 +44,15 @@ def search_section(evidence: Evidence) -> tuple[Content, list[Plot]]:
              "val top-1 (%)": Number(trial["scores"][-1], 2) if trial["scores"] else None,
              "test top-1 (%)": _tested(search["tested"].get(str(trial["number"]), {})),
              "operations (1e12)": Number(trial["operations"] / 1e12, 3), "state": str(trial["state"]),
-             "settings": ", ".join(
-                 f"{key} {f'{value:.3g}' if isinstance(value, float) else value}"
-                 for key, value in trial["parameters"].items())}
+             "settings": ", ".join(f"{key} {_short(value)}" for key, value in trial["parameters"].items())}
             for trial in sorted(trials, key=lambda t: (-len(t["scores"]), -max(t["scores"][-1:], default=0.0)))
         ]  # fmt: skip
         content += table(rows[:MOST_ROWS]) + figures(drawn)
     return content, plots
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _tested(scores: dict[str, object]) -> Number | None:
