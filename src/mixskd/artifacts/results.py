@@ -1,7 +1,5 @@
 """Finished runs read back from their folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reads the JSON, YAML and CSV files of finished runs, and checks them by typed structures."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

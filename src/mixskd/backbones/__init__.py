@@ -1,7 +1,5 @@
 """The networks that are deployed, by name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from functools import partial

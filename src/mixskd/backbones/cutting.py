@@ -1,7 +1,5 @@
 """Cutting a model that is a chain of modules into stages."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """DenseNet for 32 px (Huang et al., CVPR 2017; MixSKD, Table 8): plain, without bottleneck or compression."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

@@ -1,7 +1,5 @@
 """Any classifier of timm, cut into stages where timm takes its feature maps, a plain transformer between its blocks."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any

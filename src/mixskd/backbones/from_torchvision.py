@@ -1,7 +1,5 @@
 """Any classifier of torchvision, cut into stages where the size of its maps changes."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

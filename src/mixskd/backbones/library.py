@@ -1,7 +1,5 @@
 """Backbones made of the parts of a timm or torchvision model; weights keep the library's own keys."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping

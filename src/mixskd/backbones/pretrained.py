@@ -1,7 +1,5 @@
 """Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

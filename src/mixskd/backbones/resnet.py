@@ -1,7 +1,5 @@
 """ResNets: torchvision's own nets cut into stages, with a 7x7 stem for 224 px or a 3x3 stem for 32 px."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial

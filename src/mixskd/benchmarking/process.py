@@ -1,7 +1,5 @@
 """Runs each variant in its own processes, so that variants can alternate and each has its own memory."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """A grid of runs from its description to its tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The runs of a grid: the experiment of each, and the runs that must be finished before it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

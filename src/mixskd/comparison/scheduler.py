@@ -1,7 +1,5 @@
 """Trains the runs of a grid in order, with any launcher."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import time

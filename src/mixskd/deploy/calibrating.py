@@ -1,7 +1,5 @@
 """A temperature and a threshold for ``predict``, fitted on the validation split and kept in the model file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Export a classifier as weights or a graph that loads without mixskd. Each copy is checked before it is kept."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

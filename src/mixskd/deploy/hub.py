@@ -1,7 +1,5 @@
 """Publishes a classifier with its preprocessing and a model card, in a folder or on a hub."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """How a process ends after an error: which errors are expected, and what is printed for the others."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

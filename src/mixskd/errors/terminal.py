@@ -1,7 +1,5 @@
 """The one place that prints for a person: every line is made safe for a terminal."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -1,7 +1,5 @@
 """Text from files and people made safe for the medium that shows it. It imports neither torch nor rich."""
 
-from __future__ import annotations
-
 import html
 import json
 import math

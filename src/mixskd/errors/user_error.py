@@ -1,7 +1,5 @@
 """The one exception for a user's mistake: a single line that says what is wrong and what to do."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Runs suites on trained runs and writes each result to RUN/evaluation/NAME.json."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The features of a frozen backbone: the inputs of the last linear layer of its classifier."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Those of our own methods, data sets and suites are stored in ``listings.json``, 
 them. ``python -m mixskd.reporting.listing`` writes that file anew from the classes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Finished runs grouped by setting: runs that differ in nothing but the seed."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections import Counter

@@ -1,7 +1,5 @@
 """Draws a batch as a network will see it, before anything is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The processes that ``torchrun`` started, or a single one: joining, exchange of values, restarts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

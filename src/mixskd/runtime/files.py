@@ -1,7 +1,5 @@
 """Write files atomically, lock them, and read tensors from untrusted files."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

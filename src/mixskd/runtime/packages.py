@@ -1,7 +1,5 @@
 """Import optional packages; one line for a missing or broken one."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

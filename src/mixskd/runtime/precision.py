@@ -1,7 +1,5 @@
 """Choose the device and the precision of matrix products."""
 
-from __future__ import annotations
-
 import os
 import platform
 import warnings

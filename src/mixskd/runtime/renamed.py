@@ -1,7 +1,5 @@
 """Modules under the names that they had in version 0.1, for programs and plugins that import them."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

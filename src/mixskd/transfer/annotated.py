@@ -1,7 +1,5 @@
 """Data whose labels are boxes or masks, as the trainer takes data."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What training, scoring and prediction need to know of boxes or masks, behind one interface."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """A trained detector or segmentation network used on images, and its predictions beside the annotations."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

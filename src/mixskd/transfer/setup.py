@@ -1,7 +1,5 @@
 """The parts of a run of detection or segmentation: data, network, loaders and scores."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What all sources of annotated images share: lists of names, sizes of images, and bad items that are counted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

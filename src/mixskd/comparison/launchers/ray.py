@@ -1,7 +1,5 @@
 """Runs as tasks of Ray, on a cluster or on this machine."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """What is done with the winner of a search: its score on test, and the training on train and val together."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

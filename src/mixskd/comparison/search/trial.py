@@ -1,7 +1,5 @@
 """The search as a supply of runs: each trial climbs the rungs, until it is weak, fails, or is done."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from dataclasses import dataclass, field

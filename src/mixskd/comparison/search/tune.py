@@ -1,7 +1,5 @@
 """A search from its settings to its winner, in a folder that several calls and processes can share."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

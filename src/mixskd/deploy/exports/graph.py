@@ -1,7 +1,5 @@
 """The classifier as a graph, with the normalisation and softmax of the options; and ``.pt2``, its torch.export file."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import logging

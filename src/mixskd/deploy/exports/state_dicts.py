@@ -1,7 +1,5 @@
 """Weights as state dicts, by safetensors or ``torch.save``, under the keys of the models of other libraries."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """The suite ``calibration``: do probabilities agree with accuracy (Guo et al., 2017; Nixon et al., 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

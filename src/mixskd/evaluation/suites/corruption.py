@@ -1,7 +1,5 @@
 """The suite ``corruption``: accuracy under common corruptions (Hendrycks and Dietterich, 2019)."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

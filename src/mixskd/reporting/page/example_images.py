@@ -1,7 +1,5 @@
 """Images of finished runs: training batches of classifiers, and what detectors and segmentation networks find."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

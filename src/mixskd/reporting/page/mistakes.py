@@ -1,7 +1,5 @@
 """Most confident mistakes and likely wrong labels with small pictures, where the images can still be read."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

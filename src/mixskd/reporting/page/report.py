@@ -1,7 +1,5 @@
 """The report: one HTML file about finished runs. It needs no other file and no network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

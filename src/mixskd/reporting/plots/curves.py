@@ -1,7 +1,5 @@
 """Learning curves, and the cost of a setting against its accuracy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

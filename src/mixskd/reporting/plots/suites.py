@@ -1,7 +1,5 @@
 """Figures of the results of evaluation suites."""
 
-from __future__ import annotations
-
 from itertools import product
 from statistics import fmean
 from typing import Any

@@ -1,7 +1,5 @@
 """The values of the paper's Tables 1 to 5 and, for methods that it lacks, of the README of the released code."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The values of the second half of the paper's Table 3: transfer to detection and segmentation."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """The tables of a comparison as Markdown, CSV and LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

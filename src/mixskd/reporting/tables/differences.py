@@ -1,7 +1,5 @@
 """What a setting gains over another one, with an interval over the seeds that both have."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, stdev

@@ -1,7 +1,5 @@
 """Tables of the results of evaluation suites, one row per run."""
 
-from __future__ import annotations
-
 from mixskd.reporting.evidence import Evidence
 from mixskd.reporting.published.classification import FGSM, published_fgsm
 from mixskd.reporting.tables.cells import Cell, Number, Table

@@ -1,7 +1,5 @@
 """Boxes in COCO's format."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path, PurePath

@@ -1,7 +1,5 @@
 """From an annotated image to a padded batch: decode, flip, resize, normalise, pad."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Detectors on a staged backbone, and as methods of the trainer: Cascade R-CNN, and torchvision's Faster R-CNN."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Which format a folder of detection data has, and its splits."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Boxes in the XML files of Pascal VOC."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from xml.etree import ElementTree
 

@@ -1,7 +1,5 @@
 """Boxes in the format of YOLO: one text file per image, and a YAML file that names classes and folders."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images with a class index for every pixel, checked before anything is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor

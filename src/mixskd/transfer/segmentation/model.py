@@ -1,7 +1,5 @@
 """DeepLabV3 (Chen et al., 2017) on a staged, dilated backbone with torchvision's heads, and as a method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

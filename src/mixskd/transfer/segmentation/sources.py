@@ -1,7 +1,5 @@
 """Finding the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
