@@ -25,7 +25,7 @@ from mixskd.reporting import repeated
 from mixskd.reporting.evidence import Readable, Run, read_evidence
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
-from mixskd.reporting.plots.looks import Looks
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables

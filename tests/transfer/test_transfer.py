@@ -35,7 +35,7 @@ from mixskd.transfer.predicting import batches, predict
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.evaluation import run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
-from mixskd.transfer.start import description_of, make_network, scaled
+from mixskd.transfer.starting_weights import description_of, make_network, scaled
 from tests.transfer.detection.support import content, tiny_backbone
 from tests.transfer.detection.support import write as write_boxes
 from tests.transfer.segmentation.support import write as write_masks
@@ -280,7 +280,7 @@ def test_run_lengths_match_pycocotools() -> None:
 
 def test_weights_of_a_run_give_backbone_and_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mixskd.artifacts.model_file import save_model
-    from mixskd.transfer.start import normalisation_of
+    from mixskd.transfer.starting_weights import normalisation_of
 
     backbone = tiny_backbone()
     file = tmp_path / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Cutting a model that is a chain of modules into stages."""
+"""Cut a model that is a chain of modules into stages."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence

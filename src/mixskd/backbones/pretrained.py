@@ -1,4 +1,4 @@
-"""Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
+"""Load weights into a backbone: of a run, a state dict, or as torchvision and timm publish them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a method costs, counted without computing anything: parameters, FLOPs and images forwarded."""
+"""Count the cost of a method without computing anything: parameters, FLOPs and images forwarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid of runs from its description to its tables."""
+"""Run a grid from its description to its tables: ``compare``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.split_scores import evaluation_data
 from mixskd.evaluation.suites.calibration import calibration
 from mixskd.runtime.precision import choose_device, full_fp32
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0

@@ -1,4 +1,4 @@
-"""How a process ends after an error: which errors are expected, and what is printed for the others."""
+"""Tell expected errors from bugs, and print one line for either; a bug's traceback goes to a file."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which simple classifier is best, decided on ``val`` or by folds of the training images, never on ``test``."""
+"""Choose the best simple classifier by ``val`` or by folds of the training images, never by ``test``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from mixskd.errors import UserError, first_line
 from mixskd.probing.classifiers import Linear, logistic_regressions, nearest_neighbour, prototypes
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 
 NEAREST, PROTOTYPES, LOGISTIC = "nearest neighbour", "class prototypes", "logistic regression"
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)

@@ -1,4 +1,4 @@
-"""Draws a batch as a network will see it, before anything is trained."""
+"""Draw a batch as the network will see it, before training."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Import optional packages; one line for a missing or broken one."""
+"""Import optional packages, with a one-line error for a missing or broken one."""
 
 import importlib
 from typing import Any

@@ -15,6 +15,7 @@ RENAMED = {
     "mixskd.deploy.using": "mixskd.deploy.predicting",
     "mixskd.distributed": "mixskd.runtime.distributed",
     "mixskd.evaluation.scoring": "mixskd.tasks.scoring",
+    "mixskd.methods.parts.bifpn": "mixskd.methods.frskd",
     "mixskd.needs": "mixskd.data.needs",
     "mixskd.precision": "mixskd.runtime.precision",
     "mixskd.recipes": "mixskd.config.recipes",

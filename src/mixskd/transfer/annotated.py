@@ -1,4 +1,4 @@
-"""Data whose labels are boxes or masks, as the trainer takes data."""
+"""The data set of a detection or segmentation run: files by split, with their boxes or masks."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What training, scoring and prediction need to know of boxes or masks, behind one interface."""
+"""The common interface of detection and segmentation: loading, batches, scores, predictions, drawings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -19,7 +19,7 @@ from mixskd.transfer.config import UNSUPPORTED
 from mixskd.transfer.loaders import InOrder, Stream
 from mixskd.transfer.network_file import About, save_network
 from mixskd.transfer.pipeline import pipeline_of
-from mixskd.transfer.start import make_network, normalisation_of, scaled
+from mixskd.transfer.starting_weights import make_network, normalisation_of, scaled
 
 # Pixels of the images for which the precision is measured; those of a run are larger and of many sizes.
 MEASURED_AT = 224

@@ -13,7 +13,7 @@ from mixskd.config.types import Count, Settings
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
 from mixskd.evaluation.stored_results import SuiteResult
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 
 
 class Bin(Struct):

@@ -1,4 +1,4 @@
-"""What is attached to a backbone only while it trains: auxiliary branches, the self-teacher, the discriminators."""
+"""Modules that a backbone has only while it trains: auxiliary branches, the self-teacher, the discriminators."""
 
 from __future__ import annotations
 

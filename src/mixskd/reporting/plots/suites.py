@@ -6,8 +6,8 @@ from typing import Any
 
 from mixskd.drawing.plots import INK, SHARES, Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import MOST_LINES
-from mixskd.reporting.plots.looks import Looks
 from mixskd.runtime.files import slug
 
 MOST_CONFUSIONS = 12

@@ -1,4 +1,4 @@
-"""What a setting gains over another one, with an interval over the seeds that both have."""
+"""Paired differences between settings, with t-intervals over the seeds and folds that both have."""
 
 from collections.abc import Sequence
 from math import sqrt

@@ -1,4 +1,4 @@
-"""Which format a folder of detection data has, and its splits."""
+"""Find the format of a folder of detection data (COCO, YOLO, Pascal VOC), and load its splits."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Finding the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
+"""Find the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
 
 import json
 from collections.abc import Callable, Sequence
