@@ -7,7 +7,7 @@ from mixskd.reporting.tables.cells import Cell, Number, Table
 
 def suite_tables(evidence: Evidence) -> dict[str, Table]:
     """The tables by suite, for suites with results that a figure does not show."""
-    made = {
+    made: dict[str, Table] = {
         "fgsm": _attacks(evidence, "fgsm"),
         "pgd": _attacks(evidence, "pgd"),
         "calibration": [

@@ -1,5 +1,6 @@
 """Boxes in the XML files of Pascal VOC."""
 
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -51,7 +52,7 @@ def voc_splits(root: Path, files: dict[str, list[Path]], bad: dict[str, BadItems
                 bad[split].annotation(f"the image of {path} is missing")
             else:
                 boxes[file] = [one._replace(label=label_of.get(name, 0)) for name, one in objects]
-        images = images_from(boxes, lambda file, _, boxes=boxes: boxes[file], len(classes), bad[split])
+        images = images_from(boxes, partial(lambda found, file, _: found[file], boxes), len(classes), bad[split])
         splits[split] = DetectionSet(images, classes, tuple(range(1, 1 + len(classes))))
     return splits
 
