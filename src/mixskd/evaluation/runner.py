@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.config import DataConfig
@@ -18,6 +18,7 @@ from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
+from mixskd.methods.parts.views import OwnView
 from mixskd.runtime.json_file import write_json
 from mixskd.runtime.precision import choose_device, device_name, full_fp32
 
@@ -112,24 +113,6 @@ class Run:
         }
 
 
-class Renormalised(nn.Module):
-    """``model`` for images with the normalisation of another model."""
-
-    def __init__(self, model: Classifier, other: Classifier) -> None:
-        super().__init__()
-        self.model = model
-        device = next(model.parameters()).device
-        mean, std, theirs, spread = (
-            torch.tensor(list(values), device=device).reshape(-1, 1, 1)
-            for values in (model.mean, model.std, other.mean, other.std)
-        )
-        self.scale, self.shift = spread / std, (theirs - mean) / std
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x * self.scale + self.shift)
-        return logits
-
-
 @full_fp32()
 def run_suites(
     runs: Sequence[str | Path],
@@ -182,7 +165,7 @@ def run_suites(
             write_json(run.folder / f"{suite.name}.json", {"format": "mixskd-suite-2", **result})
             results[run.name][suite.name] = result
         for key, output in list(known.items()):  # no later run needs these
-            if output.source[0] is run.model or isinstance(output.source[0], Renormalised):
+            if output.source[0] is run.model or isinstance(output.source[0], OwnView):
                 del known[key]
     return results
 
@@ -257,8 +240,8 @@ def comparable(other: Run, run: Run) -> nn.Module:
         )
     if theirs.image_size != ours.image_size:
         raise UserError(f"{other.name} takes images of {theirs.image_size} px and {run.name} of {ours.image_size} px")
-    same = (theirs.mean, theirs.std) == (ours.mean, ours.std)
-    return theirs if same else Renormalised(theirs, ours)
+    given, wanted = (ours.mean, ours.std), (theirs.mean, theirs.std)
+    return theirs if given == wanted else OwnView(theirs, given, wanted, theirs.image_size).to(run.device)
 
 
 def of_run(result: Mapping[str, Any], run: Run) -> dict[str, Any]:
