@@ -91,16 +91,6 @@ def settings_file(folder: Path, name: str) -> Path:
     return folder / ".compare" / f"{name}.yaml"
 
 
-def stop_when_input_closes() -> None:
-    """Send this process SIGTERM at the end of its input, from a thread."""
-
-    def watch() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def serve() -> None:
     """Train the runs that are read from standard input until it closes."""
     # Imported once for all forks, with the packages that training imports late.
@@ -130,7 +120,12 @@ def in_child(folder: Path, name: str) -> int:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    stop_when_input_closes()
+
+    def stop_when_input_closes() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_input_closes, daemon=True).start()
     try:
         return carry_out(folder, name)
     except Exception:

@@ -51,37 +51,28 @@ def calibrate(
     place = Path(path)
     model = load_model(place)
     with run_lock(place) if place.is_dir() else nullcontext():
-        return _fit_and_store(
-            place, model, data, target_accuracy, coverage, batch_size, choose_device(device), progress
-        )
-
-
-def _fit_and_store(
-    path: Path, model: Classifier, data: str | Path | None, target_accuracy: float | None, coverage: float | None,
-    batch_size: int, device: torch.device, progress: Callable[[float], None],
-) -> dict[str, Any]:  # fmt: skip
-    outputs = _outputs(path, model, data, batch_size, device, progress)
-    right = outputs.predictions == outputs.labels
-    temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
-    confidence = probabilities(outputs.logits, temperature).max(1).values
-    if coverage is not None:
-        threshold = threshold_for_coverage(confidence, coverage)
-    else:
-        threshold = threshold_for_accuracy(confidence, right, target_accuracy or TARGET_ACCURACY)
-    accepted = confidence >= threshold
-    before, after = (calibration(outputs.logits.double() / t, outputs.labels, BINS) for t in (1.0, temperature))
-    store_calibration(path, temperature, threshold)
-    return {
-        "images": len(right),
-        "temperature": temperature,
-        "threshold": threshold,
-        "before": {name: before[name] for name in ("nll", "ece")},
-        "after": {name: after[name] for name in ("nll", "ece")},
-        "top1": percent(right.double().mean()),
-        "accepted": percent(accepted.double().mean()),
-        "accepted_images": int(accepted.sum()),
-        "accepted_top1": percent(right[accepted].double().mean()),
-    }
+        outputs = _outputs(place, model, data, batch_size, choose_device(device), progress)
+        right = outputs.predictions == outputs.labels
+        temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
+        confidence = probabilities(outputs.logits, temperature).max(1).values
+        if coverage is not None:
+            threshold = threshold_for_coverage(confidence, coverage)
+        else:
+            threshold = threshold_for_accuracy(confidence, right, target_accuracy or TARGET_ACCURACY)
+        accepted = confidence >= threshold
+        before, after = (calibration(outputs.logits.double() / t, outputs.labels, BINS) for t in (1.0, temperature))
+        store_calibration(place, temperature, threshold)
+        return {
+            "images": len(right),
+            "temperature": temperature,
+            "threshold": threshold,
+            "before": {name: before[name] for name in ("nll", "ece")},
+            "after": {name: after[name] for name in ("nll", "ece")},
+            "top1": percent(right.double().mean()),
+            "accepted": percent(accepted.double().mean()),
+            "accepted_images": int(accepted.sum()),
+            "accepted_top1": percent(right[accepted].double().mean()),
+        }
 
 
 def check_targets(target_accuracy: float | None, coverage: float | None) -> None:

@@ -4,7 +4,6 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from mixskd.artifacts.model_file import load_model
 from mixskd.deploy.exports.description import describe
@@ -50,7 +49,16 @@ def push(
     hub = needed("huggingface_hub", "hub")
     with tempfile.TemporaryDirectory() as temporary:
         write_files(Path(path), Path(temporary), repository)
-        return _upload(hub, Path(temporary), repository, public)
+        try:
+            api = hub.HfApi()
+            name = api.create_repo(repository, private=not public, exist_ok=True).repo_id
+            api.upload_folder(repo_id=name, folder_path=temporary, commit_message="Model, preprocessing and card")
+        except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
+            raise UserError(
+                f"cannot push to {repository}: {first_line(error)}; check the network, the name and the login "
+                "(hf auth login), or write the files with --to-folder"
+            ) from None
+    return f"https://huggingface.co/{name}"
 
 
 def write_files(path: Path, folder: Path, repository: str | None) -> None:
@@ -62,16 +70,3 @@ def write_files(path: Path, folder: Path, repository: str | None) -> None:
     about = {**describe(model), "temperature": model.temperature, "threshold": model.threshold}
     write_text(folder / PREPROCESSING, to_json(about, indent=2) + "\n")
     write_text(folder / CARD, card)
-
-
-def _upload(hub: Any, folder: Path, repository: str, public: bool) -> str:
-    try:
-        api = hub.HfApi()
-        name = api.create_repo(repository, private=not public, exist_ok=True).repo_id
-        api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Model, preprocessing and card")
-    except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
-        raise UserError(
-            f"cannot push to {repository}: {first_line(error)}; check the network, the name and the login "
-            "(hf auth login), or write the files with --to-folder"
-        ) from None
-    return f"https://huggingface.co/{name}"

@@ -151,7 +151,12 @@ def run_suites(
     shared: dict[str, dict[str, Any]] = {}
     for run in opened:
         own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
-        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features, known=known)
+        images = run.bundle[0].splits[run.scored]
+        context = Context(
+            device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored, name=run.name,
+            classes=run.model.classes, paths=() if images.in_memory else [str(image) for image in images.images],
+            keep_features=own_features, known=known,
+        )  # fmt: skip
         for suite in evaluators:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
@@ -202,16 +207,6 @@ def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str,
     if "ood" in chosen and not options.get("ood", {}).get("data"):
         raise UserError("the suite ood needs another data set; name one with --ood.data")
     return suites
-
-
-def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
-    """The context of all suites on ``run``."""
-    images = run.bundle[0].splits[run.scored]
-    paths = () if images.in_memory else [str(image) for image in images.images]
-    return Context(
-        device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored,
-        classes=run.model.classes, paths=paths, name=run.name,
-    )  # fmt: skip
 
 
 def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:

@@ -105,13 +105,6 @@ def _library_row(name: str) -> dict[str, Any]:
     return {"backbone": name, "image size": backbone.default_size, "parameters": count, "stages": stages}
 
 
-def dataset_rows() -> Rows:
-    """The data sets known by name."""
-    from mixskd.data import DATASETS
-
-    return [{"data set": name, "contents": about} for name, about in DATASETS.items()]
-
-
 def suite_rows() -> Rows:
     """Each suite with its measure and the defaults of its options."""
     from mixskd.evaluation.suites import SUITES
@@ -141,8 +134,11 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
 
 def to_store() -> str:
     """The text of ``listings.json``, from the classes. A plugin's methods are left out."""
+    from mixskd.data import DATASETS
+
+    datasets = [{"data set": name, "contents": about} for name, about in DATASETS.items()]
     own = [name for name in METHODS if METHODS[name].__module__.startswith("mixskd.")]
-    rows = {"methods": [method_row(name) for name in own], "datasets": dataset_rows(), "suites": suite_rows()}
+    rows = {"methods": [method_row(name) for name in own], "datasets": datasets, "suites": suite_rows()}
     return json.dumps(rows, indent=1) + "\n"
 
 

@@ -170,6 +170,7 @@ def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
     return {"state_dict": mmlab_state(state), "meta": about}
 
 
-def write_checkpoint(model: Classifier, target: Path, framework: str) -> None:
-    """Write :func:`checkpoint` to ``target``; ``weights_only`` loading reads it."""
-    torch.save(checkpoint(model, framework), target)
+def older_framework(job: Job, *, framework: str) -> Written:
+    """The :func:`checkpoint` for ``framework``; ``weights_only`` loading reads it."""
+    torch.save(checkpoint(job.model, framework), job.target)
+    return Written(None)
