@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -18,10 +19,30 @@ from mixskd.errors import UserError
 if TYPE_CHECKING:
     from mixskd.artifacts.model_file import Classifier
     from mixskd.backbones import StagedBackbone
-    from mixskd.comparison.comparison import Comparison
+    from mixskd.comparison.comparison import compare as compare
     from mixskd.comparison.search.tune import Found
+    from mixskd.deploy.calibrating import calibrate as calibrate
+    from mixskd.deploy.hub import push as push
+    from mixskd.evaluation.runner import run_suites as run_suites
+    from mixskd.evaluation.split_scores import evaluate as evaluate
     from mixskd.training.listeners import Listener
     from mixskd.training.lr_finder import RangeTest
+
+# Verbs whose own function takes the arguments that a person gives. Each is imported at its first use.
+UNCHANGED = {
+    "calibrate": "mixskd.deploy.calibrating",
+    "compare": "mixskd.comparison.comparison",
+    "evaluate": "mixskd.evaluation.split_scores",
+    "push": "mixskd.deploy.hub",
+    "run_suites": "mixskd.evaluation.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in UNCHANGED:
+        raise AttributeError(f"module 'mixskd.api' has no attribute {name!r}")
+    verb = globals()[name] = checked(getattr(importlib.import_module(UNCHANGED[name]), name))
+    return verb
 
 
 @checked
@@ -39,7 +60,7 @@ def benchmark(
     """Time the training step on this machine, each optimisation on and off; the report of ``mixskd benchmark --out``.
 
     Arguments as for :func:`train`; ``data="synthetic"`` needs none. Call it under ``if __name__ == "__main__"``, since
-    each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
+    each of the ``variants`` (comma-separated; all usual ones by default) starts its own processes. Raises UserError
     for anything that cannot work.
     """
     from mixskd.benchmarking.benchmark import benchmark as run
@@ -74,7 +95,7 @@ def train(
     for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
     whose settings need not be given again; ``more_epochs`` are added to a finished one; ``overwrite`` removes it and
     begins anew. ``dry_run`` tries everything up to the first step and writes nothing; the dictionary then holds ``out``
-    and, as ``plan``, what the run would do in lines. ``listeners`` are told of steps and epochs
+    and, as ``plan``, what the run would do in lines. ``listeners`` are called at steps and epochs
     (:class:`mixskd.training.listeners.Listener`). Raises UserError for anything that cannot work.
     """
     from mixskd.training.listeners import Listener
@@ -114,25 +135,6 @@ def probe(
 
 
 @checked
-def evaluate(
-    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
-) -> dict[str, Any]:
-    """The scores of a trained classifier; see :func:`mixskd.evaluation.split_scores.evaluate`."""
-    from mixskd.evaluation.split_scores import evaluate as run
-
-    return run(path, _text(data), split=split, batch_size=batch_size)
-
-
-def run_suites(
-    runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.runner.run_suites`."""
-    from mixskd.evaluation.runner import run_suites as run
-
-    return checked(run)(runs, suites, **arguments)
-
-
-@checked
 def predict(
     path: str | Path,
     images: Sequence[str | Path],
@@ -161,39 +163,6 @@ def predict(
 
 
 @checked
-def calibrate(
-    path: str | Path,
-    data: str | Path | None = None,
-    *,
-    target_accuracy: float | None = None,
-    coverage: float | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """A temperature and a threshold for :func:`predict`; see :func:`mixskd.deploy.calibrating.calibrate`."""
-    from mixskd.deploy.calibrating import calibrate as run
-
-    return run(
-        path, _text(data), target_accuracy=target_accuracy, coverage=coverage, batch_size=batch_size, device=device
-    )  # fmt: skip
-
-
-@checked
-def push(
-    path: str | Path,
-    repository: str | None = None,
-    *,
-    to_folder: str | Path | None = None,
-    public: bool = False,
-    overwrite: bool = False,
-) -> str:
-    """A trained classifier with its model card on the Hugging Face Hub; see :func:`mixskd.deploy.hub.push`."""
-    from mixskd.deploy.hub import push as run
-
-    return run(path, repository, to_folder=to_folder, public=public, overwrite=overwrite)
-
-
-@checked
 def export(
     path: str | Path,
     to: str | None = None,
@@ -215,13 +184,6 @@ def export(
 
     chosen: Options = convert(options, Options)
     return run(path, to, out, options=chosen, data=_text(data), overwrite=overwrite, force=force).file
-
-
-def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
-    """A grid of runs and its tables; see :func:`mixskd.comparison.comparison.compare`."""
-    from mixskd.comparison.comparison import compare as run
-
-    return checked(run)(recipe, **arguments)
 
 
 @checked

@@ -241,7 +241,7 @@ def test_launcher_option_is_parsed_as_json_or_text(text: str, value: Any) -> Non
     assert _value(text) == value
 
 
-def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_runs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid"
     assert main(["compare", "--methods", "tfkd_self", "--seeds", "0", "--out", str(out), "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines() == [

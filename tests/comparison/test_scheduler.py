@@ -27,7 +27,7 @@ from mixskd.comparison.launchers.local import Local, visible_gpus
 from mixskd.comparison.launchers.slurm import MOST_IDLE_JOBS, Slurm, SlurmRun, minutes
 from mixskd.comparison.plan import plan
 from mixskd.comparison.scheduler import carry_out_all, last_words
-from mixskd.comparison.worker import TRY_AGAIN, carry_out, lock_file
+from mixskd.comparison.worker import TRY_AGAIN, carry_out, settings_file
 from mixskd.config import to_yaml
 from mixskd.config.plugins import load_plugins
 from mixskd.errors import UserError
@@ -122,7 +122,7 @@ def test_killed_comparison_saves_its_runs_and_continues_later(
     assert command.wait() == -signal.SIGKILL
 
     def free() -> bool:
-        with locked(lock_file(out, name)) as mine:
+        with locked(settings_file(out, name).with_suffix(".lock")) as mine:
             return mine
 
     wait_for(free)  # the run saves itself and ends, though its parent was killed
@@ -240,7 +240,7 @@ def test_compare_rejects_run_with_other_settings(tmp_path: Path) -> None:
 
 
 def test_locked_run_is_not_started(tmp_path: Path) -> None:
-    with locked(lock_file(tmp_path, "run")) as mine:
+    with locked(settings_file(tmp_path, "run").with_suffix(".lock")) as mine:
         assert mine
         assert carry_out(tmp_path, "run") == TRY_AGAIN
     assert not (tmp_path / "run").exists()
@@ -412,7 +412,7 @@ def test_time_limit_is_read_as_slurm_writes_it(text: str, expected: int) -> None
         ({"gpus": -1}, "launcher.gpus must be"),
     ],
 )
-def test_mistake_in_a_slurm_option_is_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_mistake_in_a_slurm_option_gives_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(UserError, match=message):
         Slurm(tmp_path, None, "auto", {"cluster": "local", **options})

@@ -80,7 +80,7 @@ def test_every_public_function_is_in_the_table() -> None:
     } == set(NEEDED)
 
 
-def test_a_report_can_be_asked_for_after_another_verb_imported_its_package() -> None:
+def test_report_works_after_its_package_was_imported() -> None:
     import mixskd.reporting.repeated
 
     with pytest.raises(UserError, match="there is no folder none"):

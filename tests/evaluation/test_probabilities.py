@@ -21,7 +21,7 @@ from mixskd.evaluation.suites.calibration import Calibration, calibration
 from mixskd.evaluation.suites.confidence import Confidence
 from mixskd.evaluation.suites.errors import Errors
 from mixskd.evaluation.suites.ood import Ood, separation
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 from tests.evaluation.support import Fixed, context, numbered
 
 GENERATOR = torch.Generator().manual_seed(5)

@@ -12,8 +12,8 @@ from scipy import stats
 from mixskd.cli.main import main
 from mixskd.comparison.comparison import tabulate
 from mixskd.reporting.evidence import read_evidence
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import operation_plots
-from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.tables.differences import t_interval
 from tests.reporting.test_tables import write_run
 

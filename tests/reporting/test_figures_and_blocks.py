@@ -21,7 +21,7 @@ from mixskd.reporting.page.blocks import (
     table,
 )
 from mixskd.reporting.page.mistakes import EACH_RUN, suspect_section
-from mixskd.reporting.plots.looks import ORDER, Looks, method_colour
+from mixskd.reporting.plots.colours import ORDER, Looks, method_colour
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.tables.cells import Number, Spread, Table
 from tests.artifacts.test_stored_files import RESULTS

@@ -35,7 +35,7 @@ from mixskd.transfer.predicting import batches, predict
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.evaluation import run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
-from mixskd.transfer.start import description_of, make_network, scaled
+from mixskd.transfer.starting_weights import description_of, make_network, scaled
 from tests.transfer.detection.support import content, tiny_backbone
 from tests.transfer.detection.support import write as write_boxes
 from tests.transfer.segmentation.support import write as write_masks
@@ -262,7 +262,7 @@ def test_learning_rate_is_scaled_by_batch_size_unless_literal(batch: int, litera
     assert bool(notes) == (lr != 0.02)
 
 
-def test_missing_or_damaged_network_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_network_file_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         evaluate(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
@@ -280,7 +280,7 @@ def test_run_lengths_match_pycocotools() -> None:
 
 def test_weights_of_a_run_give_backbone_and_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mixskd.artifacts.model_file import save_model
-    from mixskd.transfer.start import normalisation_of
+    from mixskd.transfer.starting_weights import normalisation_of
 
     backbone = tiny_backbone()
     file = tmp_path / "model.safetensors"
@@ -376,7 +376,7 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
     assert scores["ap"] > 0
 
 
-def test_predict_refuses_images_that_it_cannot_write_apart(tmp_path: Path) -> None:
+def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (9, 9)).save(tmp_path / folder / "x.png")

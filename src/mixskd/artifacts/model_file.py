@@ -171,7 +171,7 @@ def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
-    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
+    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not written by mixskd.
     """
     path, stored, tensors = read_described(path)
     about = _checked(path, stored, tensors)

@@ -1,7 +1,5 @@
 """Reads the JSON, YAML and CSV files of finished runs, and checks them by typed structures."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -18,7 +16,7 @@ from mixskd.errors import UserError
 from mixskd.runtime.json_file import is_as_written
 
 LARGEST_FILE = 2**28  # bytes
-# Half of a character outside the first plane; Python's stand-ins for bytes of a file name are left out.
+# Half of a character outside the first plane. Python's surrogates for bytes of a file name are allowed.
 LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 Note = Annotated[str, Meta(min_length=1, max_length=100_000)]
@@ -95,7 +93,7 @@ def read_summary(path: Path, *, classifier: bool = True) -> dict[str, Any]:
 
 
 def read_grid(path: Path) -> Mapping[str, Any]:
-    """The ``grid.yaml`` of a comparison, empty if there is none. Raises UserError, naming the file."""
+    """The ``grid.yaml`` of a comparison; empty without such a file. Raises UserError, naming the file."""
     if not path.exists():
         return {}
     values = read_yaml(path)

@@ -1,7 +1,5 @@
 """Time the start of the command line, and the training step of an experiment in several variants."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a method costs, counted without computing anything: parameters, FLOPs and images forwarded."""
+"""Count the cost of a method without computing anything: parameters, FLOPs and images forwarded."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def images_forwarded(experiment: Experiment) -> int:
 
 
 def classes_from(parameters: int, experiment: Experiment) -> int:
-    """The number of classes of a classifier with so many ``parameters``, which grow linearly with it."""
+    """The number of classes of a classifier with this number of ``parameters``, which grows linearly with it."""
     check_typed(experiment.backbone)
     with torch.device("meta"):
         two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))

@@ -1,7 +1,5 @@
 """Runs each variant in its own processes, so that variants can alternate and each has its own memory."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -15,7 +13,7 @@ import torch
 
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 class Remote:
@@ -91,4 +89,4 @@ def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: 
                 bench = bench or Bench(experiment, variant, world)
                 pipe.send((getattr(bench, name)(*arguments), None))
             except (UserError, RuntimeError) as error:
-                pipe.send((None, str(error).splitlines()[0]))
+                pipe.send((None, first_line(error)))

@@ -76,13 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
     grid = grid_from(_values(arguments))
     for arm in grid.arms:
         check_method(arm.settings["method.name"])
-    from mixskd.comparison.comparison import folder_of, plan, run_grid, state_of
+    from mixskd.comparison.comparison import folder_of, plan, run_grid
 
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
         for one in runs:
-            show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
+            show(f"{one.name}: {one.state}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
     done = run_grid(grid, folder, **launcher)
     if done.rows:
@@ -115,7 +115,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
-# Columns that stand in the files only, and how many of the others a terminal shows.
+# Columns that are only in the files, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
 

@@ -45,7 +45,7 @@ def add_settings_help(p: argparse.ArgumentParser, methods: Sequence[str], about:
 
 def choice_of_methods(methods: Sequence[str], command: str) -> str:
     """How to see the hyper-parameters of each of the ``methods``."""
-    how = f"A method has hyper-parameters of its own. {command} --help --method NAME explains them; NAME is one of"
+    how = f"Each method has its own hyper-parameters. {command} --help --method NAME explains them; NAME is one of"
     return "\n".join([*wrapped(how, WIDTH), *(f"  {line}" for line in wrapped(", ".join(methods), WIDTH))])
 
 

@@ -45,7 +45,7 @@ def equalised(experiments: Mapping[str, Experiment], reference: str, measure: Me
 
 
 def lasting(experiment: Experiment, epochs: float) -> Experiment:
-    """``experiment`` with so many epochs, rounded; warm-up and milestones scale with them."""
+    """``experiment`` with ``epochs`` epochs, rounded; warm-up and milestones scale with them."""
     factor = max(1, round(epochs)) / experiment.run.epochs
     optim = dataclasses.replace(
         experiment.optim,

@@ -1,4 +1,4 @@
-"""What mixskd stores in files, as typed structures of msgspec: one reader, and one line for what does not fit."""
+"""Typed structures for stored files: their types of numbers and texts, one reader, and one-line errors."""
 
 from __future__ import annotations
 

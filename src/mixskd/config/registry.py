@@ -53,9 +53,9 @@ METHODS = LazyTable(
 )
 NETWORKS = LazyTable(
     {
-        "cascade_rcnn": "mixskd.transfer.detection.method:CascadeRCNN",
-        "faster_rcnn": "mixskd.transfer.detection.method:FasterRCNN",
-        "deeplabv3": "mixskd.transfer.segmentation.method:SegmentationMethod",
+        "cascade_rcnn": "mixskd.transfer.detection.model:CascadeRCNN",
+        "faster_rcnn": "mixskd.transfer.detection.model:FasterRCNN",
+        "deeplabv3": "mixskd.transfer.segmentation.model:SegmentationMethod",
     }
 )
 

@@ -1,4 +1,4 @@
-"""Reading YAML from people and strangers: plain values only, of a stated size, each key once."""
+"""Read YAML files safely: plain values only, a limited size, no key twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the verification of many files is, on standard error."""
+"""Show the progress of the verification of many files on standard error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The one exception for a user's mistake: a single line that says what is wrong and what to do."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import signal
@@ -54,7 +52,7 @@ def exit_code(act: Callable[[], int | None], *, debug: bool = False) -> int:
     machine lacks (space, memory, a permission, the network). It is 70 after one line for an unexpected error, whose
     traceback is written to a file, or shown with ``debug``. It is 130 after Ctrl-C, and 141 if the reader of the output
     has gone (``| head``). Of several processes, the first one prints the line of a UserError; another one adds its rank
-    to an error of its own, and to every error of another kind.
+    to an error that only it has, and to every error of another kind.
     """
     debug = debug or os.environ.get("MIXSKD_DEBUG", "") not in ("", "0")
     try:

@@ -1,7 +1,5 @@
 """Reads the results of suites, RUN/evaluation/NAME.json, and checks each by the ``Result`` of its suite."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

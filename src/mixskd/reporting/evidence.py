@@ -1,7 +1,5 @@
 """The content of a report: finished runs with their curves and suites, and the data sets that can still be read."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from contextlib import suppress

@@ -1,6 +1,4 @@
-"""Finished runs grouped by setting: runs that differ in nothing but the seed."""
-
-from __future__ import annotations
+"""Group finished runs by setting: the runs of a group differ only in their seed."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""The parts of a run, from which the trainer, the benchmark and the dry run start."""
+"""``Parts``: everything that a trainer, a benchmark or a dry run needs of a run."""
 
 from __future__ import annotations
 

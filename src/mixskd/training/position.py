@@ -1,4 +1,4 @@
-"""The progress of a run."""
+"""The position of a run: steps, rows of metrics.csv, seconds and images so far."""
 
 from __future__ import annotations
 

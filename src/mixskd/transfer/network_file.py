@@ -1,7 +1,5 @@
 """model.safetensors of a detector or a segmentation network: weights, and a description in the metadata."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

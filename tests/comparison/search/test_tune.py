@@ -230,7 +230,7 @@ def test_trial_left_by_a_killed_process_is_continued_once(tmp_path: Path, script
         ({"methods": ["tfkd_self"]}, "learns from a trained baseline"),
     ],
 )
-def test_mistake_is_one_line_before_anything_is_trained(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_mistake_gives_one_line_before_training(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
         mixskd.tune(**{**TINY, **options}, out=tmp_path / "s")
     assert len(str(caught.value).splitlines()) == 1

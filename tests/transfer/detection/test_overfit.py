@@ -9,7 +9,7 @@ import torch
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
 from mixskd.transfer.detection.loading import DetectionImages, ScoreBatch, Sizes, augmentation, train_batch
-from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.model import CascadeRCNN
 from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import tiny_backbone, write
 

@@ -1,6 +1,4 @@
-"""What is done with the winner of a search: its score on test, and the training on train and val together."""
-
-from __future__ import annotations
+"""The end of a search: score the winner on test, and train it again on train and val together."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""The search as a supply of runs: each trial climbs the rungs, until it is weak, fails, or is done."""
-
-from __future__ import annotations
+"""The course of a search: which run comes next, and when a trial is promoted, pruned or complete."""
 
 import dataclasses
 import time

@@ -1,6 +1,4 @@
-"""A search from its settings to its winner, in a folder that several calls and processes can share."""
-
-from __future__ import annotations
+"""Run a search from its settings to its winner: ``tune``. Several calls and processes can share its folder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The classifier as a graph, with the normalisation and softmax of the options; and ``.pt2``, its torch.export file."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import logging
@@ -16,7 +14,7 @@ from mixskd.artifacts.model_file import Classifier
 from mixskd.deploy.exports.description import KEY, as_text, describe
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.job import Job, Written
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 class Deployed(nn.Module):
@@ -80,9 +78,8 @@ def free_sizes(job: Job) -> dict[int, Any]:
 
 def no_graph(job: Job, error: Exception) -> UserError:
     """The error for a network that torch cannot export as a graph."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hint = "leave --dynamic-size out" if job.options.dynamic_size else "export it --to safetensors"
-    return UserError(f"torch cannot make a graph of {job.model.name} ({said[:200]}); {hint}")
+    return UserError(f"torch cannot make a graph of {job.model.name} ({first_line(error)[:200]}); {hint}")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """``.onnx`` of detectors and segmentation networks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

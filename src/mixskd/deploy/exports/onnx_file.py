@@ -1,7 +1,5 @@
 """``.onnx``: the graph for ONNX Runtime and its like, in fp32, fp16 or int8."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

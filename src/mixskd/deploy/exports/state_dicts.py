@@ -1,7 +1,5 @@
 """Weights as state dicts, by safetensors or ``torch.save``, under the keys of the models of other libraries."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
@@ -30,8 +28,10 @@ def plain(job: Job) -> Written:
     """The weights under the architecture's customary keys. A safetensors file stays one that mixskd reads."""
     about = describe(job.model)
     if job.suffix == ".safetensors":
-        _, said, tensors = read_described(job.source)
-        save_file(tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(said), KEY: as_text(about)})
+        _, description, tensors = read_described(job.source)
+        save_file(
+            tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(description), KEY: as_text(about)}
+        )
     else:
         torch.save(state_of(job), job.target)
     theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size)
@@ -170,6 +170,7 @@ def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
     return {"state_dict": mmlab_state(state), "meta": about}
 
 
-def write_checkpoint(model: Classifier, target: Path, framework: str) -> None:
-    """Write :func:`checkpoint` to ``target``; ``weights_only`` loading reads it."""
-    torch.save(checkpoint(model, framework), target)
+def older_framework(job: Job, *, framework: str) -> Written:
+    """The :func:`checkpoint` for ``framework``; ``weights_only`` loading reads it."""
+    torch.save(checkpoint(job.model, framework), job.target)
+    return Written(None)

@@ -1,7 +1,5 @@
 """The suite ``accuracy``: how often the classifier is right, over all images and class by class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The suite ``calibration``: do probabilities agree with accuracy (Guo et al., 2017; Nixon et al., 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +13,7 @@ from mixskd.config.types import Count, Settings
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
 from mixskd.evaluation.stored_results import SuiteResult
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 
 
 class Bin(Struct):

@@ -1,7 +1,5 @@
 """The suite ``confidence``: the confidence of classifiers in the mistakes that all of them make (MixSKD, Fig. 3a)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 

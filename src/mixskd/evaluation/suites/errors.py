@@ -1,7 +1,5 @@
 """The suite ``errors``: the mistakes that a person should look at."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The suite ``features``: accuracy of simple classifiers on the frozen features before the head."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar

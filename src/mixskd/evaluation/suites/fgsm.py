@@ -1,7 +1,5 @@
 """The suite ``fgsm``: accuracy under the fast gradient sign method (Goodfellow et al., 2015; MixSKD, Table 5 left)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar

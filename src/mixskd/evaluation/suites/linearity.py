@@ -1,7 +1,5 @@
 """The suite ``linearity``: how a classifier behaves between two images (MixSKD, Fig. 3b)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar

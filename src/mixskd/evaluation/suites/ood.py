@@ -1,7 +1,5 @@
 """The suite ``ood``: can a classifier's scores tell images of another data set from its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The suite ``pgd``: accuracy under projected gradient descent within an L-infinity ball (Madry et al., 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""Images as another network wants them."""
+"""Resize and renormalise images for a teacher that was trained with another size or normalisation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The parts of a page as plain values, and the page from them by the templates beside this file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

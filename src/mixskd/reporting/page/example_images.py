@@ -1,7 +1,5 @@
 """Images of finished runs: training batches of classifiers, and what detectors and segmentation networks find."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -78,7 +76,7 @@ def example_section(evidence: Evidence) -> Content:
 def _of_run(run: Run) -> Content:
     """The pictures of one run; nothing if its weights or its images are gone."""
     # Imported here: torchvision's detectors take a second, which a report of classifiers need not wait for.
-    from mixskd.transfer.examples import examples
+    from mixskd.transfer.predicting import examples
 
     split = run.result.split
     try:

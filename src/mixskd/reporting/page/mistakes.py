@@ -1,7 +1,5 @@
 """Most confident mistakes and likely wrong labels with small pictures, where the images can still be read."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -74,7 +72,7 @@ class Pictures:
     def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False) -> Content:
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
-        ``verb`` stands between an image's label and its other class. ``ranked`` entries are numbered.
+        ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
         """
         entries = entries[:EACH_RUN]
         addresses = [self.address(run, split, entry) for entry in entries]

@@ -1,7 +1,5 @@
 """The report: one HTML file about finished runs. It needs no other file and no network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +12,8 @@ from mixskd.reporting.page.blocks import Block, Content, figures, fold, render, 
 from mixskd.reporting.page.example_images import example_section, training_image_section
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.search import search_section
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import cost_plot, head_plots, operation_plots, score_plots, term_plots
-from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.published.classification import FGSM, FGSM_NOTE
 from mixskd.reporting.published.transfer import TABLE

@@ -1,7 +1,5 @@
 """The section of the report on searches (``mixskd tune``): its figures and its leaderboard."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

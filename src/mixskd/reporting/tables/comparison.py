@@ -1,7 +1,5 @@
 """The tables of a comparison as Markdown, CSV and LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -210,49 +208,31 @@ def write_tables(
     """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
     Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
-    networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
+    networks likewise. With ``paper_table``, its values of the same methods are shown beside ours; with
     ``suites``, the headline of each, from the runs' folders; with ``reference``, the label of a line, the differences
     to it.
     """
-    parts, rows = [], list[dict[str, Any]]()
+    as_markdown, as_latex, rows = list[str](), list[str](), list[dict[str, Any]]()
     classifiers = of_kind(lines, None)
-    kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
-    for kind in [*([None] if classifiers else []), *kinds]:
+    kinds: list[Kind | None] = [kind for kind in (None, *KINDS) if of_kind(lines, kind)]
+    for kind in kinds:
         if kind is None:
             shown = [accuracy(classifiers, paper_table, suites, reference), cost(classifiers)]
-            single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
-            said += [NOTE] if reference is not None else []
-            said += [FGSM_NOTE] if paper_table == FGSM else []
+            heading, names = "Classification", ("table", "runs")
+            single, below = single_runs(classifiers), notes(classifiers)
+            below += [NOTE] if reference is not None else []
+            below += [FGSM_NOTE] if paper_table == FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]
-            single, said = single_transfers(lines, kind), transfer_notes(lines, kind)
-            names = (kind.name, f"{kind.name}_runs")
+            heading, names = kind.name.capitalize(), (kind.name, f"{kind.name}_runs")
+            single, below = single_transfers(lines, kind), transfer_notes(lines, kind)
         whole = [{key: cell for row in together for key, cell in row.items()} for together in zip(*shown, strict=True)]
-        parts.append(("Classification" if kind is None else kind.name.capitalize(), shown, said))
         rows += plain_rows(whole)
         write_text(folder / f"{names[0]}.csv", comma_separated(whole))
         write_text(folder / f"{names[1]}.csv", comma_separated(single))
-    write_text(folder / "table.md", as_markdown(parts))
-    write_text(folder / "table.tex", as_latex(parts))
+        title = [f"## {heading}\n"] if len(kinds) > 1 else []
+        as_markdown += [*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in below)]
+        as_latex += [f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in below), ""]
+    write_text(folder / "table.md", "\n".join(as_markdown))
+    write_text(folder / "table.tex", "\n".join(as_latex))
     return rows
-
-
-Part = tuple[str, list[Table], list[str]]
-"""A heading, tables, and the notes under them."""
-
-
-def as_markdown(parts: Sequence[Part]) -> str:
-    """The ``parts`` of table.md; a part alone has no heading."""
-    texts = []
-    for heading, shown, said in parts:
-        title = [f"## {heading}\n"] if len(parts) > 1 else []
-        texts.append("\n".join([*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in said)]))
-    return "\n".join(texts)
-
-
-def as_latex(parts: Sequence[Part]) -> str:
-    """The same as LaTeX."""
-    return "\n".join(
-        "\n".join([f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in said), ""])
-        for heading, shown, said in parts
-    )

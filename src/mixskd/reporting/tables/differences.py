@@ -1,6 +1,4 @@
-"""What a setting gains over another one, with an interval over the seeds that both have."""
-
-from __future__ import annotations
+"""Paired differences between settings, with t-intervals over the seeds and folds that both have."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -16,9 +14,9 @@ FEWEST = 3  # pairs; with fewer an interval says nothing
 CONFIDENCE = 0.95
 NOTE = (
     "Difference: the mean of top-1 less that of the reference, in points, over the seeds and folds that both have on "
-    f"the same split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such runs nothing "
-    "can be said. Folds share training images, so an interval over folds is a little too narrow. Several such "
-    "intervals in a table are not corrected for their number."
+    f"the same split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such runs there "
+    "is no interval. Folds share training images, so an interval over folds is a little too narrow. Several "
+    "intervals in one table are not corrected for their number."
 )
 
 

@@ -1,7 +1,5 @@
 """The tables of detectors and segmentation networks, in the shape of the paper's Table 3."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,7 +14,21 @@ from rich.text import Text
 
 from mixskd.errors.text import visible
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
-from mixskd.training.listeners.sparkline import sparkline
+
+BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+
+
+def sparkline(values: Sequence[float], *, plain: bool = False) -> str:
+    """A character for each of ``values``, from the lowest to the highest; ``?`` for one that is not finite.
+
+    ``plain`` uses ASCII alone.
+    """
+    marks = PLAIN if plain else BLOCKS
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    step = (high - low) / (len(marks) - 1) or 1.0
+    return "".join(marks[round((value - low) / step)] if math.isfinite(value) else "?" for value in values)
+
 
 WIDE = 100  # columns from which on every loss term is shown
 

@@ -1,4 +1,4 @@
-"""What the listeners for experiment trackers have in common."""
+"""Base class of the listeners for experiment trackers."""
 
 from __future__ import annotations
 

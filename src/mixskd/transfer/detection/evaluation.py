@@ -20,7 +20,7 @@ from mixskd.tasks.base import Task
 class GatheredPrecision(MeanAveragePrecision):
     """Average precision and recall of boxes as COCO defines them.
 
-    torchmetrics gathers the entry of each image by a collective of its own, which fails if the processes have different
+    torchmetrics gathers the entry of each image by one collective, which fails if the processes have different
     numbers of images. Here each process gives all of its entries at once.
     """
 

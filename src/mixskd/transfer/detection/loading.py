@@ -1,7 +1,5 @@
 """From an annotated image to a padded batch: decode, flip, resize, normalise, pad."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,21 +36,19 @@ class Sizes:
     short: tuple[int, ...] = (800,)
     long: int = 1333
 
-    @property
-    def at_test(self) -> Sizes:
-        """The largest size alone."""
-        return Sizes((max(self.short),), self.long)
-
 
 def augmentation(
     sizes: Sizes, mean: Sequence[float], std: Sequence[float], *, flip: bool = True, train: bool = True
 ) -> v2.Transform:
-    """Flip (half of the images, in training), resize that keeps the ratio, then (x / 255 - mean) / std."""
-    chosen = sizes if train else sizes.at_test
+    """Flip (half of the images, in training), resize that keeps the ratio, then (x / 255 - mean) / std.
+
+    Without ``train`` the largest size alone is used.
+    """
+    short = sizes.short if train else (max(sizes.short),)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip()] if train and flip else []
     steps += [
         v2.ToImage(),
-        v2.RandomShortestSize(list(chosen.short), max_size=chosen.long, antialias=True),
+        v2.RandomShortestSize(list(short), max_size=sizes.long, antialias=True),
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
         v2.Normalize(list(mean), list(std)),
     ]

@@ -1,7 +1,5 @@
 """How images with masks become batches, scores, predictions and drawings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mixskd import PSKD, UserError
-from mixskd.methods.parts.tables import table_notes
+from mixskd.methods.parts.per_image_tables import table_notes
 from tests.conftest import make_toy
 
 

@@ -1,7 +1,5 @@
 """The weights that a detector or a segmentation network starts from, and its learning rate."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

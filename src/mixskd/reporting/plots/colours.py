@@ -1,7 +1,5 @@
 """One colour for each method, in every figure of every report; settings of one method differ in their dashes."""
 
-from __future__ import annotations
-
 import zlib
 from typing import Any
 

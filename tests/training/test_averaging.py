@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixskd.training.moving_average import MovingAverage
+from mixskd.training.averaging import MovingAverage
 
 
 def make(device: str = "cpu") -> nn.Module:
