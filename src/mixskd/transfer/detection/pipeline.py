@@ -1,6 +1,7 @@
 """How images with boxes become batches, scores, predictions and drawings."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from mixskd.transfer.detection.evaluation import Detection, check_installed, coc
 from mixskd.transfer.detection.loading import (
     DetectionImages,
     Sample,
-    ScoreBatch,
     Sizes,
     augmentation,
     padded,
+    score_batch,
     train_batch,
 )
 from mixskd.transfer.detection.sources import load_detection
@@ -54,7 +55,7 @@ class DetectionPipeline:
 
     def scoring(self, split: DetectionSet) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The images of ``split`` as they are scored, and the function that makes a batch of them."""
-        return DetectionImages(split, self.to_input), ScoreBatch(split)
+        return DetectionImages(split, self.to_input), partial(score_batch, split)
 
     def task(self, split: DetectionSet, world: World | None = None) -> Detection:
         """The task that scores the images of ``split`` and of the other splits."""
