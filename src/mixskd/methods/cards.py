@@ -41,10 +41,6 @@ class About:
             + (f"; also in memory: {self.keeps}" if self.keeps else "")
         )
 
-    def compute_on(self, network: str) -> float:
-        """``compute`` on one of ``NETWORKS``."""
-        return dict(zip(NETWORKS, (self.compute, *self.other_compute), strict=False)).get(network, self.compute)
-
 
 def _times(first: float, others: tuple[float, ...]) -> str:
     """A multiple of the baseline in words: on the first network, and the smallest and largest of all networks."""
