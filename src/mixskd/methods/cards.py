@@ -1,7 +1,5 @@
 """What a method's card shows: its summary and what it costs beside the baseline."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 # The networks on which costs are counted: 100 classes for the first and third, 17 for the others.

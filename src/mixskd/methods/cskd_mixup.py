@@ -1,7 +1,5 @@
 """CS-KD on mixed images. The MixSKD paper reports the combination; its form is our choice."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """CutMix (Yun et al., ICCV 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The interface of a task: the targets of a batch, and how predictions are scored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol
 

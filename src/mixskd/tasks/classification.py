@@ -1,7 +1,5 @@
 """One class index an image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The one factory: it builds the parts of a run from an experiment."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

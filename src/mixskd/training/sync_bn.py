@@ -1,7 +1,5 @@
 """Batch norm over the images of all processes."""
 
-from __future__ import annotations
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
