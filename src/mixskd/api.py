@@ -13,6 +13,7 @@ from mixskd.config.arguments import checked
 from mixskd.config.build import build_experiment
 from mixskd.config.conversion import convert
 from mixskd.config.trusted_backbones import remember_typed
+from mixskd.config.types import WholeNumber
 from mixskd.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    more_epochs: WholeNumber = 0,
     dry_run: bool = False,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -91,10 +93,10 @@ def train(
     ``data`` is a source, or settings of the group (``{"source": "photos", "image_size": 128}``); ``method`` likewise.
     ``settings`` are any others, by group (``run={"epochs": 3}``). They override those of ``recipe``: a name, ``auto``
     for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
-    whose settings need not be given again; ``overwrite`` removes it and begins anew. ``dry_run`` tries everything up
-    to the first step and writes nothing; the dictionary then holds ``out`` and, as ``plan``, what the run would do in
-    lines. ``listeners`` are called at steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
-    for anything that cannot work.
+    whose settings need not be given again; ``more_epochs`` are added to a finished one; ``overwrite`` removes it and
+    begins anew. ``dry_run`` tries everything up to the first step and writes nothing; the dictionary then holds ``out``
+    and, as ``plan``, what the run would do in lines. ``listeners`` are called at steps and epochs
+    (:class:`mixskd.training.listeners.Listener`). Raises UserError for anything that cannot work.
     """
     from mixskd.training.listeners import Listener
     from mixskd.training.run import train as run
@@ -102,8 +104,10 @@ def train(
     if strange := [listener for listener in listeners if not isinstance(listener, Listener)]:
         raise TypeError(f"train() needs listeners as a list of Listener; one is of {type(strange[0]).__name__}")
     values = _settings(recipe, data, backbone, method, weights, out, settings)
-    experiment = build_experiment(values, resume=resume)
-    return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners, dry_run=dry_run)
+    experiment = build_experiment(values, resume=resume or more_epochs > 0)
+    return run(
+        experiment, resume=resume, overwrite=overwrite, more_epochs=more_epochs, listeners=listeners, dry_run=dry_run
+    )
 
 
 @checked

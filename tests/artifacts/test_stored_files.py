@@ -13,11 +13,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.artifacts.results import read_results
 from mixskd.artifacts.stored_files import read_grid
 from mixskd.benchmarking.cost import Cost
 from mixskd.config import to_yaml
 from mixskd.config.build import build_experiment
+from mixskd.deploy.model_card import model_card
 from mixskd.errors import UserError
 from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
@@ -31,6 +33,7 @@ from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.reporting.tables.suites import suite_tables
 from tests.config.test_records import JSON, SOME, one_line, paths, put_at
+from tests.deploy.support import write_model
 
 SUMMARY: dict[str, Any] = {
     "format": "mixskd-summary-2", "scores": {"test": {"top1": 50.0, "top5": 100.0, "loss": 1.1}},
@@ -88,6 +91,11 @@ def _cost() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return load_model(write_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
+
+
 def names(error: UserError, file: str) -> None:
     one_line(error)
     assert file in str(error)
@@ -130,6 +138,18 @@ def test_any_summary(summary: dict[str, Any], data: st.DataObject, value: Any) -
     with tempfile.TemporaryDirectory() as folder:
         put(Path(folder), put_at(summary, place, value) if place else value)
         one_line_or_success(Path(folder), "summary.json")
+
+
+@SOME
+@given(st.data(), st.none() | JSON | st.sampled_from(["\ud800", {"\udbff": 1.0}, ["\udd00"]]))
+def test_any_summary_in_a_model_card(classifier: Classifier, data: st.DataObject, value: Any) -> None:
+    place = data.draw(st.sampled_from(paths(SUMMARY)))
+    with tempfile.TemporaryDirectory() as folder:
+        run = put(Path(folder), put_at(SUMMARY, place, value))
+        try:
+            model_card(classifier, run, "me/flowers").encode()
+        except UserError as error:
+            names(error, "summary.json")
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -134,6 +134,8 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     ("group", "message"),
     [
         ("(", "is not a regular expression"),
+        ("(a{99999999999999999999})", "is not a regular expression"),
+        ("(a{1,4294967295})", "is not a regular expression"),
         ("camera", "does not fit the path"),
         (r"class\d", "the group"),
     ],

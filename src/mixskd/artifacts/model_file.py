@@ -58,8 +58,9 @@ def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 FORMAT = "mixskd-model-2"
+SEVERAL = "mixskd-model-3"  # of several labels an image, which older versions would take for one
 OLDER = ("mixskd-model-1",)  # without the fields of NEWER; with one of them it is no file of this format
-NEWER = {"digest", "resize", "temperature", "threshold"}
+NEWER = {"digest", "resize", "temperature", "threshold", "task", "thresholds"}
 
 
 class Description(Struct):
@@ -74,14 +75,21 @@ class Description(Struct):
     resize: Literal["", "stretch", "centre"] = ""
     temperature: PositiveNumber | UnsetType = UNSET
     threshold: Probability | UnsetType = UNSET
+    task: Literal["classification", "multilabel"] = "classification"
+    thresholds: list[Probability] = []
     digest: Text = ""
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != (len(self.classes) if self.task == "multilabel" else 0):
+            raise ValueError("thresholds must be as many as classes where an image may have several, else none")
 
 
 class Classifier(StagedBackbone):
     """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor.
 
     ``temperature`` and ``threshold`` are those that :func:`mixskd.calibrate` stored, or None. They are not part of the
-    network: its logits are the same with and without them.
+    network: its logits are the same with and without them. ``task`` is ``classification``, or ``multilabel`` where an
+    image may have several labels: a class is there if its probability is not below its one of the ``thresholds``.
     """
 
     classes: tuple[str, ...]
@@ -91,6 +99,8 @@ class Classifier(StagedBackbone):
     std: tuple[float, ...]
     temperature: float | None
     threshold: float | None
+    task: str
+    thresholds: tuple[float, ...]
 
 
 def save_model(
@@ -103,11 +113,14 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    task: str = "classification",
+    thresholds: Sequence[float] = (),
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
 
     ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
-    :class:`mixskd.data.preprocess.Preprocess` has it. Raises UserError on a full disk.
+    :class:`mixskd.data.preprocess.Preprocess` has it; ``task`` and ``thresholds`` as :class:`Classifier` has them.
+    Raises UserError on a full disk.
     """
     description = {
         "format": FORMAT,
@@ -118,6 +131,8 @@ def save_model(
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
+    if task == "multilabel":
+        description |= {"format": SEVERAL, "task": task, "thresholds": list(thresholds)}
     try:
         read_record(description, Description)
     except Mismatch as error:
@@ -167,13 +182,14 @@ def load_model(path: str | Path) -> Classifier:
     model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize)
     model.temperature = None if about.temperature is UNSET else about.temperature
     model.threshold = None if about.threshold is UNSET else about.threshold
+    model.task, model.thresholds = about.task, tuple(about.thresholds)
     return model.eval()
 
 
 def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Description:
     """The description in ``about``. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
     known = about.get("format") if isinstance(about, dict) else None
-    if known not in (FORMAT, *OLDER):
+    if known not in (FORMAT, SEVERAL, *OLDER):
         if isinstance(known, str) and known.startswith("mixskd-model-"):
             raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")

@@ -51,6 +51,7 @@ def lasting(experiment: Experiment, epochs: float) -> Experiment:
         experiment.optim,
         warmup_epochs=experiment.optim.warmup_epochs * factor,
         milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
+        restarts=tuple(max(1, round(restart * factor)) for restart in experiment.optim.restarts),
     )
     run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
     return dataclasses.replace(experiment, optim=optim, run=run)

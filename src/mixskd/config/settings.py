@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from mixskd.config import DataConfig, Experiment, MethodChoice, OptimConfig, RunConfig
-from mixskd.config.type_words import NAMES, described, range_text, unpacked, without_none
+from mixskd.config.type_words import NAMES, described, is_choice_or_mapping, range_text, unpacked, without_none
 from mixskd.config.types import types_of
 
 GROUPS: dict[str, tuple[str, type]] = {
@@ -91,7 +91,7 @@ def type_text(kind: Any) -> str:
     base, meta = unpacked(kind)
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(map(str, typing.get_args(base)))
-    if typing.get_origin(base) is tuple:
+    if typing.get_origin(base) is tuple or is_choice_or_mapping(base):
         return described(kind)
     return f"{NAMES.get(base, str(base)).removeprefix('a ')} {range_text(meta)}".strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixskd.data.bundle import ImageSet
+from mixskd.data.labels import strata
 from mixskd.errors import UserError
 
 
@@ -13,10 +14,11 @@ def hold_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, Im
 
     Images of one group stay together. Raises UserError for a class with one image, or groups that cannot be divided.
     """
+    labels = strata(images.labels, least=2)
     if images.groups is None:
-        kept, held = stratified_holdout(images.labels, fraction, seed)
+        kept, held = stratified_holdout(labels, fraction, seed)
     else:
-        kept, held = grouped_holdout(images.labels, images.groups, fraction, seed)
+        kept, held = grouped_holdout(labels, images.groups, fraction, seed)
     return images.subset(kept), images.subset(held)
 
 
@@ -72,7 +74,7 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> tuple[I
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    labels, groups = images.labels, images.groups
+    labels, groups = strata(images.labels, least=folds), images.groups
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
         rare = classes[counts.argmin()]

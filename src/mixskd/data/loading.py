@@ -13,6 +13,7 @@ import numpy as np
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
+from mixskd.data.labels import strata
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
@@ -89,7 +90,7 @@ def load_data(
         splits["train"], duplicate_notes = without_duplicates(splits, config.duplicates)
         notes += duplicate_notes
         if config.per_class is not None:
-            splits["train"] = splits["train"].subset(first_per_class(splits["train"].labels, config.per_class))
+            splits["train"] = splits["train"].subset(first_per_class(strata(splits["train"].labels), config.per_class))
     flip = data.flip if config.flip is None else config.flip
     data = dataclasses.replace(
         data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip, max_pixels=config.max_pixels

@@ -17,14 +17,17 @@ from mixskd.data.splits_file import divided_as
 from mixskd.errors import UserError, check_positive
 from mixskd.errors.terminal import warn
 from mixskd.runtime.precision import choose_device
-from mixskd.tasks.classification import Classification
+from mixskd.tasks.labels import task_of
 from mixskd.tasks.scoring import score
 
 
 def evaluate(
     path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
-    """The scores of the classifier at ``path``: ``top1``, ``top5`` (per cent), ``loss``, ``images`` and ``split``.
+    """The scores of the classifier at ``path`` as its task has them, ``task``, ``images`` and ``split``.
+
+    For one label an image they are ``top1``, ``top5`` (per cent) and ``loss``; for several ``map``, ``f1``,
+    ``f1_macro`` (per cent) and ``loss``, and F1 is that at the thresholds of the model file.
 
     The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
     no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
@@ -37,9 +40,14 @@ def evaluate(
     name = chosen_split(bundle, split)
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
-    scores = score(model.to(device), loader, Classification(len(model.classes)), device)
+    scores = score(model.to(device), loader, task_of(model), device)
     undivided = list(bundle.splits) == ["train"]
-    return {**scores, "images": len(bundle.splits[name]), "split": "all" if undivided else name}
+    return {
+        **scores,
+        "task": model.task,
+        "images": len(bundle.splits[name]),
+        "split": "all" if undivided else name,
+    }
 
 
 def evaluation_data(
@@ -64,6 +72,9 @@ def evaluation_data(
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
         )
+    if bundle.several != (model.task == "multilabel"):
+        has, takes = ("several labels", "one") if bundle.several else ("one label", "several")
+        raise UserError(f"{config.source} has {has} an image, but the classifier was trained for {takes}")
     return dataclasses.replace(bundle, preprocess=model.preprocess), config
 
 

@@ -33,6 +33,7 @@ class CutMix(Method):
 
     Config = CutMixConfig
     config: CutMixConfig
+    several_labels = True
     about = About("Paste a box of another image and mix the labels by its area.")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
@@ -44,4 +45,4 @@ class CutMix(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
         logits = self.backbone(mix.apply(images))
-        return {"loss": mix.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}
+        return {"loss": self.ce(logits, labels, self.config.label_smoothing, mix), "output": logits}

@@ -14,7 +14,8 @@ from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ class FRSKD(Method):
         grids = [spatial(f) for f in maps]
         refined, teacher = self.self_teacher(grids)
         terms = frskd_loss(
-            logits, teacher, grids, refined, labels, temperature=c.temperature, alpha=c.alpha, beta=c.beta
+            logits, teacher, grids, refined, labels, temperature=c.temperature, alpha=c.alpha, beta=c.beta, ce=self.ce
         )
         return {"output": logits, **terms}
 
 
 def frskd_loss(
     logits: Tensor, teacher: Tensor, maps: Sequence[Tensor], refined: Sequence[Tensor], labels: Tensor,
-    *, temperature: float, alpha: float, beta: float,
+    *, temperature: float, alpha: float, beta: float, ce: CrossEntropy = PLAIN,
 ) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + ``teacher_cls`` + alpha ``logit`` + beta ``attention``, from logits ``B x N`` and maps.
 
@@ -84,8 +85,8 @@ def frskd_loss(
     """
     distances = (F.mse_loss(attention_map(f), attention_map(p.detach())) for f, p in zip(maps, refined, strict=True))
     return weighted_sum(
-        cls=(1, cross_entropy(logits, labels)),
-        teacher_cls=(1, cross_entropy(teacher, labels)),
+        cls=(1, ce(logits, labels)),
+        teacher_cls=(1, ce(teacher, labels)),
         logit=(alpha, kl_divergence(student=logits, teacher=teacher, temperature=temperature)),
         attention=(beta, total(distances)),
     )

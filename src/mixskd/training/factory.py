@@ -52,7 +52,8 @@ def build_parts(
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
         setup = set_up_classification(
-            experiment.backbone, experiment.weights, experiment.method, experiment.data, run, world, device, data,
+            experiment.backbone, experiment.weights, experiment.method, experiment.data, experiment.optim, run, world,
+            device, data,
             resumed=resumed, deferred=engine.cuda_graphs,
         )  # fmt: skip
     method = setup.method

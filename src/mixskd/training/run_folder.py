@@ -86,6 +86,12 @@ class RunFolder:
         write_text(self.config, to_yaml(experiment))
         self._remove(path for path in self.files if path != self.config)
 
+    def extend(self, experiment: Experiment) -> None:
+        """Let the finished run go on as ``experiment``, which has more epochs."""
+        # In this order a kill between the two leaves a run that --resume finishes.
+        self.summary.unlink(missing_ok=True)
+        write_text(self.config, to_yaml(experiment))
+
     @property
     def files(self) -> tuple[Path, ...]:
         """All files and folders that a run may write."""

@@ -12,7 +12,7 @@ from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
-from mixskd.tasks.scoring import score, score_heads
+from mixskd.tasks.scoring import measure, score, score_heads
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -21,6 +21,7 @@ from mixskd.training.checkpoint import (
     load_newest,
 )
 from mixskd.training.checkpoint_writer import CheckpointWriter
+from mixskd.training.continuation import before_restart
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
@@ -29,7 +30,7 @@ from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.probe import below_probe
 from mixskd.training.run_folder import RunFolder
-from mixskd.training.schedule import learning_rate
+from mixskd.training.schedule import learning_rate, progress
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
@@ -44,7 +45,8 @@ class Trainer:
         self.parts, self.folder, self.remarks = parts, folder, remarks
         self.experiment, self.world, self.step = parts.experiment, parts.world, parts.step
         self.listeners = listeners if self.world.first else ()
-        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor)
+        since = max(self.experiment.optim.restarts, default=0)
+        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor, since)
         self.position = Position()
         self.tally = Tally()
         # On a CPU the threads of the training would wait for the processor that writes.
@@ -113,7 +115,7 @@ class Trainer:
         """Take one step and add its terms to those of the epoch."""
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
-        terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
+        terms = self.step(batch, self.learning_rate, seed, progress=progress(self.experiment.optim, epoch, run.epochs))
         self.tally.add(terms, step)
         self.position.step += 1
         self.position.images += run.batch_size
@@ -225,8 +227,10 @@ class Trainer:
         """Raises UserError if ``state`` belongs to another run."""
         path, ema = self.folder.checkpoint, self.step.ema
         if "experiment" in state:
-            before = build_experiment(state["experiment"])
-            if changed := difference(before, self.experiment):
+            before, now = build_experiment(state["experiment"]), self.experiment
+            if len(state["position"]["rows"]) == max(now.optim.restarts, default=-1):
+                now = before_restart(now, before)
+            if changed := difference(before, now):
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
@@ -257,10 +261,13 @@ class Trainer:
         """Score the deployed model on every split, save it, and write and return the summary."""
         deployed, data = self.parts.deployed, self.parts.data
         row = self.selection.choose(self.position.rows, deployed)
-        chosen = f"{data.scored}_"
+        chosen, task = f"{data.scored}_", self.parts.task
+        if task.fits and data.scored == "val":
+            self.world.share(deployed.buffers())
+            task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
-            split: {name: row[chosen + name] for name in self.parts.task.names if chosen + name in row}
-            if split == data.scored
+            split: {name: row[chosen + name] for name in task.names if chosen + name in row}
+            if split == data.scored and not task.fits
             else self.score(split)
             for split in self.parts.score_loaders
         }

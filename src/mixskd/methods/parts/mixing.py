@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap, each, has_channels_last
-from mixskd.methods.parts.losses import as_probabilities, full_precision, log_likelihood
+from mixskd.methods.parts.losses import as_probabilities, full_precision
 
 MixName = Literal["mixup", "cutmix"]
 
@@ -93,16 +92,6 @@ class Mix(NamedTuple):
             len(labels), classes, dtype=torch.promote_types(self.lam.dtype, labels.dtype), device=labels.device
         )
         return self.apply(as_probabilities(labels, like))
-
-    def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated labels of Eq. 4.
-
-        ``smoothing`` spreads that share of the mixed label over all N classes.
-        """
-        log_p = F.log_softmax(full_precision(logits), dim=1)
-        first, second = (log_likelihood(log_p, y) for y in (labels, labels[self.permutation]))
-        mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
-        return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
 
 
 def part_of(images: int, share: float) -> int:

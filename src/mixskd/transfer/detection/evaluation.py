@@ -12,6 +12,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
+from mixskd.tasks.base import Task
 
 
 class GatheredPrecision(MeanAveragePrecision):
@@ -54,7 +55,7 @@ NAMES = {
 }  # fmt: skip
 
 
-class Detection:
+class Detection(Task):
     """Boxes of ``classes`` in the pixels of the image files; scores are COCO's, in per cent.
 
     ``ap`` is the average precision, as the mean over the IoUs 0.5 to 0.95; ``ap50`` and ``ap75`` are those at one IoU.

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from mixskd.errors import UserError
+from mixskd.tasks.base import Task
 from mixskd.transfer.segmentation.data import IGNORE
 
 
-class Segmentation:
+class Segmentation(Task):
     """A class for every pixel; scores are ``miou`` and ``pixel_accuracy`` in per cent, over a whole split.
 
     ``released_classes`` adds ``miou_released``, the mean over that number of classes with 0 for those that are absent.
