@@ -7,8 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones import library
 from mixskd.backbones.cutting import STAGES, grouped, nested, units
+from mixskd.backbones.library import (
+    ChannelsLast,
+    Library,
+    LibraryBackbone,
+    OnPooled,
+    Parts,
+    PoolMap,
+    assemble,
+    shell,
+)
 from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
 from mixskd.config.trusted_backbones import announce, is_elsewhere
 from mixskd.errors import UserError, first_line
@@ -18,7 +27,7 @@ EMBEDDING = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")
 TOKENS = ("cls_token", "reg_token", "pos_embed", "dist_token")
 
 
-def timm_backbone(name: str, num_classes: int, image_size: int | None = None) -> library.LibraryBackbone:
+def timm_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
     """Build ``timm/NAME``, untrained; the deepest four of timm's feature maps are the stage maps.
 
     ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
@@ -30,12 +39,12 @@ def timm_backbone(name: str, num_classes: int, image_size: int | None = None) ->
     usual = config.input_size[-1] if config else 224
     fixed = bool(config and config.fixed_input_size)
     if not fixed:
-        backbone = library.assemble(name, num_classes, library.Library(partial(create, name), cut, usual))
+        backbone = assemble(name, num_classes, Library(partial(create, name), cut, usual))
         backbone.name = local_name(name)
         return backbone
     size = image_size or usual
     options = {} if size == usual else {"img_size": size}
-    return library.assemble(name, num_classes, library.Library(partial(create, name, **options), cut, size, fixed=True))
+    return assemble(name, num_classes, Library(partial(create, name, **options), cut, size, fixed=True))
 
 
 def local_name(name: str) -> str:
@@ -81,12 +90,12 @@ def check_timm_architecture(name: str) -> None:
         raise UserError(f"the file names the backbone {name!r}, which the installed timm does not have")
 
 
-def cut(model: Any) -> library.Parts:
+def cut(model: Any) -> Parts:
     """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     return cut_transformer(model) if hasattr(model, "_pos_embed") else cut_chain(model)
 
 
-def cut_chain(model: Any) -> library.Parts:
+def cut_chain(model: Any) -> Parts:
     """``model`` cut after its deepest feature maps; modules after the last map belong to the last stage."""
     classifier = model.default_cfg["classifier"]
     first_classifier = classifier if isinstance(classifier, str) else classifier[0]
@@ -101,10 +110,8 @@ def cut_chain(model: Any) -> library.Parts:
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"its maps are {layout}")
     if layout == "NHWC":
-        stages = [library.ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]  # type: ignore[misc]
-    return library.Parts(
-        list(stages), head_of(model, {path.split(".")[0] for path, _ in chain}, layout), pooling_of(model)
-    )
+        stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]  # type: ignore[misc]
+    return Parts(list(stages), head_of(model, {path.split(".")[0] for path, _ in chain}, layout), pooling_of(model))
 
 
 def head_of(model: Any, trunk: set[str], layout: str) -> nn.Module:
@@ -114,7 +121,7 @@ def head_of(model: Any, trunk: set[str], layout: str) -> nn.Module:
     behind = [p for name in rest for p in getattr(model, name).parameters()]
     if isinstance(linear, nn.Linear) and {id(p) for p in behind} == {id(p) for p in linear.parameters()}:
         return linear
-    return library.OnPooled(library.shell(model, rest), "forward_head", (2, 3) if layout == "NCHW" else (1, 1))
+    return OnPooled(shell(model, rest), "forward_head", (2, 3) if layout == "NCHW" else (1, 1))
 
 
 def pooling_of(model: Any) -> nn.Module | None:
@@ -123,24 +130,20 @@ def pooling_of(model: Any) -> nn.Module | None:
     if not isinstance(module, nn.Module):
         module = getattr(getattr(model, "head", None), "global_pool", None)
     kind = getattr(module, "pool_type", "avg")
-    return None if not isinstance(module, nn.Module) or kind in ("avg", "fast", "fastavg") else library.PoolMap(module)
+    return None if not isinstance(module, nn.Module) or kind in ("avg", "fast", "fastavg") else PoolMap(module)
 
 
-def cut_transformer(model: Any) -> library.Parts:
+def cut_transformer(model: Any) -> Parts:
     """A plain transformer as embedding and blocks in four groups, its own pooling, and norm and classifier as head."""
     prefix = model.num_prefix_tokens
-    embedding = Embedding(library.shell(model, EMBEDDING, TOKENS), embed, model.patch_embed.grid_size, prefix)
+    embedding = Embedding(shell(model, EMBEDDING, TOKENS), embed, model.patch_embed.grid_size, prefix)
     stages = token_stages(list(model.blocks), prefix, embedding, model.norm)
     if hasattr(model, "head_dist"):  # two tokens are pooled, each with its classifier
-        both = library.OnPooled(library.shell(model, ("head", "head_dist", "head_drop")), "forward_head", ())
-        return library.Parts(
-            stages, nn.Sequential(nn.Unflatten(1, (2, -1)), both), PoolTokens(nn.Identity(), two_tokens)
-        )
+        both = OnPooled(shell(model, ("head", "head_dist", "head_drop")), "forward_head", ())
+        return Parts(stages, nn.Sequential(nn.Unflatten(1, (2, -1)), both), PoolTokens(nn.Identity(), two_tokens))
     head = nn.Sequential(model.fc_norm, model.head_drop, model.head)
     alone = isinstance(model.fc_norm, nn.Identity)
-    return library.Parts(
-        stages, model.head if alone else head, PoolTokens(library.shell(model, ("attn_pool",)), own_pooling)
-    )
+    return Parts(stages, model.head if alone else head, PoolTokens(shell(model, ("attn_pool",)), own_pooling))
 
 
 def own_pooling(model: Any, tokens: Tensor) -> Tensor:

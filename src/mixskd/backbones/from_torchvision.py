@@ -6,8 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones import library
 from mixskd.backbones.cutting import ends_by_size, grouped, nested, units
+from mixskd.backbones.library import (
+    ChannelsLast,
+    Library,
+    LibraryBackbone,
+    OnPooled,
+    Parts,
+    assemble,
+    shell,
+)
 from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
 from mixskd.errors import UserError, first_line, unknown
 
@@ -21,7 +29,7 @@ FIXED = {"maxvit": "input_size", "vit": "image_size"}
 OPTIONS = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
 
 
-def torchvision_backbone(name: str, num_classes: int, image_size: int | None = None) -> library.LibraryBackbone:
+def torchvision_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
     """Build ``torchvision/NAME``, untrained; its stages end where the size of its maps changes, at most four.
 
     ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
@@ -38,7 +46,7 @@ def torchvision_backbone(name: str, num_classes: int, image_size: int | None = N
     size = (image_size or usual) if option else usual
     options = {option: size} if option and size != usual else {}
     make = partial(create, short, **options, **OPTIONS.get(short, {}))
-    return library.assemble(name, num_classes, library.Library(make, partial(cut, size=size), size, fixed=bool(option)))
+    return assemble(name, num_classes, Library(make, partial(cut, size=size), size, fixed=bool(option)))
 
 
 def create(short: str, num_classes: int, **options: Any) -> Any:
@@ -54,7 +62,7 @@ def create(short: str, num_classes: int, **options: Any) -> Any:
         raise UserError(f"torchvision cannot make {short}{size}: {first_line(error)}") from None
 
 
-def cut(model: Any, size: int) -> library.Parts:
+def cut(model: Any, size: int) -> Parts:
     """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     if hasattr(model, "class_token"):
         return cut_transformer(model)
@@ -65,8 +73,8 @@ def cut(model: Any, size: int) -> library.Parts:
         chain.append(("relu", nn.ReLU()))
     stages: list[nn.Module] = [nested(stage) for stage in grouped(chain, ends_by_size(chain, size, 1 if last else 2))]
     if last:
-        stages = [library.ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]
-    return library.Parts(
+        stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]
+    return Parts(
         stages, head_of(next(getattr(model, name) for name in ("classifier", "head", "fc") if hasattr(model, name)))
     )
 
@@ -80,18 +88,18 @@ def head_of(classifier: nn.Module) -> nn.Module:
     ):
         dropout = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
         return classifier if dropout else layers[0]
-    return classifier if first in layers else library.OnPooled(classifier, "forward", (2, 3))
+    return classifier if first in layers else OnPooled(classifier, "forward", (2, 3))
 
 
-def cut_transformer(model: Any) -> library.Parts:
+def cut_transformer(model: Any) -> Parts:
     """torchvision's ViT as embedding and blocks in four groups, class token and classifier."""
     encoder = model.encoder
-    part = library.shell(model, ("conv_proj",), ("class_token",))
-    part.encoder = library.shell(encoder, ("dropout",), ("pos_embedding",))
+    part = shell(model, ("conv_proj",), ("class_token",))
+    part.encoder = shell(encoder, ("dropout",), ("pos_embedding",))
     grid = (model.image_size // model.patch_size,) * 2
     stages = token_stages(list(encoder.layers), 1, Embedding(part, embed, grid, 1), encoder.ln)
     heads = model.heads
-    return library.Parts(stages, heads.head if len(heads) == 1 else heads, PoolTokens(nn.Identity(), class_token))
+    return Parts(stages, heads.head if len(heads) == 1 else heads, PoolTokens(nn.Identity(), class_token))
 
 
 def embed(model: Any, images: Tensor) -> Tensor:
