@@ -1,7 +1,5 @@
 """``mixskd compare``. It imports no torch before it runs a grid."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The flags that describe an experiment, and the experiment that they describe. It imports no torch."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

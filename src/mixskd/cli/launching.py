@@ -1,7 +1,5 @@
 """The flags that say where runs are carried out, which compare and tune share."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """``--help`` with the options of what another flag names: of a method, or of suites. Only these need torch."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any

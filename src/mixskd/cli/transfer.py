@@ -1,7 +1,5 @@
 """The verbs ``mixskd detect`` and ``mixskd segment``."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

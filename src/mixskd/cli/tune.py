@@ -1,7 +1,5 @@
 """The verb ``tune`` of the command line. It imports neither torch nor Optuna, so that help starts fast."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.cli.experiment import add_experiment_flags, experiment_from

@@ -1,7 +1,5 @@
 """Build a whole experiment from settings, with every hyper-parameter of its method."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 

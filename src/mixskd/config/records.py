@@ -1,7 +1,5 @@
 """Typed structures for stored files: their types of numbers and texts, one reader, and one-line errors."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, TypeVar
 

@@ -3,8 +3,6 @@
 A new method is one file in ``methods/`` and one line here. Nothing is imported before it is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

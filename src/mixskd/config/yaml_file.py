@@ -1,7 +1,5 @@
 """Read YAML files safely: plain values only, a limited size, no key twice."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Show the progress of the verification of many files on standard error."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Worker processes that persist between epochs, and their errors in one line."""
 
-from __future__ import annotations
-
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator

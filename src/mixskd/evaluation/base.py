@@ -166,7 +166,8 @@ class Evaluator(Protocol):
     """A suite: a frozen dataclass whose fields are its options, each with a documented default.
 
     Calling it gives plain JSON values: ``suite``, ``protocol``, ``split``, ``seed``, ``images``, ``headline``
-    (``name``, ``value``, ``higher_is_better``), and what the suite measured.
+    (``name``, ``value``, ``higher_is_better``), and what the suite measured. The class attribute ``Result``, if there
+    is one, is the :class:`mixskd.evaluation.stored_results.SuiteResult` by which a stored result is checked.
     """
 
     name: ClassVar[str]

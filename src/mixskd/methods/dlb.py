@@ -1,7 +1,5 @@
 """DLB: self-distillation from the last mini-batch (Shen et al., CVPR 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

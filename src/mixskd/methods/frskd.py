@@ -1,7 +1,5 @@
 """FRSKD: Feature Refinement via Self-Knowledge Distillation (Ji et al., CVPR 2021), and its self-teacher BiFPNc."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """FRSKD on mixed images (Ji et al., CVPR 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

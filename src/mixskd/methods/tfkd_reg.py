@@ -1,7 +1,5 @@
 """Tf-KD by regularisation: a virtual teacher (Yuan et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

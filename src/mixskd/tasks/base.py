@@ -37,6 +37,7 @@ class Task(Protocol):
 
     def fit(self, values: Mapping[str, Tensor]) -> None:
         """Keep what the metrics found on ``val``, such as thresholds."""
+        return
 
 
 class LabelTask(Task, Protocol):

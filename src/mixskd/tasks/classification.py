@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
 
-
 class Classification(LabelTask):
     """``classes`` classes; scores are ``top1`` and ``top5`` in per cent, and ``loss``, the mean cross-entropy.
 

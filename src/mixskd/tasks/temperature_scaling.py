@@ -1,7 +1,5 @@
 """Temperature scaling of logits (Guo et al., ICML 2017)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

@@ -1,7 +1,5 @@
 """Averages without waiting for the device: of gradients over processes, and of the weights over the updates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

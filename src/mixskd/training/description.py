@@ -1,7 +1,5 @@
 """Describe a run in a few lines for a person."""
 
-from __future__ import annotations
-
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import device_name
 from mixskd.training.parts import Parts

@@ -1,7 +1,5 @@
 """``Parts``: everything that a trainer, a benchmark or a dry run needs of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

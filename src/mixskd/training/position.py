@@ -1,7 +1,5 @@
 """The position of a run: steps, rows of metrics.csv, seconds and images so far."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

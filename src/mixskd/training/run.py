@@ -1,7 +1,5 @@
 """A run from its folder to its summary, in all the processes that ``torchrun`` started."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """The files that a run writes: config.yaml, metrics.csv, checkpoint.pt, model.safetensors, summary.json."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Select the epoch whose weights are deployed, and stop a run early: by the score on ``val``, never on ``test``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

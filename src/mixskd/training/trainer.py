@@ -1,7 +1,5 @@
 """The training loop: it feeds the step, scores epochs and writes checkpoints. It depends on no method."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence

@@ -40,7 +40,9 @@ class Pgd(Settings, prefix="pgd."):
         space = Space.of(self.space, context)
         generator = context.generator()
         outputs = context.outputs(model, data, 0, 2)
-        chosen = self._chosen(len(outputs.labels), context)
+        total = len(outputs.labels)
+        chosen = torch.zeros(total, dtype=torch.bool)
+        chosen[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
         clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
         count = 0
         hits = [0] * len(self.epsilons)
@@ -58,12 +60,6 @@ class Pgd(Settings, prefix="pgd."):
             protocol="L-infinity projected gradient descent on the cross-entropy, evaluation mode, true label",
             clean_top1=percent(clean), attacks=attacks,
         )  # fmt: skip
-
-    def _chosen(self, total: int, context: Context) -> Tensor:
-        """Which images are attacked, a mask over the split."""
-        mask = torch.zeros(total, dtype=torch.bool)
-        mask[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
-        return mask
 
     def attack(
         self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, space: Space, noise: Tensor | None

@@ -1,7 +1,5 @@
 """Modules that a backbone has only while it trains: auxiliary branches, the self-teacher, the discriminators."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

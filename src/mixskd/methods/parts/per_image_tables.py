@@ -1,7 +1,5 @@
 """Tables with a row for each training image, which the forward pass overwrites after it has read them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Resize and renormalise images for a teacher that was trained with another size or normalisation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -8,15 +8,7 @@ from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
 from mixskd.evaluation.stored_results import read_headline, read_suite
-from mixskd.reporting.published.classification import (
-    FGSM,
-    FGSM_NOTE,
-    Published,
-    place_of,
-    published,
-    published_fgsm,
-    published_in,
-)
+from mixskd.reporting.published import classification as paper
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.reporting.repeated import differences as setting_differences
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
@@ -37,7 +29,7 @@ def accuracy(
     differences = {} if reference is None else difference_columns(lines, reference)
     for name in suites:
         columns |= _headlines(lines, name)
-    if paper_table == FGSM:
+    if paper_table == paper.FGSM:
         columns |= _attacks(lines)
     divided = any(line.experiment.data.folds for line in lines)
     if any(own := setting_differences(lines)):
@@ -51,7 +43,7 @@ def accuracy(
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
             **{title: cells[index] for title, cells in differences.items()},
             "best epoch (%)": _best(line),
-            "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
+            "published (%)": Spread(value.top1, value.std) if (value := paper.published(line.experiment)) else None,
             **_beside(line, paper_table),
             **{title: cells[index] for title, cells in columns.items()},
         }
@@ -67,10 +59,10 @@ def _best(line: Repeated) -> Spread | None:
 
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
     """The column of a table of the paper with other data or another backbone, if a table is named."""
-    if paper_table is None or paper_table == FGSM:
+    if paper_table is None or paper_table == paper.FGSM:
         return {}
-    value = published_in(paper_table, line.experiment)
-    return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
+    value = paper.published_in(paper_table, line.experiment)
+    return {f"{paper_table}: {paper.place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
 
 
 def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
@@ -86,17 +78,15 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
 
 def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
     """For each epsilon of both the paper and our runs: our mean and the value of the paper."""
-    ours, paper = (
-        [_attacked(line) for line in lines],
-        [published_fgsm(line.experiment, anywhere=True) for line in lines],
-    )
+    ours = [_attacked(line) for line in lines]
+    theirs = [paper.published_fgsm(line.experiment, anywhere=True) for line in lines]
     columns: dict[str, list[Cell]] = {}
-    for epsilon in sorted({e for values in ours for e in values} & {e for values in paper for e in values}):
+    for epsilon in sorted({e for values in ours for e in values} & {e for values in theirs for e in values}):
         columns[f"fgsm at {epsilon:g} (%)"] = [
             Spread(*mean_and_std(values[epsilon])) if epsilon in values else None for values in ours
         ]
-        columns[f"{FGSM}: {place_of(FGSM)} at {epsilon:g} (%)"] = [
-            Number(values[epsilon], 1) if epsilon in values else None for values in paper
+        columns[f"{paper.FGSM}: {paper.place_of(paper.FGSM)} at {epsilon:g} (%)"] = [
+            Number(values[epsilon], 1) if epsilon in values else None for values in theirs
         ]
     return columns
 
@@ -171,7 +161,7 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
     ]
     if any(line.experiment.data.folds for line in lines):
         found.append("With the folds of a cross-validation, ± is the deviation over seeds and folds together.")
-    values = [(line.experiment, value) for line in lines if (value := published(line.experiment)) is not None]
+    values = [(line.experiment, value) for line in lines if (value := paper.published(line.experiment)) is not None]
     if values:
         found.append("Published: " + "; ".join(sorted({value.source for _, value in values})) + ".")
     if others := sorted({text for pair in values if (text := _other_protocol(*pair))}):
@@ -179,7 +169,7 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
     return found
 
 
-def _other_protocol(experiment: Experiment, value: Published) -> str:
+def _other_protocol(experiment: Experiment, value: paper.Published) -> str:
     parts = []
     if experiment.data.per_class is not None:
         parts.append(f"{experiment.data.per_class} images a class")
@@ -221,7 +211,7 @@ def write_tables(
             heading, names = "Classification", ("table", "runs")
             single, below = single_runs(classifiers), notes(classifiers)
             below += [NOTE] if reference is not None else []
-            below += [FGSM_NOTE] if paper_table == FGSM else []
+            below += [paper.FGSM_NOTE] if paper_table == paper.FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]
             heading, names = kind.name.capitalize(), (kind.name, f"{kind.name}_runs")

@@ -1,7 +1,5 @@
 """Base class of the listeners for experiment trackers."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from typing import Any, ClassVar

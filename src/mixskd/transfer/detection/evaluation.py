@@ -1,7 +1,5 @@
 """COCO's average precision and recall of detections, through torchmetrics and faster-coco-eval."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -112,17 +112,12 @@ def targets_of(labels: Tensor) -> list[dict[str, Tensor]]:
     ]  # fmt: skip
 
 
-class ScoreBatch:
-    """Collates samples of ``split`` to a pair: the images with their sizes, and the ground truth of their files."""
-
-    def __init__(self, split: DetectionSet) -> None:
-        self.split = split
-
-    def __call__(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
-        images, sizes = padded(samples)
-        annotated = [self.split.images[sample.position] for sample in samples]
-        files = [(image.height, image.width) for image in annotated]
-        return {"images": images, "sizes": sizes, "files": files}, [truth(image) for image in annotated]
+def score_batch(split: DetectionSet, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """The images of ``samples`` of ``split`` with their sizes, and the ground truth of their files."""
+    images, sizes = padded(samples)
+    annotated = [split.images[sample.position] for sample in samples]
+    files = [(image.height, image.width) for image in annotated]
+    return {"images": images, "sizes": sizes, "files": files}, [truth(image) for image in annotated]
 
 
 def truth(image: AnnotatedImage) -> dict[str, Tensor]:
