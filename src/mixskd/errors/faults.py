@@ -95,7 +95,7 @@ def _shared_memory_is_full() -> bool:
         free = os.statvfs("/dev/shm")
     except (OSError, AttributeError):
         return False
-    return 0 < free.f_blocks and free.f_bavail * free.f_frsize < 2**16
+    return free.f_blocks > 0 and free.f_bavail * free.f_frsize < 2**16
 
 
 def say(line: str, rank: int | None = None) -> None:

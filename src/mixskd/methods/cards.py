@@ -39,6 +39,11 @@ class About:
             + (f"; also in memory: {self.keeps}" if self.keeps else "")
         )
 
+    @property
+    def operations(self) -> str:
+        """The operations of an update in words."""
+        return _times(self.compute, self.other_compute)
+
     def compute_on(self, network: str) -> float:
         """``compute`` on one of ``NETWORKS``."""
         return dict(zip(NETWORKS, (self.compute, *self.other_compute), strict=False)).get(network, self.compute)
