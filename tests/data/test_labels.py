@@ -153,3 +153,10 @@ def test_fingerprint_sees_another_probability(tmp_path: Path) -> None:
         for n in range(2)
     }
     assert len(digests) == 2
+
+
+def test_semicolons_in_the_column_label_mean_several_labels(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "filename,class\na.png,cat;dog\nb.png,cat\nc.png,dog\nd.png,\n")
+    data = load_data(DataConfig(source=str(path), holdout=0.5))
+    assert data.several
+    assert sum(len(split) for split in data.splits.values()) == 4

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import mixskd
-from mixskd.artifacts.search_file import FORMAT, read_search
+from mixskd.artifacts.stored_files import FORMAT, read_search
 from mixskd.errors import UserError
-from mixskd.reporting.plots.search import search_plots
+from mixskd.reporting.page.search import search_plots
 from tests.conftest import write_npz
 from tests.reporting.browser import needs_chromium, opened
 

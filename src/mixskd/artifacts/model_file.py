@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from msgspec import UNSET, Meta, Struct, UnsetType
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
 from mixskd.config.records import (
     Mismatch,
@@ -28,7 +28,34 @@ from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
-from mixskd.runtime.files import replacing
+from mixskd.runtime.files import check_readable, replacing
+
+
+def read_described(path: str | Path) -> tuple[Path, Any, dict[str, Tensor]]:
+    """The path of the model file in a run folder or at ``path``, its description ({} if it has none), and its tensors.
+
+    Nothing in the file is executed. Raises UserError if it is missing or corrupt.
+    """
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
+    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        raise UserError(f"{path} is corrupt, truncated or not a safetensors file; copy or train it again") from None
+    try:
+        return path, json.loads(metadata.get("mixskd", "{}")), tensors
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: its metadata are not JSON; copy or train it again") from None
+
+
+def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises UserError, naming the first of ``tensors`` that holds a NaN or an infinity."""
+    if bad := next((key for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None):
+        raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
+
 
 FORMAT = "mixskd-model-2"
 SEVERAL = "mixskd-model-3"  # of several labels an image, which older versions would take for one
@@ -143,7 +170,7 @@ def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
-    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
+    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not written by mixskd.
     """
     path, stored, tensors = read_described(path)
     about = _checked(path, stored, tensors)

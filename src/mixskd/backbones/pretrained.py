@@ -1,6 +1,4 @@
-"""Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
-
-from __future__ import annotations
+"""Load weights into a backbone: of a run, a state dict, or as torchvision and timm publish them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
 from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
@@ -58,7 +56,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a run folder or a file. Raises UserError if there is none or the file is corrupt."""
+    """The state dict in a run folder or a file. Raises UserError for a missing or corrupt file."""
     path = path / "model.safetensors" if path.is_dir() else path
     check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
@@ -109,6 +107,7 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
     except Exception as error:  # each library and its download raise different types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
+        raise UserError(
+            f"cannot get the published weights of {name}: {first_line(error)}; give a file of weights"
+        ) from None
     raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

@@ -1,7 +1,5 @@
 """``mixskd list``. Only backbones need torch."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.errors import UserError

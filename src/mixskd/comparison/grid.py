@@ -1,7 +1,5 @@
 """A grid of runs: arms x backbones x data policies x seeds. It imports no torch."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

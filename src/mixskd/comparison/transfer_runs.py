@@ -1,7 +1,5 @@
 """Transfer runs: the backbone of every run of a grid is used in a detector or a segmentation network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

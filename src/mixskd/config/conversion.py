@@ -1,7 +1,5 @@
 """The one conversion of settings: values of a command line, a file or Python to the types of the fields."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

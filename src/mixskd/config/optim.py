@@ -1,13 +1,11 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, WholeNumber
+from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, WholeNumber
 from mixskd.errors import UserError
 
 # The usual values of each optimizer; those of sgd, also the defaults below, are the paper's for CIFAR-100.
@@ -50,6 +48,9 @@ class OptimConfig(Settings, prefix="optim."):
         warmup_epochs: epochs of linear warm-up; the rate rises with every iteration.
         milestones: epochs, counted from 0, at which ``step`` multiplies the rate by ``decay``.
         decay: the factor of ``step``.
+        restarts: epochs, counted from 0, at which the schedule begins anew, as ``--more-epochs`` notes them. Each part
+            is the schedule of a run of its own length without warm-up; milestones are scaled to that length. What a
+            method changes over a run has its last value after the first restart.
         power: the power of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
         clip_norm: the largest norm of the gradient over all parameters; a gradient above it is scaled down; 0 for no
             limit, as published.
@@ -84,6 +85,7 @@ class OptimConfig(Settings, prefix="optim."):
     warmup_epochs: NotNegative = 5
     milestones: tuple[int, ...] = (105, 155)
     decay: Positive = 0.1
+    restarts: tuple[Count, ...] = ()
     power: Positive = 0.9
     clip_norm: NotNegative = 0.0
     class_weights: Literal["none", "balanced", "effective"] | dict[str, Positive] = "none"

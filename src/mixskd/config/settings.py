@@ -3,8 +3,6 @@
 ``python -m mixskd.config.settings`` prints docs/settings.md.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re

@@ -19,7 +19,7 @@ def is_optional(kind: Any) -> bool:
 
 def is_choice_or_mapping(kind: Any) -> bool:
     """Whether ``kind`` is a choice of names or a mapping, such as ``Literal["none"] | dict[str, float]``."""
-    return not is_optional(kind) and dict in map(typing.get_origin, typing.get_args(kind))
+    return not is_optional(kind) and any(typing.get_origin(part) is dict for part in typing.get_args(kind))
 
 
 def without_none(kind: Any) -> Any:

@@ -1,7 +1,5 @@
 """Predicts the classes of image files, with their probabilities."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

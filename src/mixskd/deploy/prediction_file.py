@@ -1,7 +1,5 @@
 """Writes predictions as CSV or JSON lines, one by one; the file is kept only if all could be written."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,6 +1,4 @@
-"""The one place that prints for a person: every line is made safe for a terminal."""
-
-from __future__ import annotations
+"""Print lines for a person on a terminal; control characters are escaped."""
 
 import logging
 import sys

@@ -22,7 +22,7 @@ from mixskd.tasks.scoring import score
 
 
 def evaluate(
-    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
     """The scores of the classifier at ``path`` as its task has them, ``task``, ``images`` and ``split``.
 
@@ -41,16 +41,17 @@ def evaluate(
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
     scores = score(model.to(device), loader, task_of(model), device)
+    undivided = list(bundle.splits) == ["train"]
     return {
         **scores,
         "task": model.task,
         "images": len(bundle.splits[name]),
-        "split": "all" if is_whole(bundle) else name,
+        "split": "all" if undivided else name,
     }
 
 
 def evaluation_data(
-    path: Path, model: Classifier, data: str | None, split: str | None = None, *, verify: bool = True
+    path: Path, model: Classifier, data: str | Path | None, split: str | None = None, *, verify: bool = True
 ) -> tuple[DataBundle, DataConfig]:
     """The images on which the run at ``path``, whose classifier is ``model``, is scored, preprocessed as it expects.
 
@@ -67,6 +68,8 @@ def evaluation_data(
         bundle = divided_as(whole, division, _summary_with_splits(path))
     else:
         bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
+    if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
+        chosen_split(load_data(config, verify=False, divided=not plain), split)
     if bundle.classes != model.classes:
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
@@ -77,7 +80,7 @@ def evaluation_data(
     return dataclasses.replace(bundle, preprocess=model.preprocess), config
 
 
-def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
+def data_of(path: Path, data: str | Path | None) -> tuple[DataConfig, Path | None]:
     """The data of the run at ``path``, or ``data``; and the file with the run's splits, if there is one.
 
     Raises UserError if neither is known.
@@ -85,7 +88,7 @@ def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
     config_file, division = path / "config.yaml", path / "splits.csv"
     config = read_experiment(config_file).data if config_file.is_file() else None
     if data is not None:
-        return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
+        return dataclasses.replace(config or DataConfig(), source=str(data), per_class=None, group=None), None
     if config is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")
     summary = _summary_of(path)
@@ -125,8 +128,3 @@ def is_class_folder(source: str) -> bool:
     """Whether ``source`` is a folder of class folders, without splits."""
     path = Path(source).expanduser()
     return path.is_dir() and not split_folders(path) and not any(path.glob("*.tar"))
-
-
-def is_whole(data: DataBundle) -> bool:
-    """Whether ``data`` is undivided."""
-    return list(data.splits) == ["train"]

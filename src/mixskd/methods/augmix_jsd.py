@@ -1,7 +1,5 @@
 """AugMix with its consistency loss (Hendrycks et al., ICLR 2020)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

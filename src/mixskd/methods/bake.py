@@ -1,7 +1,5 @@
 """BAKE: Self-distillation with Batch Knowledge Ensembling (Ge et al., 2021)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

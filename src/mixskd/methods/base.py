@@ -1,7 +1,5 @@
 """The shape of every method: a module that holds the backbone and turns a batch into named losses."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar

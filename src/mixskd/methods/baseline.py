@@ -1,7 +1,5 @@
 """Plain training with cross-entropy: what every other method is compared with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

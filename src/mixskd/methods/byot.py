@@ -1,7 +1,5 @@
 """BYOT: Be Your Own Teacher (Zhang et al., ICCV 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

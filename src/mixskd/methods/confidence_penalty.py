@@ -1,7 +1,5 @@
 """Confidence penalty (Pereyra et al., ICLR workshop 2017)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """CS-KD: class-wise self-knowledge distillation (Yun et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

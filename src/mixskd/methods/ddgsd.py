@@ -1,7 +1,5 @@
 """DDGSD: Data-Distortion Guided Self-Distillation (Xu & Liu, AAAI 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

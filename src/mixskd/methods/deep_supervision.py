@@ -1,7 +1,5 @@
 """Deep supervision: MixSKD's branches, trained with the labels alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

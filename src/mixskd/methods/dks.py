@@ -1,7 +1,5 @@
 """DKS: Deeply-supervised Knowledge Synergy (Sun et al., CVPR 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations

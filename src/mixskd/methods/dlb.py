@@ -1,7 +1,5 @@
 """DLB: self-distillation from the last mini-batch (Shen et al., CVPR 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,7 @@ from mixskd.methods.base import Method
 from mixskd.methods.cards import About
 from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
 from mixskd.methods.parts.losses import kl_divergence, weighted_sum
-from mixskd.methods.parts.tables import read_rows
+from mixskd.methods.parts.per_image_tables import read_rows
 from mixskd.runtime.distributed import gather_batch
 
 

@@ -1,7 +1,5 @@
 """Focal loss (Lin et al., ICCV 2017)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Knowledge distillation (Hinton et al., 2015): a trained network of any kind teaches."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Label smoothing (Szegedy et al., CVPR 2016)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Manifold Mixup (Verma et al., ICML 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """MixSKD: self-knowledge distillation from mixup (Yang et al., ECCV 2022). Equation numbers are the paper's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal

@@ -1,7 +1,5 @@
 """Mixup (Zhang et al., ICLR 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

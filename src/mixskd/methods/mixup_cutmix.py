@@ -1,7 +1,5 @@
 """Mixup and CutMix alternating at random, as timm and DeiT train (Touvron et al., ICML 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

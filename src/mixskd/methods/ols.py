@@ -1,7 +1,5 @@
 """Online label smoothing (Zhang et al., IEEE TIP 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

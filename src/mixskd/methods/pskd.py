@@ -1,7 +1,5 @@
 """PS-KD: Self-Knowledge Distillation with Progressive Refinement of Targets (Kim et al., ICCV 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from mixskd.methods.base import Method
 from mixskd.methods.cards import About
 from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
 from mixskd.methods.parts.losses import as_probabilities, full_precision
-from mixskd.methods.parts.tables import new_table, read_rows
+from mixskd.methods.parts.per_image_tables import new_table, read_rows
 from mixskd.runtime.distributed import gather_batch
 
 

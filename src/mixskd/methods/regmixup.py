@@ -1,7 +1,5 @@
 """RegMixup: mixup as a regulariser (Pinto et al., NeurIPS 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """SAD: Self Attention Distillation (Hou et al., ICCV 2019), carried from lane detection to classification."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Tf-KD by regularisation: a virtual teacher (Yuan et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,7 +35,7 @@ class TfKDRegConfig(Settings):
 class TfKDReg(Method):
     """L = (1 - a) CE(f(x), y) + a m / N KL(softmax(u / tau) || f(x)), u the virtual teacher's probabilities.
 
-    u is ``correct`` for the right class and equal for the N - 1 others. It passes a softmax of its own, so that at
+    u is ``correct`` for the right class and equal for the N - 1 others. It passes its own softmax, so that at
     tau = 20 the teacher is almost uniform, as in the authors' code.
     """
 

@@ -1,7 +1,5 @@
 """USKD: universal self-knowledge distillation with customised soft labels (Yang et al., ICCV 2023)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

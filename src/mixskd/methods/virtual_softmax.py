@@ -1,7 +1,5 @@
 """Virtual softmax (Chen et al., NeurIPS 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Zipf's label smoothing: one-pass self-distillation by the ranks of the classes (Liang et al., ECCV 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

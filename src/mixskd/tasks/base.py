@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 
 class Task(Protocol):
@@ -35,6 +37,7 @@ class Task(Protocol):
 
     def fit(self, values: Mapping[str, Tensor]) -> None:
         """Keep what the metrics found on ``val``, such as thresholds."""
+        return
 
 
 class LabelTask(Task, Protocol):

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
 
 from mixskd.tasks.base import LabelTask
 
-
-class MeanCrossEntropy(Metric):
-    """The mean softmax cross-entropy of logits ``B x N`` with class indices ``B``."""
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.total += F.cross_entropy(logits, labels, reduction="sum")
-        self.count += len(labels)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 
 class Classification(LabelTask):
@@ -46,8 +27,11 @@ class Classification(LabelTask):
         self.classes, self.thresholds = classes, ()
 
     def metrics(self) -> MetricCollection:
-        # Imported here: it takes a second, which a run's first step need not wait for.
+        # Imported here: it takes a second, which a run's first step and a probe need not wait for.
+        from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
+
+        from mixskd.tasks.mean_cross_entropy import MeanCrossEntropy
 
         accuracies: dict[str, Metric] = {
             f"top{k}": MulticlassAccuracy(self.classes, top_k=min(k, self.classes), average="micro") for k in (1, 5)

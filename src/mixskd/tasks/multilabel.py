@@ -24,6 +24,7 @@ class LabelScores(Metric):
     classes.
     """
 
+    thresholds: Tensor
     logits: list[Tensor]
     labels: list[Tensor]
 
@@ -79,7 +80,7 @@ def best_threshold(p: Tensor, labels: Tensor) -> float:
     """The threshold with the highest F1 of probabilities and labels (``N``); the highest of several, and 0.5 if no
     image has the label.
 
-    It lies halfway between two probabilities.
+    It is halfway between two probabilities.
     """
     ordered, order = p.double().sort(descending=True, stable=True)
     hits = labels[order].cumsum(0)

@@ -1,7 +1,5 @@
 """The scores of a model on one split. They are computed in fp32, so that all reports agree."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

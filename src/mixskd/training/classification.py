@@ -23,7 +23,7 @@ from mixskd.data.labels import are_soft
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
-from mixskd.methods.parts.tables import table_notes
+from mixskd.methods.parts.per_image_tables import table_notes
 from mixskd.runtime.distributed import World
 from mixskd.tasks.base import LabelTask
 from mixskd.tasks.labels import label_task

@@ -1,7 +1,5 @@
 """Let the process keep freed memory between steps."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

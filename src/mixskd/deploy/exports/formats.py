@@ -1,7 +1,5 @@
 """The export formats, their suffixes and options. It imports no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

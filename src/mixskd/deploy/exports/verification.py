@@ -17,7 +17,7 @@ from mixskd.deploy.exports.description import output_name
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.graph import as_input
 from mixskd.deploy.exports.job import Answer
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.evaluation.split_scores import chosen_split, evaluation_data
 from mixskd.tasks.labels import task_of
 
@@ -141,9 +141,9 @@ def check_other_size(model: Classifier, answer: Answer, options: Options, temper
         found = verify(model, answer, Sample(pixels, "", False), options, temperature)
         check(found, options, real=False, force=False)
     except Exception as error:  # torch and onnxruntime each have their own
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px ({said}); "
+            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px "
+            f"({first_line(error)[:200]}); "
             "leave --dynamic-size out"
         ) from None
 

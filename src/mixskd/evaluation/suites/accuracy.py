@@ -1,15 +1,40 @@
 """The suite ``accuracy``: how often the classifier is right, over all images and class by class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Amount, Number, Numbers, Text
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
 from mixskd.evaluation.suites.label_accuracy import label_accuracy
+
+
+class ClassScores(Struct):
+    """The scores of one class."""
+
+    name: Text
+    recall: Number
+    precision: Number
+    f1: Number
+    images: Amount
+
+
+class AccuracyResult(SuiteResult):
+    """The stored result."""
+
+    classes: Annotated[list[ClassScores], Meta(min_length=1)]
+    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None  # of several labels an image there is none
+
+    def __post_init__(self) -> None:
+        classes = len(self.classes)
+        if self.confusion is None:
+            return
+        if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
+            raise ValueError(f"confusion must have {classes} rows and columns, as there are classes")
 
 
 @dataclass(frozen=True)
@@ -24,6 +49,7 @@ class Accuracy:
 
     name: ClassVar[str] = "accuracy"
     about: ClassVar[str] = "top-1, top-5, each class's precision, recall and F1, and the confusion matrix"
+    Result: ClassVar[type] = AccuracyResult
 
     top: int = 5
 

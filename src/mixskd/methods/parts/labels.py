@@ -1,7 +1,5 @@
 """Check of the labels that a method is called with, before anything is computed from them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -144,7 +144,7 @@ def sample_mix(
 
     ``kind`` is ``mixup`` (ICLR 2018) or ``cutmix`` (ICCV 2019: side ratio sqrt(1 - lam), uniform centre, clipped box,
     lam recomputed from its area). ``per_sample`` draws one lam an image (mixup only); ``derangement`` a permutation
-    without fixed points. ``within`` pairs the first so many images among themselves, and so the others.
+    without fixed points. ``within`` is the number of first images that are paired among themselves; so are the others.
     """
     batch, device = images.shape[0], images.device
     lam = sample_beta(alpha, (batch,) if per_sample else (), device, generator)
@@ -186,7 +186,7 @@ def sample_beta(
 
 
 def _overlap(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:
-    """How much of each of ``cells`` equal parts of [0, extent] lies in [low, high]; values in [0, 1]."""
+    """How much of each of ``cells`` equal parts of [0, extent] is in [low, high]; values in [0, 1]."""
     width = extent / cells
     edges = torch.arange(cells + 1, device=low.device) * width
     return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / width

@@ -1,14 +1,12 @@
 """Learning curves, and the cost of a setting against its accuracy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from mixskd.drawing.plots import Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
-from mixskd.reporting.plots.looks import Looks
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.runtime.files import slug
 

@@ -1,7 +1,5 @@
 """Mean intersection over union from one confusion matrix of all pixels of a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Finding the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
-
-from __future__ import annotations
+"""Find the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,9 +7,8 @@ from pathlib import Path
 
 from mixskd.data.images import EXTENSIONS
 from mixskd.errors import UserError, unknown
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
-from mixskd.transfer.text_file import lines_of
+from mixskd.transfer.source_files import BadItems, lines_of
 
 VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -64,7 +61,7 @@ def load_segmentation(
 
 
 def guess(root: Path) -> str:
-    """The kind of the data at ``root`` by its folders. Raises UserError if it is none."""
+    """The kind of the data at ``root`` by its folders. Raises UserError for an unknown layout."""
     signs = {
         "voc": "ImageSets/Segmentation", "ade20k": "annotations/training", "coco_stuff": "stuffthingmaps",
         "camvid": "trainannot", "folders": "masks/train",
