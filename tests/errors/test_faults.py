@@ -44,6 +44,7 @@ def raising(error: BaseException):
             ),
             "another process of this run ended",
         ),
+        (RuntimeError("Too many open files. Communication with the workers is no longer possible."), "too many files"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "), "a process that loads images was"),
         (
             RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),

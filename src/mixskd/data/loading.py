@@ -21,7 +21,7 @@ from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mixskd.config import DataConfig
@@ -80,10 +80,12 @@ def load_data(
             ("val", config.val_holdout, fold is None and "val" not in known and config.val_holdout > 0),
         ):
             if missing:
-                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed)
+                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed, data.classes)
                 divided_here = True
         if fold is not None and config.folds is not None:
-            splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, config.split_seed)
+            splits["train"], splits[fold] = hold_out_fold(
+                splits["train"], config.folds, config.fold, config.split_seed, data.classes
+            )
             divided_here = True
         splits = {name: splits[name] for name in SPLITS if name in splits}
     if "train" in splits:
@@ -121,18 +123,28 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     elif path.is_dir():
         return load_folder(path, size, only)
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        return load_manifest(path, size, config.group)
+        return load_manifest(path, size, config.group, config.columns)
     elif path.is_file() and path.suffix == ".npz":
         data = load_npz(path)
     elif path.is_file():
         raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
-    elif len(path.parts) > 1 or path.suffix:
-        raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
     else:
-        raise unknown("data set", config.source, ["digits", *NAMED])
+        raise _missing(path)
     if config.image_size not in (None, data.image_size):
         raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
     return data
+
+
+def _missing(path: Path) -> UserError:
+    """The error for a source that is neither here nor the name of a data set."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    usable = [str(one) for one in beside if one.is_dir() or one.suffix.lower() in (*SUFFIXES, ".npz")]
+    named = [] if len(path.parts) > 1 or path.suffix else ["digits", *NAMED]
+    hint = nearest(str(path), [*usable, *named])
+    what = f"there is no folder {path}, and no data set has that name" if named else f"there is no data at {path}"
+    others = f"; data sets: {', '.join(named)}" if named else ""
+    give = "" if hint else f"; give an image folder, a manifest, an .npz file, or a data set's name{others}"
+    return UserError(f"{what}{hint or give}")
 
 
 def _is_files(split: ImageSet) -> bool:

@@ -31,6 +31,11 @@ LOST_WORKER = re.compile(
     r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
     re.DOTALL,
 )
+SMALL_SHARED_MEMORY = (
+    "the memory or /dev/shm is too small: use fewer workers (--data.workers 1), or give a container more "
+    "(--shm-size 8g); the run continues with --resume"
+)
+MANY_FILES = "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
 NO_NETWORK = {
     "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
     "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
@@ -52,11 +57,10 @@ def foreseen(error: BaseException) -> str | None:
         return "there is not enough memory; take a smaller --batch-size, image size or network"
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
         return "another process of this run ended, and its own message says why; the run continues with --resume"
+    if isinstance(error, RuntimeError) and os.strerror(errno.EMFILE) in str(error):
+        return MANY_FILES
     if isinstance(error, RuntimeError) and LOST_WORKER.search(str(error)):
-        return (
-            "a process that loads images was stopped; often the memory or /dev/shm is too small: use fewer workers "
-            "(--data.workers 1), or give a container more (--shm-size 8g); the run continues with --resume"
-        )
+        return f"a process that loads images was stopped; often {SMALL_SHARED_MEMORY}"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
         return f"the package {error.name} is missing; install it with pip"
     return None
@@ -74,13 +78,24 @@ def _of_the_system(error: OSError) -> str | None:
     if isinstance(error, PermissionError):
         return f"no permission to use {where.strip() or error}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
+        return MANY_FILES
+    if error.errno in NO_SPACE and not where and _shared_memory_is_full():
+        return SMALL_SHARED_MEMORY
     if error.errno in NO_SPACE:
         full = f"no space left on the disk{f' for{where}' if where else ''}"
         return f"{full}; free some space, then continue with --resume"
     if error.errno is None or error.strerror is None:
         return None
     return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
+
+
+def _shared_memory_is_full() -> bool:
+    """Whether /dev/shm, where processes that load images keep their locks and batches, has no 64 KiB left."""
+    try:
+        free = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):
+        return False
+    return free.f_blocks > 0 and free.f_bavail * free.f_frsize < 2**16
 
 
 def say(line: str, rank: int | None = None) -> None:

@@ -68,6 +68,8 @@ def evaluation_data(
         bundle = divided_as(whole, division, _summary_with_splits(path))
     else:
         bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
+    if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
+        chosen_split(load_data(config, verify=False, divided=not plain), split)
     if bundle.classes != model.classes:
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"

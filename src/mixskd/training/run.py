@@ -13,7 +13,7 @@ from mixskd.data.splits_file import check_division, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.continuation import before_restart, continued
-from mixskd.training.description import describe
+from mixskd.training.description import describe, time_line
 from mixskd.training.factory import build_parts
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.probe import probe_at_start
@@ -108,14 +108,16 @@ def train(
 
 
 def rehearsed(trainer: Trainer, remarks: Sequence[str], resumed: bool, overwrite: bool) -> list[str]:
-    """Do the first step, which is not kept, and return lines that describe the run."""
-    step = trainer.position.step
-    trainer.rehearse()
+    """Do the first steps, which are not kept, and return lines that describe the run."""
+    step, run = trainer.position.step, trainer.experiment.run
+    seconds = trainer.rehearse()
+    left = run.epochs * len(trainer.parts.loader) - step
+    time = [] if seconds is None else [time_line(left, seconds)]
     notes = [f"note: {note}" for note in trainer.parts.notes]
     how = f"continues from step {step:,}" if resumed else "starts from the beginning"
     if overwrite and trainer.folder.config.exists():
         how += ", and the run that is there now is removed"
-    return [*remarks, *describe(trainer.parts), *notes, f"out: {trainer.folder.path}; the run {how}"]
+    return [*remarks, *describe(trainer.parts), *time, *notes, f"out: {trainer.folder.path}; the run {how}"]
 
 
 def on_first_process(world: World, act: Callable[[], bool | None]) -> bool:

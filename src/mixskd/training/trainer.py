@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from mixskd.config import difference, to_dict
@@ -35,6 +36,9 @@ from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
 
+STOPPING = "stopping after this step, with a checkpoint; a second time stops at once, without one"
+REHEARSED, LONGEST = 4, 3.0  # steps of a rehearsal that are timed, and the seconds after which no other begins
+
 
 class Trainer:
     """Runs ``parts``, writes the files of the run to ``folder``, and calls the ``listeners``."""
@@ -59,7 +63,7 @@ class Trainer:
         try:
             for listener in self.listeners:
                 listener.start(self._info())
-            with Interrupt(self.world, run.log_every) as interrupt:
+            with Interrupt(self.world, run.log_every, STOPPING) as interrupt:
                 for epoch in range(len(self.position.rows), run.epochs):
                     if self.selection.exhausted(self.position.rows):
                         break
@@ -70,14 +74,17 @@ class Trainer:
                             self.check_finite()
                         stop = interrupt.signal()
                         if stop or self.due():
-                            self.save()
+                            with interrupt.held():
+                                self.save()
+                                if stop:
+                                    self.writer.wait()
                         if stop:
-                            self.writer.wait()
                             interrupt.leave(stop, self.folder.path)
                     self.close_epoch(epoch)
                     ended = epoch + 1 == run.epochs or self.selection.exhausted(self.position.rows)
                     if ended or (epoch + 1) % run.checkpoint_every_epochs == 0:
-                        self.save()
+                        with interrupt.held():
+                            self.save()
             summary = self.finish()
             for listener in self.listeners:
                 listener.end(summary)
@@ -87,24 +94,41 @@ class Trainer:
             for listener in self.listeners:
                 listener.close()
 
-    def rehearse(self) -> None:
-        """Take the next step, if any is left, without listeners. The trainer cannot be used afterwards.
+    def rehearse(self) -> float | None:
+        """Take the next few steps, if any are left, without listeners. The trainer cannot be used afterwards.
 
-        Raises UserError if the step does, and for a loss that is not finite.
+        Returns the seconds of one step, after the first, which prepares the others; None if there is one at most.
+        Raises UserError if a step does, and for a loss that is not finite.
         """
-        epoch, length = len(self.position.rows), len(self.parts.loader)
-        if epoch == self.experiment.run.epochs or self.selection.exhausted(self.position.rows):
-            return
+        if self.selection.exhausted(self.position.rows):
+            return None
+        begun, length, ends = len(self.position.rows), len(self.parts.loader), list[float]()
+        firsts = {begun: self.position.step - begun * length}
+        epochs = range(begun, self.experiment.run.epochs)
+        steps = ((batch, epoch) for epoch in epochs for batch in self.parts.loader.epoch(epoch, firsts.get(epoch, 0)))
         self.listeners = ()
-        self.update(next(iter(self.parts.loader.epoch(epoch, self.position.step - epoch * length))), epoch)
-        self.check_finite()
+        for batch, epoch in islice(steps, 1 + REHEARSED):
+            self.update(batch, epoch)
+            self.check_finite()
+            ends.append(time.perf_counter())
+            if len(ends) > 1 and ends[-1] - ends[0] > LONGEST:
+                break
+        return (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
 
     def _info(self) -> RunInfo:
         return RunInfo(
             self.experiment, self.folder.path, len(self.parts.loader), self.position.step, tuple(self.position.rows),
-            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes),
+            self.selection.monitor, (*self.remarks, *describe(self.parts), *self.resumed), tuple(self.parts.notes),
             self.parts.examples,
         )  # fmt: skip
+
+    @property
+    def resumed(self) -> list[str]:
+        """A line that says where a resumed run goes on; none for a new one."""
+        step, epochs, done = self.position.step, self.experiment.run.epochs, len(self.position.rows)
+        whole = epochs * len(self.parts.loader)
+        where = f"after step {step:,} of {whole:,}, in epoch {done + 1} of {epochs}"
+        return [f"resumed {where}, from {self.folder.checkpoint.name}"] if 0 < step < whole else []
 
     @property
     def learning_rate(self) -> float:

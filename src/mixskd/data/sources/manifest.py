@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,31 @@ SUFFIXES = (".csv", ".parquet")
 SPLIT_OF = {alias: split for split, names in NAMES.items() for alias in (*names, split)} | {"training": "train"}
 
 
-def load_manifest(path: Path, image_size: int, group: str | None = None) -> DataBundle:
+# Names that other tools give these columns, in lower case.
+ALIASES = {
+    "path": ("filename", "file", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path"),
+    "label": ("class", "class_name", "category", "target"),
+    "split": ("subset", "set", "partition"),
+}
+DELIMITERS = ",;\t|"
+
+
+def load_manifest(path: Path, image_size: int, group: str | None = None, columns: Sequence[str] = ()) -> DataBundle:
     """The images that ``path`` lists, relative to its folder. The columns are ``path``, ``label`` (a name or a number),
     ``split`` (``train``, ``val`` or ``test``; all ``train`` without it), and ``group``: the column that holds groups.
+    ``columns`` are other names of ``path``, ``label`` and perhaps ``split``; without them some usual ones are known.
 
     Raises UserError, with the row's number, for a missing column or value, a missing file, a file outside the folder,
     a split or a label that is not known, or a group in two splits.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, columns)
     for column in ("path", "label", *([group] if group else [])):
         if not rows or column not in rows[0]:
             known = [str(name) for name in rows[0]] if rows else []
-            raise UserError(f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}")
+            raise UserError(
+                f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}"
+                "; name those of path, label and perhaps split: --data.columns A,B"
+            )
     root = path.parent.resolve()
     by_split: dict[str, list[tuple[Path, str, str]]] = {}
     for number, row in enumerate(rows, start=2):
@@ -83,18 +97,42 @@ def ordered(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file. Raises UserError if it cannot be read."""
+def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, object]]:
+    """The rows of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file, with the column names of mixskd.
+
+    The header of a ``.csv`` shows whether commas, semicolons, tabs or bars divide it. Raises UserError if it cannot be
+    read.
+    """
     try:
         if path.suffix == ".parquet":
-            return parquet_rows(path)
+            return parquet_rows(path, columns)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [dict(row) for row in csv.DictReader(file, strict=True)]
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, strict=True, delimiter=max(DELIMITERS, key=header.count))
+            reader.fieldnames = renamed(path, reader.fieldnames or (), columns)
+            return [dict(row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
 
 
-def parquet_rows(path: Path) -> list[dict[str, object]]:
+def renamed(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """``names`` with ``path``, ``label`` and ``split`` for ``columns``, or for the only name that means one of them.
+
+    Raises UserError for one of ``columns`` that is missing.
+    """
+    if missing := [column for column in columns if column not in names]:
+        raise UserError(f"{path} has no column {missing[0]!r}, which data.columns names{nearest(missing[0], names)}; "
+                        f"it has: {', '.join(names)}")  # fmt: skip
+    meant = dict(zip(columns, ALIASES, strict=False))
+    for column, aliases in ALIASES.items():
+        known = [name for name in names if name not in meant and name.strip().lower() in (column, *aliases)]
+        if column not in names and column not in meant.values() and len(known) == 1:
+            meant[known[0]] = column
+    return [meant.get(name, name) for name in names]
+
+
+def parquet_rows(path: Path, columns: Sequence[str]) -> list[dict[str, object]]:
     """The rows of a ``.parquet`` file by pyarrow."""
     try:
         import pyarrow
@@ -102,7 +140,8 @@ def parquet_rows(path: Path) -> list[dict[str, object]]:
     except ImportError:
         raise UserError(f"{path} needs pyarrow: pip install 'mixskd[parquet]'") from None
     try:
-        rows: list[dict[str, object]] = parquet.read_table(path).to_pylist()
+        table = parquet.read_table(path)
+        rows: list[dict[str, object]] = table.rename_columns(renamed(path, table.column_names, columns)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
     return rows

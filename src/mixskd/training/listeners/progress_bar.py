@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from mixskd.errors.text import visible
+from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
@@ -30,6 +31,7 @@ def sparkline(values: Sequence[float], *, plain: bool = False) -> str:
     return "".join(marks[round((value - low) / step)] if math.isfinite(value) else "?" for value in values)
 
 
+MEASURED = 3.0  # seconds of the first steps, which tell how long the run will take
 WIDE = 100  # columns from which on every loss term is shown
 
 
@@ -54,12 +56,13 @@ class ProgressBar(Listener):
         self.console = console or Console(stderr=True)
         self.bar: Bars | None = None
         self.score = ""
+        self.timed = False
 
     def start(self, info: RunInfo) -> None:
         self.info, self.log_every = info, info.experiment.run.log_every
         self.epochs = info.experiment.run.epochs
         for line in (*info.description, *(f"note: {note}" for note in info.notes)):
-            self.console.print(visible(line), highlight=False, markup=False)
+            self._say(line)
         self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
         columns = (
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
@@ -77,7 +80,12 @@ class ProgressBar(Listener):
         """Read the losses of the epoch and redraw, every ``log_every`` steps."""
         assert self.bar is not None
         if self.first_images < 0:
-            self.first_images, self.started = info.images, time.perf_counter()
+            info.losses()  # waits for the device, so that the time of the next steps is right
+            self.first_images, self.started, self.first_step = info.images, time.perf_counter(), info.step
+        elif not self.timed and time.perf_counter() - self.started > MEASURED:
+            info.losses()
+            self.timed, left = True, self.epochs * self.info.steps_per_epoch - info.step
+            self._say(time_line(left, (time.perf_counter() - self.started) / (info.step - self.first_step)))
         if self.bar.disable or info.step % self.log_every:
             return
         rate = (info.images - self.first_images) / max(time.perf_counter() - self.started, 1e-9)
@@ -94,15 +102,12 @@ class ProgressBar(Listener):
         """Print a line for the finished epoch."""
         score = f"{self._score(row)}  " if self.info.monitor in row else ""
         self.score = score.strip() or self.score
-        self.console.print(
-            visible(
-                f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}"
-            ),
-            highlight=False,
-            markup=False,
-        )
+        self._say(f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}")
         self.rows.append(row)
         self._draw_curves()
+
+    def _say(self, line: str) -> None:
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def _draw_curves(self) -> None:
         assert self.bar is not None
