@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.errors.terminal import console as on_stream
 from mixskd.errors.text import visible
 from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
@@ -38,7 +40,7 @@ class ProgressBar(Listener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or on_stream(error=True)
         self.bar: Bars | None = None
         self.score = ""
         self.timed = False
@@ -53,7 +55,8 @@ class ProgressBar(Listener):
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
         )  # fmt: skip
-        interactive = self.console.is_terminal and sys.stderr.isatty()
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        interactive = widgets or (self.console.is_terminal and sys.stderr.isatty())
         self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
         self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
         self.started, self.first_images = time.perf_counter(), -1
@@ -92,7 +95,7 @@ class ProgressBar(Listener):
         self._draw_curves()
 
     def _say(self, line: str) -> None:
-        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def _draw_curves(self) -> None:
         assert self.bar is not None
