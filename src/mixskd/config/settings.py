@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
@@ -91,6 +92,8 @@ def type_text(kind: Any) -> str:
     if (inner := without_none(kind)) is not kind:
         return f"{type_text(inner)} or none"
     base, meta = unpacked(kind)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return " | ".join(type_text(part) for part in typing.get_args(base))
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(map(str, typing.get_args(base)))
     if typing.get_origin(base) is tuple:

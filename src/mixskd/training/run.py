@@ -16,6 +16,7 @@ from mixskd.errors import UserError
 from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.description import describe
 from mixskd.training.factory import build_parts
+from mixskd.training.fitting import fitting_batch
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.probe import probe_at_start
 from mixskd.training.run_folder import RunFolder
@@ -70,6 +71,10 @@ def train(
                 write_division(trainer.parts.data, folder.division)
 
         resumed = on_first_process(world, claim)
+        if experiment.run.batch_size == "auto":
+            size = read_experiment(folder.config).run.batch if resumed else fitting_batch(experiment, world)
+            experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=size))
+            remarks = [*remarks, f"run.batch_size auto: {size} images an update fit the memory"]
         parts = build_parts(experiment, world, resumed=resumed)
         trainer = Trainer(parts, folder, [*listeners_of(experiment.run), *listeners], remarks)
         if resumed:

@@ -105,7 +105,7 @@ def single_transfers(lines: Sequence[Repeated], kind: Kind) -> Table:
             },
             "deployed epoch": Number(result.summary["deployed"]["epoch"]),
             "epochs": Number(result.experiment.run.epochs),
-            "batch": Number(result.experiment.run.batch_size),
+            "batch": Number(result.experiment.run.batch),
             "updates": Number(result.summary["updates"]),
             "time (s)": Number(result.summary["seconds"], 1),
             "device": result.summary["device"],
