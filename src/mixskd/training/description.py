@@ -36,7 +36,7 @@ def describe(parts: Parts) -> list[str]:
         f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {counted(run.epochs, 'epoch')} x {steps:,} = "
-        f"{run.epochs * steps:,}, of {run.batch_size} images each",
+        f"{run.epochs * steps:,}, of {run.batch} images each",
         *cost,
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",
