@@ -26,7 +26,7 @@ def checkpoint_stages(method: nn.Module) -> None:
         if isinstance(module, StagedBackbone):
             stages = [*module.stages]
         elif isinstance(module, AuxiliaryBranches):
-            stages = [stage for tail in module.alignments for stage in tail]  # type: ignore[union-attr]
+            stages = [stage for tail in module.alignments for stage in tail]  # type: ignore[union-attr, attr-defined]
         for stage in stages:
             stage.forward = partial(_recomputed, stage, stage.forward)  # type: ignore[method-assign]
 
