@@ -52,7 +52,7 @@ def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict
     with torch.device("meta"):  # its needs and draws, without its weights
         network = build_network(experiment.backbone, len(data.classes), data.image_size)
         method = build_method(
-            experiment.method, network, len(data.train), experiment.run.batch_size, load=lambda _: torch.nn.Identity()
+            experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: torch.nn.Identity()
         )
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)

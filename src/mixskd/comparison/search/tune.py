@@ -53,6 +53,10 @@ class Found:
     model: Path | None
     line: str
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the leaderboard."""
+        return (self.folder / "leaderboard.md").read_text(encoding="utf-8")
+
 
 def tune(
     base: Experiment,

@@ -92,7 +92,7 @@ def single_transfers(lines: Sequence[Repeated], kind: Kind) -> Table:
             **{f"{text} (%)": _number(deployed_scores(result.summary)[1].get(name)) for name, text in scores},
             "deployed epoch": Number(result.summary["deployed"]["epoch"]),
             "epochs": Number(result.experiment.run.epochs),
-            "batch": Number(result.experiment.run.batch_size),
+            "batch": Number(result.experiment.run.batch),
             "updates": Number(result.summary["updates"]),
             **machine_columns(result),
         }

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from mixskd.config.task_kinds import KINDS
+from mixskd.errors.terminal import console as on_stream
 from mixskd.errors.text import visible
 from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
@@ -54,7 +56,7 @@ class ProgressBar(Listener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or on_stream(error=True)
         self.bar: Bars | None = None
         self.score = ""
         self.timed = False
@@ -69,7 +71,8 @@ class ProgressBar(Listener):
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
         )  # fmt: skip
-        interactive = self.console.is_terminal and sys.stderr.isatty()
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        interactive = widgets or (self.console.is_terminal and sys.stderr.isatty())
         self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
         self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
         self.started, self.first_images = time.perf_counter(), -1
@@ -108,7 +111,7 @@ class ProgressBar(Listener):
         self._draw_curves()
 
     def _say(self, line: str) -> None:
-        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def _draw_curves(self) -> None:
         assert self.bar is not None
