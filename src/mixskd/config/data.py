@@ -22,7 +22,8 @@ class DataConfig(Settings, prefix="data."):
 
     Args:
         source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
-            WebDataset shards (``train-{000..015}.tar``).
+            WebDataset shards (``train-{000..015}.tar``). With a column ``labels``, or ``N x C`` labels in an ``.npz``,
+            an image may have several labels.
         root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; those of the data set if not given.
         crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
