@@ -335,8 +335,8 @@ def save_model(
 
     ``backbone`` is that of a method (``method.backbone``), made by ``mixskd.build_backbone``; ``classes`` are the names
     of its outputs, in order; ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1], as the
-    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
-    as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
+    training images were normalised; ``resize`` is ``crop``, ``pad`` or ``squash``, by the image size if not given. A
+    folder as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
     from mixskd.artifacts.model_file import save_model as save
     from mixskd.backbones import StagedBackbone

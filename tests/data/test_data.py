@@ -223,7 +223,7 @@ def test_crops_and_flips_show_the_image_itself(npz: Path) -> None:
     data = load(npz)
     loader = train_loader(data, 12)
     images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2)
-    out = loader.load(torch.arange(12), torch.rand(3, 12))
+    out = loader.load(torch.arange(12), torch.rand(3, 12), 8)
     padded = loader.normalise(torch.nn.functional.pad(images, [loader.pad] * 4))
     for i in range(12):
         crops = [padded[i, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]

@@ -30,8 +30,8 @@ from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
 from mixskd.runtime.files import replacing
 
-FORMAT = "mixskd-model-2"
-OLDER = ("mixskd-model-1",)  # without the fields of NEWER; with one of them it is no file of this format
+FORMAT = "mixskd-model-3"
+FIRST, OLDER = "mixskd-model-1", ("mixskd-model-1", "mixskd-model-2")  # the first has no field of NEWER
 NEWER = {"digest", "resize", "temperature", "threshold"}
 
 
@@ -44,7 +44,7 @@ class Description(Struct):
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
     mean: ThreeNumbers
     std: ThreePositive
-    resize: Literal["", "stretch", "centre"] = ""
+    resize: Literal["", "crop", "pad", "squash", "stretch", "centre"] = ""  # the last two in older files
     temperature: PositiveNumber | UnsetType = UNSET
     threshold: Probability | UnsetType = UNSET
     digest: Text = ""
@@ -152,7 +152,7 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         description = read_record(about, Description)
-        older = known in OLDER and not about.keys() & NEWER
+        older = known == FIRST and not about.keys() & NEWER
         if not older and description.digest != content_digest(about, tensors):
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses

@@ -114,7 +114,7 @@ def contiguous(batch: AnyBatch) -> AnyBatch:
     """``batch`` with contiguous images, views and partners."""
     if isinstance(batch, DeferredBatch):
         make = batch.make
-        return batch._replace(make=lambda indices, source: contiguous(make(indices, source)))
+        return batch._replace(make=lambda *given: contiguous(make(*given)))
     extra = {name: x.contiguous() for name, x in batch.extra.items()}
     return batch._replace(images=batch.images.contiguous(), extra=extra)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -104,6 +104,7 @@ class DataBundle:
         notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
         max_pixels: the largest width times height of a file's image that is decoded.
+        train_size: height and width of the training images in pixels; those of ``preprocess`` if None.
         divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
@@ -115,6 +116,7 @@ class DataBundle:
     source: Path | None = None
     divided: bool = False
     max_pixels: int = MAX_PIXELS
+    train_size: int | None = None
 
     @property
     def train(self) -> ImageSet:
@@ -137,7 +139,13 @@ class DataBundle:
 
     @property
     def image_size(self) -> int:
-        return self.preprocess.image_size
+        """Height and width of the training images, in pixels."""
+        return self.train_size or self.preprocess.image_size
+
+    @property
+    def training(self) -> Preprocess:
+        """As ``preprocess``, in the size of the training images."""
+        return replace(self.preprocess, image_size=self.image_size)
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
+from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
@@ -90,12 +91,27 @@ def load_data(
         notes += duplicate_notes
         if config.per_class is not None:
             splits["train"] = splits["train"].subset(first_per_class(splits["train"].labels, config.per_class))
-    flip = data.flip if config.flip is None else config.flip
     data = dataclasses.replace(
-        data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip, max_pixels=config.max_pixels
-    )
+        data, splits=splits, notes=tuple(notes), divided=divided_here, max_pixels=config.max_pixels,
+        flip=data.flip if config.flip is None else config.flip,
+        preprocess=_preprocess(data, config), train_size=data.image_size,
+    )  # fmt: skip
     data.check()
     return data
+
+
+def _preprocess(data: DataBundle, config: DataConfig) -> Preprocess:
+    """How images are scored: that of the source, with the size and the resize rule of ``config``.
+
+    Raises UserError if ``scale_schedule`` does not end at the size of the training images.
+    """
+    size, schedule = data.image_size, config.scale_schedule
+    if schedule and schedule[-1] != size:
+        raise UserError(
+            f"data.scale_schedule ends at {schedule[-1]} px, but data.image_size is {size}; let both be the same"
+        )
+    resize = data.preprocess.resize if config.resize == "auto" else config.resize
+    return dataclasses.replace(data.preprocess, image_size=config.eval_size or size, resize=resize)
 
 
 def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:

@@ -74,8 +74,10 @@ def _scores(summary: Mapping[str, Any]) -> str:
 
 def _use(model: Classifier, repository: str | None) -> str:
     p = model.preprocess
-    if p.resize == "stretch":
+    if p.resize == "squash":
         how = f"resized to {p.image_size} x {p.image_size}"
+    elif p.resize == "pad":
+        how = f"resized to {p.image_size} pixels on its long side, padded with the mean to a square"
     else:
         how = (
             f"resized to {p.resized} pixels on its short side and cropped to the {p.image_size} x {p.image_size} centre"

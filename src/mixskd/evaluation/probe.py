@@ -179,7 +179,7 @@ def write(
     save_model(
         best.network, folder.model,
         backbone_name=best.network.name if is_elsewhere(best.name) else best.name, classes=data.classes,
-        image_size=data.image_size, mean=data.mean, std=data.std, resize=data.preprocess.resize,
+        image_size=data.preprocess.image_size, mean=data.mean, std=data.std, resize=data.preprocess.resize,
     )  # fmt: skip
     scores = {split: scores_of(chosen.linear, part) for split, part in best.labelled.items() if split != "train"}
     of_scored = {"epoch": 0, "split": data.scored, **{key: scores[data.scored][key] for key in ("top1", "top5")}}

@@ -49,11 +49,12 @@ def set_up_classification(
     """
     data = data or load_data(settings)
     network = build_network(backbone, len(data.classes), data.image_size)
+    check_sizes(network, data, settings)
     notes = start_from(network, weights) if weights is not None and not resumed else []
     if (normalisation := expected_normalisation(backbone, weights)) is not None:
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
-    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
+    load = partial(load_teacher, preprocess=data.training, classes=data.classes, one_size=not settings.scale_schedule)
     method = build_method(choice, network, len(data.train), run.batch_size, load)
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
@@ -64,7 +65,15 @@ def set_up_classification(
         task=Classification(len(data.classes)),
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
+            loaded,
+            settings,
+            run.batch_size,
+            device,
+            run.seed,
+            method.needs,
+            world,
+            deferred=deferred,
+            epochs=run.epochs,
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
@@ -94,7 +103,7 @@ def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: D
         path,
         backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
         classes=data.classes,
-        image_size=data.image_size,
+        image_size=data.preprocess.image_size,
         mean=data.mean,
         std=data.std,
         resize=data.preprocess.resize,
@@ -114,6 +123,15 @@ def build_network(name: str, classes: int, image_size: int | None) -> StagedBack
             f"set --data.image-size {backbone.default_size}"
         )
     return backbone
+
+
+def check_sizes(network: StagedBackbone, data: DataBundle, settings: DataConfig) -> None:
+    """Raises UserError if ``network`` cannot take the images of ``eval_size`` or of ``scale_schedule``."""
+    for name, sizes in (("eval_size", [data.preprocess.image_size]), ("scale_schedule", settings.scale_schedule)):
+        if network.fixed and any(size != data.image_size for size in sizes):
+            raise UserError(f"{network.name} takes only images of {data.image_size} px; leave data.{name} out")
+        if (least := min(sizes, default=network.min_size)) < network.min_size:
+            raise UserError(f"{network.name} takes images of {network.min_size} px or more; data.{name} has {least}")
 
 
 def build_method(

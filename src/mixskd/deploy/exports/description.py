@@ -18,9 +18,10 @@ KEY = "description"
 def describe(model: Classifier, options: Options | None = None, temperature: float | None = None) -> dict[str, Any]:
     """``model`` in plain values; for a graph also its input and output.
 
-    ``resize`` says how a photograph is brought to ``image_size``: ``stretch`` resizes it to height and width,
-    ``centre`` resizes the short side to ``short_side`` pixels and crops the centre; ``crop_share`` is
-    ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1].
+    ``resize`` says how a photograph is brought to ``image_size``: ``squash`` resizes it to height and width, ``crop``
+    resizes the short side to ``short_side`` pixels and crops the centre (``crop_share`` is ``image_size /
+    short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, from 0 to
+    255. ``mean`` and ``std`` are of RGB images in [0, 1].
     """
     about = {
         "made_by": f"mixskd {__version__}",
@@ -61,11 +62,11 @@ def output_name(options: Options) -> str:
 
 def resize_rule(preprocess: Preprocess) -> dict[str, Any]:
     """``preprocess.resize`` in numbers."""
-    if preprocess.resize == "stretch":
-        rule: dict[str, Any] = {"rule": "stretch", "crop_share": 1.0}
-    else:
-        share = preprocess.image_size / preprocess.resized
-        rule = {"rule": "centre", "short_side": preprocess.resized, "crop_share": share}
+    rule: dict[str, Any] = {"rule": preprocess.resize, "crop_share": preprocess.image_size / preprocess.resized}
+    if preprocess.resize == "crop":
+        rule["short_side"] = preprocess.resized
+    if preprocess.resize == "pad":
+        rule["fill"] = preprocess.fill
     return {**rule, "interpolation": "bilinear", "antialias": True}
 
 
@@ -75,8 +76,8 @@ def as_text(about: dict[str, Any]) -> str:
 
 
 def torchvision_transform(preprocess: Preprocess) -> dict[str, Any] | None:
-    """The arguments of torchvision's ``ImageClassification`` preset; None for ``stretch``, which it does not have."""
-    if preprocess.resize == "stretch":
+    """The arguments of torchvision's ``ImageClassification`` preset; None for other rules than ``crop``."""
+    if preprocess.resize != "crop":
         return None
     return {
         "crop_size": preprocess.image_size,
@@ -100,5 +101,5 @@ def timm_data_config(preprocess: Preprocess) -> dict[str, Any]:
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "crop_pct": share,
-        "crop_mode": "squash" if preprocess.resize == "stretch" else "center",
+        "crop_mode": {"crop": "center", "pad": "border", "squash": "squash"}[preprocess.resize],
     }

@@ -99,7 +99,7 @@ def pixels_of(bundle: DataBundle, split: str, most: int) -> Tensor:
     Raises UserError if none can be read.
     """
     images, crop = bundle.splits[split], bundle.preprocess.crop()
-    opened = Images(images, crop, bundle.preprocess.enough)
+    opened = Images(images, {}, bundle.preprocess.enough)
     found, failure = [], UserError(f"the split {split} holds no image")
     for index in np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)):
         try:
