@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
+from mixskd.config.data import MOST_CHANNELS
 from mixskd.config.records import (
     Mismatch,
+    Number,
     PositiveNumber,
     Probability,
     ShortText,
     Text,
-    ThreeNumbers,
-    ThreePositive,
     read_record,
 )
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
@@ -32,7 +33,7 @@ from mixskd.runtime.files import replacing
 
 FORMAT = "mixskd-model-3"
 FIRST, OLDER = "mixskd-model-1", ("mixskd-model-1", "mixskd-model-2")  # the first has no field of NEWER
-NEWER = {"digest", "resize", "temperature", "threshold"}
+NEWER = {"digest", "resize", "temperature", "threshold", "range"}
 
 
 class Description(Struct):
@@ -42,12 +43,19 @@ class Description(Struct):
     backbone: ShortText
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
-    mean: ThreeNumbers
-    std: ThreePositive
+    mean: Annotated[list[Number], Meta(min_length=1, max_length=MOST_CHANNELS)]
+    std: Annotated[list[PositiveNumber], Meta(min_length=1, max_length=MOST_CHANNELS)]
     resize: Literal["", "crop", "pad", "squash", "stretch", "centre"] = ""  # the last two in older files
     temperature: PositiveNumber | UnsetType = UNSET
     threshold: Probability | UnsetType = UNSET
+    range: Annotated[list[Number], Meta(min_length=2, max_length=2)] | UnsetType = UNSET
     digest: Text = ""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers and std {len(self.std)}")
+        if self.range is not UNSET and self.range[0] >= self.range[1]:
+            raise ValueError("range must be two numbers, the smaller first")
 
 
 class Classifier(StagedBackbone):
@@ -76,11 +84,12 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    range: Sequence[float] | None = None,
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
 
-    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
-    :class:`mixskd.data.preprocess.Preprocess` has it. Raises UserError on a full disk.
+    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` and ``range`` as
+    :class:`mixskd.data.preprocess.Preprocess` has them. Raises UserError on a full disk.
     """
     description = {
         "format": FORMAT,
@@ -90,6 +99,7 @@ def save_model(
         "mean": list(mean),
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
+        **({} if range is None else {"range": list(range)}),
     }
     try:
         read_record(description, Description)
@@ -128,7 +138,7 @@ def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> s
 def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
-    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
+    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x C x H x W`` to logits
     ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
     """
     path, stored, tensors = read_described(path)
@@ -137,7 +147,8 @@ def load_model(path: str | Path) -> Classifier:
     model.pretrained = True
     model.classes = tuple(about.classes)
     model.image_size, model.mean, model.std = about.image_size, tuple(about.mean), tuple(about.std)
-    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize)
+    values = None if about.range is UNSET else tuple(about.range)
+    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize, values)
     model.temperature = None if about.temperature is UNSET else about.temperature
     model.threshold = None if about.threshold is UNSET else about.threshold
     return model.eval()
@@ -163,20 +174,20 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
 
 def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> StagedBackbone:
     """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
-    name, classes = about.backbone, len(about.classes)
+    make = partial(build_backbone, about.backbone, len(about.classes), about.image_size, channels=len(about.mean))
     misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
-    check_local(name)
+    check_local(about.backbone)
     try:
         with torch.device("meta"):  # no memory is taken for what the file does not hold
-            wanted = build_backbone(name, classes, about.image_size).export_state_dict()
+            wanted = make().export_state_dict()
         if _forms(wanted) != _forms(tensors):
             raise misfit
-        backbone = build_backbone(name, classes, about.image_size)
+        backbone = make()
         backbone.load_export_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise misfit from None
     if about.image_size < backbone.min_size:
-        raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
+        raise UserError(f"{path} is damaged: {about.backbone} takes images of {backbone.min_size} px or more")
     return backbone
 
 

@@ -55,10 +55,11 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
         choice = experiment.method
         if method_class(choice.name).taught_by is not None and not choice.options.get("teacher"):
             choice = MethodChoice(choice.name, {**choice.options, "teacher": YET_TO_TRAIN})
-        network = build_network(experiment.backbone, classes, image_size)
+        channels = experiment.data.channels
+        network = build_network(experiment.backbone, classes, image_size, channels)
         load = partial(
-            teacher_without_weights, student=experiment.backbone, classes=classes,
-            image_size=image_size or network.default_size, one_size=not experiment.data.scale_schedule,
+            teacher_without_weights, student=experiment.backbone, classes=classes, image_size=image_size or
+            network.default_size, channels=channels, one_size=not experiment.data.scale_schedule,
         )  # fmt: skip
         method = build_method(choice, network, BATCH, experiment.run.batch_size, load)
     backbone = method.backbone
@@ -81,21 +82,22 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
         hook.remove()
         deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
         with flop_counter() as inference, torch.no_grad():
-            functional_call(backbone.eval(), deployed, (_images(data.eval_size or size),))
+            functional_call(backbone.eval(), deployed, (_images(data.eval_size or size, channels=channels),))
     flops = training / epochs, inference.get_total_flops() / BATCH
     return Cost(forwarded / BATCH / len(sizes), *flops, *parameters)
 
 
-def _images(size: int, *each: int) -> Tensor:
-    return torch.randn(BATCH, *each, 3, size, size)
+def _images(size: int, *each: int, channels: int) -> Tensor:
+    return torch.randn(BATCH, *each, channels, size, size)
 
 
 def _training_flops(method: Method, state: dict[str, Tensor], size: int) -> float:
     """The operations for one original image of ``size`` pixels."""
-    images, labels, needs = _images(size), torch.zeros(BATCH, dtype=torch.long), method.needs
+    made, needs = partial(_images, channels=method.backbone.in_channels), method.needs
+    images, labels = made(size), torch.zeros(BATCH, dtype=torch.long)
     offered = {
-        "views": _images(size, max(needs.views - 1, 0)),
-        "partners": _images(size, needs.partners),
+        "views": made(size, max(needs.views - 1, 0)),
+        "partners": made(size, needs.partners),
         "indices": torch.arange(BATCH),
         "slots": torch.arange(BATCH),
         "progress": torch.ones(()),
@@ -117,5 +119,6 @@ def classes_from(parameters: int, experiment: Experiment) -> int:
     """The number of classes of a classifier with so many ``parameters``, which grow linearly with it."""
     check_typed(experiment.backbone)
     with torch.device("meta"):
-        two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))
+        made = partial(build_backbone, experiment.backbone, channels=experiment.data.channels)
+        two, three = (sum(p.numel() for p in made(n).parameters()) for n in (2, 3))
     return 2 + round((parameters - two) / (three - two))

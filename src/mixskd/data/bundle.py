@@ -37,7 +37,8 @@ class ImageSet:
     """Images with their labels.
 
     Args:
-        images: uint8 ``N x H x W x 3``, or N files: a :class:`FileList`, a list of paths, or members of shards.
+        images: ``N x H x W x C`` (uint8, or fp32 with a range), or N files: a :class:`FileList`, a list of paths, or
+            members of shards.
         labels: N class indices.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.

@@ -126,18 +126,19 @@ class DeviceTestLoader:
 
 
 def on_device(split: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """uint8 images ``N x 3 x H x W`` (channels last in memory) and int64 labels."""
+    """Images ``N x C x H x W`` (channels last in memory) and int64 labels."""
     images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2)
     return images, torch.from_numpy(split.labels).to(device)
 
 
 class Normalise:
-    """uint8 ``B x 3 x H x W`` to (x / 255 - mean) / std in fp32, channels last."""
+    """``B x C x H x W`` to (x - mean) / std in fp32, channels last; uint8 is divided by 255 before."""
 
     def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
         mean_and_std = (preprocess.mean, preprocess.std)
-        self.mean, std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in mean_and_std)
-        self.scale, self.shift = 1 / (255 * std), -self.mean / std
+        self.mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in mean_and_std)
+        self.scale = 1 / (std if preprocess.range else 255 * std)
+        self.shift = -self.mean / std
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -13,12 +13,12 @@ import numpy as np
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
-from mixskd.data.preprocess import Preprocess
+from mixskd.data.preprocess import Preprocess, for_channels
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
-from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.sources.shards import Members, is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, unknown
@@ -52,6 +52,10 @@ def load_data(
     ``download`` only local files are used. Raises UserError for data that cannot be used.
     """
     data = _read(config, only, download)
+    form = config.channels, np.uint8 if config.range is None else np.float32
+    for images in (np.asarray(split.images) for split in data.splits.values() if split.in_memory):
+        if (images.shape[3], images.dtype) != form:
+            raise UserError(f"{config.source} has RGB images of 8 bits; leave data.channels and data.range out")
     splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
     if config.group is not None:
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
@@ -59,8 +63,9 @@ def load_data(
     if verify and config.verify != "off":
         files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
         good, verify_notes = verified(
-            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels
-        )
+            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels,
+            wanted=_preprocess(data, config),
+        )  # fmt: skip
         splits.update(good)
         notes += verify_notes
     if config.train_on_val:
@@ -110,8 +115,11 @@ def _preprocess(data: DataBundle, config: DataConfig) -> Preprocess:
         raise UserError(
             f"data.scale_schedule ends at {schedule[-1]} px, but data.image_size is {size}; let both be the same"
         )
-    resize = data.preprocess.resize if config.resize == "auto" else config.resize
-    return dataclasses.replace(data.preprocess, image_size=config.eval_size or size, resize=resize)
+    p, channels = data.preprocess, config.channels
+    return Preprocess(
+        config.eval_size or size, for_channels(p.mean, channels), for_channels(p.std, channels),
+        p.resize if config.resize == "auto" else config.resize, config.range,
+    )  # fmt: skip
 
 
 def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
@@ -130,7 +138,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size, download=download)
     if config.source == "digits":
-        data = load_digits()
+        data = load_digits(config.channels)
     elif is_shards(config.source):
         return load_shards(config.source, size)
     elif path.is_dir():
@@ -138,7 +146,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
         return load_manifest(path, size, config.group)
     elif path.is_file() and path.suffix == ".npz":
-        data = load_npz(path)
+        data = load_npz(path, config.channels, config.range)
     elif path.is_file():
         raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
     elif len(path.parts) > 1 or path.suffix:
@@ -151,7 +159,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
 
 
 def _is_files(split: ImageSet) -> bool:
-    return isinstance(split.images, FileList) and len(split) > 0
+    return isinstance(split.images, FileList | Members) and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:

@@ -57,7 +57,7 @@ def make_train_loader(
     """
     needs, world = needs or DataNeeds(), world or World()
     plan = BatchPlan(data.train.labels, batch_size, seed, needs, world, balance=config.balance)
-    check_policy(config.augment)
+    check_policy(config.augment, config.color_jitter, needs.view_policy, data.preprocess)
     size_in = partial(config.size_in, epochs=epochs, image_size=data.image_size)
     on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
     if config.crop_for(data.image_size) == "pad" and not on_single_images and fits_device(data.train, device):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -25,17 +27,28 @@ class Preprocess:
 
     Args:
         image_size: height and width of the network's images, in pixels.
-        mean: of the three channels of images in [0, 1].
+        mean: of the channels of images in [0, 1], one number for each channel.
         std: of the same channels.
         resize: ``crop`` resizes the short side to 256/224 of ``image_size`` and crops the centre, as the paper does;
             ``pad`` resizes the long side to ``image_size`` and fills up with ``mean``; ``squash`` resizes height and
             width. Chosen by ``image_size`` if not given: ``squash`` up to 64 px, else ``crop``.
+        range: the values that become 0 and 1, in place of 0 and 255; images are then fp32 tensors from the file on.
     """
 
     image_size: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     resize: str = ""
+    range: tuple[float, ...] | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def usual(self) -> bool:
+        """Whether Pillow holds the images: grey or RGB, of 8 bits. Others are tensors ``C x H x W``."""
+        return self.channels in (1, 3) and self.range is None
 
     def __post_init__(self) -> None:
         usual = "squash" if self.image_size <= SMALL else "crop"
@@ -56,16 +69,16 @@ class Preprocess:
         return 3 * self.image_size
 
     @property
-    def fill(self) -> list[int]:
-        """The value of the padding in each channel, from 0 to 255."""
-        return [round(255 * x) for x in self.mean]
+    def fill(self) -> list[float]:
+        """The value of the padding in each channel: from 0 to 255, or from 0 to 1 with a range."""
+        return [round(255 * x) for x in self.mean] if self.range is None else list(self.mean)
 
     def keeps(self, images: np.ndarray) -> bool:
-        """Whether ``images`` (``N x H x W x 3``) are neither resized nor cropped."""
+        """Whether ``images`` (``N x H x W x C``) are neither resized nor cropped."""
         return self.resize != "crop" and images.shape[1:3] == (self.image_size, self.image_size)
 
     def crop(self) -> Callable[[Any], Any]:
-        """From a PIL image to the PIL image that the network sees in evaluation."""
+        """From an image (of Pillow, or a tensor) to the one that the network sees in evaluation."""
         if self.resize != "crop":
             return self.whole(self.image_size)
         return v2.Compose([v2.Resize(self.resized, antialias=True), v2.CenterCrop(self.image_size)])
@@ -86,10 +99,35 @@ class Preprocess:
             return v2.Compose([Letterbox(self.enough, tuple(self.fill), enlarge=False), cropped])
         return SquashedPart(cropped) if self.resize == "squash" else cropped
 
+    def units(self, values: np.ndarray) -> Tensor:
+        """``values`` (``H x W x C``) as ``C x H x W``: as they are in uint8, or in fp32 with ``range`` at 0 and 1."""
+        tensor = torch.from_numpy(np.array(values.transpose(2, 0, 1), dtype=self.dtype, order="C"))
+        if self.range is None:
+            return tensor
+        low, high = self.range
+        return tensor.sub_(low).div_(high - low)
+
+    @property
+    def dtype(self) -> type:
+        """The type of the images' values before the normalisation."""
+        return np.uint8 if self.range is None else np.float32
+
     def transform(self) -> v2.Transform:
-        """From a PIL image to the normalised tensor ``3 x H x W`` of the evaluation."""
+        """From an image to the normalised tensor ``C x H x W`` of the evaluation."""
         to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         return v2.Compose([self.crop(), *to_tensor])
+
+
+def as_tensor(image: Image.Image | Tensor) -> Tensor:
+    """An image as ``C x H x W``."""
+    return image if isinstance(image, Tensor) else F.pil_to_tensor(image)
+
+
+def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """``values`` of red, green and blue for other channels: their mean for grey, else repeated in turn."""
+    if channels == 1 and len(values) == 3:
+        return (sum(values) / 3,)
+    return tuple(values[i % len(values)] for i in range(channels))
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,24 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.config import DataConfig
 from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
-from mixskd.data.images import MAX_PIXELS, decode_image
+from mixskd.data.images import MAX_PIXELS, open_image
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
+from mixskd.data.preprocess import Preprocess, as_tensor
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
 
 
 def augmentation(data: DataBundle, config: DataConfig, size: int) -> v2.Transform:
-    """Random crop to ``size`` pixels, flip, colour jitter and policy of ``config``, from PIL image to PIL image."""
+    """Random crop to ``size`` pixels, flip, colour jitter and policy of ``config``, on images and tensors."""
     steps: list[Any]
     if config.crop_for(data.image_size) == "pad":
         steps = [data.training.whole(size), v2.RandomCrop(size, size // 8)]
@@ -58,24 +58,23 @@ class Item(NamedTuple):
 
 
 class Images(Dataset[dict[str, Tensor]]):
-    """Decoded and augmented images as uint8. They depend on the :class:`Item` alone, not on the worker.
+    """Decoded and augmented images, uint8 or fp32. They depend on the :class:`Item` alone, not on the worker.
 
     ``augments`` are the augmentations by the size of an item. ``images`` (``n x 3 x H x W``) are the anchor, its
     further views and its partners. With draws they are packed into one tensor with them, see :func:`packed`, so that a
-    batch is one transfer to the device. JPEG files are decoded to no more than ``enough`` pixels of height and width
-    need.
+    batch is one transfer to the device.
     """
 
     def __init__(
         self,
         split: ImageSet,
         augments: Mapping[int, Callable[[Any], Any]],
-        enough: int,
+        wanted: Preprocess,
         views: int = 1,
         view_policy: v2.Transform | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.split, self.augments, self.enough, self.max_pixels = split, augments, enough, max_pixels
+        self.split, self.augments, self.wanted, self.max_pixels = split, augments, wanted, max_pixels
         self.views, self.view_policy = views, view_policy
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
@@ -87,27 +86,30 @@ class Images(Dataset[dict[str, Tensor]]):
             view, of = (augment, image) if self.view_policy is None else (self.view_policy, first)
             views = [view(of) for _ in range(self.views - 1)]
             partners = [augment(self.open(i)) for i in item.partners]
-        images = torch.stack([pil_to_tensor(x) for x in (first, *views, *partners)])
+        images = torch.stack([as_tensor(x) for x in (first, *views, *partners)])
         return {"images": images if item.draws is None else packed(torch.from_numpy(item.draws), images)}
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Image.Image | Tensor:
         image = self.split.images[index]
         if isinstance(image, np.ndarray):
-            return Image.fromarray(image)
+            if self.wanted.usual:
+                return Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
+            return torch.from_numpy(image.transpose(2, 0, 1).copy())
         content = image.read() if isinstance(image, Member) else None
-        return decode_image(str(image), content, self.enough, self.max_pixels)
+        return open_image(str(image), self.wanted, content, self.max_pixels)
 
 
 def packed(draws: Tensor, images: Tensor) -> Tensor:
-    """fp32 ``draws`` (``n x numbers``) and uint8 ``images`` (``n x 3 x H x W``) as ``n`` rows of bytes."""
-    rows = torch.cat([draws.view(torch.uint8), images.flatten(1)], dim=1)
+    """fp32 ``draws`` (``n x numbers``) and ``images`` (``n x C x H x W``) as ``n`` rows of bytes."""
+    rows = torch.cat([draws.view(torch.uint8), images.contiguous().flatten(1).view(torch.uint8)], dim=1)
     return F.pad(rows, [0, -rows.shape[1] % draws.element_size()])  # aligned for fp32
 
 
-def unpacked(rows: Tensor, numbers: int, size: int) -> tuple[Tensor, Tensor]:
-    """The draws (``numbers x n``) and images (``n x 3 x size x size``) of :func:`packed`, as views."""
-    draws, images, _ = rows.tensor_split([numbers * 4, numbers * 4 + 3 * size**2], dim=1)
-    return draws.view(torch.float32).T, images.unflatten(1, (3, size, size))
+def unpacked(rows: Tensor, numbers: int, size: int, wanted: Preprocess) -> tuple[Tensor, Tensor]:
+    """The draws (``numbers x n``) and images (``n x C x size x size``) of :func:`packed`, as views."""
+    kind, channels = torch.uint8 if wanted.range is None else torch.float32, wanted.channels
+    draws, images, _ = rows.tensor_split([numbers * 4, numbers * 4 + channels * size**2 * kind.itemsize], dim=1)
+    return draws.view(torch.float32).T, images.view(kind).unflatten(1, (channels, size, size))
 
 
 class WorkerLoader:
@@ -124,8 +126,8 @@ class WorkerLoader:
         needs, name = plan.needs, plan.needs.view_policy
         view_policy = None if name is None else IMAGE_POLICIES[name](data.image_size)
         augments = {size: augmentation(data, config, size) for size in (*config.scale_schedule, data.image_size)}
-        images = Images(data.train, augments, data.training.enough, needs.views, view_policy, data.max_pixels)
-        self.plan, self.device = plan, device
+        images = Images(data.train, augments, data.training, needs.views, view_policy, data.max_pixels)
+        self.plan, self.device, self.wanted = plan, device, data.training
         self.labels = torch.from_numpy(data.train.labels).to(device)
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.batches = WorkerBatches(images, device, workers)
@@ -188,7 +190,7 @@ class WorkerLoader:
         """The images that the workers ``sent``, normalised, and augmented by the policy on the device."""
         if self.policy is None:
             return self.normalise(sent)
-        draws, images = unpacked(sent, self.policy.draws, size)
+        draws, images = unpacked(sent, self.policy.draws, size, self.wanted)
         return self.policy.apply(self.normalise(images), draws, self.normalise.mean)
 
 
@@ -199,14 +201,14 @@ class WorkerTestLoader:
         self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
         world: World | None = None,
     ) -> None:  # fmt: skip
-        images = Images(split, {0: data.preprocess.crop()}, data.preprocess.enough, max_pixels=data.max_pixels)
+        images = Images(split, {0: data.preprocess.crop()}, data.preprocess, max_pixels=data.max_pixels)
         world = world or World()
         mine = np.arange(world.rank, len(split), world.size)
         self.batch_indices = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
         self.labels = torch.from_numpy(split.labels[mine]).to(device).split(batch_size)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
-        self.none = torch.empty(0, 3, *[data.preprocess.image_size] * 2, device=device)
+        self.none = torch.empty(0, data.preprocess.channels, *[data.preprocess.image_size] * 2, device=device)
 
     def __len__(self) -> int:
         return len(self.batch_indices)

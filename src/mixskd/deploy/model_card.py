@@ -94,7 +94,8 @@ def _use(model: Classifier, repository: str | None) -> str:
     ]
     text = "## How to use it\n\n```python\n" + "\n".join(lines) + "\n```\n\n"
     text += (
-        f"An RGB image is {how} (bilinear, antialiased), divided by 255, and normalised by mean "
+        f"An image of {p.channels} channel{'s' * (p.channels > 1)} is {how} (bilinear, antialiased), brought from "
+        f"{' to '.join(f'{v:g}' for v in p.range or (0, 255))} to [0, 1], and normalised by mean "
         f"{', '.join(f'{v:g}' for v in p.mean)} and standard deviation {', '.join(f'{v:g}' for v in p.std)}. "
         "`preprocess.json` holds the same, with the names of the classes.\n"
     )

@@ -49,6 +49,8 @@ def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
     ``mean`` and ``std`` are of images from 0 to 255, RGB, as these frameworks' settings take them. Raises UserError for
     a network that is no ResNet-18, 34, 50 or 101 of torchvision or timm.
     """
+    if model.in_channels != 3:
+        raise UserError(f"{framework} takes RGB images, and this network has {model.in_channels} channels")
     if model.name.removeprefix(PREFIX) not in LAYOUTS:
         raise UserError(
             f"{framework} has no {model.name}; this export is for {', '.join(LAYOUTS)}, whose stem is for large images"

@@ -46,37 +46,38 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path} exists already; name another file, or --overwrite")
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path, *, top: int, errors: bool) -> dict[str, Any]:
+def write_predictions(predictions: Iterable[Prediction], path: Path, *, top: int) -> dict[str, Any]:
     """Write ``predictions`` of ``top`` classes each to ``path``, by its suffix; ``{"out", "images", "unknown",
     "skipped"}``.
 
-    ``errors`` gives a CSV a last column for images that could not be read. If anything fails, ``path`` stays as it was.
+    The last column of a CSV says why an image could not be read. If anything fails, ``path`` stays as it was.
     """
     counts = Counts()
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write = WRITERS[path.suffix.lower()](file, top, errors)
+        write = WRITERS[path.suffix.lower()](file, top)
         for prediction in counts.over(predictions):
             write(prediction)
     return {"out": str(path), **asdict(counts)}
 
 
-def _csv(file: TextIO, top: int, errors: bool) -> Write:
+def _csv(file: TextIO, top: int) -> Write:
     ranks = range(1, top + 1)
-    columns = ["image", "class", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))]
+    classes = (f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))
+    columns = ["image", "class", *classes, "error"]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*columns, "error"] if errors else columns)
+    writer.writerow(columns)
 
     def write(prediction: Prediction) -> None:
         cells: list[Any] = [safe(prediction["image"], "csv"), safe(prediction.get("class", ""), "csv")]
         for likely in prediction.get("classes", ()):
             cells += [safe(likely["name"], "csv"), likely["probability"]]
-        cells += [""] * (len(columns) - len(cells))
-        writer.writerow([*cells, safe(prediction.get("error", ""), "csv")] if errors else cells)
+        cells += [""] * (len(columns) - 1 - len(cells))
+        writer.writerow([*cells, safe(prediction.get("error", ""), "csv")])
 
     return write
 
 
-WRITERS: dict[str, Callable[[TextIO, int, bool], Write]] = {
+WRITERS: dict[str, Callable[[TextIO, int], Write]] = {
     ".csv": _csv,
-    ".jsonl": lambda file, top, errors: lambda prediction: file.write(to_json(prediction) + "\n"),
+    ".jsonl": lambda file, top: lambda prediction: file.write(to_json(prediction) + "\n"),
 }

@@ -31,13 +31,15 @@ def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str], *,
     Raises UserError if it is missing or corrupt, or has other classes.
     """
     network, own = _published(source, classes) if is_library(source) else _trained(source, classes)
+    if (own.channels, own.range) != (preprocess.channels, preprocess.range):
+        raise UserError(f"the teacher {source} was trained on images of other channels or another data.range")
     if one_size and (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
         return network
     return OwnView(network, (preprocess.mean, preprocess.std), (own.mean, own.std), own.image_size)
 
 
 def teacher_without_weights(
-    source: str, student: str, classes: int, image_size: int, *, one_size: bool = True
+    source: str, student: str, classes: int, image_size: int, channels: int = 3, *, one_size: bool = True
 ) -> nn.Module:
     """The network of the teacher at ``source`` for images of ``image_size`` pixels, as its operations are counted.
 
@@ -48,7 +50,7 @@ def teacher_without_weights(
         name, size = student, image_size
     else:
         check_local(name)
-    network = build_backbone(name, classes, size)
+    network = build_backbone(name, classes, size, channels=channels)
     size = size or network.default_size
     return network if one_size and size == image_size else OwnView(network, ((0,), (1,)), ((0,), (1,)), size)
 

@@ -18,18 +18,7 @@ from mixskd.cli.main import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.program import CHECKED_LATER
-from tests.deploy.photo_run import (
-    CLASSES,
-    MEAN,
-    STD,
-    as_described,
-    make_run,
-    photos,
-    predicted,
-    softmax,
-    tempered,
-    tiny_is_known,
-)
+from tests.deploy.photo_run import CLASSES, MEAN, STD, as_described, make_run, photos, predicted, softmax, tempered
 
 KINDS = {
     "float": Options(),
@@ -81,12 +70,11 @@ def odd_photos(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
-def test_photographs_of_odd_shapes_are_read_alike_by_every_copy(resize: str, tmp_path: Path) -> None:
-    with tiny_is_known():
-        run, files = make_run(tmp_path, "tiny", 65, resize), odd_photos(tmp_path)
-        expected = predicted(run, files)
-        options = Options("uint8", softmax=True)
-        graph, program = (export(run, out=tmp_path / name, options=options).file for name in ("w.onnx", "w.pt2"))
+def test_photographs_of_odd_shapes_are_read_alike_by_every_copy(small: Path, resize: str, tmp_path: Path) -> None:
+    run, files = make_run(tmp_path, "tiny", 65, resize), odd_photos(tmp_path)
+    expected = predicted(run, files)
+    options = Options("uint8", softmax=True)
+    graph, program = (export(run, out=tmp_path / name, options=options).file for name in ("w.onnx", "w.pt2"))
     about = description(graph)
     assert (about["resize"]["rule"], expected.std(0).min() > 0.01) == (resize, True)
     assert np.abs(from_onnx(graph, files, "uint8") - expected).max() < TOLERANCE

@@ -20,8 +20,8 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
 
     ``resize`` says how a photograph is brought to ``image_size``: ``squash`` resizes it to height and width, ``crop``
     resizes the short side to ``short_side`` pixels and crops the centre (``crop_share`` is ``image_size /
-    short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, from 0 to
-    255. ``mean`` and ``std`` are of RGB images in [0, 1].
+    short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, in the
+    values of the file. ``range`` are the values that become 0 and 1. ``mean`` and ``std`` are of images in [0, 1].
     """
     about = {
         "made_by": f"mixskd {__version__}",
@@ -30,20 +30,24 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
         "image_size": model.image_size,
         "mean": list(model.mean),
         "std": list(model.std),
+        "channels": model.preprocess.channels,
+        "range": list(model.preprocess.range or (0, 255)),
         "resize": resize_rule(model.preprocess),
     }
     if options is None:
         return about
+    channels = model.preprocess.channels
+    images = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     kinds = {
-        "float": "RGB in [0, 1], minus mean, divided by std",
-        "unit": "RGB in [0, 1]",
-        "uint8": "RGB from 0 to 255",
+        "float": f"{images} in [0, 1], minus mean, divided by std",
+        "unit": f"{images} in [0, 1]",
+        "uint8": f"{images} from 0 to 255",
     }
     size = ["height", "width"] if options.dynamic_size else [model.image_size] * 2
     about["input"] = {
         "name": "images",
         "dtype": "uint8" if options.input == "uint8" else "float32",
-        "shape": ["batch", 3, *size],
+        "shape": ["batch", channels, *size],
         "values": kinds[options.input],
     }
     about["output"] = {
@@ -66,7 +70,8 @@ def resize_rule(preprocess: Preprocess) -> dict[str, Any]:
     if preprocess.resize == "crop":
         rule["short_side"] = preprocess.resized
     if preprocess.resize == "pad":
-        rule["fill"] = preprocess.fill
+        low, high = preprocess.range or (0.0, 1.0)
+        rule["fill"] = [low + (high - low) * x for x in preprocess.fill] if preprocess.range else preprocess.fill
     return {**rule, "interpolation": "bilinear", "antialias": True}
 
 
@@ -96,7 +101,7 @@ def timm_data_config(preprocess: Preprocess) -> dict[str, Any]:
     if math.floor(size / share) != preprocess.resized:  # timm rounds down, and the share is not exact
         share = size / (preprocess.resized + 0.5)
     return {
-        "input_size": [3, size, size],
+        "input_size": [preprocess.channels, size, size],
         "interpolation": "bilinear",
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
