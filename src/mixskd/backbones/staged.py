@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +85,8 @@ def widened(model: nn.Module, channels: int) -> nn.Module:
     if found is None or found[1].in_channels != 3:
         raise UserError("the network does not begin with a convolution of 3 channels; leave data.channels out")
     path, old = found
-    convolution = nn.Conv2d(
-        channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, bias=old.bias is not None,
-        device=old.weight.device,
-    )  # fmt: skip
+    same: Any = {name: getattr(old, name) for name in ("out_channels", "kernel_size", "stride", "padding", "dilation")}
+    convolution = nn.Conv2d(channels, **same, bias=old.bias is not None, device=old.weight.device)
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, convolution)
     return convolution

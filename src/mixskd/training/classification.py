@@ -153,13 +153,12 @@ def normalised(data: DataBundle, settings: DataConfig, backbone: str, weights: s
     """``data`` with the mean and std with which the weights were trained; else with those of its training images, or as
     it is if they are RGB images of 8 bits. ``settings.normalise`` may ask for those of the training images.
     """
-    p, found = data.preprocess, None
-    if settings.normalise == "auto" and (expected := expected_normalisation(backbone, weights)) is not None:
-        found = [for_channels(values, p.channels) for values in expected]
-    elif settings.normalise == "train" or p.channels != 3 or p.range is not None:
+    p, found = data.preprocess, expected_normalisation(backbone, weights)
+    if settings.normalise == "train" or (found is None and (p.channels != 3 or p.range is not None)):
         found = channel_statistics(data)
     if found is None:
         return data
+    found = for_channels(found[0], p.channels), for_channels(found[1], p.channels)
     return dataclasses.replace(data, preprocess=dataclasses.replace(p, mean=found[0], std=found[1]))
 
 

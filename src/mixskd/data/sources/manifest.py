@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.file_list import FileList
+from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
@@ -16,6 +20,13 @@ from mixskd.errors import UserError, nearest
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT_OF = {alias: split for split, names in NAMES.items() for alias in (*names, split)} | {"training": "train"}
+
+
+class Part:
+    """The rows of one split, in little memory: files, the number of each label, and groups."""
+
+    def __init__(self) -> None:
+        self.files, self.labels, self.groups = FileListBuilder(), array("q"), list[str]()
 
 
 def load_manifest(path: Path, image_size: int, group: str | None = None) -> DataBundle:
@@ -26,38 +37,72 @@ def load_manifest(path: Path, image_size: int, group: str | None = None) -> Data
     a split or a label that is not known, or a group in two splits.
     """
     rows = read_rows(path)
+    columns = [str(name) for name in next(rows, ())]
+    at = {name: i for i, name in enumerate(columns)}
     for column in ("path", "label", *([group] if group else [])):
-        if not rows or column not in rows[0]:
-            known = [str(name) for name in rows[0]] if rows else []
-            raise UserError(f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}")
-    root = path.parent.resolve()
-    by_split: dict[str, list[tuple[Path, str, str]]] = {}
+        if column not in at:
+            raise UserError(f"{path} has no column {column!r}{nearest(column, columns)}; it has: {', '.join(columns)}")
+    places, parts, numbers = Places(path.parent.resolve()), dict[str, Part](), dict[str, int]()
+    names: dict[str, str] = {}  # one text object a group
+    in_path, in_label, in_split, in_group = at["path"], at["label"], at.get("split"), at.get(group or "")
     for number, row in enumerate(rows, start=2):
-        where = f"{path}, row {number}"
-        file = checked_file(root, str(row["path"] or ""), where)
-        label = str(row["label"]).strip() if row["label"] is not None else ""
+        folder, name = places.of(str(row[in_path] or ""), path, number)
+        label = "" if row[in_label] is None else str(row[in_label]).strip()
         if not label:
-            raise UserError(f"{where}: the label is empty; give a class")
-        split = SPLIT_OF.get(str(row.get("split") or "train").strip().lower())
+            raise UserError(f"{path}, row {number}: the label is empty; give a class")
+        said = "train" if in_split is None else row[in_split]
+        split = SPLIT_OF.get(str(said or "train").strip().lower())
         if split is None:
-            raise UserError(f"{where}: the split {row['split']!r} is not known; use train, val or test")
-        by_split.setdefault(split, []).append((file, label, str(row[group]) if group else ""))
-    if "train" not in by_split:
+            raise UserError(f"{path}, row {number}: the split {said!r} is not known; use train, val or test")
+        if (part := parts.get(split)) is None:
+            part = parts[split] = Part()
+        part.files.append(folder, name)
+        part.labels.append(numbers.setdefault(label, len(numbers)))
+        if in_group is not None:
+            part.groups.append(names.setdefault(str(row[in_group]), str(row[in_group])))
+    if "train" not in parts:
         raise UserError(f"{path} lists no training image; set the column split to train, or leave it out")
-    classes = ordered({label for _, label, _ in by_split["train"]})
+    labels, found = [*numbers], {split: np.array(part.labels, dtype=np.int64) for split, part in parts.items()}
+    classes = ordered({labels[i] for i in np.unique(found["train"]).tolist()})
     index = {name: i for i, name in enumerate(classes)}
-    for split, entries in by_split.items():
-        if strange := sorted({label for _, label, _ in entries} - set(classes)):
+    for split, present in found.items():
+        if strange := sorted({labels[i] for i in np.unique(present).tolist()} - set(classes)):
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
+    as_class = np.array([index.get(name, -1) for name in labels], dtype=np.int64)
     splits = {
-        split: ImageSet(
-            FileList.of(file for file, _, _ in entries),
-            np.asarray([index[label] for _, label, _ in entries], dtype=np.int64),
-            np.asarray([name for _, _, name in entries]) if group else None,
-        )
-        for split, entries in by_split.items()
+        split: ImageSet(part.files.build(), as_class[found[split]], np.asarray(part.groups) if group else None)
+        for split, part in parts.items()
     }
     return DataBundle(splits, classes, Preprocess(image_size), source=path.parent)
+
+
+class Places:
+    """Folder and name of files under ``root``; each folder is resolved once, and each file costs one ``lstat``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders: dict[str, str] = {}  # as the manifest names them: with the root before, if they are inside
+
+    def of(self, name: str, manifest: Path, number: int) -> tuple[str, str]:
+        """The folder, which ends with ``/``, and the name. Raises UserError as :func:`checked_file` does."""
+        folder, _, base = name.rpartition("/")
+        text = self.folders.get(folder)
+        if text is None:
+            text = self.folders[folder] = self._text(folder)
+        try:
+            if text and base.lower().endswith(EXTENSIONS) and stat.S_ISREG(os.lstat(text + base).st_mode):
+                return text, base
+        except (OSError, ValueError):
+            pass
+        file = checked_file(self.root, name, f"{manifest}, row {number}")
+        return f"{file.parent}/", file.name
+
+    def _text(self, folder: str) -> str:
+        try:
+            inside = (self.root / folder).resolve().is_relative_to(self.root)
+        except (OSError, ValueError, RuntimeError):
+            inside = False
+        return f"{self.root / folder}/" if inside else ""
 
 
 def checked_file(root: Path, name: str, where: str) -> Path:
@@ -83,26 +128,36 @@ def ordered(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file. Raises UserError if it cannot be read."""
+def read_rows(path: Path) -> Iterator[Sequence[object]]:
+    """The names of the columns, then the rows, of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file, one by one.
+
+    Raises UserError if the file cannot be read.
+    """
     try:
-        if path.suffix == ".parquet":
-            return parquet_rows(path)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [dict(row) for row in csv.DictReader(file, strict=True)]
+        yield from (_parquet if path.suffix.lower() == ".parquet" else _csv)(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
 
 
-def parquet_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a ``.parquet`` file by pyarrow."""
+def _csv(path: Path) -> Iterator[Sequence[object]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = filter(None, csv.reader(file, strict=True))
+        header = next(rows, [])
+        yield header
+        for row in rows:
+            yield row if len(row) >= len(header) else [*row, *[None] * (len(header) - len(row))]
+
+
+def _parquet(path: Path) -> Iterator[Sequence[object]]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError(f"{path} needs pyarrow: pip install 'mixskd[parquet]'") from None
     try:
-        rows: list[dict[str, object]] = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path)
+        yield file.schema_arrow.names
+        for batch in file.iter_batches():
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    except pyarrow.ArrowException as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
-    return rows
