@@ -17,6 +17,11 @@ def is_optional(kind: Any) -> bool:
     return typing.get_origin(kind) in (typing.Union, types.UnionType) and type(None) in typing.get_args(kind)
 
 
+def is_choice_or_mapping(kind: Any) -> bool:
+    """Whether ``kind`` is a choice of names or a mapping, such as ``Literal["none"] | dict[str, float]``."""
+    return not is_optional(kind) and any(typing.get_origin(part) is dict for part in typing.get_args(kind))
+
+
 def without_none(kind: Any) -> Any:
     """``X`` of ``X | None``; any other type as it is."""
     return next(part for part in typing.get_args(kind) if part is not type(None)) if is_optional(kind) else kind
@@ -43,11 +48,15 @@ def plain(kind: Any) -> Any:
 def described(kind: Any) -> str:
     """The range, the choices or else the name of a type."""
     kind, meta = unpacked(without_none(kind))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         *first, last = map(str, typing.get_args(kind))
         return f"{', '.join(first)} or {last}" if first else last
     if typing.get_origin(kind) is tuple:
         return _list(typing.get_args(kind)[0], meta)
+    if is_choice_or_mapping(kind):
+        return f"{', '.join(typing.get_args(typing.get_args(kind)[0]))} or {{class: number}}"
     if typing.get_origin(kind) is dict:
         return "a mapping"
     return meta.description or range_text(meta) or NAMES.get(kind, str(kind))

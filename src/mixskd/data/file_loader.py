@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mixskd.data.device_loader import Normalise
 from mixskd.data.images import MAX_PIXELS, open_image
-from mixskd.data.preprocess import Preprocess, as_tensor
+from mixskd.data.preprocess import Preprocess, image_tensor
 from mixskd.data.worker_loader import WorkerBatches
 from mixskd.errors import UserError
 
@@ -28,7 +28,7 @@ class Files(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, path: str) -> dict[str, Tensor]:
         try:
-            image = as_tensor(self.crop(open_image(path, self.wanted, None, self.max_pixels)))
+            image = image_tensor(self.crop(open_image(path, self.wanted, None, self.max_pixels)))
         except UserError:  # the caller reports the reason
             size = self.wanted.image_size
             black = torch.from_numpy(np.zeros((self.wanted.channels, size, size), self.wanted.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import torch
 
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
+from mixskd.data.labels import hardened, strata
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
@@ -56,7 +58,9 @@ def make_train_loader(
     the step, so that a CUDA graph records that work too.
     """
     needs, world = needs or DataNeeds(), world or World()
-    plan = BatchPlan(data.train.labels, batch_size, seed, needs, world, balance=config.balance)
+    if data.several and config.balance > 0:
+        raise UserError("data.balance draws by class, but an image may have several; set optim.class_weights instead")
+    plan = BatchPlan(strata(data.train.labels), batch_size, seed, needs, world, balance=config.balance)
     check_policy(config.augment, config.color_jitter, needs.view_policy, data.preprocess)
     size_in = partial(config.size_in, epochs=epochs, image_size=data.image_size)
     on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
@@ -82,6 +86,7 @@ def make_test_loader(
     if name not in data.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(data.splits)}")
     images = data.splits[name]
+    images = dataclasses.replace(images, labels=hardened(images.labels))
     if images.in_memory and fits_device(images, device) and data.preprocess.keeps(np.asarray(images.images)):
         return DeviceTestLoader(data, images, device, batch_size, world)
     return WorkerTestLoader(data, images, device, worker_count(workers), batch_size, world)

@@ -118,7 +118,7 @@ class Preprocess:
         return v2.Compose([self.crop(), *to_tensor])
 
 
-def as_tensor(image: Image.Image | Tensor) -> Tensor:
+def image_tensor(image: Image.Image | Tensor) -> Tensor:
     """An image as ``C x H x W``."""
     return image if isinstance(image, Tensor) else F.pil_to_tensor(image)
 

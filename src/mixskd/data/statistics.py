@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mixskd.data.bundle import DataBundle
-from mixskd.data.preprocess import as_tensor
+from mixskd.data.preprocess import image_tensor
 from mixskd.data.worker_loader import Images
 
 MOST = 512  # images
@@ -24,7 +24,7 @@ def channel_statistics(data: DataBundle) -> tuple[tuple[float, ...], tuple[float
     chosen = np.unique(np.linspace(0, len(data.train) - 1, MOST).round().astype(int))
     moments = torch.zeros(2, wanted.channels, dtype=torch.float64)
     for index in chosen.tolist():
-        x = as_tensor(crop(images.open(index))).double() / (1 if wanted.range else 255)
+        x = image_tensor(crop(images.open(index))).double() / (1 if wanted.range else 255)
         moments += torch.stack([x.mean((1, 2)), x.square().mean((1, 2))]) / len(chosen)
     mean, square = moments
     std = (square - mean**2).clamp(min=0).sqrt()

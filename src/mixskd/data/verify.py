@@ -59,8 +59,11 @@ def verified(
         if bad and not skip_bad:
             check(bad[0], max_pixels, wanted)  # raises the reason
             raise UserError(f"cannot read the image {bad[0]}; repair or remove it, or --skip-bad-images")
-        if empty := sorted(set(np.unique(images.labels).tolist()) - set(np.unique(images.labels[fine]).tolist())):
-            first = images.images[int(np.argmax(images.labels == empty[0]))]
+        labels = images.labels
+        if labels.ndim == 1 and (
+            empty := sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[fine]).tolist()))
+        ):
+            first = images.images[int(np.argmax(labels == empty[0]))]
             where = f"the class folder {first.parent}" if isinstance(first, Path) else f"class {empty[0]} of the shards"
             raise UserError(f"{where} holds no readable image; add some or remove the class")
         digests = None if mode == "headers" else np.ascontiguousarray(found["digest"])

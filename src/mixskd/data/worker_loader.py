@@ -19,10 +19,11 @@ from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
 from mixskd.data.images import MAX_PIXELS, open_image
+from mixskd.data.labels import as_tensor
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
-from mixskd.data.preprocess import Preprocess, as_tensor
+from mixskd.data.preprocess import Preprocess, image_tensor
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
@@ -86,7 +87,7 @@ class Images(Dataset[dict[str, Tensor]]):
             view, of = (augment, image) if self.view_policy is None else (self.view_policy, first)
             views = [view(of) for _ in range(self.views - 1)]
             partners = [augment(self.open(i)) for i in item.partners]
-        images = torch.stack([as_tensor(x) for x in (first, *views, *partners)])
+        images = torch.stack([image_tensor(x) for x in (first, *views, *partners)])
         return {"images": images if item.draws is None else packed(torch.from_numpy(item.draws), images)}
 
     def open(self, index: int) -> Image.Image | Tensor:
@@ -128,7 +129,7 @@ class WorkerLoader:
         augments = {size: augmentation(data, config, size) for size in (*config.scale_schedule, data.image_size)}
         images = Images(data.train, augments, data.training, needs.views, view_policy, data.max_pixels)
         self.plan, self.device, self.wanted = plan, device, data.training
-        self.labels = torch.from_numpy(data.train.labels).to(device)
+        self.labels = as_tensor(data.train.labels, device)
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
@@ -205,7 +206,7 @@ class WorkerTestLoader:
         world = world or World()
         mine = np.arange(world.rank, len(split), world.size)
         self.batch_indices = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-        self.labels = torch.from_numpy(split.labels[mine]).to(device).split(batch_size)
+        self.labels = as_tensor(split.labels[mine], device).split(batch_size)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
         self.none = torch.empty(0, data.preprocess.channels, *[data.preprocess.image_size] * 2, device=device)

@@ -21,16 +21,22 @@ from mixskd.errors import UserError
 from mixskd.methods.parts.views import OwnView
 
 
-def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str], *, one_size: bool = True) -> nn.Module:
+def load_teacher(
+    source: str, preprocess: Preprocess, classes: Sequence[str], *, several: bool = False, one_size: bool = True
+) -> nn.Module:
     """The classifier at ``source``, to be given images as ``preprocess`` makes them, of a student of ``classes``.
 
     Without ``one_size`` the images change their size during the run.
 
     ``source`` is a run folder, a model file, or ``timm/NAME`` or ``torchvision/NAME`` with their published weights.
     Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.views.OwnView`.
-    Raises UserError if it is missing or corrupt, or has other classes.
+    Raises UserError if it is missing or corrupt, has other classes, or is for one label an image where the student is
+    for ``several``, or the other way round.
     """
     network, own = _published(source, classes) if is_library(source) else _trained(source, classes)
+    if several != (getattr(network, "task", "") == "multilabel"):
+        takes, has = ("several labels", "one") if several else ("one label", "several")
+        raise UserError(f"the data have {takes} an image, but the teacher {source} was trained for {has}")
     if (own.channels, own.range) != (preprocess.channels, preprocess.range):
         raise UserError(f"the teacher {source} was trained on images of other channels or another data.range")
     if one_size and (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):

@@ -22,11 +22,14 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
     resizes the short side to ``short_side`` pixels and crops the centre (``crop_share`` is ``image_size /
     short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, in the
     values of the file. ``range`` are the values that become 0 and 1. ``mean`` and ``std`` are of images in [0, 1].
+    Where an image may have several labels, ``task`` is ``multilabel``, and a class is there if its probability is not
+    below its of the ``thresholds``.
     """
     about = {
         "made_by": f"mixskd {__version__}",
         "backbone": model.name,
         "classes": list(model.classes),
+        **({"task": model.task, "thresholds": list(model.thresholds)} if model.thresholds else {}),
         "image_size": model.image_size,
         "mean": list(model.mean),
         "std": list(model.std),
