@@ -26,7 +26,7 @@ RIGHT: dict[str, tuple[type, ...]] = {
     "listeners": (), "images": (tuple,), "runs": (tuple, str), "classes": (tuple,), "mean": (), "std": (),
     "methods": (tuple, str, dict), "backbones": (tuple, str), "augments": (tuple, str), "seeds": (tuple, str, list),
     "suites": (tuple, str), "options": (dict,), "transfer": (dict,), "launcher_options": (dict,), "progress": (bool,),
-    **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
+    **dict.fromkeys(("resume", "overwrite", "dry_run", "public", "force", "softmax"), (bool,)),
     "dynamic_size": (bool,),
     **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
     **dict.fromkeys(("images_per_update", "folds", "trials", "steps"), (int,)), "refit": (bool,), "space": (str, dict),

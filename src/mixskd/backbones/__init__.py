@@ -30,18 +30,22 @@ WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 
 @checked
 def build_backbone(
-    name: str, num_classes: Count, image_size: Count | None = None, weights: str | Path | None = None
+    name: str,
+    num_classes: Count,
+    image_size: Count | None = None,
+    weights: str | Path | None = None,
+    channels: Count = 3,
 ) -> StagedBackbone:
     """Build the backbone ``name`` with ``num_classes`` outputs.
 
     ``name`` is a key of ``BACKBONES``, ``wrn_D_W`` for any depth and width, or ``timm/NAME`` or ``torchvision/NAME``
     for any classifier of these libraries. Without ``weights`` (see :func:`start_from`) it is initialised at random.
-    ``image_size``, in pixels, matters only for models with one fixed size.
+    ``image_size``, in pixels, matters only for models with one fixed size. ``channels`` are those of the images.
 
     Raises UserError for an unknown name, an image size that the model cannot take, or weights that do not fit.
     """
     load_plugins()
-    backbone = _fresh(name, num_classes, image_size)
+    backbone = _fresh(name, num_classes, image_size, channels)
     if weights is not None:
         start_from(backbone, str(weights))
     return backbone
@@ -59,16 +63,19 @@ def check_local(name: str) -> None:
         raise unknown("backbone", name, BACKBONES)
 
 
-def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbone:
+def _fresh(name: str, num_classes: int, image_size: int | None, channels: int) -> StagedBackbone:
     if name.startswith(PREFIX):
-        return timm_backbone(name, num_classes, image_size)
+        return timm_backbone(name, num_classes, image_size, channels)
     if name.startswith(TORCHVISION):
-        return torchvision_backbone(name, num_classes, image_size)
+        return torchvision_backbone(name, num_classes, image_size, channels)
     if name in BACKBONES:
-        return BACKBONES[name](num_classes)
-    if match := re.fullmatch(WIDE_RESNET, name):
-        return wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
-    raise unknown("backbone", name, BACKBONES)
+        backbone = BACKBONES[name](num_classes)
+    elif match := re.fullmatch(WIDE_RESNET, name):
+        backbone = wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
+    else:
+        raise unknown("backbone", name, BACKBONES)
+    backbone.take_channels(channels)
+    return backbone
 
 
 __all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "check_local", "start_from"]

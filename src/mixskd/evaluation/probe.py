@@ -26,7 +26,7 @@ from mixskd.probing.features import last_layer, pooled_features
 from mixskd.probing.head import set_head
 from mixskd.probing.selection import Fitted, Labelled, Selection, fit_and_select
 from mixskd.runtime.precision import choose_device, device_name
-from mixskd.training.classification import build_network, expected_normalisation
+from mixskd.training.classification import build_network, normalised
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
 from mixskd.training.summary import FORMAT, provenance
@@ -145,13 +145,11 @@ def check_free(folder: RunFolder, overwrite: bool) -> None:
 def probe_backbone(experiment: Experiment, data: DataBundle, device: torch.device, progress: Progress) -> Probed:
     """The classifiers on the features of ``experiment.backbone`` with ``experiment.weights``."""
     started, name = time.perf_counter(), experiment.backbone
-    network = build_network(name, len(data.classes), data.image_size)
+    network = build_network(name, len(data.classes), data.image_size, data.preprocess.channels)
     last_layer(network)
     assert experiment.weights is not None
     notes = [note for note in start_from(network, experiment.weights) if "classifier is new" not in note]
-    if (mean_and_std := expected_normalisation(name, experiment.weights)) is not None:
-        mean, std = mean_and_std
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    data = normalised(data, experiment.data, name, experiment.weights)
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     labelled = {
         split: Labelled(
@@ -181,7 +179,7 @@ def write(
     save_model(
         best.network, folder.model,
         backbone_name=best.network.name if is_elsewhere(best.name) else best.name, classes=data.classes,
-        image_size=data.image_size, mean=data.mean, std=data.std, resize=data.preprocess.resize,
+        **dataclasses.asdict(data.preprocess),
     )  # fmt: skip
     scores = {split: scores_of(chosen.linear, part) for split, part in best.labelled.items() if split != "train"}
     of_scored = {"epoch": 0, "split": data.scored, **{key: scores[data.scored][key] for key in ("top1", "top5")}}

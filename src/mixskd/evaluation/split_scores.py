@@ -61,6 +61,8 @@ def evaluation_data(
     :func:`evaluate` does.
     """
     config, division = data_of(path, data)
+    p = model.preprocess
+    config = dataclasses.replace(config, channels=p.channels, range=p.range, eval_size=None, scale_schedule=())
     if Path(config.source).expanduser().is_dir() or config.image_size is not None:
         config = dataclasses.replace(config, image_size=model.image_size)
     only = (split,) if split else tuple(name for name in SPLITS if name != "train")

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mixskd.config import DataConfig
 from mixskd.data.images import decode_image
+from mixskd.drawing.picture import shown
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, Run
 from mixskd.reporting.page.blocks import Block, Content, fold, table
@@ -115,7 +117,11 @@ class Pictures:
         bundle = self.readable.bundle(data)
         if bundle is None or not bundle.splits[split].in_memory:
             return None
-        return np.asarray(bundle.splits[split].images[int(entry["index"])])
+        pixels = torch.from_numpy(
+            np.asarray(bundle.splits[split].images[int(entry["index"])]).transpose(2, 0, 1).copy()
+        )
+        image = shown(pixels if pixels.is_floating_point() else pixels / 255)
+        return Image.fromarray((255 * image).round().astype(np.uint8))
 
 
 def _name(entry: Entry) -> str:
