@@ -20,7 +20,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
-    r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
+    r"|could not create a (primitive|memory object)|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
 # What gloo, NCCL and torch's store say once one of several processes is gone.
@@ -97,7 +97,7 @@ def _shared_memory_is_full() -> bool:
         free = os.statvfs("/dev/shm")
     except (OSError, AttributeError):
         return False
-    return 0 < free.f_blocks and free.f_bavail * free.f_frsize < 2**16
+    return free.f_blocks > 0 and free.f_bavail * free.f_frsize < 2**16
 
 
 def _first_line(error: BaseException) -> str:
