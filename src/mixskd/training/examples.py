@@ -49,9 +49,9 @@ class ShowExamples:
         return Examples(columns, data.mean, data.std)
 
     def _with_predictions(self, images: Tensor, texts: list[str]) -> list[str]:
-        deployed, classes, task = self.parts.deployed, self.parts.data.classes, self.task
+        deployed, classes = self.parts.deployed, self.parts.data.classes
         with torch.inference_mode(), evaluation_mode(deployed):
-            p, best = task.probabilities(task.predict(deployed, images)).topk(min(2, len(classes)))
+            p, best = self.task.probabilities(self.task.predict(deployed, images)).topk(min(2, len(classes)))
         predictions = [
             "\n".join(f"-> {100 * q:.0f} % {classes[i]}" for q, i in zip(*row, strict=True))
             for row in zip(p.tolist(), best.tolist(), strict=True)
