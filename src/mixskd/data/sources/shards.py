@@ -157,14 +157,15 @@ def read_index(shards: Sequence[Path], cache: VerifyCache | None = None) -> Imag
     with ThreadPoolExecutor() as pool:
         for i, content in zip(missing, pool.map(_scan, [shards[i] for i in missing]), strict=True):
             found[i] = content
-            if _latest(stamps[i]) < time.time_ns() - JUST_CHANGED:
+            if max(map(int, stamps[i].split()[1::2])) < time.time_ns() - JUST_CHANGED:
                 cache.add_shard(shards[i], stamps[i], content)
     parts = [np.frombuffer(content or b"", SCANNED) for content in found]
     table = np.concatenate(parts)
     if not len(table):
         raise UserError(f"there is no image in {', '.join(map(str, shards[:3]))}; a shard holds KEY.jpg with KEY.cls")
     shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(part) for part in parts])
-    checksums = np.ascontiguousarray(table["checksum"]) if any(map(_has_checksums, stamps)) else None
+    has_checksums = any(len(stamp.split()) > 2 for stamp in stamps)
+    checksums = np.ascontiguousarray(table["checksum"]) if has_checksums else None
     members = Members(shards, shard, np.ascontiguousarray(table["member"]), checksums)
     return ImageSet(members, np.ascontiguousarray(table["label"]))
 
@@ -184,14 +185,6 @@ def _stamp(shard: Path) -> str:
             continue
         parts += [str(status.st_size), str(status.st_mtime_ns)]
     return " ".join(parts)
-
-
-def _latest(stamp: str) -> int:
-    return max(map(int, stamp.split()[1::2]))
-
-
-def _has_checksums(stamp: str) -> bool:
-    return len(stamp.split()) > 2
 
 
 def _checksums(shard: Path) -> dict[str, bytes] | None:
