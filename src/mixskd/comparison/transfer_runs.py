@@ -73,7 +73,7 @@ def transfer_from(values: Any) -> Transfer:
     network = settings.get("method", {}).get("name")
     if kind_of(str(network)) is None:
         names = [name for kind in KINDS for name in kind.networks]
-        advice = f"give transfer a recipe ({', '.join(kind.recipe for kind in KINDS)}) or a method.name"
+        advice = f"give transfer a recipe ({', '.join(kind.recipe for kind in KINDS if kind.recipe)}) or a method.name"
         raise UserError(f"transfer.method.name must be one of {', '.join(names)}, not {network!r}; {advice}")
     seeds = values.get("seeds")
     return Transfer(
