@@ -201,7 +201,7 @@ class DataBundle:
     @property
     def several(self) -> bool:
         """Whether an image may have several labels, or none."""
-        return are_several(next(iter(self.splits.values())).labels)
+        return any(are_several(split.labels) for split in self.splits.values())
 
     @property
     def counts(self) -> np.ndarray:
