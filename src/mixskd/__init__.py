@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         train,
         tune,
     )
-    from mixskd.backbones import StagedBackbone, build_backbone
+    from mixskd.backbones import StagedBackbone, build_backbone, wrap
     from mixskd.errors import UserError
     from mixskd.methods.base import Method
     from mixskd.training.listeners import Listener
@@ -58,6 +58,7 @@ _HOMES = {
     "Listener": "mixskd.training.listeners",
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
+    "wrap": "mixskd.backbones",
     "UserError": "mixskd.errors",
     "Method": "mixskd.methods",
 }
@@ -84,6 +85,7 @@ __all__ = [
     "show_data",
     "train",
     "tune",
+    "wrap",
 ]
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
 from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
+from mixskd.backbones.from_transformers import HF, folder_of, transformers_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.pretrained import start_from
 from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.backbones.wrapping import wrap
 from mixskd.config.arguments import checked
 from mixskd.config.plugins import load_plugins
 from mixskd.config.types import Count
@@ -38,7 +40,8 @@ def build_backbone(
     """Build the backbone ``name`` with ``num_classes`` outputs.
 
     ``name`` is a key of ``BACKBONES``, ``wrn_D_W`` for any depth and width, or ``timm/NAME`` or ``torchvision/NAME``
-    for any classifier of these libraries. Without ``weights`` (see :func:`start_from`) it is initialised at random.
+    for any classifier of these libraries, or ``hf/FOLDER``
+    for one of transformers in a folder. Without ``weights`` (see :func:`start_from`) it is initialised at random.
     ``image_size``, in pixels, matters only for models with one fixed size.
 
     Raises UserError for an unknown name, an image size that the model cannot take, or weights that do not fit.
@@ -58,6 +61,8 @@ def check_local(name: str) -> None:
     load_plugins()
     if name.startswith(PREFIX):
         check_timm_architecture(name)
+    elif name.startswith(HF):
+        folder_of(name)
     elif not name.startswith(TORCHVISION) and name not in BACKBONES and not re.fullmatch(WIDE_RESNET, name):
         raise unknown("backbone", name, BACKBONES)
 
@@ -67,6 +72,8 @@ def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbon
         return timm_backbone(name, num_classes, image_size)
     if name.startswith(TORCHVISION):
         return torchvision_backbone(name, num_classes, image_size)
+    if name.startswith(HF):
+        return transformers_backbone(name, num_classes, image_size)
     if name in BACKBONES:
         return BACKBONES[name](num_classes)
     if match := re.fullmatch(WIDE_RESNET, name):
@@ -74,4 +81,4 @@ def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbon
     raise unknown("backbone", name, BACKBONES)
 
 
-__all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "check_local", "start_from"]
+__all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "check_local", "start_from", "wrap"]
