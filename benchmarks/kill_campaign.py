@@ -1,12 +1,15 @@
-"""Kill runs with SIGKILL at random moments, go on until they end, and compare the bits with runs that were left alone.
+"""Kill runs with SIGKILL while they work, go on until they end, and compare the bits with runs that were left alone.
 
 ``python benchmarks/kill_campaign.py --kills 100 --out results/kill_campaign``. The kills are shared out over ``train``,
-``compare`` and ``train`` in two processes under ``torchrun``; the log has one line a kill and one a comparison.
+``compare`` and ``train`` in two processes under ``torchrun``. A kill comes up to 0.3 s after a drawn number of writes
+of checkpoints, or up to 3 s after the start, so that a busy machine does not move all kills to the start. The log has
+one line a kill and one a comparison.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -101,25 +104,50 @@ class Log:
         return [entry for entry in self.entries if key in entry]
 
 
-def killed_run(kind: str, out: Path, kills: int, length: float, chance: random.Random, log: Log) -> None:
-    """Run ``kind`` to its end, with so many kills at random moments within ``length`` seconds of a start.
+def written(out: Path) -> int:
+    """The inodes of checkpoints and summaries; each is another one after a write."""
+    found = 0
+    for path in out.rglob("*"):
+        if path.name in ("checkpoint.pt", "summary.json"):
+            with contextlib.suppress(OSError):
+                found += path.stat().st_ino
+    return found
 
-    An end that nobody asked for with another exit code than 0 is written down and the command is given again.
+
+def wait(process: subprocess.Popen[str], out: Path, writes: int | None, delay: float) -> tuple[int, bool]:
+    """Wait for the end, or for ``delay`` seconds after so many writes of a run; how many were seen, and if it ended."""
+    seen, before, moment = 0, written(out), None
+    while process.poll() is None:
+        if (now := written(out)) != before:
+            seen, before = seen + 1, now
+        if writes is not None and seen >= writes and moment is None:
+            moment = time.monotonic() + delay
+        if moment is not None and time.monotonic() >= moment:
+            return seen, False
+        time.sleep(0.01)
+    return seen, True
+
+
+def killed_run(kind: str, out: Path, kills: int, whole: int, chance: random.Random, log: Log) -> int:
+    """Run ``kind`` to its end, with so many kills, each shortly after one of the ``whole`` writes of a run.
+
+    An end that nobody asked for with another exit code than 0 is written down and the command is given again. Returns
+    how many writes the last start saw.
     """
     done = 0
-    for _ in range(kills + 4):
+    for _ in range(3 * kills + 4):
         process = start(kind, out)
-        moment = chance.uniform(0, length) if done < kills else None
-        try:
-            _, errors = process.communicate(timeout=moment)
-        except subprocess.TimeoutExpired:
+        writes = chance.randrange(max(whole // 2, 1)) if done < kills else None
+        seen, ended = wait(process, out, writes, chance.uniform(0, 3 if writes == 0 else 0.3))
+        if not ended:
             had = any(out.rglob("checkpoint.pt"))
             kill(process)
             done += 1
-            log.add(kind=kind, kill=done, after=round(moment or 0, 2), checkpoint=had)
+            log.add(kind=kind, kill=done, after_writes=seen, checkpoint=had)
             continue
+        errors = process.communicate()[1]
         if process.returncode == 0:
-            return
+            return seen
         log.add(kind=kind, ended=process.returncode, says=errors.strip().splitlines()[-12:])
     raise SystemExit(f"{kind} does not end with exit code 0; see {log.path}")
 
@@ -135,17 +163,16 @@ def main() -> None:
     arguments = parser.parse_args()
     chance, kinds, log = random.Random(arguments.seed), arguments.kinds.split(","), Log(arguments.out / "log.jsonl")
     with tempfile.TemporaryDirectory() as folder:
-        whole, lengths = {}, {}
+        whole, writes = {}, {}
         for kind in kinds:
-            began = time.monotonic()
-            killed_run(kind, Path(folder) / f"{kind}-whole", 0, 0, chance, log)
-            lengths[kind], whole[kind] = time.monotonic() - began, digests(Path(folder) / f"{kind}-whole")
-            print(kind, "takes", round(lengths[kind], 1), "seconds", flush=True)
+            writes[kind] = killed_run(kind, Path(folder) / f"{kind}-whole", 0, 0, chance, log)
+            whole[kind] = digests(Path(folder) / f"{kind}-whole")
+            print(kind, "writes", writes[kind], "times", flush=True)
         number = left = 0
         while (left := arguments.kills - len(log.having("kill"))) > 0:
             kind, number = kinds[number % len(kinds)], number + 1
             out, before = Path(folder) / f"{kind}-{number}", len(log.having("kill"))
-            killed_run(kind, out, min(arguments.each, left), lengths[kind], chance, log)
+            killed_run(kind, out, min(arguments.each, left), writes[kind], chance, log)
             found = digests(out)
             log.add(kind=kind, run=number, kills=len(log.having("kill")) - before, same_bits=found == whole[kind])
             print(log.entries[-1], flush=True)
@@ -156,7 +183,7 @@ def main() -> None:
         "runs": len(compared),
         "runs with the same bits": sum(entry["same_bits"] for entry in compared),
         "other ends": len(log.having("ended")),
-        "seconds of a run left alone": {kind: round(seconds, 1) for kind, seconds in lengths.items()},
+        "kills by kind": {kind: sum(entry["kind"] == kind for entry in log.having("kill")) for kind in kinds},
     }
     (arguments.out / "kills.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(summary)

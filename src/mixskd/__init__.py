@@ -36,23 +36,9 @@ install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (
-    "benchmark",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "export",
-    "find_lr",
-    "load",
-    "predict",
-    "probe",
-    "push",
-    "report",
-    "run_suites",
-    "save_model",
-    "show_data",
-    "train",
-    "tune",
-)
+    "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push",
+    "report", "run_suites", "save_model", "show_data", "train", "tune",
+)  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),
     "Listener": "mixskd.training.listeners",
@@ -64,29 +50,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Listener",
-    "Method",
-    "StagedBackbone",
-    "UserError",
-    "benchmark",
-    "build_backbone",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "export",
-    "find_lr",
-    "load",
-    "predict",
-    "probe",
-    "push",
-    "report",
-    "run_suites",
-    "save_model",
-    "show_data",
-    "train",
-    "tune",
-    "wrap",
-]
+    "Listener", "Method", "StagedBackbone", "UserError", "benchmark", "build_backbone", "calibrate", "compare",
+    "evaluate", "export", "find_lr", "load", "predict", "probe", "push", "report", "run_suites", "save_model",
+    "show_data", "train", "tune", "wrap",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

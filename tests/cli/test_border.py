@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from mixskd.cli.main import main
 from mixskd.errors import UserError
 from mixskd.errors.terminal import show
 from tests.conftest import make_toy
+from tests.processes import Fork, as_module
 
 ONE_RUN = ["train", "--epochs", "1", "--run.progress", "false"]
 
@@ -43,7 +46,10 @@ def test_a_flag_that_cannot_be_is_one_line(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": "-1"}])
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": "-1"}, {"WORLD_SIZE": "2", "RANK": "x"}],
+)
 def test_variables_of_torchrun_that_do_not_fit_are_one_line(
     variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +99,9 @@ def test_a_wrong_number_of_classes_is_named(classes: object) -> None:
         mixskd.build_backbone(None, 5)  # type: ignore[arg-type]
 
 
-def test_few_file_handles_are_one_line(tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    """The words of a run with two workers on 16 images in ``tmp_path``."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("a", "b"):
@@ -101,10 +109,40 @@ def test_few_file_handles_are_one_line(tmp_path: Path) -> None:
             for i in range(4):
                 pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{i}.png")
-    words = [*ONE_RUN, "--data", "photos", "--data.image-size", "8", "--data.workers", "2", "--batch-size", "4",
-             "--backbone", "wrn_10_1", "--run.device", "cpu", "--run.precision", "fp32", "--out", "run"]  # fmt: skip
-    command = f"ulimit -n 24; {sys.executable} -m mixskd {' '.join(words)}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
-    last = done.stderr.splitlines()[-1]
-    assert (done.returncode, last.partition(";")[0]) == (2, "mixskd: error: too many files are open"), done.stderr
-    assert "Traceback" not in done.stderr
+    return [*ONE_RUN, "--data", str(tmp_path / "photos"), "--data.image-size", "8", "--data.workers", "2",
+            "--batch-size", "4", "--backbone", "wrn_10_1", "--run.device", "cpu", "--run.precision", "fp32",
+            "--out", str(tmp_path / "run")]  # fmt: skip
+
+
+def with_handles(most: int, *words: str) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    as_module("mixskd", *words)
+
+
+@pytest.mark.parametrize("most", [16, 24])  # too few for the images, and for the processes that load them
+def test_few_file_handles_are_one_line(most: int, tmp_path: Path, photos: list[str]) -> None:
+    fork = Fork(tmp_path / "log.txt", with_handles, most, *photos)
+    assert fork.wait() == 2, fork.said
+    assert fork.said.splitlines()[-1].partition(";")[0] == "mixskd: error: too many files are open", fork.said
+    assert "Traceback" not in fork.said
+
+
+def with_shared_memory(size: str, *words: str) -> None:
+    """mixskd with another /dev/shm for this process and its children; exit code 77 where that is not allowed."""
+    libc = ctypes.CDLL(None)
+    private = libc.unshare(0x20000) == 0 and libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None) == 0
+    if not private or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode()):
+        raise SystemExit(77)
+    as_module("mixskd", *words)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mounts of its own")
+@pytest.mark.parametrize("size", ["4k", "64k"])  # too small for locks, and for images
+def test_tiny_shared_memory_is_one_line(size: str, tmp_path: Path, photos: list[str]) -> None:
+    photos[photos.index("8")] = "64"
+    fork = Fork(tmp_path / "log.txt", with_shared_memory, size, *photos)
+    if (code := fork.wait()) == 77:
+        pytest.skip("mounts are not allowed")
+    assert code == 2, fork.said
+    assert "/dev/shm is too small: use fewer workers" in fork.said.splitlines()[-1]
+    assert not any(word in fork.said for word in ("Traceback", "Exception ignored"))

@@ -13,6 +13,7 @@ import pytest
 import mixskd
 from mixskd import api
 from mixskd.comparison.comparison import compare
+from mixskd.comparison.search.tune import tune
 from mixskd.config.arguments import checked
 from mixskd.config.types import Count
 from mixskd.errors import UserError
@@ -34,7 +35,7 @@ RIGHT: dict[str, tuple[type, ...]] = {
     "temperature": (int, float, str), "data": (str, dict), "method": (str, dict),
 }  # fmt: skip
 # Beside these, which are text or paths: settings whose types the Experiment examines.
-MORE = {"run_suites": run_suites, "compare": compare}
+MORE = {"run_suites": run_suites, "compare": compare, "tune": tune}
 OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
 NEEDED: dict[str, dict[str, Any]] = {
     "probe": {"data": "none/none", "backbone": "wrn_10_1"},
@@ -52,7 +53,8 @@ def arguments(function: str) -> list[str]:
     found = {**inspect.signature(getattr(api, function)).parameters}
     if function in MORE:
         found |= inspect.signature(MORE[function]).parameters
-    names = [name for name, parameter in found.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    unnamed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    names = [name for name, parameter in found.items() if parameter.kind not in unnamed]
     return [*names, *OPTIONS.get(function, ())]
 
 
@@ -78,7 +80,7 @@ def test_every_public_function_is_in_the_table() -> None:
     } == set(NEEDED)
 
 
-def test_a_report_can_be_asked_for_after_another_verb_imported_its_package() -> None:
+def test_report_works_after_its_package_was_imported() -> None:
     import mixskd.reporting.repeated
 
     with pytest.raises(UserError, match="there is no folder none"):

@@ -134,6 +134,8 @@ def test_groups_stay_on_one_side(tmp_path: Path) -> None:
     ("group", "message"),
     [
         ("(", "is not a regular expression"),
+        ("(a{99999999999999999999})", "is not a regular expression"),
+        ("(a{1,4294967295})", "is not a regular expression"),
         ("camera", "does not fit the path"),
         (r"class\d", "the group"),
     ],
@@ -239,13 +241,31 @@ def test_a_manifest(tmp_path: Path) -> None:
     assert numbers.classes == ("0", "10")
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "mark"),
+    [
+        ("filename;class;subset", (), ";"),
+        ("Image\tCategory\tsplit", (), "\t"),
+        ("photo|label|part", ("photo", "label", "part"), "|"),
+        ("file,species,split", ("file", "species"), ","),
+    ],
+)
+def test_a_manifest_with_other_columns_and_delimiters(
+    header: str, columns: tuple[str, ...], mark: str, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, [line.replace(",", mark) for line in GOOD], header)
+    data = load(path, columns=columns)
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 4, 2)
+
+
 def test_a_manifest_as_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     rows = [dict(zip(("path", "label", "split"), line.split(","), strict=True)) for line in GOOD]
     manifest(tmp_path, GOOD)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "list.parquet")
+    table = pyarrow.Table.from_pylist(rows).rename_columns(["file", "class", "split"])
+    parquet.write_table(table, tmp_path / "list.parquet")
     assert load(tmp_path / "list.parquet").train.labels.tolist() == [1, 0, 1, 0]
 
 
@@ -258,7 +278,8 @@ def test_a_manifest_as_parquet(tmp_path: Path) -> None:
         ([*GOOD, "images/1.png,cat,exam"], None, {}, "row 8: the split 'exam' is not known"),
         ([*GOOD, "images/1.png,,train"], None, {}, "row 8: the label is empty"),
         ([*GOOD, "list.csv,cat,train"], None, {}, "row 8: list.csv is not an image file"),
-        (GOOD, "file,label,split", {}, "has no column 'path'"),
+        (GOOD, "photo,label,split", {}, "has no column 'path'"),
+        (GOOD, None, {"columns": ("photo", "label")}, "has no column 'photo', which data.columns names"),
         (GOOD, None, {"group": "patient"}, "has no column 'patient'"),
         ([line.replace("dog", "cat") for line in GOOD], None, {}, "one class only"),
         ([line.replace("train", "test") for line in GOOD], None, {}, "lists no training image"),

@@ -13,10 +13,9 @@ from mixskd.config import DataConfig
 from mixskd.data import DataBundle, ImageSet, Preprocess
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
-from mixskd.reporting.evidence import read_evidence
+from mixskd.reporting.evidence import Readable, read_evidence
+from mixskd.reporting.page.blocks import render_blocks
 from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
-from mixskd.reporting.page.render import render_blocks
-from mixskd.reporting.readable_data import Readable
 from tests.artifacts.test_stored_files import RESULTS
 from tests.reporting.test_tables import write_run
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from msgspec import UNSET, Meta, Struct, UnsetType
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mixskd.artifacts.described_file import check_weights_finite, read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
 from mixskd.config.records import (
     Mismatch,
@@ -28,11 +28,39 @@ from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
-from mixskd.runtime.files import replacing
+from mixskd.runtime.files import check_readable, replacing
+
+
+def read_described(path: str | Path) -> tuple[Path, Any, dict[str, Tensor]]:
+    """The path of the model file in a run folder or at ``path``, its description ({} if it has none), and its tensors.
+
+    Nothing in the file is executed. Raises UserError if it is missing or corrupt.
+    """
+    path = Path(path)
+    path = path / "model.safetensors" if path.is_dir() else path
+    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        raise UserError(f"{path} is corrupt, truncated or not a safetensors file; copy or train it again") from None
+    try:
+        return path, json.loads(metadata.get("mixskd", "{}")), tensors
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: its metadata are not JSON; copy or train it again") from None
+
+
+def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises UserError, naming the first of ``tensors`` that holds a NaN or an infinity."""
+    if bad := next((key for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None):
+        raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
+
 
 FORMAT = "mixskd-model-2"
+SEVERAL = "mixskd-model-3"  # of several labels an image, which older versions would take for one
 OLDER = ("mixskd-model-1",)  # without the fields of NEWER; with one of them it is no file of this format
-NEWER = {"digest", "resize", "temperature", "threshold"}
+NEWER = {"digest", "resize", "temperature", "threshold", "task", "thresholds"}
 
 
 class Description(Struct):
@@ -47,14 +75,21 @@ class Description(Struct):
     resize: Literal["", "stretch", "centre"] = ""
     temperature: PositiveNumber | UnsetType = UNSET
     threshold: Probability | UnsetType = UNSET
+    task: Literal["classification", "multilabel"] = "classification"
+    thresholds: list[Probability] = []
     digest: Text = ""
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != (len(self.classes) if self.task == "multilabel" else 0):
+            raise ValueError("thresholds must be as many as classes where an image may have several, else none")
 
 
 class Classifier(StagedBackbone):
     """A deployed backbone with what is needed to use it: its ``classes``, and how an image becomes a tensor.
 
     ``temperature`` and ``threshold`` are those that :func:`mixskd.calibrate` stored, or None. They are not part of the
-    network: its logits are the same with and without them.
+    network: its logits are the same with and without them. ``task`` is ``classification``, or ``multilabel`` where an
+    image may have several labels: a class is there if its probability is not below its one of the ``thresholds``.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +99,8 @@ class Classifier(StagedBackbone):
     std: tuple[float, ...]
     temperature: float | None
     threshold: float | None
+    task: str
+    thresholds: tuple[float, ...]
 
 
 def save_model(
@@ -76,11 +113,13 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    thresholds: Sequence[float] = (),
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
 
     ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
-    :class:`mixskd.data.preprocess.Preprocess` has it. Raises UserError on a full disk.
+    :class:`mixskd.data.preprocess.Preprocess` has it; ``thresholds``, a probability a class, where an image may have
+    several labels. Raises UserError on a full disk.
     """
     description = {
         "format": FORMAT,
@@ -91,6 +130,8 @@ def save_model(
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
+    if thresholds:
+        description |= {"format": SEVERAL, "task": "multilabel", "thresholds": list(thresholds)}
     try:
         read_record(description, Description)
     except Mismatch as error:
@@ -129,7 +170,7 @@ def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
     It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
-    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not one of ours.
+    ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not written by mixskd.
     """
     path, stored, tensors = read_described(path)
     about = _checked(path, stored, tensors)
@@ -140,13 +181,14 @@ def load_model(path: str | Path) -> Classifier:
     model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize)
     model.temperature = None if about.temperature is UNSET else about.temperature
     model.threshold = None if about.threshold is UNSET else about.threshold
+    model.task, model.thresholds = about.task, tuple(about.thresholds)
     return model.eval()
 
 
 def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Description:
     """The description in ``about``. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
     known = about.get("format") if isinstance(about, dict) else None
-    if known not in (FORMAT, *OLDER):
+    if known not in (FORMAT, SEVERAL, *OLDER):
         if isinstance(known, str) and known.startswith("mixskd-model-"):
             raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")

@@ -1,7 +1,5 @@
 """The networks that are deployed, by name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +11,8 @@ from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
 from mixskd.backbones.from_transformers import HF, folder_of, transformers_backbone
 from mixskd.backbones.hcgnet import hcgnet_a1
 from mixskd.backbones.pretrained import start_from
-from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS
+from mixskd.backbones.resnet import CIFAR_RESNETS, RESNETS, wide_resnet
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.backbones.wide_resnet import wide_resnet
 from mixskd.backbones.wrapping import wrap
 from mixskd.config.arguments import checked
 from mixskd.config.plugins import load_plugins

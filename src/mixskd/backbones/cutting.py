@@ -1,6 +1,4 @@
-"""Cutting a model that is a chain of modules into stages."""
-
-from __future__ import annotations
+"""Cut a model that is a chain of modules into stages."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Any classifier of timm, cut into stages where timm takes its feature maps, a plain transformer between its blocks."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any
@@ -18,12 +16,11 @@ from mixskd.backbones.library import (
     Parts,
     PoolMap,
     assemble,
-    first_line,
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
 from mixskd.config.trusted_backbones import announce, is_elsewhere
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 PREFIX = "timm/"
 EMBEDDING = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")

@@ -1,7 +1,5 @@
 """Any classifier of torchvision, cut into stages where the size of its maps changes."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -16,11 +14,10 @@ from mixskd.backbones.library import (
     OnPooled,
     Parts,
     assemble,
-    first_line,
     shell,
 )
 from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError, first_line, unknown
 
 TORCHVISION = "torchvision/"
 # Children after the last map, and children that hold parts of the chain.
@@ -44,19 +41,12 @@ def torchvision_backbone(name: str, num_classes: int, image_size: int | None = N
     short = name.removeprefix(TORCHVISION)
     if short not in models.list_models(module=models):
         raise unknown("classifier of torchvision", short, models.list_models(module=models))
-    usual = usual_size(short)
+    usual = models.get_model_weights(short)["DEFAULT"].transforms().crop_size[0]  # px, of the published weights
     option = FIXED.get(short.split("_")[0])
     size = (image_size or usual) if option else usual
     options = {option: size} if option and size != usual else {}
     make = partial(create, short, **options, **OPTIONS.get(short, {}))
     return assemble(name, num_classes, Library(make, partial(cut, size=size), size, fixed=bool(option)))
-
-
-def usual_size(short: str) -> int:
-    """The side of the images that the published weights take, in pixels."""
-    from torchvision.models import get_model_weights
-
-    return get_model_weights(short)["DEFAULT"].transforms().crop_size[0]
 
 
 def create(short: str, num_classes: int, **options: Any) -> Any:

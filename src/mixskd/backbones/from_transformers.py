@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixskd.backbones.cutting import STAGES
-from mixskd.backbones.library import Library, LibraryBackbone, Parts, assemble, first_line
+from mixskd.backbones.library import Library, LibraryBackbone, Parts, assemble
 from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 HF = "hf/"
 

@@ -1,7 +1,5 @@
 """Backbones made of the parts of a timm or torchvision model; weights keep the library's own keys."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
 from mixskd.backbones.tokens import FeatureMap, spatial
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 MISFITS = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError, AssertionError)
 SIZES = (16, 32, 64, 96, 128, 160, 192, 224, 256)
@@ -86,10 +84,6 @@ class LibraryBackbone(StagedBackbone):
     def options(self) -> dict[str, Any]:
         """Options of the library's model beside its name and number of classes, such as an image size."""
         return dict(getattr(self.library.create, "keywords", {}))
-
-    def library_model(self) -> nn.Module:
-        """A new model of the library, into which :meth:`export_state_dict` loads."""
-        return self.library.create(self.num_classes)
 
     def _exported(self, key: str) -> str:
         return self.keys[key]
@@ -227,8 +221,3 @@ def same(expected: Tensor, given: Tensor) -> bool:
     if expected.shape != given.shape:
         return False
     return expected.is_meta or torch.allclose(given, expected, rtol=1e-4, atol=1e-5)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of the message of ``error``."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

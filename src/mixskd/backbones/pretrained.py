@@ -1,10 +1,12 @@
-"""Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
+"""Load weights into a backbone: of a run, a state dict, or as torchvision and timm publish them."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +18,7 @@ from mixskd.backbones.from_torchvision import TORCHVISION
 from mixskd.backbones.from_transformers import HF, normalisation, published
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
@@ -60,7 +62,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a run folder or a file. Raises UserError if there is none or the file is corrupt."""
+    """The state dict in a run folder or a file. Raises UserError for a missing or corrupt file."""
     path = path / "model.safetensors" if path.is_dir() else path
     check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
@@ -97,13 +99,45 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     raise UserError(f"no library publishes weights of {name}, so they have no mean and std; set them with the data")
 
 
+@contextmanager
+def cache_alone_if_unreachable() -> Iterator[None]:
+    """Context in which weights of the Hugging Face Hub come from its cache alone if its host does not answer.
+
+    The hub's client would try again for a minute. Raises UserError for weights that are not in the cache then.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    reachable = bool(getproxies()) or answers(host)
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE or not reachable
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        if reachable:
+            raise
+        raise UserError(f"there is no network ({host} does not answer), and they are not in the cache") from None
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def answers(host: str) -> bool:
+    """Whether ``host`` takes a connection for https within five seconds."""
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def published_weights(name: str) -> dict[str, Tensor]:
     """The weights that timm or torchvision publish for ``name``. Raises UserError without such weights or a network."""
     try:
         if name.startswith(PREFIX):
             import timm
 
-            return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+            with cache_alone_if_unreachable():
+                return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
         if name.startswith(HF):
             return published(name)
         if name.startswith(TORCHVISION):
@@ -115,6 +149,7 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
     except Exception as error:  # each library and its download raise different types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
+        raise UserError(
+            f"cannot get the published weights of {name}: {first_line(error)}; give a file of weights"
+        ) from None
     raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

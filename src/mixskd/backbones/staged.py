@@ -1,4 +1,4 @@
-"""A backbone is stages, a pooling and a head: f = g o pool o phi_K o .. o phi_1 (MixSKD, section 3.1)."""
+"""StagedBackbone: an image classifier as stages, a pooling and a head (MixSKD, section 3.1)."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from mixskd.backbones.cutting import grouped, nested, units
 from mixskd.backbones.from_transformers import from_given
-from mixskd.backbones.library import MISFITS, first_line, logits, same
+from mixskd.backbones.library import MISFITS, logits, same
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 def wrap(

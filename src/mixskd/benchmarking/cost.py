@@ -1,22 +1,56 @@
-"""What a method costs, counted without computing anything: parameters, FLOPs and images forwarded."""
+"""Count the cost of a method without computing anything: parameters, FLOPs and images forwarded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.backbones import build_backbone
-from mixskd.benchmarking.flops import flop_counter
 from mixskd.config import Experiment, MethodChoice
 from mixskd.config.trusted_backbones import check_typed
 from mixskd.methods import method_class
 from mixskd.training.classification import build_method, build_network
 from mixskd.training.teachers import teacher_without_weights
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts convolutions and matrix products within its context; a multiplication and an addition are two FLOPs.
+
+    torch counts the gradients of a grouped convolution as if it had one group, which for a depthwise one is too much
+    by the number of channels.
+    """
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
+    )
+
+
+def convolution_backward_flops(
+    out_gradient: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    _bias: object,
+    _stride: object,
+    _padding: object,
+    _dilation: object,
+    transposed: bool,
+    _output_padding: object,
+    _groups: int,
+    wanted: Sequence[bool],
+    **_: object,
+) -> int:
+    """FLOPs of the gradients by input and by weights, of which each costs as much as the forward pass."""
+    positions = (x if transposed else out_gradient)[2:]
+    forward = 2 * x[0] * prod(positions) * prod(weight)  # weights hold the input channels of one group only
+    return forward * sum(wanted[:2])
+
 
 YET_TO_TRAIN = "a run that is not there"  # such a teacher costs as the student
 BATCH = 8  # the counts are per original image; batch norm wants more than one
@@ -99,7 +133,7 @@ def images_forwarded(experiment: Experiment) -> int:
 
 
 def classes_from(parameters: int, experiment: Experiment) -> int:
-    """The number of classes of a classifier with so many ``parameters``, which grow linearly with it."""
+    """The number of classes of a classifier with this number of ``parameters``, which grows linearly with it."""
     check_typed(experiment.backbone)
     with torch.device("meta"):
         two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from mixskd.benchmarking.flops import flop_counter
+from mixskd.benchmarking.cost import flop_counter
 from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment

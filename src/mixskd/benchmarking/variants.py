@@ -1,7 +1,5 @@
 """The variants of a training step that a benchmark compares: each optimisation switched on or off."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The command line: one module for each verb, put together here. torch is imported only when a verb needs it."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import gc

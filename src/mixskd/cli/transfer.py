@@ -1,7 +1,5 @@
 """The verbs ``mixskd detect`` and ``mixskd segment``."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -41,7 +39,7 @@ def described(arguments: argparse.Namespace) -> Experiment:
     if not (arguments.recipe or arguments.config or continues):
         arguments.recipe = BY_VERB[arguments.verb].recipe
     if arguments.weights and not arguments.backbone:
-        from mixskd.transfer.start import description_of
+        from mixskd.transfer.starting_weights import description_of
 
         arguments.backbone = description_of(arguments.weights).get("backbone")
     if arguments.skip_bad_annotations:

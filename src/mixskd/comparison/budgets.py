@@ -45,12 +45,13 @@ def equalised(experiments: Mapping[str, Experiment], reference: str, measure: Me
 
 
 def lasting(experiment: Experiment, epochs: float) -> Experiment:
-    """``experiment`` with so many epochs, rounded; warm-up and milestones scale with them."""
+    """``experiment`` with ``epochs`` epochs, rounded; warm-up and milestones scale with them."""
     factor = max(1, round(epochs)) / experiment.run.epochs
     optim = dataclasses.replace(
         experiment.optim,
         warmup_epochs=experiment.optim.warmup_epochs * factor,
         milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
+        restarts=tuple(max(1, round(restart * factor)) for restart in experiment.optim.restarts),
     )
     run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
     return dataclasses.replace(experiment, optim=optim, run=run)

@@ -1,7 +1,5 @@
 """The arguments of the Python functions, converted by their annotations at the call as settings are by their types."""
 
-from __future__ import annotations
-
 import builtins
 import functools
 import inspect

@@ -1,6 +1,4 @@
-"""From settings to a whole experiment, with every hyper-parameter of its method."""
-
-from __future__ import annotations
+"""Build a whole experiment from settings, with every hyper-parameter of its method."""
 
 import dataclasses
 import os

@@ -42,6 +42,8 @@ class DataConfig(Settings, prefix="data."):
         fold: the part that is held out, counted from 0.
         train_on_val: train on the images of ``val`` too, once the settings have been chosen; the data need ``test``.
         split_seed: decides which images are held out; ``run.seed`` has no influence on it.
+        columns: the columns of a manifest that hold path, label and perhaps split, such as ``photo,species``; if empty,
+            those of these names, or of usual ones such as ``filename`` and ``class``.
         group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
             or a regular expression on the path; the name of the group is its first bracket, or the whole match.
         duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
@@ -71,6 +73,7 @@ class DataConfig(Settings, prefix="data."):
     fold: WholeNumber = 0
     train_on_val: bool = False
     split_seed: WholeNumber = 0
+    columns: Annotated[tuple[str, ...], Meta(max_length=3)] = ()
     group: str | None = None
     duplicates: Literal["warn", "error", "drop"] = "warn"
     balance: Share = 0.0

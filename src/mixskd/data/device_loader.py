@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mixskd.data.batch import Batch, DeferredBatch
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.draws import Draws
+from mixskd.data.labels import as_tensor
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES
 from mixskd.data.preprocess import Preprocess
@@ -116,9 +117,9 @@ class DeviceTestLoader:
 
 
 def on_device(split: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """uint8 images ``N x 3 x H x W`` (channels last in memory) and int64 labels."""
+    """uint8 images ``N x 3 x H x W`` (channels last in memory) and labels as a loss takes them."""
     images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2)
-    return images, torch.from_numpy(split.labels).to(device)
+    return images, as_tensor(split.labels, device)
 
 
 class Normalise:

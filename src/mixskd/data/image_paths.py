@@ -1,7 +1,5 @@
 """The image files that a person names: files, folders, and patterns such as ``photos/*.jpg``."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader, DeviceTestLoader
+from mixskd.data.labels import hardened, strata
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import IMAGE_POLICIES, check_policy
@@ -53,7 +55,9 @@ def make_train_loader(
     ``deferred`` batches are made within the step, so that a CUDA graph records that work too.
     """
     needs, world = needs or DataNeeds(), world or World()
-    plan = BatchPlan(data.train.labels, batch_size, seed, needs, world, balance=config.balance)
+    if data.several and config.balance > 0:
+        raise UserError("data.balance draws by class, but an image may have several; set optim.class_weights instead")
+    plan = BatchPlan(strata(data.train.labels), batch_size, seed, needs, world, balance=config.balance)
     check_policy(config.augment)
     on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
     if config.crop_for(data.image_size) == "pad" and not on_single_images and fits_device(data.train, device):
@@ -78,6 +82,7 @@ def make_test_loader(
     if name not in data.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(data.splits)}")
     images = data.splits[name]
+    images = dataclasses.replace(images, labels=hardened(images.labels))
     if images.in_memory and fits_device(images, device) and data.preprocess.keeps(np.asarray(images.images)):
         return DeviceTestLoader(data, images, device, batch_size, world)
     return WorkerTestLoader(data, images, device, worker_count(workers), batch_size, world)

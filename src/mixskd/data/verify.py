@@ -50,8 +50,9 @@ def verified(
         bad += [images.images[i] for i in np.flatnonzero(~fine).tolist()]
         if bad and not skip_bad:
             raise UserError(f"cannot read the image {bad[0]}; repair or remove it, or --skip-bad-images")
-        if empty := sorted(set(np.unique(images.labels).tolist()) - set(np.unique(images.labels[fine]).tolist())):
-            first = images.images[int(np.argmax(images.labels == empty[0]))]
+        labels = images.labels
+        if labels.ndim == 1 and (empty := sorted(set(labels.tolist()) - set(labels[fine].tolist()))):
+            first = images.images[int(np.argmax(labels == empty[0]))]
             raise UserError(f"the class folder {first.parent} holds no readable image; add some or remove the folder")
         digests = None if mode == "headers" else np.ascontiguousarray(found["digest"])
         known = dataclasses.replace(images, digests=digests)

@@ -20,6 +20,7 @@ from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import Normalise
 from mixskd.data.draws import Draws
 from mixskd.data.images import MAX_PIXELS, decode_image
+from mixskd.data.labels import as_tensor
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
@@ -127,7 +128,7 @@ class WorkerLoader:
             data.train, augmentation(data, config), data.preprocess.enough, needs.views, view_policy, data.max_pixels
         )
         self.plan, self.device, self.size = plan, device, data.image_size
-        self.labels = torch.from_numpy(data.train.labels).to(device)
+        self.labels = as_tensor(data.train.labels, device)
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
@@ -202,7 +203,7 @@ class WorkerTestLoader:
         world = world or World()
         mine = np.arange(world.rank, len(split), world.size)
         self.batch_indices = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-        self.labels = torch.from_numpy(split.labels[mine]).to(device).split(batch_size)
+        self.labels = as_tensor(split.labels[mine], device).split(batch_size)
         self.batches = WorkerBatches(images, device, workers)
         self.normalise = Normalise(data.preprocess, device)
         self.none = torch.empty(0, 3, data.image_size, data.image_size, device=device)

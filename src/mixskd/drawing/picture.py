@@ -1,7 +1,5 @@
 """A grid of images with a text above each."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,6 +1,4 @@
-"""How a process ends after an error: which errors are expected, and what is printed for the others."""
-
-from __future__ import annotations
+"""Tell expected errors from bugs, and print one line for either; a bug's traceback goes to a file."""
 
 import errno
 import os
@@ -13,26 +11,31 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixskd.errors.text import safe
+from mixskd.errors.text import first_line, safe
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
+# Messages of torch's allocators, CUDA, its libraries and NCCL; some have their own error class, some a RuntimeError.
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
     r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
-# What gloo, NCCL and torch's store say once one of several processes is gone.
+# Messages of gloo, NCCL and torch's store after one of several processes has ended.
 LOST_PROCESS = re.compile(
     r"(closed|reset) by (remote )?peer|Broken pipe|pair closure|remote process exit|did the remote server shutdown",
     re.IGNORECASE,
 )
-# What torch says of processes that load images, and of the memory through which they send them.
+# Messages of torch about the processes that load images, and about the memory through which they send them.
 LOST_WORKER = re.compile(
     r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
     re.DOTALL,
 )
+SMALL_SHARED_MEMORY = (
+    "the memory or /dev/shm is too small: use fewer workers (--data.workers 1), or give a container more "
+    "(--shm-size 8g); the run continues with --resume"
+)
+MANY_FILES = "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
 NO_NETWORK = {
     "URLError", "HTTPError", "gaierror", "ConnectError", "ConnectTimeout", "MaxRetryError", "SSLError",
     "ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "LocalEntryNotFoundError",
@@ -45,7 +48,7 @@ def foreseen(error: BaseException) -> str | None:
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & NO_NETWORK:
-        return f"no answer from the network ({_first_line(error)}); get the files in another way and give their path"
+        return f"no answer from the network ({first_line(error)}); get the files in another way and give their path"
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
@@ -54,11 +57,10 @@ def foreseen(error: BaseException) -> str | None:
         return "there is not enough memory; take a smaller --batch-size, image size or network"
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
         return "another process of this run ended, and its own message says why; the run continues with --resume"
+    if isinstance(error, RuntimeError) and os.strerror(errno.EMFILE) in str(error):
+        return MANY_FILES
     if isinstance(error, RuntimeError) and LOST_WORKER.search(str(error)):
-        return (
-            "a process that loads images was stopped; often the memory or /dev/shm is too small: use fewer workers "
-            "(--data.workers 1), or give a container more (--shm-size 8g); the run continues with --resume"
-        )
+        return f"a process that loads images was stopped; often {SMALL_SHARED_MEMORY}"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mixskd"):
         return f"the package {error.name} is missing; install it with pip"
     return None
@@ -76,7 +78,9 @@ def _of_the_system(error: OSError) -> str | None:
     if isinstance(error, PermissionError):
         return f"no permission to use {where.strip() or error}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open; allow more (ulimit -n 4096), or use fewer workers (--data.workers 1)"
+        return MANY_FILES
+    if error.errno in NO_SPACE and not where and _shared_memory_is_full():
+        return SMALL_SHARED_MEMORY
     if error.errno in NO_SPACE:
         full = f"no space left on the disk{f' for{where}' if where else ''}"
         return f"{full}; free some space, then continue with --resume"
@@ -85,8 +89,13 @@ def _of_the_system(error: OSError) -> str | None:
     return f"cannot use{where or ' a file'}: {error.strerror.lower()}"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _shared_memory_is_full() -> bool:
+    """Whether /dev/shm, where processes that load images keep their locks and batches, has no 64 KiB left."""
+    try:
+        free = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):
+        return False
+    return free.f_blocks > 0 and free.f_bavail * free.f_frsize < 2**16
 
 
 def say(line: str, rank: int | None = None) -> None:
@@ -124,7 +133,7 @@ def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) 
     else:
         written = "not saved, because no folder could be written to; --debug shows it"
     say(
-        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
+        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {first_line(error)}); "
         f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume",
         rank,
     )

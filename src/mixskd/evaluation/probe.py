@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import StagedBackbone, start_from
@@ -25,7 +26,6 @@ from mixskd.probing.features import last_layer, pooled_features
 from mixskd.probing.head import set_head
 from mixskd.probing.selection import Fitted, Labelled, Selection, fit_and_select
 from mixskd.runtime.precision import choose_device, device_name
-from mixskd.tasks.classification import Classification
 from mixskd.training.classification import build_network, expected_normalisation
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
@@ -92,6 +92,8 @@ def probe_backbones(
         check_free(folder, overwrite)
         started = time.perf_counter()
         data, best, rows = load_data(experiment.data), None, []
+        if data.several:
+            raise UserError("the probe is for one label an image, but the data have several; train on them instead")
         for name in backbones:
             found = probe_backbone(dataclasses.replace(experiment, backbone=name), data, device, progress)
             rows += found.rows()
@@ -205,8 +207,8 @@ def write(
 
 
 def scores_of(linear: Linear, data: Labelled) -> dict[str, float]:
-    """Top-1, top-5 and loss as :class:`Classification` has them."""
-    task = Classification(len(linear.bias))
-    metrics = task.metrics()
-    metrics.update(torch.from_numpy(linear.logits(data.features)).float(), torch.from_numpy(data.labels).long())
-    return task.scores(metrics.compute())
+    """Top-1, top-5 and loss as :class:`mixskd.tasks.classification.Classification` has them."""
+    logits, labels = torch.from_numpy(linear.logits(data.features)), torch.from_numpy(data.labels).long()
+    hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    top1, top5 = (round(100 * correct.double().mean().item(), 5) for correct in (hits[:, 0], hits.any(1)))
+    return {"top1": top1, "top5": top5, "loss": F.cross_entropy(logits, labels).item()}

@@ -17,14 +17,17 @@ from mixskd.data.splits_file import divided_as
 from mixskd.errors import UserError, check_positive
 from mixskd.errors.terminal import warn
 from mixskd.runtime.precision import choose_device
-from mixskd.tasks.classification import Classification
+from mixskd.tasks.labels import task_of
 from mixskd.tasks.scoring import score
 
 
 def evaluate(
-    path: str | Path, data: str | None = None, *, split: str | None = None, batch_size: int = 256
+    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
 ) -> dict[str, Any]:
-    """The scores of the classifier at ``path``: ``top1``, ``top5`` (per cent), ``loss``, ``images`` and ``split``.
+    """The scores of the classifier at ``path`` as its task has them, ``task``, ``images`` and ``split``.
+
+    For one label an image they are ``top1``, ``top5`` (per cent) and ``loss``; for several ``map``, ``f1``,
+    ``f1_macro`` (per cent) and ``loss``, and F1 is that at the thresholds of the model file.
 
     The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
     no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
@@ -34,15 +37,23 @@ def evaluate(
     check_positive(batch_size=batch_size)
     model = load_model(path)
     bundle, config = evaluation_data(Path(path), model, data, split)
+    if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
+        bundle = load_data(config, verify=False, divided=data is None or not is_class_folder(config.source))
     name = chosen_split(bundle, split)
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
-    scores = score(model.to(device), loader, Classification(len(model.classes)), device)
-    return {**scores, "images": len(bundle.splits[name]), "split": "all" if is_whole(bundle) else name}
+    scores = score(model.to(device), loader, task_of(model), device)
+    undivided = list(bundle.splits) == ["train"]
+    return {
+        **scores,
+        "task": model.task,
+        "images": len(bundle.splits[name]),
+        "split": "all" if undivided else name,
+    }
 
 
 def evaluation_data(
-    path: Path, model: Classifier, data: str | None, split: str | None = None, *, verify: bool = True
+    path: Path, model: Classifier, data: str | Path | None, split: str | None = None, *, verify: bool = True
 ) -> tuple[DataBundle, DataConfig]:
     """The images on which the run at ``path``, whose classifier is ``model``, is scored, preprocessed as it expects.
 
@@ -63,10 +74,13 @@ def evaluation_data(
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
         )
+    if bundle.several != (model.task == "multilabel"):
+        has, takes = ("several labels", "one") if bundle.several else ("one label", "several")
+        raise UserError(f"{config.source} has {has} an image, but the classifier was trained for {takes}")
     return dataclasses.replace(bundle, preprocess=model.preprocess), config
 
 
-def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
+def data_of(path: Path, data: str | Path | None) -> tuple[DataConfig, Path | None]:
     """The data of the run at ``path``, or ``data``; and the file with the run's splits, if there is one.
 
     Raises UserError if neither is known.
@@ -74,7 +88,7 @@ def data_of(path: Path, data: str | None) -> tuple[DataConfig, Path | None]:
     config_file, division = path / "config.yaml", path / "splits.csv"
     config = read_experiment(config_file).data if config_file.is_file() else None
     if data is not None:
-        return dataclasses.replace(config or DataConfig(), source=data, per_class=None, group=None), None
+        return dataclasses.replace(config or DataConfig(), source=str(data), per_class=None, group=None), None
     if config is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")
     summary = _summary_of(path)
@@ -114,8 +128,3 @@ def is_class_folder(source: str) -> bool:
     """Whether ``source`` is a folder of class folders, without splits."""
     path = Path(source).expanduser()
     return path.is_dir() and not split_folders(path) and not any(path.glob("*.tar"))
-
-
-def is_whole(data: DataBundle) -> bool:
-    """Whether ``data`` is undivided."""
-    return list(data.splits) == ["train"]

@@ -1,6 +1,4 @@
-"""Draws a batch as a network will see it, before anything is trained."""
-
-from __future__ import annotations
+"""Draw a batch as the network will see it, before training."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
@@ -20,6 +17,7 @@ from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
+from mixskd.tasks.labels import label_task
 from mixskd.training.classification import build_method, build_network, expected_normalisation
 
 STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
@@ -54,29 +52,26 @@ def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict
     with torch.device("meta"):  # its needs and draws, without its weights
         network = build_network(experiment.backbone, len(data.classes), data.image_size)
         method = build_method(
-            experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: _no_teacher()
+            experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: torch.nn.Identity()
         )
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
     batch = next(iter(loader.epoch(1)))
     assert isinstance(batch, Batch)
-    names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
+    task = label_task(len(data.classes), several=data.several)
+    names = [label(name, 18) for name in task.label_names(batch.labels, data.classes)]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]
     if all(image is not None for image in stored):
         columns["stored"] = [(image, name) for image, name in zip(stored, names, strict=True) if image is not None]
-    columns["augmented"] = _cells(batch.images, names, data)
+    columns["augmented"] = cells(batch.images, names, data.mean, data.std)
     for title in ("views", "partners"):
         for k in range(batch.extra[title].shape[1] if title in batch.extra else 0):
-            columns[f"{title} {k + 1}"] = _cells(batch.extra[title][:, k], names, data)
+            columns[f"{title} {k + 1}"] = cells(batch.extra[title][:, k], names, data.mean, data.std)
     for k, mix in enumerate(_mixes(method, batch, experiment.run.seed), start=1):
-        columns[f"mix {k}"] = _cells(mix(batch.images), mix.names(names), data)
+        columns[f"mix {k}"] = cells(mix(batch.images), mix.names(names), data.mean, data.std)
     return columns
-
-
-def _no_teacher() -> torch.nn.Module:
-    return torch.nn.Identity()
 
 
 def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
@@ -84,10 +79,6 @@ def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         yield from method.image_mixes(method.draw(batch.images, generator))
-
-
-def _cells(images: Tensor, names: list[str], data: DataBundle) -> list[Cell]:
-    return cells(images, names, data.mean, data.std)
 
 
 def _stored(data: DataBundle, index: int) -> np.ndarray | None:

@@ -1,7 +1,5 @@
 """Write and read checkpoints: written whole or not at all, checked before use, and nothing in them is executed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -13,17 +13,20 @@ from torch import Tensor, nn
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
-from mixskd.config import DataConfig, MethodChoice, RunConfig
+from mixskd.config import DataConfig, MethodChoice, OptimConfig, RunConfig
 from mixskd.config.build import make_config
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.data.labels import are_soft
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
-from mixskd.methods.parts.tables import table_notes
+from mixskd.methods.parts.per_image_tables import table_notes
 from mixskd.runtime.distributed import World
-from mixskd.tasks.classification import Classification
+from mixskd.tasks.base import LabelTask
+from mixskd.tasks.labels import label_task
 from mixskd.tasks.setup import Sample, TaskSetup
+from mixskd.training.criterion import criterion_of, imbalance_note
 from mixskd.training.teachers import load_teacher
 
 
@@ -32,6 +35,7 @@ def set_up_classification(
     weights: str | None,
     choice: MethodChoice,
     settings: DataConfig,
+    optim: OptimConfig,
     run: RunConfig,
     world: World,
     device: torch.device,
@@ -51,15 +55,21 @@ def set_up_classification(
     if (normalisation := expected_normalisation(backbone, weights)) is not None:
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
-    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
+    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes, several=data.several)
     method = build_method(choice, network, len(data.train), run.batch, load)
+    check_labels(method, data, optim, run)
+    method.use(criterion_of(optim, data))
+    notes += imbalance_note(optim, settings.balance, data)
+    task = label_task(len(data.classes), several=data.several)
+    if task.fits and "val" not in data.splits:
+        notes.append("without a val split the thresholds of all classes stay 0.5; hold one out: --data.val-holdout 0.1")
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch // world.size // run.accumulate
     return TaskSetup(
         data=data,
-        task=Classification(len(data.classes)),
+        task=task,
         method=method,
         make_loader=lambda: make_train_loader(
             loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred
@@ -69,7 +79,7 @@ def set_up_classification(
             for split in data.splits
             if split == data.scored or (split == "test" and run.score_test)
         },
-        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded),
+        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded, task),
         sample=Sample(
             f"{backbone} with {choice.name}",
             method,
@@ -80,12 +90,21 @@ def set_up_classification(
     )
 
 
+def check_labels(method: Method, data: DataBundle, optim: OptimConfig, run: RunConfig) -> None:
+    """Raises UserError if the labels of ``data`` are of a kind that the method or a setting cannot use."""
+    if are_soft(data.train.labels) and not method.soft_labels:
+        raise UserError("this method needs one class an image as its label, but the data have probabilities of classes")
+    if data.several and (run.all_heads or optim.head_start == "probe"):
+        key = "run.all_heads" if run.all_heads else "optim.head_start probe"
+        raise UserError(f"{key} is for one label an image, but the data have several; leave it out")
+
+
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
     """The logits of every classifier that ``method`` trains, for ``images``."""
     return method.heads(images).values()
 
 
-def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle) -> None:
+def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle, task: LabelTask) -> None:
     """Write ``deployed`` as a model file with what is needed to use it. Raises UserError on a full disk."""
     save_model(
         deployed,
@@ -96,6 +115,7 @@ def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: D
         mean=data.mean,
         std=data.std,
         resize=data.preprocess.resize,
+        thresholds=task.thresholds,
     )
 
 

@@ -25,7 +25,7 @@ class Engine:
         fused: whether the optimizer is one kernel.
         compile: whether ``torch.compile`` compiles the method's forward and backward pass.
         cuda_graphs: whether the whole step is replayed as one CUDA graph; the optimizer must be fused.
-        checkpoint: whether the backward pass computes the maps within a block again instead of keeping them.
+        checkpoint: whether the backward pass computes the maps within a stage again instead of keeping them.
         reason: the reason for the precision, for a person.
     """
 
@@ -69,8 +69,7 @@ def choose_engine(
     recorded = graphs and run.cuda_graphs != "never"
     if run.cuda_graphs == "always" and not graphs:
         raise UserError(
-            "run.cuda_graphs needs GPUs, no run.sync_bn, and a compiled step with run.checkpoint_activations; "
-            "leave it at auto"
+            "run.cuda_graphs needs GPUs, no run.sync_bn, and a compiled step with run.checkpoint_activations; try auto"
         )
     return Engine(
         precision=precision,

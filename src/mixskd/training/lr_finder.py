@@ -1,7 +1,5 @@
 """The learning-rate range test (Smith, arXiv:1506.01186): the loss while the rate grows, and a rate to start with."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The memory of the process: its peak, and freed memory that it keeps between steps."""
 
-from __future__ import annotations
-
 import ctypes
 import resource
 import sys

@@ -1,7 +1,5 @@
 """The optimizer of a method: the learning rate and weight decay of each parameter, and frozen stages."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator
 from typing import Any

@@ -20,10 +20,9 @@ from mixskd.errors.terminal import warn
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import autocast
-from mixskd.training.averaging import average_gradients
+from mixskd.training.averaging import MovingAverage, average_gradients
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
-from mixskd.training.moving_average import MovingAverage
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
 from mixskd.training.recomputing import checkpoint_stages
 

@@ -40,6 +40,7 @@ def summarise(
         "format": FORMAT,
         "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
                        "data": experiment.data.source, "seed": experiment.run.seed},
+        **({"task": name} if (name := getattr(parts.task, "name", "classification")) != "classification" else {}),
         "scores": scores,
         **({"probe": parts.probe} if parts.probe else {}),
         "deployed": {"epoch": deployed["epoch"], "selected_on": "val" if selection.keep_best else None},

@@ -19,14 +19,18 @@ from mixskd.errors import UserError
 from mixskd.methods.parts.views import OwnView
 
 
-def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str]) -> nn.Module:
+def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str], *, several: bool = False) -> nn.Module:
     """The classifier at ``source``, to be given images as ``preprocess`` makes them, of a student of ``classes``.
 
     ``source`` is a run folder, a model file, or ``timm/NAME`` or ``torchvision/NAME`` with their published weights.
     Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.views.OwnView`.
-    Raises UserError if it is missing or corrupt, or has other classes.
+    Raises UserError if it is missing or corrupt, has other classes, or is for one label an image where the student is
+    for ``several``, or the other way round.
     """
     network, own = _published(source, classes) if is_library(source) else _trained(source, classes)
+    if several != (getattr(network, "task", "") == "multilabel"):
+        takes, has = ("several labels", "one") if several else ("one label", "several")
+        raise UserError(f"the data have {takes} an image, but the teacher {source} was trained for {has}")
     if (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
         return network
     return OwnView(network, (preprocess.mean, preprocess.std), (own.mean, own.std), own.image_size)

@@ -12,7 +12,7 @@ UNSUPPORTED = (
     "data.root", "data.image_size", "data.crop", "data.crop_scale", "data.crop_ratio", "data.color_jitter",
     "data.augment", "data.holdout", "data.val_holdout", "data.split_seed", "data.group", "data.duplicates",
     "data.balance", "data.per_class", "optim.layer_decay", "optim.fresh_lr_scale", "optim.freeze", "optim.head_start",
-    "optim.norms", "run.all_heads",
+    "optim.norms", "optim.class_weights", "optim.logit_adjustment", "optim.asymmetric", "run.all_heads",
 )  # fmt: skip
 # Settings that change nothing here: steps whose shapes change from batch to batch are neither compiled nor recorded.
 NOT_USED = ("run.compile", "run.cuda_graphs")

@@ -16,7 +16,7 @@ import mixskd
 from mixskd.cli.main import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
-from mixskd.deploy.exports.program import CHECKED_LATER
+from mixskd.deploy.exports.graph import CHECKED_LATER
 from tests.deploy.photo_run import CLASSES, MEAN, STD, as_described, photos, predicted, softmax, tempered
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""Rungs whose resource is counted training operations, and the epochs that a trial may make for them."""
+"""The budget of each rung in counted training operations, and the epochs that a trial can make with it."""
 
 from __future__ import annotations
 

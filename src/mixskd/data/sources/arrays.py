@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
+from mixskd.data.labels import are_several, are_soft
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.errors import UserError
 
@@ -25,9 +27,12 @@ def load_digits() -> DataBundle:
 
 
 def load_npz(path: Path) -> DataBundle:
-    """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``
-    (``N`` or ``N x 1`` integers), the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``. One with
-    ``val_*`` or ``test_*`` alone can be evaluated.
+    """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``,
+    the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``. One with ``val_*`` or ``test_*`` alone
+    can be evaluated.
+
+    Labels are ``N`` or ``N x 1`` integers; ``N x C`` integers or bools, 0 and 1, where an image may have several; or
+    ``N x C`` floating-point numbers, the probabilities of its one class. Beside the latter, integers are as good.
 
     Nothing in the file is executed. Raises UserError for anything else.
     """
@@ -45,13 +50,27 @@ def load_npz(path: Path) -> DataBundle:
     height, width = next(iter(shapes))[:2]
     if height != width:
         raise UserError(f"{path}: images are {height} x {width}; square ones are needed, so crop or pad them first")
-    return DataBundle(splits, classes, Preprocess(height, CIFAR_MEAN, CIFAR_STD))
+    return DataBundle(_alike(path, splits, len(classes)), classes, Preprocess(height, CIFAR_MEAN, CIFAR_STD))
 
 
 def _highest(splits: dict[str, ImageSet]) -> int:
-    """The highest label of the training images; without them, of all."""
+    """The highest class of the training images; without them, of all."""
     labelled = [splits["train"]] if "train" in splits else list(splits.values())
-    return max(int(split.labels.max()) for split in labelled)
+    return max(int(y.max()) if y.ndim == 1 else y.shape[1] - 1 for y in (split.labels for split in labelled))
+
+
+def _alike(path: Path, splits: dict[str, ImageSet], classes: int) -> dict[str, ImageSet]:
+    """``splits`` with labels of one kind: where any are probabilities, class indices become such too."""
+    if len({are_several(split.labels) for split in splits.values()}) > 1:
+        raise UserError(f"{path}: one split has several labels an image and another one; give all of them alike")
+    if not any(are_soft(split.labels) for split in splits.values()):
+        return splits
+    return {
+        name: split
+        if split.labels.ndim == 2
+        else replace(split, labels=np.eye(classes, dtype=np.float32)[split.labels])
+        for name, split in splits.items()
+    }
 
 
 def as_rgb(images: np.ndarray) -> np.ndarray:
@@ -97,16 +116,21 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: {name}_labels is {labels.dtype} of shape {labels.shape}; it must be N integers")
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in ("iu" if labels.ndim == 1 else "iubf"):
+        raise UserError(
+            f"{path}: {name}_labels is {labels.dtype} of shape {labels.shape}; it must be N integers, or N x C numbers"
+        )
     if not len(labels):
         raise UserError(f"{path}: {name}_labels is empty; there must be an image or more")
     if labels.min() < 0:
         raise UserError(f"{path}: the smallest of {name}_labels is {labels.min()}; labels must be 0 or above")
-    if labels.max() >= MOST_CLASSES:
+    if labels.ndim == 2 and labels.dtype.kind != "f" and labels.max() > 1:
+        raise UserError(f"{path}: the largest of {name}_labels is {labels.max()}; N x C integers must be 0 or 1")
+    if max([labels.max(), *labels.shape[1:]]) >= MOST_CLASSES:
         raise UserError(
             f"{path}: the largest of {name}_labels is {labels.max()}, but there may be up to {MOST_CLASSES:,} classes"
         )
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
-    return ImageSet(as_rgb(images), labels.astype(np.int64))
+    kind = np.int64 if labels.ndim == 1 else np.float32 if labels.dtype.kind == "f" else np.uint8
+    return ImageSet(as_rgb(images), labels.astype(kind))

@@ -4,8 +4,6 @@ The ``webdataset`` package streams them in an order that cannot be taken up agai
 member is noted once, so that the images of shards are shuffled, divided and resumed like those of a folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -17,8 +17,9 @@ from mixskd.deploy.exports.description import output_name
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.graph import as_input
 from mixskd.deploy.exports.job import Answer
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.evaluation.split_scores import chosen_split, evaluation_data
+from mixskd.tasks.labels import task_of
 
 MOST = 64  # images on which an export is compared
 CALIBRATION = 128  # training images for the ranges of int8
@@ -122,7 +123,7 @@ def verify(
         if not len(pixels):
             continue
         logits = model(as_input(pixels, model, normalised))
-        ours.append((logits / (temperature or 1.0)).softmax(1) if options.softmax else logits)
+        ours.append(task_of(model).probabilities(logits / (temperature or 1.0)) if options.softmax else logits)
         theirs.append(answer(as_input(pixels, model, options)).float())
     expected, given = torch.cat(ours), torch.cat(theirs)
     agreement = (expected.argmax(1) == given.argmax(1)).float().mean().item()
@@ -140,9 +141,9 @@ def check_other_size(model: Classifier, answer: Answer, options: Options, temper
         found = verify(model, answer, Sample(pixels, "", False), options, temperature)
         check(found, options, real=False, force=False)
     except Exception as error:  # torch and onnxruntime each have their own
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px ({said}); "
+            f"the copy of {model.name} does not work on images of {size + 32} x {size + 64} px "
+            f"({first_line(error)[:200]}); "
             "leave --dynamic-size out"
         ) from None
 

@@ -1,7 +1,5 @@
 """Most confident mistakes and likely wrong labels with small pictures, where the images can still be read."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence
@@ -14,9 +12,8 @@ from PIL import Image
 from mixskd.config import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
-from mixskd.reporting.evidence import Evidence, Run
+from mixskd.reporting.evidence import Evidence, Readable, Run
 from mixskd.reporting.page.blocks import Block, Content, fold, table
-from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.tables.cells import Number, Table
 
 EACH_RUN = 12
@@ -75,14 +72,22 @@ class Pictures:
     def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False) -> Content:
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
-        ``verb`` stands between an image's label and its other class. ``ranked`` entries are numbered.
+        ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
         """
         entries = entries[:EACH_RUN]
         addresses = [self.address(run, split, entry) for entry in entries]
         if not any(addresses):
             self.without = self.without or bool(entries)
-            return table([_row(entry, verb) for entry in entries])
-        captions = [f"{n}. " * ranked + _caption(entry, verb) for n, entry in enumerate(entries, start=1)]
+            return table([
+                {"image": _name(e), "class": e["label"], "its probability (%)": Number(100 * e["label_probability"], 1),
+                 verb: e["predicted"], "that probability (%)": Number(100 * e["predicted_probability"], 1)}
+                for e in entries
+            ])  # fmt: skip
+        captions = [
+            f"{f'{n}. ' * ranked}{e['label']} ({100 * e['label_probability']:.1f} %), {verb} {e['predicted']} "
+            f"({100 * e['predicted_probability']:.1f} %); {_name(e)}"
+            for n, e in enumerate(entries, start=1)
+        ]
         return [Block("pictures", list(zip(addresses, captions, strict=True)))]
 
     def remark(self) -> Content:
@@ -102,7 +107,7 @@ class Pictures:
         self.left -= 1
         return data_address(image)
 
-    def _read(self, data: DataConfig, split: str, entry: Entry) -> Image.Image | None:
+    def _read(self, data: DataConfig, split: str, entry: Entry) -> Image.Image | np.ndarray | None:
         if entry.get("path"):
             path = Path(entry["path"])
             inside = Path(data.source) / path
@@ -110,30 +115,17 @@ class Pictures:
         bundle = self.readable.bundle(data)
         if bundle is None or not bundle.splits[split].in_memory:
             return None
-        return Image.fromarray(np.asarray(bundle.splits[split].images[int(entry["index"])]))
+        return np.asarray(bundle.splits[split].images[int(entry["index"])])
 
 
 def _name(entry: Entry) -> str:
     return str(entry.get("path") or f"image {entry['index']}")
 
 
-def _caption(entry: Entry, verb: str) -> str:
-    return (
-        f"{entry['label']} ({100 * entry['label_probability']:.1f} %), {verb} {entry['predicted']} "
-        f"({100 * entry['predicted_probability']:.1f} %); {_name(entry)}"
-    )
-
-
-def _row(entry: Entry, verb: str) -> dict[str, Any]:
-    return {
-        "image": _name(entry),
-        "class": entry["label"], "its probability (%)": Number(100 * entry["label_probability"], 1),
-        verb: entry["predicted"], "that probability (%)": Number(100 * entry["predicted_probability"], 1),
-    }  # fmt: skip
-
-
-def data_address(image: Image.Image, side: int = SIDE) -> str:
-    """``image`` as JPEG in a ``data:`` address, at most ``side`` px wide and high."""
+def data_address(image: Image.Image | np.ndarray, side: int = SIDE) -> str:
+    """``image`` (an array has values 0 to 255) as JPEG in a ``data:`` address, at most ``side`` px wide and high."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image.round().astype(np.uint8))
     image = image.convert("RGB")
     image.thumbnail((side, side))
     content = io.BytesIO()
