@@ -24,6 +24,7 @@ from mixskd.data.labels import as_tensor
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
+from mixskd.data.sources.hub import Row
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
@@ -96,7 +97,7 @@ class Images(Dataset[dict[str, Tensor]]):
         image = self.split.images[index]
         if isinstance(image, np.ndarray):
             return Image.fromarray(image)
-        content = image.read() if isinstance(image, Member) else None
+        content = image.read() if isinstance(image, Member | Row) else None
         return decode_image(str(image), content, self.enough, self.max_pixels)
 
 
