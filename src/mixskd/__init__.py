@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         train,
         tune,
     )
-    from mixskd.backbones import StagedBackbone, build_backbone
+    from mixskd.backbones import StagedBackbone, build_backbone, wrap
     from mixskd.errors import UserError
     from mixskd.methods.base import Method
     from mixskd.training.listeners import Listener
@@ -44,6 +44,7 @@ _HOMES = {
     "Listener": "mixskd.training.listeners",
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
+    "wrap": "mixskd.backbones",
     "UserError": "mixskd.errors",
     "Method": "mixskd.methods",
 }
@@ -51,7 +52,7 @@ _HOMES = {
 __all__ = [
     "Listener", "Method", "StagedBackbone", "UserError", "benchmark", "build_backbone", "calibrate", "compare",
     "evaluate", "export", "find_lr", "load", "predict", "probe", "push", "report", "run_suites", "save_model",
-    "show_data", "train", "tune",
+    "show_data", "train", "tune", "wrap",
 ]  # fmt: skip
 
 
