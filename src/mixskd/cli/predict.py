@@ -29,6 +29,10 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--top", type=count, default=5, help="classes per image")
     p.add_argument("--threshold", type=float, metavar="P", help="below this probability, name the class unknown")
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
+    p.add_argument(
+        "--flips", action="store_true",
+        help="the mean of the probabilities of an image and its mirror image, at twice the cost",
+    )  # fmt: skip
     p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
     p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
@@ -49,7 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     from mixskd.deploy.predicting import prepared
     from mixskd.deploy.prediction_file import Counts, write_predictions
 
-    names = ("top", "batch_size", "device", "workers", "max_pixels", "skip_bad_images", "temperature", "threshold")
+    names = (
+        "top", "batch_size", "device", "workers", "max_pixels", "skip_bad_images", "temperature", "threshold", "flips"
+    )  # fmt: skip
     predictor = prepared(
         arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
         **{name: getattr(arguments, name) for name in names},

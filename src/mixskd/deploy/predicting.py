@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.backbones.ensemble import Flips
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
 from mixskd.data.image_paths import check_paths, image_files
@@ -34,6 +35,8 @@ class Predictor:
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
             else 0.
+        flips: whether probabilities are the mean of those of an image and its mirror image, at twice the cost. A
+            stored temperature was fitted without them.
 
     Raises UserError for an invalid value, and if only the temperature is given where a threshold is stored.
     """
@@ -50,6 +53,7 @@ class Predictor:
         temperature: float | None = None,
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        flips: bool = False,
     ) -> None:
         check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
@@ -65,6 +69,7 @@ class Predictor:
         self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
         self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = Flips(self.model, several=model.task == "multilabel") if flips else self.model
 
     def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
         """The predictions for the files, folders and patterns ``images`` (:func:`mixskd.data.image_paths.image_files`).
@@ -97,7 +102,7 @@ class Predictor:
     @torch.inference_mode()
     def likeliest(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each."""
-        return probabilities(self.model(images), self.temperature).topk(self.top)
+        return probabilities(self.network(images), self.temperature).topk(self.top)
 
     def _prediction(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
         classes = [
