@@ -284,13 +284,15 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    thresholds: Sequence[float] = (),
 ) -> Path:
     """Write the classifier of a training loop of one's own as a model file, which every verb here takes; its path.
 
     ``backbone`` is that of a method (``method.backbone``), made by ``mixskd.build_backbone``; ``classes`` are the names
     of its outputs, in order; ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1], as the
-    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
-    as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
+    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. Where an
+    image may have several labels, ``thresholds`` are the probabilities from which each class is named. A folder as
+    ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
     from mixskd.artifacts.model_file import save_model as save
     from mixskd.backbones import StagedBackbone
@@ -303,7 +305,7 @@ def save_model(
     target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
     save(
         backbone, target, backbone_name=backbone.name, classes=classes, image_size=image_size, mean=mean, std=std,
-        resize=resize,
+        resize=resize, thresholds=thresholds,
     )  # fmt: skip
     return target
 

@@ -193,6 +193,30 @@ def test_other_classes_or_splits_are_one_line(at: Path, tmp_path: Path) -> None:
         mixskd.average([at / "a", run], tmp_path / "out")
 
 
+def test_several_labels_are_averaged_by_sigmoid_with_thresholds_of_val(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = draw.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (draw.random((8, 3)) < 0.5).astype(np.uint8)
+    arrays["train_labels"][:3] = np.eye(3)
+    np.savez(tmp_path / "data.npz", **arrays)
+    for seed in (0, 1):
+        mixskd.train(
+            data={"source": str(tmp_path / "data.npz")}, backbone="tiny", method="baseline",
+            out=str(tmp_path / f"run{seed}"), run={"epochs": 1, "batch_size": 4, "progress": False, "seed": seed},
+        )  # fmt: skip
+    mixskd.average([tmp_path / "run0", tmp_path / "run1"], tmp_path / "mean")
+    models = [mixskd.load(tmp_path / name) for name in ("run0", "run1", "mean")]
+    with torch.inference_mode():
+        a, b, mean = (model(torch.ones(1, 3, 8, 8)).double().sigmoid() for model in models)
+    assert torch.allclose(mean, (a + b) / 2, atol=1e-6)
+    assert models[2].name == "multilabel_ensemble/tiny+tiny"
+    scores = json.loads((tmp_path / "mean" / "summary.json").read_text())["scores"]["val"]
+    assert mixskd.evaluate(tmp_path / "mean", split="val")["f1"] == pytest.approx(scores["f1"])
+    assert models[2].thresholds != pytest.approx((0.5,) * 3)
+
+
 def test_names_of_ensembles_follow_the_rules_of_single_networks() -> None:
     with pytest.raises(UserError, match="unknown backbone 'nothing'"):
         build_backbone("ensemble/tiny+nothing", 3)

@@ -112,14 +112,13 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
-    task: str = "classification",
     thresholds: Sequence[float] = (),
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
 
     ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
-    :class:`mixskd.data.preprocess.Preprocess` has it; ``task`` and ``thresholds`` as :class:`Classifier` has them.
-    Raises UserError on a full disk.
+    :class:`mixskd.data.preprocess.Preprocess` has it; ``thresholds``, a probability a class, where an image may have
+    several labels. Raises UserError on a full disk.
     """
     description = {
         "format": FORMAT,
@@ -130,8 +129,8 @@ def save_model(
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
     }
-    if task == "multilabel":
-        description |= {"format": SEVERAL, "task": task, "thresholds": list(thresholds)}
+    if thresholds:
+        description |= {"format": SEVERAL, "task": "multilabel", "thresholds": list(thresholds)}
     try:
         read_record(description, Description)
     except Mismatch as error:

@@ -40,7 +40,7 @@ class Result:
     @property
     def kind(self) -> Kind | None:
         """The kind of the task, None for classification."""
-        return kind_of(self.experiment.method.name)
+        return kind_of(self.experiment.method.name, self.summary.get("task"))
 
     @property
     def score(self) -> float | None:

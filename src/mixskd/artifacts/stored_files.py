@@ -46,6 +46,7 @@ class Summary(Struct):
     threads: Amount
     device: Text
     precision: Text
+    task: Literal["multilabel"] | None = None  # None for the others, whose methods tell
     scores: dict[Text, dict[Text, Number | None]] | UnsetType = UNSET
     best: Epoch | UnsetType = UNSET
     best_on_test: Epoch | UnsetType = UNSET
@@ -71,6 +72,7 @@ class Grid(Struct):
 def read_summary(path: Path, *, classifier: bool = True) -> dict[str, Any]:
     """The summary of a run. Raises UserError, naming the file, for one that does not have the parts of a summary."""
     values, summary = read_json(path, Summary, "the summary of a run")
+    classifier = classifier and summary.task is None
     split = next((name for name in ("test", "val") if name in (summary.scores or {})), None)
     try:
         if split is None and (summary.scores is not UNSET or not classifier):

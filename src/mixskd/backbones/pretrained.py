@@ -1,8 +1,12 @@
 """Load weights into a backbone: of a run, a state dict, or as torchvision and timm publish them."""
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
@@ -91,13 +95,45 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     raise UserError(f"no library publishes weights of {name}, so they have no mean and std; set them with the data")
 
 
+@contextmanager
+def cache_alone_if_unreachable() -> Iterator[None]:
+    """Context in which weights of the Hugging Face Hub come from its cache alone if its host does not answer.
+
+    The hub's client would try again for a minute. Raises UserError for weights that are not in the cache then.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    reachable = bool(getproxies()) or answers(host)
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE or not reachable
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        if reachable:
+            raise
+        raise UserError(f"there is no network ({host} does not answer), and they are not in the cache") from None
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def answers(host: str) -> bool:
+    """Whether ``host`` takes a connection for https within five seconds."""
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def published_weights(name: str) -> dict[str, Tensor]:
     """The weights that timm or torchvision publish for ``name``. Raises UserError without such weights or a network."""
     try:
         if name.startswith(PREFIX):
             import timm
 
-            return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+            with cache_alone_if_unreachable():
+                return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
         if name.startswith(TORCHVISION):
             from torchvision.models import get_model
 

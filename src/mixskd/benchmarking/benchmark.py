@@ -60,7 +60,7 @@ def benchmark(
         flops = one.ask("flops")
         ceilings = {kind: one.ask("ceiling", kind) for kind in dict.fromkeys(("fp32", default.precision))}
         executed = {name: remote.ask("executed") for name, remote in timed.items()}
-        batch = experiment.run.batch_size
+        batch = experiment.run.batch
         report: dict[str, Any] = {
             "command": " ".join(["mixskd", *sys.argv[1:]]),
             "experiment": to_dict(experiment),

@@ -90,7 +90,7 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
             teacher_without_weights, student=experiment.backbone, classes=classes,
             image_size=image_size or network.default_size,
         )  # fmt: skip
-        method = build_method(choice, network, BATCH, experiment.run.batch_size, load)
+        method = build_method(choice, network, BATCH, experiment.run.batch, load)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     forwarded = 0

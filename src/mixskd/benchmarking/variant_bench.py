@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import time
 from collections.abc import Iterator
 from typing import TypeVar
@@ -22,6 +21,7 @@ from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import TYPES
 from mixskd.training.engine import Engine
 from mixskd.training.factory import build_parts
+from mixskd.training.memory import peak_memory
 
 SYNTHETIC_CLASSES = 100
 AnyBatch = TypeVar("AnyBatch", Batch, DeferredBatch)
@@ -83,9 +83,7 @@ class Bench:
 
     def peak_memory(self) -> int:
         """The largest memory so far in bytes: of the tensors on a GPU, of the process on a CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory(self.device)
 
     def flops(self) -> int:
         """Floating-point operations of a step's convolutions and matrix products, forward and backward."""
@@ -124,7 +122,7 @@ def benchmark_data(experiment: Experiment) -> DataBundle | None:
     if experiment.data.source != "synthetic":
         return None
     size = experiment.data.image_size or 32
-    count = max(4 * experiment.run.batch_size, 2 * SYNTHETIC_CLASSES)
+    count = max(4 * experiment.run.batch, 2 * SYNTHETIC_CLASSES)
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
     classes = tuple(map(str, range(SYNTHETIC_CLASSES)))

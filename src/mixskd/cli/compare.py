@@ -13,7 +13,7 @@ from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
-from mixskd.errors.terminal import show
+from mixskd.errors.terminal import console, show
 from mixskd.errors.text import visible
 
 SUMMARY = "Compare methods over seeds; with no argument, on the embedded digits."
@@ -133,7 +133,6 @@ def _cell(row: dict[str, str], column: str) -> str:
 
 def _show(folder: Path) -> int:
     """Print the main columns of the tables, as wide as the terminal, and the file with all columns."""
-    from rich.console import Console
     from rich.table import Table
 
     written = [folder / "table.md", folder / "table.tex"]
@@ -147,7 +146,7 @@ def _show(folder: Path) -> int:
         table = Table(*columns[:SHOWN], box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
-        Console().print(table)
+        console().print(table)
         written += [path, folder / ("runs.csv" if name == "table" else f"{name}_runs.csv")]
     show(f"written: {', '.join(map(str, written))}")
     return 0

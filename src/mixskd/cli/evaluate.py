@@ -10,6 +10,7 @@ from mixskd.cli.option_help import FLAGS, OptionHelp, options_text
 from mixskd.cli.progress import suite_bars
 from mixskd.config import merge
 from mixskd.config.settings import WIDTH, wrapped
+from mixskd.config.task_kinds import kind_of
 from mixskd.errors import UserError, nearest, unknown
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
@@ -89,9 +90,8 @@ def _scores(arguments: argparse.Namespace) -> None:
         scores = found[path] = evaluate(path, arguments.data, split=arguments.split, flips=arguments.flips, **size)
         if not arguments.json:
             name = f"{path}: " if len(arguments.runs) > 1 else ""
-            show(
-                f"{name}top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
-                f"on {scores['images']} images ({scores['split']})"
-            )
+            kind = kind_of("", scores["task"])
+            named = f"top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %" if kind is None else kind.line(scores)
+            show(f"{name}{named}  loss {scores['loss']:.4f}  on {scores['images']} images ({scores['split']})")
     if arguments.json:
         print(to_json(found if len(found) > 1 else next(iter(found.values()))))

@@ -27,7 +27,12 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", metavar="FILE", help="write the predictions there: .csv, or .jsonl for JSON lines")
     p.add_argument("--overwrite", action="store_true", help="replace the file in --out")
     p.add_argument("--top", type=count, default=5, help="classes per image")
-    p.add_argument("--threshold", type=float, metavar="P", help="below this probability, name the class unknown")
+    p.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="below this probability, name the class unknown, or of several labels none",
+    )
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
     p.add_argument(
         "--flips", action="store_true",
@@ -43,7 +48,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true")
     p.epilog = (
         "Temperature and threshold are those that mixskd calibrate stored, or 1 and 0; --temperature 1 --threshold 0 "
-        "leaves them out."
+        "leaves them out. Where an image may have several labels, a class has a threshold in the model file, and every "
+        "class gets a probability; --top limits what the screen shows."
     )
 
 
@@ -71,11 +77,16 @@ def run(arguments: argparse.Namespace) -> None:
         predictions = _with_progress(predictor(arguments.images), advance)
         if arguments.out is not None:
             written = write_predictions(
-                predictions, Path(arguments.out), top=predictor.top, errors=predictor.skip_bad_images
+                predictions,
+                Path(arguments.out),
+                top=predictor.top,
+                errors=predictor.skip_bad_images,
+                several=predictor.several,
             )
             print(to_json(written)) if arguments.json else show(written_line(written))
             return
-        (_print_json if arguments.json else _print_lines)(counts.over(predictions))
+        counted = counts.over(predictions)
+        _print_json(counted) if arguments.json else _print_lines(counted, predictor.top)
     if counts.skipped:
         show(f"skipped {counts.skipped} of {counts.images} images, which cannot be read", error=True)
 
@@ -96,14 +107,15 @@ def _with_progress(predictions: Iterable[Prediction], advance: Callable[[], obje
         yield prediction
 
 
-def _print_lines(predictions: Iterable[Prediction]) -> None:
+def _print_lines(predictions: Iterable[Prediction], top: int) -> None:
     from mixskd.deploy.prediction_file import is_unknown
 
     for prediction in predictions:
         if "error" in prediction:
             continue
-        likeliest = "  ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in prediction["classes"])
-        shown = f"{prediction['class']} ({likeliest})" if is_unknown(prediction) else likeliest
+        likeliest = "  ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in prediction["classes"][:top])
+        named = ", ".join(prediction["labels"]) or "none" if "labels" in prediction else prediction["class"]
+        shown = f"{named} ({likeliest})" if "labels" in prediction or is_unknown(prediction) else likeliest
         show(f"{prediction['image']}: {shown}")
 
 

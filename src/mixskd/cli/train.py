@@ -43,7 +43,11 @@ def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], 
 
 def scores_line(summary: dict[str, Any]) -> str:
     """The scores of a finished run in one line."""
-    best, deployed, kind = summary["best"], summary["deployed"], kind_of(summary["experiment"]["method"])
+    best, deployed, kind = (
+        summary["best"],
+        summary["deployed"],
+        kind_of(summary["experiment"]["method"], summary.get("task")),
+    )
     which = f"the weights of epoch {deployed['epoch']:.0f}"
     if kind is not None:
         scores = "  ".join(f"{split} {kind.line(values)}" for split, values in summary["scores"].items())

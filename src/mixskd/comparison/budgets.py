@@ -22,11 +22,11 @@ class Budgets:
 
     def updates(self, label: str, experiment: Experiment) -> float:
         """The updates of an epoch."""
-        return max(1, len(self._bundle(experiment).train) // experiment.run.batch_size)
+        return max(1, len(self._bundle(experiment).train) // experiment.run.batch)
 
     def operations(self, label: str, experiment: Experiment) -> float:
         """The operations of an epoch, forward and backward, by :func:`mixskd.benchmarking.cost.count_cost`."""
-        data, batch = self._bundle(experiment), experiment.run.batch_size
+        data, batch = self._bundle(experiment), experiment.run.batch
         key = label, experiment.backbone, len(data.classes), data.image_size, batch
         if key not in self._flops:  # seconds for some networks
             self._flops[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops

@@ -18,6 +18,7 @@ from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
+from mixskd.errors.text import safe
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.runtime.files import slug, write_text
@@ -37,6 +38,12 @@ class Comparison:
     folder: Path
     rows: list[dict[str, Any]]
     failures: dict[str, str]
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the table, and the runs that failed."""
+        path = self.folder / "table.md"
+        table = path.read_text(encoding="utf-8") if path.exists() else ""
+        return "\n\n".join([table, *(safe(f"{name} failed: {why}", "markdown") for name, why in self.failures.items())])
 
 
 def compare(

@@ -56,7 +56,7 @@ class RunsDisplay:
         """Print the score of a finished run."""
         summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
         split, scores = deployed_scores(summary)
-        kind = kind_of(run.experiment.method.name)
+        kind = kind_of(run.experiment.method.name, summary.get("task"))
         text = f"top-1 {scores['top1']:.2f} %" if kind is None else kind.line(scores)
         self._line(run, f"{split} {text} in {summary['seconds']:.0f} s")
 

@@ -6,6 +6,7 @@
 import dataclasses
 import inspect
 import re
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
@@ -89,6 +90,8 @@ def type_text(kind: Any) -> str:
     if (inner := without_none(kind)) is not kind:
         return f"{type_text(inner)} or none"
     base, meta = unpacked(kind)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return " | ".join(type_text(part) for part in typing.get_args(base))
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(map(str, typing.get_args(base)))
     if typing.get_origin(base) is tuple or is_choice_or_mapping(base):

@@ -48,6 +48,8 @@ def plain(kind: Any) -> Any:
 def described(kind: Any) -> str:
     """The range, the choices or else the name of a type."""
     kind, meta = unpacked(without_none(kind))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         *first, last = map(str, typing.get_args(kind))
         return f"{', '.join(first)} or {last}" if first else last

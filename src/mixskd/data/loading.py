@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 DATASETS: dict[str, str] = {
     "digits": "1,797 handwritten digits, embedded",
     **{name: named.about for name, named in NAMED.items()},
-    "PATH.npz": "arrays train_images, train_labels, the same for val and test [, classes]",
+    "PATH.npz": "arrays train_images, train_labels (N, or N x C), the same for val and test [, classes]",
     "FOLDER": "images as train/CLASS/* with val/ or test/ or both, or CLASS/* with a hold-out",
-    "MANIFEST.csv": "one image a row: path, label, and optionally split and a group; .parquet as well",
+    "MANIFEST.csv": "one image a row: path, label (or labels: a;b), and optionally split and a group; .parquet as well",
     "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
 }
 PHOTO_SIZE = 224

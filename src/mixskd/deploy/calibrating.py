@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mixskd.artifacts.model_file import Classifier, load_model, store_calibration
 from mixskd.data import make_test_loader
-from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.split_scores import evaluation_data
@@ -50,11 +49,16 @@ def calibrate(
     check_targets(target_accuracy, coverage)
     place = Path(path)
     model = load_model(place)
+    if model.task == "multilabel":
+        raise UserError(
+            f"calibrate is for one label an image; the classes of {path}, of which an image may have several, have "
+            "thresholds that were fitted on val when it was trained"
+        )
     with run_lock(place) if place.is_dir() else nullcontext():
         outputs = _outputs(place, model, data, batch_size, choose_device(device), progress)
         right = outputs.predictions == outputs.labels
         temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
-        confidence = probabilities(outputs.logits, temperature).max(1).values
+        confidence = (outputs.logits.double() / temperature).softmax(1).max(1).values
         if coverage is not None:
             threshold = threshold_for_coverage(confidence, coverage)
         else:

@@ -9,10 +9,12 @@ from jinja2 import Environment
 
 from mixskd.artifacts.model_file import Classifier
 from mixskd.artifacts.results import read_result
+from mixskd.config.task_kinds import MULTILABEL
 from mixskd.errors.text import safe
 
 MOST_CLASSES = 1000  # that a card names
-COLUMNS = {"top1": "top-1 (%)", "top5": "top-5 (%)", "loss": "loss"}
+SEVERAL = {name: f"{text} (%)" for name, text in MULTILABEL.scores.items()}
+COLUMNS = {"top1": "top-1 (%)", "top5": "top-5 (%)", **SEVERAL, "loss": "loss"}
 
 
 def model_card(model: Classifier, path: Path, repository: str | None) -> str:

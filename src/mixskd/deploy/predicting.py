@@ -16,6 +16,7 @@ from mixskd.data.images import ADVICE, MAX_PIXELS, decode_image
 from mixskd.deploy.prediction_file import check_target, write_predictions
 from mixskd.errors import UserError, check_positive
 from mixskd.runtime.precision import choose_device, full_fp32
+from mixskd.tasks.labels import task_of
 
 UNKNOWN = "unknown"
 BATCH_SIZE = 64
@@ -34,7 +35,7 @@ class Predictor:
         max_pixels: the largest width times height of an image that is decoded, at most 178,956,970.
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
-            else 0.
+            else 0. Where an image may have several labels, the one below which a class is not named, for all classes.
         flips: whether probabilities are the mean of those of an image and its mirror image, at twice the cost. A
             stored temperature was fitted without them.
 
@@ -57,15 +58,17 @@ class Predictor:
     ) -> None:
         check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
-        if temperature not in (None, model.temperature) and threshold is None and model.threshold is not None:
-            raise UserError(
-                f"the threshold in {path} was fitted at the temperature {model.temperature:.4g}; give --threshold too"
-            )
+        stored = model.threshold is not None or model.thresholds
+        if temperature not in (None, model.temperature or 1.0) and threshold is None and stored:
+            fitted = model.temperature or 1.0
+            raise UserError(f"the threshold in {path} was fitted at the temperature {fitted:.4g}; give --threshold too")
         given = ((temperature, model.temperature), (threshold, model.threshold))
         self.uses_stored = any(ours is None and stored is not None for ours, stored in given)
         self.temperature = _first(temperature, model.temperature, 1.0)
         self.threshold = _first(threshold, model.threshold, 0.0)
-        self.top = min(top, len(model.classes))
+        self.several = model.classes if model.thresholds else ()
+        self.thresholds = model.thresholds if threshold is None else (threshold,) * len(model.classes)
+        self.task, self.top = task_of(model), min(top, len(model.classes))
         self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
         self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,14 +104,21 @@ class Predictor:
     @full_fp32()
     @torch.inference_mode()
     def likeliest(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each."""
-        return probabilities(self.network(images), self.temperature).topk(self.top)
+        """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each.
+
+        Where an image may have several labels, they are those of all classes.
+        """
+        p = self.task.probabilities(self.network(images).double() / self.temperature)
+        return p.topk(len(self.several) or self.top)
 
     def _prediction(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
         classes = [
             {"name": self.model.classes[index], "probability": value}
             for value, index in zip(values, indices, strict=True)
         ]
+        if self.several:
+            named = {i for value, i in zip(values, indices, strict=True) if value >= self.thresholds[i]}
+            return {"image": path, "labels": [self.several[i] for i in sorted(named)], "classes": classes}
         return {
             "image": path,
             "class": classes[0]["name"] if values[0] >= self.threshold else UNKNOWN,
@@ -141,7 +151,8 @@ def predict(
     ``images`` are files, folders (all images under them, sorted) and patterns; ``options`` are those of
     :class:`Predictor`. ``classes`` are the likeliest ones first, with probabilities from 0 to 1; ``class`` is the first
     of them, or ``unknown`` if its probability is below the threshold. An image that was skipped is
-    ``{"image", "error"}``.
+    ``{"image", "error"}``. Where an image may have several labels, ``class`` is replaced by ``labels``, those whose
+    probability reaches their threshold, and ``classes`` are all.
 
     With ``out``, a ``.csv`` or ``.jsonl`` file, they are written there as they come, whatever their number, and what is
     returned are the counts ``{"out", "images", "unknown", "skipped"}``. If anything fails, the file stays as it was.
@@ -152,7 +163,9 @@ def predict(
     predictor = prepared(path, images, out=out, overwrite=overwrite, **options)
     if out is None:
         return list(predictor(images))
-    return write_predictions(predictor(images), Path(out), top=predictor.top, errors=predictor.skip_bad_images)
+    return write_predictions(
+        predictor(images), Path(out), top=predictor.top, errors=predictor.skip_bad_images, several=predictor.several
+    )
 
 
 def prepared(
@@ -185,11 +198,6 @@ def check_options(
         raise UserError(f"temperature must be above 0 and finite, not {temperature}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold must be a probability from 0 to 1, not {threshold}")
-
-
-def probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Softmax of ``logits / temperature`` (``B x N``) in float64."""
-    return (logits.double() / temperature).softmax(1)
 
 
 def _first(*values: float | None) -> float:

@@ -100,9 +100,9 @@ def average(
             shutil.copyfile(division, folder.division)
         save_model(
             network, folder.model, backbone_name=name, classes=model.classes, image_size=model.image_size,
-            mean=model.mean, std=model.std, resize=model.preprocess.resize, task=model.task, thresholds=task.thresholds,
+            mean=model.mean, std=model.std, resize=model.preprocess.resize, thresholds=task.thresholds,
         )  # fmt: skip
-        kept = {"classes", "image_size", "splits", "splits_digest"} & first.summary.keys()
+        kept = {"task", "classes", "image_size", "splits", "splits_digest"} & first.summary.keys()
         folder.write_summary(summarise_untrained(
             experiment, bundle.scored, scores, where, time.perf_counter() - started, notes=notes,
             parameters=sum(p.numel() for p in network.parameters()), **{key: first.summary[key] for key in kept},
@@ -122,7 +122,7 @@ def read_runs(runs: Sequence[str | Path]) -> tuple[list[Result], list[Classifier
     if odd := next((place for place in places if not place.is_dir()), None):
         raise UserError(f"there is no folder {odd}; give the folders of finished runs")
     results = [read_result(place) for place in places]
-    if other := next((r for r in results if r.kind is not None), None):
+    if other := next((r for r in results if r.kind is not None and r.kind.networks), None):
         raise UserError(f"{other.folder} is no classifier; only classifiers can be averaged")
     members = [load_model(place) for place in places]
     first, model = results[0], members[0]

@@ -15,7 +15,7 @@ from mixskd.errors import UserError
 
 PART = 1024  # images whose probabilities are in memory at a time
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Normalised images and class indices of one split; each iteration has the same order."""
+"""Normalised images and labels of one split; each iteration has the same order."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Context:
         std: standard deviation of the normalisation by channel.
         split: the name of the split that is evaluated.
         classes: names, in the order of the logits; may be empty.
+        thresholds: of the classes where an image may have several labels; else empty.
         paths: one name or path an image of the split, in order; may be empty.
         progress: called with the fraction of the suite that is done, 0 to 1.
         train: the training images without augmentation, for suites that fit something on features.
@@ -47,6 +48,7 @@ class Context:
     std: Sequence[float] = (1.0, 1.0, 1.0)
     split: str = "test"
     classes: Sequence[str] = ()
+    thresholds: Sequence[float] = ()
     paths: Sequence[str] = ()
     progress: Callable[[float], None] = lambda share: None
     train: Batches | None = None

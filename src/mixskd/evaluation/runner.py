@@ -27,6 +27,9 @@ Progress = Callable[[str, str, float], None]
 """Called with (run, suite, fraction done)."""
 
 
+SEVERAL = ("accuracy",)  # the suites for classifiers of several labels an image
+
+
 @dataclass
 class Run:
     """A trained classifier and its data, which are read on first use.
@@ -146,6 +149,14 @@ def run_suites(
     check_positive(batch_size=batch_size)
     opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
+    usable = {
+        run.name: [one for one in evaluators if not run.model.thresholds or one.name in SEVERAL] for run in opened
+    }
+    if suites != "all" and (odd := next((run for run in opened if usable[run.name] != evaluators), None)):
+        strange = next(one.name for one in evaluators if one not in usable[odd.name])
+        raise UserError(
+            f"the suite {strange} is for one label an image, but {odd.name} names several; use {', '.join(SEVERAL)}"
+        )
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
@@ -155,9 +166,9 @@ def run_suites(
         context = Context(
             device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored, name=run.name,
             classes=run.model.classes, paths=() if images.in_memory else [str(image) for image in images.images],
-            keep_features=own_features, known=known,
+            thresholds=run.model.thresholds, keep_features=own_features, known=known,
         )  # fmt: skip
-        for suite in evaluators:
+        for suite in usable[run.name]:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
             else:

@@ -44,6 +44,8 @@ def evaluate(
     check_positive(batch_size=batch_size)
     model = load_model(path)
     bundle, config = evaluation_data(Path(path), model, data, split)
+    if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
+        bundle = load_data(config, verify=False, divided=data is None or not is_class_folder(config.source))
     name = chosen_split(bundle, split)
     if flips and not bundle.flip:
         raise UserError(f"a mirror image of {config.source} may show another class (data.flip is off); leave flips out")
@@ -79,8 +81,6 @@ def evaluation_data(
         bundle = divided_as(whole, division, _summary_with_splits(path))
     else:
         bundle = load_data(config, verify=verify, only=SPLITS if plain else only, divided=not plain)
-    if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
-        chosen_split(load_data(config, verify=False, divided=not plain), split)
     if bundle.classes != model.classes:
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"

@@ -17,6 +17,7 @@ from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
+from mixskd.tasks.labels import label_task
 from mixskd.training.classification import build_method, build_network, expected_normalisation
 
 STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
@@ -51,14 +52,15 @@ def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict
     with torch.device("meta"):  # its needs and draws, without its weights
         network = build_network(experiment.backbone, len(data.classes), data.image_size)
         method = build_method(
-            experiment.method, network, len(data.train), experiment.run.batch_size, load=lambda _: torch.nn.Identity()
+            experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: torch.nn.Identity()
         )
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
     batch = next(iter(loader.epoch(1)))
     assert isinstance(batch, Batch)
-    names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
+    task = label_task(len(data.classes), several=data.several)
+    names = [label(name, 18) for name in task.label_names(batch.labels, data.classes)]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]
     if all(image is not None for image in stored):

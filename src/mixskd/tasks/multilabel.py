@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,9 @@ def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Ten
 
     classes, seen = p.shape[1], labels.sum(0) > 0
     predicted = (p >= thresholds.to(p)).long()
-    ap = multilabel_average_precision(p, labels, classes, average="none").to(p.dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive samples")
+        ap = multilabel_average_precision(p, labels, classes, average="none").to(p.dtype)
     by_class = multilabel_f1_score(predicted, labels, classes, average="none")
     return {
         "ap": ap,

@@ -58,7 +58,7 @@ def set_up_classification(
         mean, std = normalisation
         data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
     load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes, several=data.several)
-    method = build_method(choice, network, len(data.train), run.batch_size, load)
+    method = build_method(choice, network, len(data.train), run.batch, load)
     check_labels(method, data, optim, run)
     method.use(criterion_of(optim, data))
     notes += imbalance_note(optim, settings.balance, data)
@@ -68,13 +68,13 @@ def set_up_classification(
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
     copies = method.about.images if method.about is not None else 1
-    images = copies * run.batch_size // world.size // run.accumulate
+    images = copies * run.batch // world.size // run.accumulate
     return TaskSetup(
         data=data,
         task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
+            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
@@ -117,7 +117,6 @@ def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: D
         mean=data.mean,
         std=data.std,
         resize=data.preprocess.resize,
-        task=task.name,
         thresholds=task.thresholds,
     )
 

@@ -10,8 +10,7 @@ def time_line(steps: int, seconds: float) -> str:
     """How long ``steps`` take, of ``seconds`` each, for a person."""
     whole = steps * seconds
     unit, size = next((unit, size) for unit, size in UNITS if whole >= 2 * size or size == 1)
-    about = f"{whole / size:.2g} {unit}"
-    return f"time: about {about} for {steps:,} steps, measured on the first ones; scores may add to it"
+    return f"time: about {whole / size:.2g} {unit} for {steps:,} steps by the first ones; scores may add to it"
 
 
 UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -37,7 +36,7 @@ def describe(parts: Parts) -> list[str]:
         f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {counted(run.epochs, 'epoch')} x {steps:,} = "
-        f"{run.epochs * steps:,}, of {run.batch_size} images each",
+        f"{run.epochs * steps:,}, of {run.batch} images each",
         *cost,
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",

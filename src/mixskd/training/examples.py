@@ -27,7 +27,7 @@ class ShowExamples:
         self.batch: tuple[Tensor, Tensor] | None = None
 
     def __call__(self) -> Examples:
-        parts, data = self.parts, self.parts.data
+        parts, data, task = self.parts, self.parts.data, self.parts.task
         if self.batch is None:
             split = data.splits[data.scored]
             # Spread over the split, since files are often in the order of their classes.
@@ -35,7 +35,7 @@ class ShowExamples:
             some = dataclasses.replace(data, splits={data.scored: few})
             self.batch = next(iter(make_test_loader(some, parts.device, workers=0, batch_size=IMAGES)))
         images, labels = self.batch
-        names = [str(data.classes[i]) for i in labels.tolist()]
+        names = task.label_names(labels, data.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(parts.experiment.run.seed)
             generator = torch.Generator(parts.device).manual_seed(parts.experiment.run.seed)
@@ -47,9 +47,9 @@ class ShowExamples:
         return Examples(columns, data.mean, data.std)
 
     def _with_predictions(self, images: Tensor, texts: list[str]) -> list[str]:
-        deployed, classes = self.parts.deployed, self.parts.data.classes
+        deployed, classes, task = self.parts.deployed, self.parts.data.classes, self.parts.task
         with torch.inference_mode(), evaluation_mode(deployed):
-            p, best = self.parts.task.predict(deployed, images).softmax(1).topk(min(2, len(classes)))
+            p, best = task.probabilities(task.predict(deployed, images)).topk(min(2, len(classes)))
         predictions = [
             "\n".join(f"-> {100 * q:.0f} % {classes[i]}" for q, i in zip(*row, strict=True))
             for row in zip(p.tolist(), best.tolist(), strict=True)

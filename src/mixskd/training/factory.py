@@ -91,7 +91,7 @@ def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[E
 
 def check_batch(run: RunConfig, world: World) -> None:
     """Raises UserError if the images of a process cannot be divided into ``run.accumulate`` equal parts."""
-    each = run.batch_size // world.size
+    each = run.batch // world.size
     if each % run.accumulate:
         raise UserError(f"run.accumulate {run.accumulate} does not divide the {each} images of each process")
 

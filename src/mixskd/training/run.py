@@ -15,6 +15,7 @@ from mixskd.runtime.distributed import World, join, may_restart, restarts
 from mixskd.training.continuation import before_restart, continued
 from mixskd.training.description import describe, time_line
 from mixskd.training.factory import build_parts
+from mixskd.training.fitting import fitting_batch
 from mixskd.training.listeners import Listener, listeners_of
 from mixskd.training.probe import probe_at_start
 from mixskd.training.run_folder import RunFolder
@@ -86,6 +87,10 @@ def train(
 
         resumed = on_first_process(world, claim)
         experiment = world.same(experiment)
+        if experiment.run.batch_size == "auto":
+            size = read_experiment(folder.config).run.batch if resumed else fitting_batch(experiment, world)
+            experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=size))
+            remarks = [*remarks, f"run.batch_size auto: {size} images an update fit the memory"]
         parts = build_parts(experiment, world, resumed=resumed)
         trainer = Trainer(parts, folder, [*listeners_of(experiment.run), *listeners], remarks)
         if resumed:

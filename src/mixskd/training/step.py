@@ -24,6 +24,7 @@ from mixskd.training.averaging import MovingAverage, average_gradients
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
+from mixskd.training.recomputing import checkpoint_stages
 
 
 class TrainStep:
@@ -231,6 +232,8 @@ def build_step(
         freeze_norms(method)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
+    if engine.checkpoint:
+        checkpoint_stages(method)
     optimizer = build_optimizer(method, optim, engine, started=started)
     ema = MovingAverage(method.backbone, optim.ema) if optim.ema > 0 else None
     return TrainStep(method, optimizer, device, engine, accumulate, world, optim.clip_norm, ema)

@@ -14,6 +14,7 @@ from mixskd.config import Experiment
 from mixskd.data.splits_file import division_digest
 from mixskd.runtime.precision import device_name
 from mixskd.runtime.version import __version__
+from mixskd.training.memory import peak_memory
 from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.selection import Selection
@@ -40,6 +41,7 @@ def summarise(
         "format": FORMAT,
         "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
                        "data": experiment.data.source, "seed": experiment.run.seed},
+        **({"task": name} if (name := getattr(parts.task, "name", "classification")) != "classification" else {}),
         "scores": scores,
         **({"probe": parts.probe} if parts.probe else {}),
         "deployed": {"epoch": deployed["epoch"], "selected_on": "val" if selection.keep_best else None},
@@ -52,6 +54,7 @@ def summarise(
         "images": position.images,
         "seconds": round(position.seconds, 1),
         "images_per_second": round(position.images / max(position.seconds, 1e-9), 1),
+        "peak_memory_bytes": peak_memory(parts.device),
         "processes": parts.world.size,
         "precision": parts.step.engine.precision,
         "precision_reason": parts.step.engine.reason,

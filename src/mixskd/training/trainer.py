@@ -142,7 +142,7 @@ class Trainer:
         terms = self.step(batch, self.learning_rate, seed, progress=progress(self.experiment.optim, epoch, run.epochs))
         self.tally.add(terms, step)
         self.position.step += 1
-        self.position.images += run.batch_size
+        self.position.images += run.batch
         if self.listeners:
             count = self.position.step - epoch * len(self.parts.loader)
             info = StepInfo(

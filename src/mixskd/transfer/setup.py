@@ -34,13 +34,13 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
     config: Any = make_config(NETWORKS[network].Config, experiment.method.options)
     check_supported(experiment)
     length = config.length(run.epochs)
-    each = run.batch_size // world.size // run.accumulate
+    each = run.batch // world.size // run.accumulate
     if network == "deeplabv3" and each < 2 and not run.sync_bn:
         raise UserError(
             "deeplabv3 needs two or more images in each step of a process, for the batch norm on its pooled image; "
             "raise run.batch_size"
         )
-    optim, rate_notes = scaled(experiment.optim, run.batch_size, config)
+    optim, rate_notes = scaled(experiment.optim, run.batch, config)
     mean, std = normalisation_of(experiment.backbone, experiment.weights)
     pipeline = pipeline_of(config, mean, std)
     data = load_annotated(
@@ -60,7 +60,7 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
         task=pipeline.task(data.annotated["train"], world),
         method=method,
         make_loader=lambda: Stream(
-            images, collate, run.batch_size, device, seed=run.seed, length=length, workers=workers, world=world
+            images, collate, run.batch, device, seed=run.seed, length=length, workers=workers, world=world
         ),
         score_loaders={
             name: InOrder(*pipeline.scoring(split), workers=workers, world=world)

@@ -50,7 +50,7 @@ class Costs:
         """The training operations (FLOPs) of one epoch. Raises UserError for a method that refuses the backbone."""
         size = experiment.data.image_size or self.data.image_size
         options = tuple(sorted((key, repr(value)) for key, value in experiment.method.options.items()))
-        batch = experiment.run.batch_size
+        batch = experiment.run.batch
         key = (experiment.backbone, experiment.method.name, options, size, batch)
         if key not in self._known:
             self._known[key] = count_cost(experiment, len(self.data.classes), size).training_flops

@@ -53,6 +53,10 @@ class Found:
     model: Path | None
     line: str
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the leaderboard."""
+        return (self.folder / "leaderboard.md").read_text(encoding="utf-8")
+
 
 def tune(
     base: Experiment,
@@ -131,6 +135,8 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
         raise UserError(f"--folds must be 2 or more, not {folds}")
     run = dataclasses.replace(base.run, score_test=False)
     own = load_data(dataclasses.replace(base.data, val_holdout=0.0, folds=None, fold=0), verify=False)
+    if own.several:
+        raise UserError("tune ranks by top-1, but the data have several labels an image; use train or compare")
     if "val" in own.splits and folds is not None:
         raise UserError("--folds divides the training images, but the data have a val split; leave --folds out")
     changed: dict[str, Any] = {"folds": folds, "fold": 0}

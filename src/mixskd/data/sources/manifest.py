@@ -1,9 +1,9 @@
-"""A manifest: a ``.csv`` or ``.parquet`` file with one image a row (path, label, and perhaps split and group)."""
+"""A manifest: a ``.csv`` or ``.parquet`` file with one image a row (path, label or labels, perhaps split and group)."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,45 +33,92 @@ def load_manifest(path: Path, image_size: int, group: str | None = None, columns
     ``split`` (``train``, ``val`` or ``test``; all ``train`` without it), and ``group``: the column that holds groups.
     ``columns`` are other names of ``path``, ``label`` and perhaps ``split``; without them some usual ones are known.
 
+    Where an image may have several labels, ``labels`` (or ``label``) holds their names, separated by ``;``. Or there is
+    neither column, and each column but those above is a class with 0 or 1 in each row.
+
     Raises UserError, with the row's number, for a missing column or value, a missing file, a file outside the folder,
     a split or a label that is not known, or a group in two splits.
     """
     rows = read_rows(path, columns)
-    for column in ("path", "label", *([group] if group else [])):
+    names = list(rows[0]) if rows else []
+    several = "names" if _hold_names(rows) else "columns" if _are_classes(rows, group) else ""
+    for column in ("path", *([] if several else ["label"]), *([group] if group else [])):
         if not rows or column not in rows[0]:
-            known = [str(name) for name in rows[0]] if rows else []
             raise UserError(
-                f"{path} has no column {column!r}{nearest(column, known)}; it has: {', '.join(known)}"
+                f"{path} has no column {column!r}{nearest(column, names)}; it has: {', '.join(names)}"
                 "; name those of path, label and perhaps split: --data.columns A,B"
             )
     root = path.parent.resolve()
-    by_split: dict[str, list[tuple[Path, str, str]]] = {}
+    by_split: dict[str, list[tuple[Path, tuple[str, ...], str]]] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path}, row {number}"
         file = checked_file(root, str(row["path"] or ""), where)
-        label = str(row["label"]).strip() if row["label"] is not None else ""
-        if not label:
-            raise UserError(f"{where}: the label is empty; give a class")
+        if several == "columns":
+            found = tuple(name for name in _classes(names, group) if MARKS[str(row[name]).strip().lower()])
+        else:
+            found = _names(row.get("labels", row.get("label")), several=bool(several))
+            if not found and not several:
+                raise UserError(f"{where}: the label is empty; give a class")
         split = SPLIT_OF.get(str(row.get("split") or "train").strip().lower())
         if split is None:
             raise UserError(f"{where}: the split {row['split']!r} is not known; use train, val or test")
-        by_split.setdefault(split, []).append((file, label, str(row[group]) if group else ""))
+        by_split.setdefault(split, []).append((file, found, str(row[group]) if group else ""))
     if "train" not in by_split:
         raise UserError(f"{path} lists no training image; set the column split to train, or leave it out")
-    classes = ordered({label for _, label, _ in by_split["train"]})
-    index = {name: i for i, name in enumerate(classes)}
+    classes = ordered({name for _, found, _ in by_split["train"] for name in found})
+    if several == "columns":
+        classes = _classes(names, group)
     for split, entries in by_split.items():
-        if strange := sorted({label for _, label, _ in entries} - set(classes)):
+        if strange := sorted({name for _, found, _ in entries for name in found} - set(classes)):
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
     splits = {
         split: ImageSet(
             FileList.of(file for file, _, _ in entries),
-            np.asarray([index[label] for _, label, _ in entries], dtype=np.int64),
+            _as_labels([found for _, found, _ in entries], classes, several=bool(several)),
             np.asarray([name for _, _, name in entries]) if group else None,
         )
         for split, entries in by_split.items()
     }
     return DataBundle(splits, classes, Preprocess(image_size), source=path.parent)
+
+
+MARKS = {"1": True, "true": True, "0": False, "false": False, "": False, "1.0": True, "0.0": False}
+
+
+def _classes(columns: Sequence[str], group: str | None) -> tuple[str, ...]:
+    """The columns that are neither ``path``, ``split`` nor ``group``."""
+    return tuple(name for name in columns if name not in ("path", "split", group))
+
+
+def _are_classes(rows: Sequence[Mapping[str, object]], group: str | None) -> bool:
+    """Whether two or more columns are classes with 0 or 1 in each row, and none is called ``label``."""
+    names = _classes(list(rows[0]), group) if rows else ()
+    marks = (str(row[name]).strip().lower() in MARKS for row in rows for name in names)
+    return len(names) > 1 and not {"label", "labels"} & set(names) and all(marks)
+
+
+def _hold_names(rows: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a column holds the names of several labels: ``labels``, or ``label`` with a ``;`` or a list in it."""
+    values = (row.get("label") for row in rows)
+    return bool(rows) and ("labels" in rows[0] or any(isinstance(v, list) or ";" in str(v) for v in values))
+
+
+def _names(value: object, *, several: bool) -> tuple[str, ...]:
+    """The names in ``a;b``, or in a list of a ``.parquet`` file, or the only one; none if it is empty."""
+    text = "" if value is None else str(value)
+    parts = value if isinstance(value, list) else text.split(";") if several else [text]
+    return tuple(name for part in parts if (name := str(part).strip()))
+
+
+def _as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
+    """The labels of images with these ``names``: ``N`` indices, or ``N x C`` of 0 and 1."""
+    index = {name: i for i, name in enumerate(classes)}
+    if not several:
+        return np.asarray([index[name] for (name,) in names], dtype=np.int64)
+    labels = np.zeros((len(names), len(classes)), dtype=np.uint8)
+    for row, of_image in zip(labels, names, strict=True):
+        row[[index[name] for name in of_image]] = 1
+    return labels
 
 
 def checked_file(root: Path, name: str, where: str) -> Path:

@@ -20,12 +20,14 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
 
     ``resize`` says how a photograph is brought to ``image_size``: ``stretch`` resizes it to height and width,
     ``centre`` resizes the short side to ``short_side`` pixels and crops the centre; ``crop_share`` is
-    ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1].
+    ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1]. Where an image may have several
+    labels, ``task`` is ``multilabel``, and a class is there if its probability is not below its of the ``thresholds``.
     """
     about = {
         "made_by": f"mixskd {__version__}",
         "backbone": model.name,
         "classes": list(model.classes),
+        **({"task": model.task, "thresholds": list(model.thresholds)} if model.thresholds else {}),
         "image_size": model.image_size,
         "mean": list(model.mean),
         "std": list(model.std),

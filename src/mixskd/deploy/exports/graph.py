@@ -15,6 +15,7 @@ from mixskd.deploy.exports.description import KEY, as_text, describe
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.job import Job, Written
 from mixskd.errors import UserError, first_line
+from mixskd.tasks.labels import task_of
 
 
 class Deployed(nn.Module):
@@ -23,7 +24,7 @@ class Deployed(nn.Module):
     Args:
         model: maps normalised images ``B x 3 x H x W`` to logits ``B x N``.
         options: what the graph contains beside the network.
-        temperature: divides the logits before the softmax.
+        temperature: divides the logits before the softmax, or the sigmoid of several labels an image.
     """
 
     mean: Tensor
@@ -31,7 +32,7 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Classifier, options: Options, temperature: float | None = None) -> None:
         super().__init__()
-        self.model, self.options, self.temperature = model, options, temperature
+        self.model, self.options, self.temperature, self.task = model, options, temperature, task_of(model)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(model, name)).reshape(1, 3, 1, 1))
 
@@ -44,7 +45,7 @@ class Deployed(nn.Module):
         logits = self.model(x)
         if not self.options.softmax:
             return logits
-        return (logits if self.temperature is None else logits / self.temperature).softmax(1)
+        return self.task.probabilities(logits if self.temperature is None else logits / self.temperature)
 
 
 def as_input(pixels: Tensor, model: Classifier, options: Options) -> Tensor:

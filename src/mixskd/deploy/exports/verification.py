@@ -19,6 +19,7 @@ from mixskd.deploy.exports.graph import as_input
 from mixskd.deploy.exports.job import Answer
 from mixskd.errors import UserError, first_line
 from mixskd.evaluation.split_scores import chosen_split, evaluation_data
+from mixskd.tasks.labels import task_of
 
 MOST = 64  # images on which an export is compared
 CALIBRATION = 128  # training images for the ranges of int8
@@ -122,7 +123,7 @@ def verify(
         if not len(pixels):
             continue
         logits = model(as_input(pixels, model, normalised))
-        ours.append((logits / (temperature or 1.0)).softmax(1) if options.softmax else logits)
+        ours.append(task_of(model).probabilities(logits / (temperature or 1.0)) if options.softmax else logits)
         theirs.append(answer(as_input(pixels, model, options)).float())
     expected, given = torch.cat(ours), torch.cat(theirs)
     agreement = (expected.argmax(1) == given.argmax(1)).float().mean().item()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mixskd.config.records import Amount, Number, Numbers, Text
 from mixskd.evaluation.base import Batches, Context, percent, report
 from mixskd.evaluation.stored_results import SuiteResult
+from mixskd.evaluation.suites.label_accuracy import label_accuracy
 
 
 class ClassScores(Struct):
@@ -25,11 +26,13 @@ class ClassScores(Struct):
 class AccuracyResult(SuiteResult):
     """The stored result."""
 
-    confusion: Annotated[list[Numbers], Meta(min_length=1)]
     classes: Annotated[list[ClassScores], Meta(min_length=1)]
+    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None  # of several labels an image there is none
 
     def __post_init__(self) -> None:
         classes = len(self.classes)
+        if self.confusion is None:
+            return
         if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
             raise ValueError(f"confusion must have {classes} rows and columns, as there are classes")
 
@@ -37,6 +40,8 @@ class AccuracyResult(SuiteResult):
 @dataclass(frozen=True)
 class Accuracy:
     """Top-1, top-5, balanced accuracy, macro F1; precision, recall and F1 of each class; the confusion matrix.
+
+    Where an image may have several labels: mean average precision, and F1 of each class and of all together.
 
     Args:
         top: the k of the second accuracy; the number of classes if there are fewer.
@@ -51,6 +56,8 @@ class Accuracy:
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """Accuracies in per cent; ``confusion[i][j]`` is how many images of class i were called j."""
         outputs = context.outputs(model, data)
+        if context.thresholds:
+            return label_accuracy(self, outputs, context)
         logits, labels = outputs.logits, outputs.labels
         classes = logits.shape[1]
         confusion = confusion_matrix(labels, outputs.predictions, classes)

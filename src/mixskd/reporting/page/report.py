@@ -134,7 +134,7 @@ def _trained(evidence: Evidence) -> Content:
             "setting": line.label, "method": e.method.name, "backbone": e.backbone, "weights": e.weights or "none",
             "data": e.data.source, "images": few,
             "image size": Number(s["image_size"]) if s.get("image_size") else None,
-            "policy": e.data.augment, "epochs": Number(e.run.epochs), "batch": Number(e.run.batch_size),
+            "policy": e.data.augment, "epochs": Number(e.run.epochs), "batch": Number(e.run.batch),
             "optimizer": e.optim.name, "rate": Number(e.optim.lr, 4), "runs": Number(len(line.results)),
             "device": str(s["device"]), "precision": str(s["precision"]), "mixskd": str(s.get("mixskd", "-")),
             "torch": str(s.get("torch", "-")),

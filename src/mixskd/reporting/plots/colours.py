@@ -31,7 +31,7 @@ def method_colour(name: str) -> tuple[float, ...]:
 
 def method_of(line: Repeated) -> str:
     """The method of a classifier, or the one that trained the backbone of a detector or segmentation network."""
-    if line.kind is None:
+    if line.kind is None or not line.kind.networks:
         return line.experiment.method.name
     starts = [name for name in METHODS if line.label.startswith(name)]
     return max(starts, key=len, default=line.experiment.method.name)

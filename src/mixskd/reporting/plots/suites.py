@@ -109,7 +109,8 @@ def _confidence(evidence: Evidence, looks: Looks) -> list[Plot]:
 def _confusion(evidence: Evidence) -> list[Plot]:
     """Confusion matrices; those of few classes have the numbers of images in their cells."""
     plots = []
-    for number, (run, result) in enumerate(evidence.with_suite("accuracy")[:MOST_CONFUSIONS]):
+    measured = [pair for pair in evidence.with_suite("accuracy") if pair[1].get("confusion")]
+    for number, (run, result) in enumerate(measured[:MOST_CONFUSIONS]):
         counts, classes = result["confusion"], len(result["confusion"])
         shares = [[100 * n / max(sum(row), 1) for n in row] for row in counts]
         few = classes <= MOST_NAMED

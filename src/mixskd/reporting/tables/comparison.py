@@ -110,7 +110,7 @@ def cost(lines: Sequence[Repeated]) -> Table:
             "in training": Number(line.cost.training_parameters),
             "MFLOPs an image": Number(line.cost.inference_flops / 1e6, 1),
             "MFLOPs an original in training": Number(line.cost.training_flops / 1e6, 1),
-            "originals an update": Number(line.experiment.run.batch_size),
+            "originals an update": Number(line.experiment.run.batch),
             "images forwarded an original": Number(line.cost.images),
             "updates": Number(line.mean("updates")),
             "originals seen": Number(line.mean("images")),

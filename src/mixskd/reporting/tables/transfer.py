@@ -1,4 +1,4 @@
-"""The tables of detectors and segmentation networks, in the shape of the paper's Table 3."""
+"""The tables of tasks beside one label an image; those of detectors are in the shape of the paper's Table 3."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,9 +68,9 @@ def transfer(lines: Sequence[Repeated], kind: Kind, paper_table: str | None = No
             "seeds": line.seeds,
             "runs": Number(len(line.results)),
             "split": line.results[0].split,
-            "top-1 (%)": Spread(*mean_and_std(top1)) if top1 else None,
+            **({"top-1 (%)": Spread(*mean_and_std(top1)) if top1 else None} if kind.networks else {}),
             **{f"{text} (%)": _spread(line, name) for name, text in _scores(chosen, kind).items()},
-            "published (%)": _number(published_transfer(line.experiment, origin.experiment)),
+            **_published(kind, line, origin),
             **_beside(kind, origin, chosen[0][0], paper_table),
             "parameters": Number(line.mean("parameters")),
             "updates": Number(line.mean("updates")),
@@ -92,7 +92,7 @@ def single_transfers(lines: Sequence[Repeated], kind: Kind) -> Table:
             **{f"{text} (%)": _number(deployed_scores(result.summary)[1].get(name)) for name, text in scores},
             "deployed epoch": Number(result.summary["deployed"]["epoch"]),
             "epochs": Number(result.experiment.run.epochs),
-            "batch": Number(result.experiment.run.batch_size),
+            "batch": Number(result.experiment.run.batch),
             "updates": Number(result.summary["updates"]),
             **machine_columns(result),
         }
@@ -112,8 +112,10 @@ def transfer_notes(lines: Sequence[Repeated], kind: Kind) -> list[str]:
     """Notes under these tables."""
     found = [
         "Scores are those of the deployed weights on the named split, the mean over the runs; ± is the sample standard "
-        "deviation (ddof 1). Top-1 is that of the backbone as a classifier, on its own data.",
+        "deviation (ddof 1).",
     ]
+    if kind.networks:
+        found[0] += " Top-1 is that of the backbone as a classifier, on its own data."
     pairs = [(line.experiment, origin.experiment) for line, origin in with_origins(lines, kind)]
     if any(published_transfer(*pair) is not None for pair in pairs):
         found.append(f"Published: {TABLE}, from backbones that were trained on ImageNet.")
@@ -128,13 +130,22 @@ def _scores(chosen: Sequence[tuple[Repeated, Origin]], kind: Kind) -> dict[str, 
 
 def _place(line: Repeated, origin: Origin) -> dict[str, Cell]:
     e = line.experiment
+    if line.kind is not None and not line.kind.networks:  # a classifier, trained by a method
+        return {"method": line.label, "backbone": e.backbone, "data": Path(e.data.source).name}
     return {"pre-trained by": origin.label, "network": e.method.name, "backbone": e.backbone,
             "data": Path(e.data.source).name}  # fmt: skip
 
 
+def _published(kind: Kind, line: Repeated, origin: Origin) -> dict[str, Cell]:
+    """The published value of a network of the paper."""
+    if not kind.networks:
+        return {}
+    return {"published (%)": _number(published_transfer(line.experiment, origin.experiment))}
+
+
 def _beside(kind: Kind, origin: Origin, first: Repeated, paper_table: str | None) -> dict[str, Cell]:
     """The column of the paper's own data, if its table is named."""
-    if paper_table != TABLE:
+    if paper_table != TABLE or not kind.networks:
         return {}
     data, backbone = beside(kind, first.experiment)
     title = f"{TABLE}: {kind.scores[kind.monitor]} on {data}, {backbone} (%)"

@@ -6,12 +6,15 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.config.task_kinds import KINDS
+from mixskd.errors.terminal import console as on_stream
 from mixskd.errors.text import visible
 from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
@@ -53,7 +56,7 @@ class ProgressBar(Listener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or on_stream(error=True)
         self.bar: Bars | None = None
         self.score = ""
         self.timed = False
@@ -68,7 +71,8 @@ class ProgressBar(Listener):
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
         )  # fmt: skip
-        interactive = self.console.is_terminal and sys.stderr.isatty()
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        interactive = widgets or (self.console.is_terminal and sys.stderr.isatty())
         self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
         self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
         self.started, self.first_images = time.perf_counter(), -1
@@ -107,7 +111,7 @@ class ProgressBar(Listener):
         self._draw_curves()
 
     def _say(self, line: str) -> None:
-        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def _draw_curves(self) -> None:
         assert self.bar is not None
@@ -131,7 +135,8 @@ class ProgressBar(Listener):
     def _score(self, row: Mapping[str, float]) -> str:
         split, _, name = self.info.monitor.partition("_")
         value = row[self.info.monitor]
-        return f"{split} top-1 {value:.2f} %" if name == "top1" else f"{split} {name} {value:.4f}"
+        named = next((kind.scores[name] for kind in KINDS if name in kind.scores), "top-1")
+        return f"{split} {named} {value:.2f} %"
 
     def close(self) -> None:
         if self.bar is not None:
