@@ -26,17 +26,17 @@ class Row(NamedTuple):
     """An encoded image of a table."""
 
     rows: Rows
-    index: int
+    number: int
 
     def read(self) -> bytes:
         """The bytes of the image's file. Raises UserError if the row has none."""
-        cell = self.rows.table[self.index][self.rows.column] or {}
+        cell = self.rows.table[self.number][self.rows.column] or {}
         if cell.get("bytes") is None and not cell.get("path"):
             raise UserError(f"{self} has no image")
         return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
 
     def __str__(self) -> str:
-        return f"{self.rows.name}/{self.index}"
+        return f"{self.rows.name}/{self.number}"
 
 
 class Rows(Sequence[Row]):
