@@ -10,6 +10,7 @@ from mixskd.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mixskd.api import (
+        average,
         benchmark,
         calibrate,
         compare,
@@ -36,7 +37,7 @@ install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (
-    "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push",
+    "average", "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push",
     "report", "run_suites", "save_model", "show_data", "train", "tune",
 )  # fmt: skip
 _HOMES = {
@@ -50,9 +51,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Listener", "Method", "StagedBackbone", "UserError", "benchmark", "build_backbone", "calibrate", "compare",
-    "evaluate", "export", "find_lr", "load", "predict", "probe", "push", "report", "run_suites", "save_model",
-    "show_data", "train", "tune", "wrap",
+    "Listener", "Method", "StagedBackbone", "UserError", "average", "benchmark", "build_backbone", "calibrate",
+    "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push", "report", "run_suites",
+    "save_model", "show_data", "train", "tune", "wrap",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mixskd.backbones import StagedBackbone
     from mixskd.comparison.comparison import compare as compare
     from mixskd.comparison.search.tune import Found
+    from mixskd.deploy.averaging import average as average
     from mixskd.deploy.calibrating import calibrate as calibrate
     from mixskd.deploy.hub import push as push
     from mixskd.evaluation.runner import run_suites as run_suites
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # Verbs whose own function takes the arguments that a person gives. Each is imported at its first use.
 UNCHANGED = {
+    "average": "mixskd.deploy.averaging",
     "calibrate": "mixskd.deploy.calibrating",
     "compare": "mixskd.comparison.comparison",
     "evaluate": "mixskd.evaluation.split_scores",
@@ -149,6 +151,7 @@ def predict(
     max_pixels: int = 100_000_000,
     temperature: float | None = None,
     threshold: float | None = None,
+    flips: bool = False,
 ) -> Any:
     """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.predicting.predict`.
 
@@ -159,6 +162,7 @@ def predict(
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
         skip_bad_images=skip_bad_images, max_pixels=max_pixels, temperature=temperature, threshold=threshold,
+        flips=flips,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mixskd.backbones.averaged import AVERAGE, build_average, members_of
 from mixskd.backbones.densenet import densenet_40_12
 from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
 from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
@@ -60,6 +61,9 @@ def check_local(name: str) -> None:
         check_timm_architecture(name)
     elif name.startswith(HF):
         folder_of(name)
+    elif name.startswith(AVERAGE):
+        for member in set(members_of(name)):
+            check_local(member)
     elif not name.startswith(TORCHVISION) and name not in BACKBONES and not re.fullmatch(WIDE_RESNET, name):
         raise unknown("backbone", name, BACKBONES)
 
@@ -69,6 +73,8 @@ def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbon
         return timm_backbone(name, num_classes, image_size)
     if name.startswith(TORCHVISION):
         return torchvision_backbone(name, num_classes, image_size)
+    if name.startswith(AVERAGE):
+        return build_average(name, lambda member: _fresh(member, num_classes, image_size))
     if name.startswith(HF):
         return transformers_backbone(name, num_classes, image_size)
     if name in BACKBONES:

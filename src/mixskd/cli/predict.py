@@ -34,6 +34,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         help="below this probability, name the class unknown, or of several labels none",
     )
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
+    p.add_argument("--flips", action="store_true", help="average each image with its mirror image")
     p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
     p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = ("top", "batch_size", "device", "workers", "max_pixels", "skip_bad_images", "temperature", "threshold")
     predictor = prepared(
         arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
-        **{name: getattr(arguments, name) for name in names},
+        **{name: getattr(arguments, name) for name in (*names, "flips")},
     )  # fmt: skip
     if predictor.uses_stored:
         show(

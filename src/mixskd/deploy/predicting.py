@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.backbones.averaged import WithMirror
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
 from mixskd.data.image_paths import check_paths, image_files
@@ -32,6 +33,7 @@ class Predictor:
         workers: processes that decode images. If None, as many as the cores allow, and none for few images.
         skip_bad_images: continue after an image that cannot be read.
         max_pixels: the largest width times height of an image that is decoded, at most 178,956,970.
+        flips: average the probabilities of each image and its mirror image, which takes twice the time.
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
             else 0. Where an image may have several labels, the one below which a class is not named, for all classes.
@@ -51,6 +53,7 @@ class Predictor:
         temperature: float | None = None,
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        flips: bool = False,
     ) -> None:
         check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
@@ -68,6 +71,7 @@ class Predictor:
         self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
         self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = WithMirror(self.model, several=bool(self.several)) if flips else self.model
 
     def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
         """The predictions for the files, folders and patterns ``images`` (:func:`mixskd.data.image_paths.image_files`).
@@ -103,7 +107,7 @@ class Predictor:
 
         Where an image may have several labels, they are those of all classes.
         """
-        p = self.task.probabilities(self.model(images).double() / self.temperature)
+        p = self.task.probabilities(self.network(images).double() / self.temperature)
         return p.topk(len(self.several) or self.top)
 
     def _prediction(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:
