@@ -15,12 +15,14 @@ from torch import Tensor
 
 from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
 from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.from_transformers import HF, normalisation, published
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
+LIBRARIES = (PREFIX, TORCHVISION, HF)  # how the names of their networks begin
 
 
 def start_from(backbone: StagedBackbone, source: str) -> list[str]:
@@ -28,8 +30,8 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
 
     ``source`` is a run folder, a ``.safetensors`` file, a state dict that ``torch.save`` wrote with the architecture's
     usual keys, or ``pretrained`` for the weights that torchvision or timm publish. The classifier stays as initialised
-    if its number of classes differs; a note says so. Nothing in a file is executed. Raises UserError if the file is
-    missing or corrupt, or does not fit.
+    if its number of classes differs, and a first convolution for three channels is adapted to others; notes say so.
+    Nothing in a file is executed. Raises UserError if the file is missing or corrupt, or does not fit.
     """
     state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
@@ -37,6 +39,11 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
+    channels = backbone.in_channels
+    for key, x in own.items() if channels != 3 else ():
+        if x.ndim == 4 and x.shape[1] == channels and key in state and state[key].shape[1:2] == (3,):
+            state = {**state, key: adapted(state[key], channels)}
+            notes.append(f"the first layer of {source} is for 3 channels; it is adapted to {channels}")
     # Files from before PyTorch 0.4.1 lack these counters. Only a cumulative average would use them.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
     for key in [*own, *state]:
@@ -48,6 +55,18 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     backbone.load_export_state_dict(state)
     backbone.pretrained = True
     return notes
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A convolution of RGB images (``O x 3 x H x W``) for ``channels`` channels, as timm's ``adapt_input_conv``.
+
+    For grey images it is the sum over the channels. Else they are repeated in turn, times 3 / ``channels``, so that the
+    output keeps its size.
+    """
+    if channels == 1:
+        return weight.float().sum(1, keepdim=True).to(weight.dtype)
+    repeated = weight.float()[:, [i % 3 for i in range(channels)]]
+    return (repeated * (3 / channels)).to(weight.dtype)
 
 
 def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
@@ -87,6 +106,8 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
                 settings = timm_of(name).create_model(name.removeprefix(PREFIX)).default_cfg
             return tuple(settings["mean"]), tuple(settings["std"])
         return tuple(config.mean), tuple(config.std)
+    if name.startswith(HF):
+        return normalisation(name)
     if name in LAYOUTS or name.startswith(TORCHVISION):
         from torchvision.models import get_model_weights
 
@@ -134,6 +155,8 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             with cache_alone_if_unreachable():
                 return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+        if name.startswith(HF):
+            return published(name)
         if name.startswith(TORCHVISION):
             from torchvision.models import get_model
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 8: "eight"}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -48,15 +48,15 @@ def plain(kind: Any) -> Any:
 def described(kind: Any) -> str:
     """The range, the choices or else the name of a type."""
     kind, meta = unpacked(without_none(kind))
-    if is_choice_or_mapping(kind):
-        return f"{', '.join(typing.get_args(typing.get_args(kind)[0]))} or {{class: number}}"
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         *first, last = map(str, typing.get_args(kind))
         return f"{', '.join(first)} or {last}" if first else last
     if typing.get_origin(kind) is tuple:
         return _list(typing.get_args(kind)[0], meta)
+    if is_choice_or_mapping(kind):
+        return f"{', '.join(typing.get_args(typing.get_args(kind)[0]))} or {{class: number}}"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is dict:
         return "a mapping"
     return meta.description or range_text(meta) or NAMES.get(kind, str(kind))
