@@ -76,7 +76,7 @@ def evaluation_data(
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
         )
-    if bundle.several != (model.task == "multilabel"):
+    if bundle.splits and bundle.several != (model.task == "multilabel"):
         has, takes = ("several labels", "one") if bundle.several else ("one label", "several")
         raise UserError(f"{config.source} has {has} an image, but the classifier was trained for {takes}")
     return dataclasses.replace(bundle, preprocess=model.preprocess), config
