@@ -63,6 +63,8 @@ def main() -> None:
         for pipe in pipes:
             pipe.send(True)
             seconds[-1].append(pipe.recv())
+    for pipe in pipes:
+        pipe.send(False)
     report = {
         "experiment": to_dict(experiment),
         "step_memory_bytes": dict(zip(("plain", "checkpointed"), memory, strict=True)),

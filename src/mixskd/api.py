@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mixskd.comparison.search.tune import Found
     from mixskd.deploy.calibrating import calibrate as calibrate
     from mixskd.deploy.hub import push as push
+    from mixskd.evaluation.average import average as average
     from mixskd.evaluation.runner import run_suites as run_suites
     from mixskd.evaluation.split_scores import evaluate as evaluate
     from mixskd.training.listeners import Listener
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # Verbs whose own function takes the arguments that a person gives. Each is imported at its first use.
 UNCHANGED = {
+    "average": "mixskd.evaluation.average",
     "calibrate": "mixskd.deploy.calibrating",
     "compare": "mixskd.comparison.comparison",
     "evaluate": "mixskd.evaluation.split_scores",
@@ -148,6 +150,7 @@ def predict(
     max_pixels: int = 100_000_000,
     temperature: float | None = None,
     threshold: float | None = None,
+    flips: bool = False,
 ) -> Any:
     """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.predicting.predict`.
 
@@ -157,7 +160,7 @@ def predict(
 
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
-        max_pixels=max_pixels, temperature=temperature, threshold=threshold,
+        max_pixels=max_pixels, temperature=temperature, threshold=threshold, flips=flips,
     )  # fmt: skip
 
 

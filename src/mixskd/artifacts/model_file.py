@@ -21,7 +21,6 @@ from mixskd.config.records import (
     Number,
     PositiveNumber,
     Probability,
-    ShortText,
     Text,
     read_record,
 )
@@ -67,7 +66,7 @@ class Description(Struct):
     """The metadata of a model file."""
 
     format: Text
-    backbone: ShortText
+    backbone: Text
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
     mean: Annotated[list[Number], Meta(min_length=1, max_length=MOST_CHANNELS)]

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
 from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.from_transformers import HF, normalisation, published
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
+LIBRARIES = (PREFIX, TORCHVISION, HF)  # how the names of their networks begin
 
 
 def start_from(backbone: StagedBackbone, source: str) -> list[str]:
@@ -104,6 +106,8 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
                 settings = timm_of(name).create_model(name.removeprefix(PREFIX)).default_cfg
             return tuple(settings["mean"]), tuple(settings["std"])
         return tuple(config.mean), tuple(config.std)
+    if name.startswith(HF):
+        return normalisation(name)
     if name in LAYOUTS or name.startswith(TORCHVISION):
         from torchvision.models import get_model_weights
 
@@ -151,6 +155,8 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             with cache_alone_if_unreachable():
                 return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+        if name.startswith(HF):
+            return published(name)
         if name.startswith(TORCHVISION):
             from torchvision.models import get_model
 

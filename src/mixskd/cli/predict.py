@@ -35,6 +35,10 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
     p.add_argument("--skip-bad-images", action="store_true", help=argparse.SUPPRESS)  # of version 0.1: always so now
+    p.add_argument(
+        "--flips", action="store_true",
+        help="the mean of the probabilities of an image and its mirror image, at twice the cost",
+    )  # fmt: skip
     p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
     p.add_argument(
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mixskd.deploy.predicting import prepared
     from mixskd.deploy.prediction_file import Counts, write_predictions
 
-    names = ("top", "batch_size", "device", "workers", "max_pixels", "temperature", "threshold")
+    names = ("top", "batch_size", "device", "workers", "max_pixels", "temperature", "threshold", "flips")
     predictor = prepared(
         arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
         **{name: getattr(arguments, name) for name in names},

@@ -23,8 +23,8 @@ class DataConfig(Settings, prefix="data."):
     """What is trained on.
 
     Args:
-        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
-            WebDataset shards (``train-{000..015}.tar``).
+        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file,
+            WebDataset shards (``train-{000..015}.tar``), or ``hf:FOLDER`` (a data set of datasets on this disk).
         root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; those of the data set if not given.
         eval_size: height and width for scoring and for the stored model; ``image_size`` if not given.
@@ -57,7 +57,10 @@ class DataConfig(Settings, prefix="data."):
         train_on_val: train on the images of ``val`` too, once the settings have been chosen; the data need ``test``.
         split_seed: decides which images are held out; ``run.seed`` has no influence on it.
         columns: the columns of a manifest that hold path, label and perhaps split, such as ``photo,species``; if empty,
-            those of these names, or of usual ones such as ``filename`` and ``class``.
+            those of these names, or of usual ones such as ``filename`` and ``class``. For ``hf:FOLDER``, those that
+            hold image and label.
+        split_names: for ``hf:FOLDER``, the splits that become train, val and test, or, if two, train and test; those of
+            usual names if empty.
         group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
             or a regular expression on the path; the name of the group is its first bracket, or the whole match.
         duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
@@ -94,6 +97,7 @@ class DataConfig(Settings, prefix="data."):
     train_on_val: bool = False
     split_seed: WholeNumber = 0
     columns: Annotated[tuple[str, ...], Meta(max_length=3)] = ()
+    split_names: Annotated[tuple[str, ...], Meta(max_length=3)] = ()
     group: str | None = None
     duplicates: Literal["warn", "error", "drop"] = "warn"
     balance: Share = 0.0

@@ -90,12 +90,12 @@ def type_text(kind: Any) -> str:
     if (inner := without_none(kind)) is not kind:
         return f"{type_text(inner)} or none"
     base, meta = unpacked(kind)
-    if typing.get_origin(base) in (typing.Union, types.UnionType):
-        return " | ".join(type_text(part) for part in typing.get_args(base))
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(map(str, typing.get_args(base)))
     if typing.get_origin(base) is tuple or is_choice_or_mapping(base):
         return described(kind)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return " | ".join(type_text(part) for part in typing.get_args(base))
     return f"{NAMES.get(base, str(base)).removeprefix('a ')} {range_text(meta)}".strip()
 
 

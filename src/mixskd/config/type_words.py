@@ -48,8 +48,6 @@ def plain(kind: Any) -> Any:
 def described(kind: Any) -> str:
     """The range, the choices or else the name of a type."""
     kind, meta = unpacked(without_none(kind))
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Literal:
         *first, last = map(str, typing.get_args(kind))
         return f"{', '.join(first)} or {last}" if first else last
@@ -57,6 +55,8 @@ def described(kind: Any) -> str:
         return _list(typing.get_args(kind)[0], meta)
     if is_choice_or_mapping(kind):
         return f"{', '.join(typing.get_args(typing.get_args(kind)[0]))} or {{class: number}}"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is dict:
         return "a mapping"
     return meta.description or range_text(meta) or NAMES.get(kind, str(kind))

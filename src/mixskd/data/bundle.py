@@ -193,14 +193,15 @@ class DataBundle:
     def about_labels(self) -> str:
         """The smallest and the largest class of the training images, in one line."""
         counts = self.counts
-        least, most = (f"{round(counts[i]):,} ({self.classes[i]})" for i in (counts.argmin(), counts.argmax()))
+        order = np.argsort(-counts, kind="stable")
+        least, most = (f"{round(counts[i]):,} ({self.classes[i]})" for i in (order[-1], order[0]))
         several = ", several labels an image" if self.several else ""
         return f"images a class: {least} to {most}{several}"
 
     @property
     def several(self) -> bool:
         """Whether an image may have several labels, or none."""
-        return are_several(next(iter(self.splits.values())).labels)
+        return any(are_several(split.labels) for split in self.splits.values())
 
     @property
     def counts(self) -> np.ndarray:

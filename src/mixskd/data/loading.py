@@ -17,6 +17,7 @@ from mixskd.data.labels import strata
 from mixskd.data.preprocess import Preprocess, for_channels
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
+from mixskd.data.sources.hub import HUB, load_hub
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import Members, is_shards, load_shards
@@ -33,6 +34,7 @@ DATASETS: dict[str, str] = {
     "PATH.npz": "arrays train_images, train_labels (N, or N x C), the same for val and test [, classes]",
     "FOLDER": "images as train/CLASS/* with val/ or test/ or both, or CLASS/* with a hold-out",
     "MANIFEST.csv": "one image a row: path, label (or labels: a;b), and optionally split and a group; .parquet as well",
+    "hf:FOLDER": "what save_to_disk of datasets wrote, or a repository of parquet or image files",
     "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
 }
 PHOTO_SIZE = 224
@@ -142,6 +144,8 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
         return load_named(config.source, config.root, config.image_size, download=download)
     if config.source == "digits":
         data = load_digits(config.channels)
+    elif config.source.startswith(HUB):
+        return load_hub(config.source, size, columns=config.columns, split_names=config.split_names, group=config.group)
     elif is_shards(config.source):
         return load_shards(config.source, size)
     elif path.is_dir():

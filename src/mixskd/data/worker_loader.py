@@ -24,6 +24,7 @@ from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
 from mixskd.data.prefetch import ahead
 from mixskd.data.preprocess import Preprocess, image_tensor
+from mixskd.data.sources.hub import Row
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
@@ -96,7 +97,7 @@ class Images(Dataset[dict[str, Tensor]]):
             if self.wanted.usual:
                 return Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
             return torch.from_numpy(image.transpose(2, 0, 1).copy())
-        content = image.read() if isinstance(image, Member) else None
+        content = image.read() if isinstance(image, Member | Row) else None
         return open_image(str(image), self.wanted, content, self.max_pixels)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.backbones.ensemble import Flips
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
 from mixskd.data.image_paths import check_paths, image_files
@@ -34,6 +35,8 @@ class Predictor:
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
             else 0. Where an image may have several labels, the one below which a class is not named, for all classes.
+        flips: whether probabilities are the mean of those of an image and its mirror image, at twice the cost. A
+            stored temperature was fitted without them.
 
     Raises UserError for an invalid value, and if only the temperature is given where a threshold is stored.
     """
@@ -49,6 +52,7 @@ class Predictor:
         temperature: float | None = None,
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        flips: bool = False,
     ) -> None:
         check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
@@ -66,6 +70,7 @@ class Predictor:
         self.batch_size, self.workers = batch_size, workers
         self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = Flips(self.model, several=model.task == "multilabel") if flips else self.model
 
     def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
         """The predictions for the files, folders and patterns ``images`` (:func:`mixskd.data.image_paths.image_files`).
@@ -102,7 +107,7 @@ class Predictor:
 
         Where an image may have several labels, they are those of all classes.
         """
-        p = self.task.probabilities(self.model(images).double() / self.temperature)
+        p = self.task.probabilities(self.network(images).double() / self.temperature)
         return p.topk(len(self.several) or self.top)
 
     def _prediction(self, path: str, values: Sequence[float], indices: Sequence[int]) -> dict[str, Any]:

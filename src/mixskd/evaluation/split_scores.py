@@ -8,6 +8,7 @@ from typing import Any
 
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.artifacts.stored_files import read_summary
+from mixskd.backbones.ensemble import Flips
 from mixskd.config import DataConfig
 from mixskd.config.build import read_experiment
 from mixskd.data import DataBundle, load_data, make_test_loader
@@ -22,7 +23,12 @@ from mixskd.tasks.scoring import score
 
 
 def evaluate(
-    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
+    path: str | Path,
+    data: str | Path | None = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 256,
+    flips: bool = False,
 ) -> dict[str, Any]:
     """The scores of the classifier at ``path`` as its task has them, ``task``, ``images`` and ``split``.
 
@@ -30,9 +36,10 @@ def evaluate(
     ``f1_macro`` (per cent) and ``loss``, and F1 is that at the thresholds of the model file.
 
     The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
-    no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. Raises
-    UserError if the data have other classes than the classifier, or no such split, or if neither
-    ``data`` nor the run names any.
+    no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. With
+    ``flips`` the probabilities are the mean of those of an image and its mirror image, at twice the cost. Raises
+    UserError if the data have other classes than the classifier, or no such split, if neither ``data`` nor the run
+    names any, and for flips of images that have no mirror image (``data.flip`` is off).
     """
     check_positive(batch_size=batch_size)
     model = load_model(path)
@@ -40,15 +47,19 @@ def evaluate(
     if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
         bundle = load_data(config, verify=False, divided=data is None or not is_class_folder(config.source))
     name = chosen_split(bundle, split)
+    if flips and not bundle.flip:
+        raise UserError(f"a mirror image of {config.source} may show another class (data.flip is off); leave flips out")
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
-    scores = score(model.to(device), loader, task_of(model), device)
+    network = Flips(model, several=model.task == "multilabel") if flips else model
+    scores = score(network.to(device), loader, task_of(model), device)
     undivided = list(bundle.splits) == ["train"]
     return {
         **scores,
         "task": model.task,
         "images": len(bundle.splits[name]),
         "split": "all" if undivided else name,
+        **({"flips": True} if flips else {}),
     }
 
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.from_torchvision import TORCHVISION
-from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
+from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
 from mixskd.config import DataConfig, MethodChoice, OptimConfig, RunConfig
 from mixskd.config.build import make_config
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
@@ -181,6 +179,6 @@ def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[fl
     """Mean and standard deviation with which the weights were trained; None to use those of the data."""
     if weights is None:
         return None
-    if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):
+    if weights == PUBLISHED or backbone.startswith(LIBRARIES):
         return normalisation_of(backbone)
     return None

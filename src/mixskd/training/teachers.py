@@ -11,9 +11,7 @@ from torch import nn
 
 from mixskd.artifacts.model_file import load_model
 from mixskd.backbones import build_backbone, check_local, start_from
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.from_torchvision import TORCHVISION
-from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
+from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config.trusted_backbones import is_elsewhere
 from mixskd.data.preprocess import Preprocess
@@ -74,7 +72,7 @@ def _described(source: str) -> tuple[str | None, int | None]:
 
 def is_library(source: str) -> bool:
     """Whether ``source`` names a model of timm or torchvision, and not a file."""
-    return source.startswith((PREFIX, TORCHVISION))
+    return source.startswith(LIBRARIES)
 
 
 def _published(source: str, classes: Sequence[str]) -> tuple[StagedBackbone, Preprocess]:

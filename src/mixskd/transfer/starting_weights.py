@@ -9,9 +9,7 @@ from msgspec import Struct
 
 from mixskd.artifacts.model_file import read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.from_torchvision import TORCHVISION
-from mixskd.backbones.pretrained import PUBLISHED
+from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment, OptimConfig
 from mixskd.config.records import Mismatch, ShortText, ThreeNumbers, ThreePositive, read_record
@@ -81,7 +79,7 @@ def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, .
     about = description_of(weights) if weights is not None else {}
     if "mean" in about and "std" in about:
         return tuple(about["mean"]), tuple(about["std"])
-    if weights == PUBLISHED or (weights is not None and backbone.startswith((PREFIX, TORCHVISION))):
+    if weights == PUBLISHED or (weights is not None and backbone.startswith(LIBRARIES)):
         return library_normalisation(backbone)
     return IMAGENET_MEAN, IMAGENET_STD
 

@@ -164,7 +164,8 @@ def read_index(shards: Sequence[Path], cache: VerifyCache | None = None) -> Imag
     if not len(table):
         raise UserError(f"there is no image in {', '.join(map(str, shards[:3]))}; a shard holds KEY.jpg with KEY.cls")
     shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(part) for part in parts])
-    checksums = np.ascontiguousarray(table["checksum"]) if any(map(_has_checksums, stamps)) else None
+    has_checksums = any(len(stamp.split()) > 2 for stamp in stamps)
+    checksums = np.ascontiguousarray(table["checksum"]) if has_checksums else None
     members = Members(shards, shard, np.ascontiguousarray(table["member"]), checksums)
     return ImageSet(members, np.ascontiguousarray(table["label"]))
 
@@ -189,10 +190,6 @@ def stamp_of(shard: Path) -> str:
 def is_settled(stamp: str) -> bool:
     """Whether the last change is so old that another one would have another time."""
     return max(map(int, stamp.split()[1::2])) < time.time_ns() - JUST_CHANGED
-
-
-def _has_checksums(stamp: str) -> bool:
-    return len(stamp.split()) > 2
 
 
 def _checksums(shard: Path) -> dict[str, bytes] | None:

@@ -15,6 +15,7 @@ from mixskd.data.images import decode_image
 from mixskd.drawing.picture import shown
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, Run
+from mixskd.reporting.page.attention import Attention
 from mixskd.reporting.page.blocks import Block, Content, fold, table
 from mixskd.reporting.tables.cells import Number, Table
 
@@ -25,6 +26,10 @@ SIDE = 112  # pixels of a picture
 WITHOUT = (
     "Runs with a table in place of pictures: their images cannot be read from here, or the section has its "
     f"{MOST_PICTURES} pictures already."
+)
+PLACES = (
+    "Below each image: the places that speak for the class that it was called, the lightest ones most (Grad-CAM on the "
+    "last map of the network)."
 )
 Entry = Mapping[str, Any]
 """An image in the result of the suite ``errors``: its index and path, two classes and their probabilities."""
@@ -42,9 +47,10 @@ def mistake_section(evidence: Evidence, readable: Readable) -> Content:
         title = (
             f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images of {result['split']}"
         )
-        shown = pictures.shown(run, result["split"], result["mistakes"], "called")
+        attention = Attention(run.result.folder)
+        shown = pictures.shown(run, result["split"], result["mistakes"], "called", attention=attention)
         parts += fold(title, shown + table(pairs), open=not parts)
-    return parts + pictures.remark()
+    return [*([Block("text", PLACES)] if pictures.explained else []), *parts, *pictures.remark()]
 
 
 def suspect_section(evidence: Evidence, readable: Readable) -> Content:
@@ -69,15 +75,18 @@ class Pictures:
     """Reads at most ``most`` of the images that the suites name; arrays are read once for all runs."""
 
     def __init__(self, readable: Readable, most: int = MOST_PICTURES) -> None:
-        self.left, self.readable, self.without = most, readable, False
+        self.left, self.readable, self.without, self.explained = most, readable, False, False
 
-    def shown(self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False) -> Content:
+    def shown(
+        self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False,
+        attention: Attention | None = None,
+    ) -> Content:  # fmt: skip
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
         ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
         """
         entries = entries[:EACH_RUN]
-        addresses = [self.address(run, split, entry) for entry in entries]
+        addresses = [self.address(run, split, entry, attention) for entry in entries]
         if not any(addresses):
             self.without = self.without or bool(entries)
             return table([
@@ -96,24 +105,28 @@ class Pictures:
         """Why some runs have no picture, if there are such."""
         return [Block("note", WITHOUT)] if self.without else []
 
-    def address(self, run: Run, split: str, entry: Entry) -> str | None:
+    def address(self, run: Run, split: str, entry: Entry, attention: Attention | None = None) -> str | None:
         """The picture of ``entry`` as a ``data:`` address; None if it cannot be read."""
         if self.left <= 0:
             return None
         try:
-            image = self._read(run.result.experiment.data, split, entry)
+            image = self._read(run.result.experiment.data, split, entry, SIDE if attention is None else None)
         except (UserError, OSError, ValueError, IndexError, KeyError):
             return None  # moved or removed since
         if image is None:
             return None
         self.left -= 1
-        return data_address(image)
+        image = as_picture(image)
+        if attention is None or (both := attention(image, entry["predicted"])) is None:
+            return data_address(image)
+        self.explained = True
+        return data_address(both, height=2 * SIDE)
 
-    def _read(self, data: DataConfig, split: str, entry: Entry) -> Image.Image | np.ndarray | None:
+    def _read(self, data: DataConfig, split: str, entry: Entry, enough: int | None) -> Image.Image | np.ndarray | None:
         if entry.get("path"):
             path = Path(entry["path"])
             inside = Path(data.source) / path
-            return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=SIDE)
+            return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=enough)
         bundle = self.readable.bundle(data)
         if bundle is None or not bundle.splits[split].in_memory:
             return None
@@ -128,12 +141,17 @@ def _name(entry: Entry) -> str:
     return str(entry.get("path") or f"image {entry['index']}")
 
 
-def data_address(image: Image.Image | np.ndarray, side: int = SIDE) -> str:
-    """``image`` (an array has values 0 to 255) as JPEG in a ``data:`` address, at most ``side`` px wide and high."""
+def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
+    """``image`` (an array has values 0 to 255) as RGB."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image.round().astype(np.uint8))
-    image = image.convert("RGB")
-    image.thumbnail((side, side))
+    return image.convert("RGB")
+
+
+def data_address(image: Image.Image | np.ndarray, side: int = SIDE, height: int | None = None) -> str:
+    """``image`` as JPEG in a ``data:`` address, at most ``side`` px wide, and as high or at most ``height`` px high."""
+    image = as_picture(image)
+    image.thumbnail((side, height or side))
     content = io.BytesIO()
     image.save(content, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
