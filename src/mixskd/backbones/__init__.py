@@ -81,6 +81,7 @@ def _fresh(name: str, num_classes: int, image_size: int | None, channels: int) -
         return timm_backbone(name, num_classes, image_size, channels)
     if name.startswith(TORCHVISION):
         return torchvision_backbone(name, num_classes, image_size, channels)
+    backbone: StagedBackbone
     if name.startswith(HF):
         backbone = transformers_backbone(name, num_classes, image_size)
     elif name in BACKBONES:
