@@ -58,6 +58,18 @@ def test_images_and_labels(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(pixels(data.train.subset(np.array([7, 2])).images[0]), PIXELS[7])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_lists_of_labels_are_several_an_image(named: bool, tmp_path: Path) -> None:
+    kind = datasets.ClassLabel(names=["a", "b"]) if named else datasets.Value("string")
+    values = [[0], [0, 1], []] if named else [["a"], ["a", "b"], []]
+    columns = {"image": [Image.fromarray(p) for p in PIXELS[:3]], "label": values}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Sequence(kind)})
+    one = datasets.Dataset.from_dict(columns, features=features)
+    data = load_data(DataConfig(source=save(tmp_path / "set", "saved", train=one, test=one), image_size=8))
+    assert data.classes == ("a", "b")
+    assert data.train.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
+
+
 def test_names_of_columns_and_splits(tmp_path: Path) -> None:
     tables = {"small": table(0, 12, "kind", named=False), "rest": table(12, 18, "kind", named=False)}
     source = save(tmp_path / "set", "saved", **tables)

@@ -7,12 +7,14 @@ is downloaded, and no code in the folder is executed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.labels import encoded
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.data.sources.manifest import ordered
@@ -66,8 +68,8 @@ def load_hub(
     files.
 
     ``columns`` are those of image and label, ``split_names`` the splits that become ``train``, ``val`` and ``test``;
-    usual names if empty. ``group`` is a column too. A split without labels (-1) is left out. Raises UserError if
-    datasets or the folder is missing, or a column or split.
+    usual names if empty. ``group`` is a column too. A split without labels (-1) is left out. Where an image may have
+    several labels, each is a list. Raises UserError if datasets or the folder is missing, or a column or split.
     """
     path = Path(source.removeprefix(HUB)).expanduser()
     tables = {own: table for own, table in _chosen(_tables(path), split_names, path).items() if len(table)}
@@ -76,24 +78,30 @@ def load_hub(
     first, notes = next(iter(tables.values())), []
     image = _column(first, columns[0] if columns else None, IMAGES, path, "image")
     label = _column(first, columns[1] if len(columns) > 1 else None, LABELS, path, "label")
-    labels = {split: list(table[label]) for split, table in tables.items()}
-    names = getattr(first.features[label], "names", None)
+    read = {split: list(table[label]) for split, table in tables.items()}
+    several = any(isinstance(value, list) for values in read.values() for value in values)
+    labels = {split: [v if isinstance(v, list) else [v] for v in values] for split, values in read.items()}
+    feature = first.features[label]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is None:
-        classes = ordered({str(value) for value in next(iter(labels.values()))})
+        classes = ordered({str(value) for of_image in next(iter(labels.values())) for value in of_image})
         numbers = {name: i for i, name in enumerate(classes)}
-        strange = {str(value) for values in labels.values() for value in values} - numbers.keys()
+        said = {str(value) for values in labels.values() for of_image in values for value in of_image}
+        strange = said - numbers.keys()
         if strange:
             raise UserError(f"{path}: a label is not among those of the training images: {sorted(strange)[0]}")
-        labels = {split: [numbers[str(value)] for value in values] for split, values in labels.items()}
+        labels = {
+            split: [[numbers[str(v)] for v in of_image] for of_image in values] for split, values in labels.items()
+        }
     splits = {}
     for split, table in tables.items():
-        if min(labels[split]) < 0:
+        if min(chain(*labels[split]), default=0) < 0:
             notes.append(f"the images of {split} are left out, since they have no labels")
             continue
         groups = None if group is None else np.asarray(list(map(str, table[_column(table, group, (), path, "group")])))
-        encoded = table.cast_column(image, _datasets().Image(decode=False)).select_columns([image])
-        rows = Rows(encoded, image, f"{path}/{split}", np.arange(len(table)))
-        splits[split] = ImageSet(rows, np.asarray(labels[split], dtype=np.int64), groups)
+        stored = table.cast_column(image, _datasets().Image(decode=False)).select_columns([image])
+        rows = Rows(stored, image, f"{path}/{split}", np.arange(len(table)))
+        splits[split] = ImageSet(rows, encoded(labels[split], len(names or classes), several=several), groups)
     return DataBundle(splits, tuple(names or classes), Preprocess(image_size), notes=tuple(notes))
 
 
