@@ -21,16 +21,6 @@ def are_soft(labels: np.ndarray) -> bool:
     return labels.ndim == 2 and not are_several(labels)
 
 
-def encoded(indices: Sequence[Sequence[int]], classes: int, *, several: bool) -> np.ndarray:
-    """The labels of images with these class ``indices``: the only one of each (``N``), or ``N x C`` of 0 and 1."""
-    if not several:
-        return np.asarray([index for (index,) in indices], dtype=np.int64)
-    labels = np.zeros((len(indices), classes), dtype=np.uint8)
-    for row, of_image in zip(labels, indices, strict=True):
-        row[list(of_image)] = 1
-    return labels
-
-
 def hardened(labels: np.ndarray) -> np.ndarray:
     """Class indices (``N``) in place of probabilities; other labels as they are."""
     return labels.argmax(1) if are_soft(labels) else labels

@@ -15,7 +15,6 @@ import numpy as np
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
-from mixskd.data.labels import encoded
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.errors import UserError, nearest
@@ -97,8 +96,7 @@ def load_manifest(path: Path, image_size: int, group: str | None = None, columns
     for split, there in present.items():
         if strange := sorted(there - set(classes)):
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
-    index = {name: i for i, name in enumerate(classes)}
-    labels = encoded([[index[name] for name in names] for names in named], len(classes), several=several)
+    labels = as_labels(named, classes, several=several)
     splits = {
         split: ImageSet(part.files.build(), labels[found[split]], np.asarray(part.groups) if group else None)
         for split, part in parts.items()
@@ -127,6 +125,17 @@ def _names(cell: Cell, *, several: bool) -> tuple[str, ...]:
     """The names in ``a;b``, or the only one; none if it is empty."""
     parts = cell if isinstance(cell, tuple) else cell.split(";") if several else [cell]
     return tuple(name for part in parts if (name := part.strip()))
+
+
+def as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
+    """The labels of images with these ``names``: ``N`` indices, or ``N x C`` of 0 and 1."""
+    index = {name: i for i, name in enumerate(classes)}
+    if not several:
+        return np.asarray([index[name] for (name,) in names], dtype=np.int64)
+    labels = np.zeros((len(names), len(classes)), dtype=np.uint8)
+    for row, of_image in zip(labels, names, strict=True):
+        row[[index[name] for name in of_image]] = 1
+    return labels
 
 
 class Places:
