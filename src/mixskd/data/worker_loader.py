@@ -26,6 +26,7 @@ from mixskd.data.prefetch import ahead
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
+from mixskd.runtime.random_numbers import seeded
 
 
 def augmentation(data: DataBundle, config: DataConfig) -> v2.Transform:
@@ -79,8 +80,7 @@ class Images(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
         image = self.open(item.anchor)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(item.seed)
+        with seeded(item.seed):
             first = self.augment(image)
             views = [self.view(image, first) for _ in range(self.views - 1)]
             partners = [self.augment(self.open(i)) for i in item.partners]
