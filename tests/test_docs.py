@@ -38,7 +38,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| (.+?) \|$", flags=re.MULTILINE)
 DRY = {"train": "--print-config", "compare": "--dry-run"}  # all but the work
-NOT_OURS = ("lightning", "accelerate")  # run where installed; neither is a dependency
+NOT_OURS = ("lightning", "accelerate", "transformers")  # run where installed; neither is a dependency
 
 
 class Example(NamedTuple):
@@ -124,7 +124,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the digits, since what these programs reach is not looked at; a comparison starts one process."""
     whole = load_digits()
     splits = {name: split.subset(np.arange(0, len(split), 10)) for name, split in whole.splits.items()}
-    monkeypatch.setattr(mixskd.data.loading, "load_digits", lambda: replace(whole, splits=splits))
+    monkeypatch.setattr(mixskd.data.loading, "load_digits", lambda *_: replace(whole, splits=splits))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
 
 

@@ -10,6 +10,7 @@ from mixskd.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mixskd.api import (
+        average,
         benchmark,
         calibrate,
         compare,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         train,
         tune,
     )
-    from mixskd.backbones import StagedBackbone, build_backbone
+    from mixskd.backbones import StagedBackbone, build_backbone, wrap
     from mixskd.errors import UserError
     from mixskd.methods.base import Method
     from mixskd.training.listeners import Listener
@@ -36,55 +37,24 @@ install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (
-    "benchmark",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "export",
-    "find_lr",
-    "load",
-    "predict",
-    "probe",
-    "push",
-    "report",
-    "run_suites",
-    "save_model",
-    "show_data",
-    "train",
-    "tune",
-)
+    "average", "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe",
+    "push", "report", "run_suites", "save_model", "show_data", "train", "tune",
+)  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),
     "Listener": "mixskd.training.listeners",
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
+    "wrap": "mixskd.backbones",
     "UserError": "mixskd.errors",
     "Method": "mixskd.methods",
 }
 
 __all__ = [
-    "Listener",
-    "Method",
-    "StagedBackbone",
-    "UserError",
-    "benchmark",
-    "build_backbone",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "export",
-    "find_lr",
-    "load",
-    "predict",
-    "probe",
-    "push",
-    "report",
-    "run_suites",
-    "save_model",
-    "show_data",
-    "train",
-    "tune",
-]
+    "Listener", "Method", "StagedBackbone", "UserError", "average", "benchmark", "build_backbone", "calibrate",
+    "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push", "report", "run_suites",
+    "save_model", "show_data", "train", "tune", "wrap",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +13,38 @@ from mixskd.config.arguments import checked
 from mixskd.config.build import build_experiment
 from mixskd.config.conversion import convert
 from mixskd.config.trusted_backbones import remember_typed
+from mixskd.config.types import WholeNumber
 from mixskd.errors import UserError
 
 if TYPE_CHECKING:
     from mixskd.artifacts.model_file import Classifier
     from mixskd.backbones import StagedBackbone
-    from mixskd.comparison.comparison import Comparison
+    from mixskd.comparison.comparison import compare as compare
     from mixskd.comparison.search.tune import Found
+    from mixskd.deploy.calibrating import calibrate as calibrate
+    from mixskd.deploy.hub import push as push
+    from mixskd.evaluation.average import average as average
+    from mixskd.evaluation.runner import run_suites as run_suites
+    from mixskd.evaluation.split_scores import evaluate as evaluate
     from mixskd.training.listeners import Listener
     from mixskd.training.lr_finder import RangeTest
+
+# Verbs whose own function takes the arguments that a person gives. Each is imported at its first use.
+UNCHANGED = {
+    "average": "mixskd.evaluation.average",
+    "calibrate": "mixskd.deploy.calibrating",
+    "compare": "mixskd.comparison.comparison",
+    "evaluate": "mixskd.evaluation.split_scores",
+    "push": "mixskd.deploy.hub",
+    "run_suites": "mixskd.evaluation.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in UNCHANGED:
+        raise AttributeError(f"module 'mixskd.api' has no attribute {name!r}")
+    verb = globals()[name] = checked(getattr(importlib.import_module(UNCHANGED[name]), name))
+    return verb
 
 
 @checked
@@ -37,7 +62,7 @@ def benchmark(
     """Time the training step on this machine, each optimisation on and off; the report of ``mixskd benchmark --out``.
 
     Arguments as for :func:`train`; ``data="synthetic"`` needs none. Call it under ``if __name__ == "__main__"``, since
-    each of the ``variants`` (comma-separated; all usual ones by default) starts processes of its own. Raises UserError
+    each of the ``variants`` (comma-separated; all usual ones by default) starts its own processes. Raises UserError
     for anything that cannot work.
     """
     from mixskd.benchmarking.benchmark import benchmark as run
@@ -60,6 +85,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    more_epochs: WholeNumber = 0,
     dry_run: bool = False,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -69,10 +95,10 @@ def train(
     ``data`` is a source, or settings of the group (``{"source": "photos", "image_size": 128}``); ``method`` likewise.
     ``settings`` are any others, by group (``run={"epochs": 3}``). They override those of ``recipe``: a name, ``auto``
     for one that fits the data, or None for the defaults of an Experiment. ``resume`` goes on with the run in ``out``,
-    whose settings need not be given again; ``overwrite`` removes it and begins anew. ``dry_run`` tries everything up
-    to the first step and writes nothing; the dictionary then holds ``out`` and, as ``plan``, what the run would do in
-    lines. ``listeners`` are told of steps and epochs (:class:`mixskd.training.listeners.Listener`). Raises UserError
-    for anything that cannot work.
+    whose settings need not be given again; ``more_epochs`` are added to a finished one; ``overwrite`` removes it and
+    begins anew. ``dry_run`` tries everything up to the first step and writes nothing; the dictionary then holds ``out``
+    and, as ``plan``, what the run would do in lines. ``listeners`` are called at steps and epochs
+    (:class:`mixskd.training.listeners.Listener`). Raises UserError for anything that cannot work.
     """
     from mixskd.training.listeners import Listener
     from mixskd.training.run import train as run
@@ -80,8 +106,10 @@ def train(
     if strange := [listener for listener in listeners if not isinstance(listener, Listener)]:
         raise TypeError(f"train() needs listeners as a list of Listener; one is of {type(strange[0]).__name__}")
     values = _settings(recipe, data, backbone, method, weights, out, settings)
-    experiment = build_experiment(values, resume=resume)
-    return run(experiment, resume=resume, overwrite=overwrite, listeners=listeners, dry_run=dry_run)
+    experiment = build_experiment(values, resume=resume or more_epochs > 0)
+    return run(
+        experiment, resume=resume, overwrite=overwrite, more_epochs=more_epochs, listeners=listeners, dry_run=dry_run
+    )
 
 
 @checked
@@ -109,25 +137,6 @@ def probe(
 
 
 @checked
-def evaluate(
-    path: str | Path, data: str | Path | None = None, *, split: str | None = None, batch_size: int = 256
-) -> dict[str, Any]:
-    """The scores of a trained classifier; see :func:`mixskd.evaluation.split_scores.evaluate`."""
-    from mixskd.evaluation.split_scores import evaluate as run
-
-    return run(path, _text(data), split=split, batch_size=batch_size)
-
-
-def run_suites(
-    runs: Sequence[str | Path], suites: Sequence[str] | str, **arguments: Any
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Looks at trained classifiers with evaluation suites; see :func:`mixskd.evaluation.runner.run_suites`."""
-    from mixskd.evaluation.runner import run_suites as run
-
-    return checked(run)(runs, suites, **arguments)
-
-
-@checked
 def predict(
     path: str | Path,
     images: Sequence[str | Path],
@@ -138,10 +147,10 @@ def predict(
     batch_size: int = 64,
     device: str = "auto",
     workers: int | None = None,
-    skip_bad_images: bool = False,
     max_pixels: int = 100_000_000,
     temperature: float | None = None,
     threshold: float | None = None,
+    flips: bool = False,
 ) -> Any:
     """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.predicting.predict`.
 
@@ -151,41 +160,8 @@ def predict(
 
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
-        skip_bad_images=skip_bad_images, max_pixels=max_pixels, temperature=temperature, threshold=threshold,
+        max_pixels=max_pixels, temperature=temperature, threshold=threshold, flips=flips,
     )  # fmt: skip
-
-
-@checked
-def calibrate(
-    path: str | Path,
-    data: str | Path | None = None,
-    *,
-    target_accuracy: float | None = None,
-    coverage: float | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """A temperature and a threshold for :func:`predict`; see :func:`mixskd.deploy.calibrating.calibrate`."""
-    from mixskd.deploy.calibrating import calibrate as run
-
-    return run(
-        path, _text(data), target_accuracy=target_accuracy, coverage=coverage, batch_size=batch_size, device=device
-    )  # fmt: skip
-
-
-@checked
-def push(
-    path: str | Path,
-    repository: str | None = None,
-    *,
-    to_folder: str | Path | None = None,
-    public: bool = False,
-    overwrite: bool = False,
-) -> str:
-    """A trained classifier with its model card on the Hugging Face Hub; see :func:`mixskd.deploy.hub.push`."""
-    from mixskd.deploy.hub import push as run
-
-    return run(path, repository, to_folder=to_folder, public=public, overwrite=overwrite)
 
 
 @checked
@@ -212,13 +188,6 @@ def export(
     return run(path, to, out, options=chosen, data=_text(data), overwrite=overwrite, force=force).file
 
 
-def compare(recipe: str | None = None, **arguments: Any) -> Comparison:
-    """A grid of runs and its tables; see :func:`mixskd.comparison.comparison.compare`."""
-    from mixskd.comparison.comparison import compare as run
-
-    return checked(run)(recipe, **arguments)
-
-
 @checked
 def tune(
     recipe: str | None = "auto",
@@ -227,35 +196,18 @@ def tune(
     backbone: str | None = None,
     method: str | Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
-    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
-    backbones: str | Sequence[str] | None = None,
-    space: str | Path | Mapping[str, Any] | None = None,
-    hours: float | None = None,
-    trials: int | None = None,
-    operations: float | None = None,
-    folds: int | None = None,
-    refit: bool = False,
-    out: str | Path | None = None,
-    jobs: int | None = None,
-    devices: str = "auto",
-    launcher: str = "local",
-    launcher_options: Mapping[str, Any] | None = None,
-    progress: bool = True,
-    **settings: Any,
+    **arguments: Any,
 ) -> Found:
-    """Search for a method and settings within a budget; see :func:`mixskd.comparison.search.tune.tune`.
+    """Search for a method and settings within a budget.
 
-    The first arguments are those of :func:`train`; by default the recipe is the one that fits the data.
+    The first arguments are those of :func:`train`; by default the recipe is the one that fits the data. ``arguments``
+    are those of :func:`mixskd.comparison.search.tune.tune`, and other settings by group.
     """
     from mixskd.comparison.search.tune import tune as run
 
-    remember_typed(backbones)
-    return run(
-        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)), methods=methods,
-        backbones=backbones, space=space, hours=hours, trials=trials, operations=operations, folds=folds,
-        refit_winner=refit, out=out, jobs=jobs, devices=devices, launcher=launcher, launcher_options=launcher_options,
-        progress=progress,
-    )  # fmt: skip
+    remember_typed(arguments.get("backbones"))
+    own = {name: arguments.pop(name) for name in list(signature(run).parameters)[1:] if name in arguments}
+    return checked(run)(build_experiment(_settings(recipe, data, backbone, method, weights, None, arguments)), **own)
 
 
 @checked
@@ -330,13 +282,17 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    range: Sequence[float] | None = None,
+    thresholds: Sequence[float] = (),
 ) -> Path:
     """Write the classifier of a training loop of one's own as a model file, which every verb here takes; its path.
 
     ``backbone`` is that of a method (``method.backbone``), made by ``mixskd.build_backbone``; ``classes`` are the names
     of its outputs, in order; ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1], as the
-    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. A folder
-    as ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
+    training images were normalised; ``resize`` is ``crop``, ``pad`` or ``squash``, by the image size if not given;
+    ``range`` are the values of the images that become 0 and 1, if not 0 and 255. Where an image may have several
+    labels, ``thresholds`` are the probabilities from which each class is named. A folder as ``path`` gets
+    ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
     from mixskd.artifacts.model_file import save_model as save
     from mixskd.backbones import StagedBackbone
@@ -345,11 +301,13 @@ def save_model(
         raise TypeError(f"save_model() needs backbone as StagedBackbone, not {type(backbone).__name__}")
     if len(classes) != backbone.num_classes:
         raise UserError(f"the classifier has {backbone.num_classes} outputs, but {len(classes)} classes are named")
+    if not backbone.in_channels == len(mean) == len(std):
+        raise UserError(f"the classifier takes {backbone.in_channels} channels; give mean and std as many numbers")
     target = Path(path)
     target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
     save(
         backbone, target, backbone_name=backbone.name, classes=classes, image_size=image_size, mean=mean, std=std,
-        resize=resize,
+        resize=resize, range=range, thresholds=thresholds,
     )  # fmt: skip
     return target
 

@@ -78,7 +78,7 @@ def test_virtual_logit_of_deep_head() -> None:
         ("torchvision/mobilenet_v3_small", lambda m, x: m.classifier[:-1](m.features(x).mean((2, 3)))),
     ):
         method = METHODS["virtual_softmax"](build_backbone(name, 5)).eval()
-        theirs = method.backbone.library_model().eval()
+        theirs = method.backbone.library.create(5).eval()
         theirs.load_state_dict(method.backbone.export_state_dict())
         images, labels = torch.randn(2, 3, 64, 64), torch.tensor([3, 1])
         e = before(theirs, images)

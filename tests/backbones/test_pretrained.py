@@ -157,6 +157,18 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         start_from(build_backbone("wrn_10_1", 5), "pretrained")
 
 
+def test_unreachable_hub_is_one_line_without_retries(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(UserError, match=r"there is no network \(huggingface\.co does not answer\)"):
+        start_from(build_backbone("timm/test_resnet", 5), "pretrained")
+    assert capfd.readouterr() == ("", "")
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_run_uses_normalisation_of_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, create = timm.create_model("test_resnet", num_classes=2), timm.create_model
 

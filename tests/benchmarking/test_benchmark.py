@@ -190,7 +190,7 @@ def test_contiguous_variants_get_contiguous_images(method: str, deferred: bool) 
     one.loader.deferred = deferred
     batch = next(one._endless())
     assert isinstance(batch, DeferredBatch) == deferred
-    made = batch.make(batch.indices, batch.source) if deferred else batch
+    made = batch.make(batch.indices, batch.source, batch.size) if deferred else batch
     assert made.images.shape == (4, 3, 16, 16)
     for x in (made.images, *made.extra.values()):
         assert x.is_contiguous()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixskd.benchmarking.flops import flop_counter
+from mixskd.benchmarking.cost import flop_counter
 
 LAYERS = {
     "plain": (nn.Conv2d(8, 6, 3, padding=1, bias=False), 5 * 5 * 8 * 6 * 9),

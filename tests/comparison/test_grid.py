@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mixskd.benchmarking.cost import count_cost
-from mixskd.cli.compare import _option
+from mixskd.cli.launching import _value
 from mixskd.cli.main import main
 from mixskd.comparison.comparison import to_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
@@ -238,10 +238,10 @@ def test_share_of_the_digits_is_not_applied_to_other_data() -> None:
     [("12:00:00", "12:00:00"), ("2", 2), ("0.5", 0.5), ("true", True), ("[1,2]", [1, 2]), ("a: b: c", "a: b: c")],
 )
 def test_launcher_option_is_parsed_as_json_or_text(text: str, value: Any) -> None:
-    assert _option(text) == value
+    assert _value(text) == value
 
 
-def test_dry_run_lists_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_runs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid"
     assert main(["compare", "--methods", "tfkd_self", "--seeds", "0", "--out", str(out), "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -27,7 +27,7 @@ from mixskd.comparison.launchers.local import Local, visible_gpus
 from mixskd.comparison.launchers.slurm import MOST_IDLE_JOBS, Slurm, SlurmRun, minutes
 from mixskd.comparison.plan import plan
 from mixskd.comparison.scheduler import carry_out_all, last_words
-from mixskd.comparison.worker import TRY_AGAIN, carry_out, lock_file
+from mixskd.comparison.worker import TRY_AGAIN, carry_out, settings_file
 from mixskd.config import to_yaml
 from mixskd.config.plugins import load_plugins
 from mixskd.errors import UserError
@@ -122,7 +122,7 @@ def test_killed_comparison_saves_its_runs_and_continues_later(
     assert command.wait() == -signal.SIGKILL
 
     def free() -> bool:
-        with locked(lock_file(out, name)) as mine:
+        with locked(settings_file(out, name).with_suffix(".lock")) as mine:
             return mine
 
     wait_for(free)  # the run saves itself and ends, though its parent was killed
@@ -240,7 +240,7 @@ def test_compare_rejects_run_with_other_settings(tmp_path: Path) -> None:
 
 
 def test_locked_run_is_not_started(tmp_path: Path) -> None:
-    with locked(lock_file(tmp_path, "run")) as mine:
+    with locked(settings_file(tmp_path, "run").with_suffix(".lock")) as mine:
         assert mine
         assert carry_out(tmp_path, "run") == TRY_AGAIN
     assert not (tmp_path / "run").exists()
@@ -284,15 +284,29 @@ def test_threads_and_gpus_are_divided_among_jobs(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.long
-def test_slurm_jobs_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
+def test_trials_of_a_search_are_slurm_jobs_in_submitits_local_mode(tmp_path: Path, npz: Path) -> None:
     pytest.importorskip("submitit")
-    out = tmp_path / "grid"
-    argv = ["compare", "--data", str(npz), "--methods", "mixup,bad=mixup[run.precision=fp16]", "--seeds", "0"]
-    argv += ["--data.per_class", "none", "--epochs", "1", "--batch-size", "4", "--out", str(out), "--launcher", "slurm"]
-    argv += ["--launcher.cluster", "local", "--launcher.gpus_per_node", "0", "--launcher.time_limit", "5"]
-    assert main(argv) == 1
-    assert (out / "mixup-wrn_10_1-seed0" / "summary.json").exists()
-    assert "fp16" in (out / "logs" / "bad-wrn_10_1-seed0.log").read_text()
+    pytest.importorskip("optuna")
+    out = tmp_path / "search"
+    argv = ["tune", "--data", str(npz), "--method", "baseline", "--methods", "bad=mixup[run.precision=fp16]"]
+    argv += [
+        "--backbone",
+        "wrn_10_1",
+        "--trials",
+        "2",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--data.val-holdout",
+        "0.5",
+    ]
+    argv += ["--out", str(out), "--launcher", "slurm", "--launcher.cluster", "local", "--launcher.gpus_per_node", "0"]
+    assert main([*argv, "--launcher.time_limit", "5"]) == 0
+    assert (out / "trial001-rung1" / "summary.json").exists()
+    (done, failed) = csv.DictReader((out / "leaderboard.csv").read_text().splitlines())
+    assert (done["ended"], done["settings"]) == ("last rung", "the recipe")
+    assert "fp16" in failed["ended"]
     assert list((out / "logs" / "submitit").iterdir())
 
 
@@ -398,7 +412,7 @@ def test_time_limit_is_read_as_slurm_writes_it(text: str, expected: int) -> None
         ({"gpus": -1}, "launcher.gpus must be"),
     ],
 )
-def test_mistake_in_a_slurm_option_is_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_mistake_in_a_slurm_option_gives_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(UserError, match=message):
         Slurm(tmp_path, None, "auto", {"cluster": "local", **options})
@@ -428,6 +442,12 @@ def test_ray_on_this_machine(tmp_path: Path, npz: Path) -> None:
     done = mixskd.compare(**values, out=str(tmp_path / "grid"), launcher="ray", progress=False)
     assert list(done.failures) == ["bad-wrn_10_1-seed0"]
     assert [row["method"] for row in done.rows] == ["mixup"]
+    search: dict[str, Any] = {"run": {**RUN, "epochs": 1}, "data": {"source": str(npz), "val_holdout": 0.5}}
+    found = mixskd.tune(
+        **search, backbone="wrn_10_1", method="baseline", methods="baseline", trials=2, out=tmp_path / "search",
+        launcher="ray", progress=False,
+    )  # fmt: skip
+    assert found.model in {tmp_path / "search" / f"trial00{number}-rung1" for number in (1, 2)}
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("slurm", "submitit"), ("ray", "ray")])

@@ -13,20 +13,21 @@ import pytest
 import mixskd
 from mixskd import api
 from mixskd.comparison.comparison import compare
+from mixskd.comparison.search.tune import tune
 from mixskd.config.arguments import checked
 from mixskd.config.types import Count
 from mixskd.errors import UserError
 from mixskd.evaluation.runner import run_suites
 from tests.conftest import make_toy, write_npz
 
-WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text"]
+WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text", "\ud800"]
 # The types that each argument may have. No call may come so far that the missing data of ``none/none`` matter.
 RIGHT: dict[str, tuple[type, ...]] = {
     "listeners": (), "images": (tuple,), "runs": (tuple, str), "classes": (tuple,), "mean": (), "std": (),
     "methods": (tuple, str, dict), "backbones": (tuple, str), "augments": (tuple, str), "seeds": (tuple, str, list),
     "suites": (tuple, str), "options": (dict,), "transfer": (dict,), "launcher_options": (dict,), "progress": (bool,),
-    **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
-    "dynamic_size": (bool,),
+    **dict.fromkeys(("resume", "overwrite", "dry_run", "public", "force", "softmax"), (bool,)),
+    **dict.fromkeys(("dynamic_size", "flips"), (bool,)),
     **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
     **dict.fromkeys(("images_per_update", "folds", "trials", "steps"), (int,)), "refit": (bool,), "space": (str, dict),
     **dict.fromkeys(("hours", "operations", "lowest", "highest"), (int, float)),
@@ -34,10 +35,11 @@ RIGHT: dict[str, tuple[type, ...]] = {
     "temperature": (int, float, str), "data": (str, dict), "method": (str, dict),
 }  # fmt: skip
 # Beside these, which are text or paths: settings whose types the Experiment examines.
-MORE = {"run_suites": run_suites, "compare": compare}
+MORE = {"run_suites": run_suites, "compare": compare, "tune": tune}
 OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
 NEEDED: dict[str, dict[str, Any]] = {
     "probe": {"data": "none/none", "backbone": "wrn_10_1"},
+    "average": {"runs": ["run", "other"], "out": "average"},
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},
@@ -52,7 +54,8 @@ def arguments(function: str) -> list[str]:
     found = {**inspect.signature(getattr(api, function)).parameters}
     if function in MORE:
         found |= inspect.signature(MORE[function]).parameters
-    names = [name for name, parameter in found.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    unnamed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    names = [name for name, parameter in found.items() if parameter.kind not in unnamed]
     return [*names, *OPTIONS.get(function, ())]
 
 
@@ -78,7 +81,7 @@ def test_every_public_function_is_in_the_table() -> None:
     } == set(NEEDED)
 
 
-def test_a_report_can_be_asked_for_after_another_verb_imported_its_package() -> None:
+def test_report_works_after_its_package_was_imported() -> None:
     import mixskd.reporting.repeated
 
     with pytest.raises(UserError, match="there is no folder none"):

@@ -17,7 +17,7 @@ from mixskd.methods import METHODS
 MODULE = """
 from functools import partial
 from mixskd.backbones import BACKBONES
-from mixskd.backbones.wide_resnet import wide_resnet
+from mixskd.backbones.resnet import wide_resnet
 from mixskd.methods import METHODS
 from mixskd.methods.baseline import Baseline
 

@@ -16,8 +16,10 @@ from PIL import Image
 import mixskd
 from mixskd.config import DataConfig, recipes
 from mixskd.data import load_data, make_test_loader
+from mixskd.data.file_list import FileList
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
+from mixskd.data.sources.manifest import load_manifest
 from mixskd.data.splits_file import divided_as, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
@@ -241,13 +243,52 @@ def test_a_manifest(tmp_path: Path) -> None:
     assert numbers.classes == ("0", "10")
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "mark"),
+    [
+        ("filename;class;subset", (), ";"),
+        ("Image\tCategory\tsplit", (), "\t"),
+        ("photo|label|part", ("photo", "label", "part"), "|"),
+        ("file,species,split", ("file", "species"), ","),
+    ],
+)
+def test_a_manifest_with_other_columns_and_delimiters(
+    header: str, columns: tuple[str, ...], mark: str, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, [line.replace(",", mark) for line in GOOD], header)
+    data = load(path, columns=columns)
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 4, 2)
+
+
+def test_a_manifest_resolves_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, resolve, calls = manifest(tmp_path, 50 * GOOD), Path.resolve, []
+    monkeypatch.setattr(Path, "resolve", lambda self, *rest: calls.append(self) or resolve(self, *rest))
+    data = load_manifest(path, 224)
+    assert len(calls) == 2, "the manifest's folder, and images/"
+    images = data.splits["train"].images
+    assert isinstance(images, FileList)
+    assert images.folder.nbytes + images.starts.nbytes + len(images._names) == 200 * (4 + 8 + len("0.png") + 1)
+
+
+def test_a_link_out_of_the_folder_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "in", [*GOOD, "images/link.png,cat,train"])
+    image(tmp_path / "secret.png", 1)
+    (tmp_path / "in" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match=r"row 8: the path 'images/link\.png' is outside"):
+        load(path)
+    (tmp_path / "in" / "images" / "link.png").unlink()
+    (tmp_path / "in" / "images" / "link.png").symlink_to("0.png")
+    assert len(load(path).train) == 5
+
+
 def test_a_manifest_as_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     rows = [dict(zip(("path", "label", "split"), line.split(","), strict=True)) for line in GOOD]
     manifest(tmp_path, GOOD)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "list.parquet")
+    table = pyarrow.Table.from_pylist(rows).rename_columns(["file", "class", "split"])
+    parquet.write_table(table, tmp_path / "list.parquet")
     assert load(tmp_path / "list.parquet").train.labels.tolist() == [1, 0, 1, 0]
 
 
@@ -260,7 +301,8 @@ def test_a_manifest_as_parquet(tmp_path: Path) -> None:
         ([*GOOD, "images/1.png,cat,exam"], None, {}, "row 8: the split 'exam' is not known"),
         ([*GOOD, "images/1.png,,train"], None, {}, "row 8: the label is empty"),
         ([*GOOD, "list.csv,cat,train"], None, {}, "row 8: list.csv is not an image file"),
-        (GOOD, "file,label,split", {}, "has no column 'path'"),
+        (GOOD, "photo,label,split", {}, "has no column 'path'"),
+        (GOOD, None, {"columns": ("photo", "label")}, "has no column 'photo', which data.columns names"),
         (GOOD, None, {"group": "patient"}, "has no column 'patient'"),
         ([line.replace("dog", "cat") for line in GOOD], None, {}, "one class only"),
         ([line.replace("train", "test") for line in GOOD], None, {}, "lists no training image"),

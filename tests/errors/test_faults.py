@@ -59,7 +59,7 @@ def raising(error: BaseException):
         ("\udcff".encode, "a name has characters"),
     ],
 )
-def test_what_was_foreseen_is_one_line_and_code_2(
+def test_expected_error_gives_one_line_and_exit_code_2(
     error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     act = raising(error) if isinstance(error, BaseException) else lambda: error("utf-8")
@@ -107,7 +107,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(
     assert "Traceback" in Path(found[1]).read_text()
 
 
-def test_debug_shows_it_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code(raising(TypeError("odd")), debug=True) == 70
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -117,7 +117,7 @@ def test_debug_shows_it_at_once(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_fault_is_said_where_nothing_can_be_written(
+def test_fault_is_reported_without_a_writable_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
@@ -146,7 +146,7 @@ AcceleratorError: type[RuntimeError] = getattr(torch, "AcceleratorError", Runtim
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
     ],
 )
-def test_words_for_too_little_memory(error: Exception) -> None:
+def test_message_for_out_of_memory(error: Exception) -> None:
     assert is_out_of_memory(error)
 
 
@@ -160,5 +160,5 @@ def test_words_for_too_little_memory(error: Exception) -> None:
         ValueError("out of memory"),
     ],
 )
-def test_words_of_other_errors(error: Exception) -> None:
+def test_messages_of_other_errors(error: Exception) -> None:
     assert not is_out_of_memory(error)

@@ -33,7 +33,7 @@ SOME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
         ("👩\u200d🔬", "👩\u200d🔬"),
     ],
 )
-def test_what_acts_in_place_of_showing_is_spelt_out(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
     assert safe(text, "terminal") == shown
 
@@ -101,5 +101,5 @@ def test_json_has_no_bare_nan() -> None:
     assert json.loads(text) == {"loss": None, "list": [None, 1.5, "NaN"], "whole": 3}
 
 
-def test_counted() -> None:
+def test_counted_adds_the_plural() -> None:
     assert [counted(n, "process", "es") for n in (0, 1, 1200)] == ["0 processes", "1 process", "1,200 processes"]

@@ -16,13 +16,12 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from mixskd.errors import UserError
 from mixskd.evaluation.base import PART
-from mixskd.evaluation.calibration_error import calibration
 from mixskd.evaluation.suites.accuracy import Accuracy
-from mixskd.evaluation.suites.calibration import Calibration
+from mixskd.evaluation.suites.calibration import Calibration, calibration
 from mixskd.evaluation.suites.confidence import Confidence
 from mixskd.evaluation.suites.errors import Errors
 from mixskd.evaluation.suites.ood import Ood, separation
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 from tests.evaluation.support import Fixed, context, numbered
 
 GENERATOR = torch.Generator().manual_seed(5)

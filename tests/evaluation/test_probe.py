@@ -110,7 +110,7 @@ def test_export_and_report(probed: Path, tmp_path: Path) -> None:
     assert "nothing was trained" in page
 
 
-def test_the_features_stay_those_of_the_weights(at: Path, probed: Path) -> None:
+def test_features_belong_to_their_weights(at: Path, probed: Path) -> None:
     before, after = load_file(at / "tiny.safetensors"), load_file(probed / "model.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"fc.weight", "fc.bias"}

@@ -135,7 +135,7 @@ def test_images_of_another_size_are_resized(runs: Path, tmp_path: Path) -> None:
         (["a", "a", "--suite", "accuracy"], "named twice"),
         (["a", "nowhere", "--suite", "confidence"], "no model at"),
         (["a", "--suite", "accuracy", "--data", "digits"], "other classes"),
-        (["a", "--suite", "accuracy", "--split", "tset"], "there is no split 'tset'"),
+        (["a", "--suite", "accuracy", "--split", "tset"], "there is no split 'tset'; there are: train, val, test"),
         (["a", "c", "--suite", "confidence"], "c has other classes (2) than a (3)"),
     ],
 )

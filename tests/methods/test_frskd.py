@@ -10,8 +10,7 @@ from torch import nn
 
 from mixskd import FRSKD, FRSKDMixup, UserError, build_backbone
 from mixskd.backbones import StagedBackbone
-from mixskd.methods.frskd import attention_map
-from mixskd.methods.parts.bifpn import BiFPN, Fusion, halve
+from mixskd.methods.frskd import BiFPN, Fusion, attention_map, halve
 from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods.reference import kl, soft_cross_entropy

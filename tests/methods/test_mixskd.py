@@ -16,6 +16,7 @@ from mixskd import MixSKD, UserError, build_backbone
 from mixskd.config.build import make_config
 from mixskd.methods.mixskd import DiscriminatorMode, MixSKDConfig, branch_logit_loss
 from mixskd.methods.parts.branches import AuxiliaryBranches
+from mixskd.methods.parts.criteria import BinaryCrossEntropy
 from mixskd.methods.parts.mixing import Mix
 from tests.conftest import make_toy
 from tests.methods import reference
@@ -66,6 +67,16 @@ def test_every_term_equals_paper_equation(stages, classes, batch, lam, temperatu
     weights = dict(zip(TERMS, (1, 1, 2.0, 0.3, 0.7, 0.7, 0.7), strict=True))
     total = sum(weights[name] * expected[name] for name in TERMS)
     assert out["loss"].item() == pytest.approx(total, rel=1e-9)
+
+
+def test_binary_terms_of_several_labels_equal_their_equations() -> None:
+    method, images, _, drawn = setup(temperature=2.0)
+    labels = (torch.rand(4, 5, generator=torch.Generator().manual_seed(2)) < 0.4).double()
+    expected = reference_terms(method, images, labels, drawn)
+    method.use(BinaryCrossEntropy())
+    out = method(images, labels, drawn)
+    for name in TERMS:
+        assert out[name].item() == pytest.approx(expected[name], rel=1e-9, abs=1e-10), name
 
 
 @pytest.mark.parametrize("name", TERMS)

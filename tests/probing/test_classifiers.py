@@ -54,7 +54,7 @@ def test_a_class_without_images_is_never_predicted() -> None:
         assert set(linear.predict(other.features).tolist()) == {0, 1}
 
 
-def test_val_decides_where_there_is_one() -> None:
+def test_val_chooses_the_classifier_if_there_is_one() -> None:
     train = clusters(40, 10, 4)
     wrong = Labelled(train.features, (train.labels + 1) % 4)
     selection = fit_and_select(train, wrong, 4)

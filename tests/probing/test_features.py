@@ -13,7 +13,7 @@ import torch
 from mixskd.backbones import StagedBackbone, build_backbone
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data
-from mixskd.probing import cache, features
+from mixskd.probing import features
 from mixskd.probing.features import pooled_features
 from tests.conftest import write_npz
 from tests.deploy.photo_run import write_photos
@@ -65,7 +65,7 @@ def test_features_give_the_logits_of_evaluation(data: DataBundle, network: Stage
         torch.testing.assert_close(network.head(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_features_are_kept_by_content(
+def test_features_are_cached_by_content(
     data: DataBundle, network: StagedBackbone, kept_in: Path, passes: list[str], tmp_path: Path
 ) -> None:
     first = pooled_features(network, data, "train", CPU)
@@ -115,5 +115,5 @@ def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.npy"
         path.write_bytes(b"x" * 100)
         os.utime(path, (1000 - age, 1000 - age))
-    cache.remove_oldest(tmp_path, most=200)
+    features.remove_oldest(tmp_path, most=200)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "old"]

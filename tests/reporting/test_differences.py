@@ -12,8 +12,8 @@ from scipy import stats
 from mixskd.cli.main import main
 from mixskd.comparison.comparison import tabulate
 from mixskd.reporting.evidence import read_evidence
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import operation_plots
-from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.tables.differences import t_interval
 from tests.reporting.test_tables import write_run
 
@@ -58,6 +58,16 @@ def test_differences_are_paired_by_seed(folder: Path, capsys: pytest.CaptureFixt
     assert f"{mean:+.2f} [" in capsys.readouterr().out
     assert "95 % t-interval" in (folder / "table.md").read_text()
     assert float(rows["mixup"]["TFLOPs in training"]) == float(rows["plain"]["TFLOPs in training"]) > 0
+
+
+def test_differences_are_paired_by_fold_too(tmp_path: Path) -> None:
+    for method, scores in {"baseline": (60.0, 70.0, 80.0), "mixup": (61.0, 72.0, 83.0)}.items():
+        for fold, top1 in enumerate(scores):
+            changes = {"method.name": method, "data.folds": 3, "data.fold": fold}
+            write_run(tmp_path, f"{method}-fold{fold}-seed0", (top1, top1), **changes)
+    (tmp_path / "grid.yaml").write_text("methods: {baseline: {}, mixup: {}}\nequal_cost: baseline")
+    rows = {row["method"]: row for row in tabulate(tmp_path)}
+    assert rows["mixup"]["difference to baseline"] == pytest.approx(2.0)
 
 
 def test_accuracy_is_drawn_over_the_operations_that_were_spent(folder: Path) -> None:

@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 
 from mixskd.config.registry import METHODS
-from mixskd.reporting.evidence import read_evidence
-from mixskd.reporting.page.blocks import PAGE_WIDTH, Block, column_groups, column_width, fold, table
+from mixskd.reporting.evidence import Readable, read_evidence
+from mixskd.reporting.page.blocks import (
+    PAGE_WIDTH,
+    Block,
+    column_groups,
+    column_width,
+    fold,
+    render,
+    render_blocks,
+    table,
+)
 from mixskd.reporting.page.mistakes import EACH_RUN, suspect_section
-from mixskd.reporting.page.render import render, render_blocks
-from mixskd.reporting.plots.looks import ORDER, Looks, method_colour
+from mixskd.reporting.plots.colours import ORDER, Looks, method_colour
 from mixskd.reporting.plots.suites import suite_plots
-from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.tables.cells import Number, Spread, Table
 from tests.artifacts.test_stored_files import RESULTS
 from tests.reporting.test_tables import write_run

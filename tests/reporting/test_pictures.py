@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mixskd.artifacts.model_file import save_model
+from mixskd.backbones import build_backbone
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, ImageSet, Preprocess
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
-from mixskd.reporting.evidence import read_evidence
+from mixskd.reporting.evidence import Readable, read_evidence
+from mixskd.reporting.page.blocks import render_blocks
 from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
-from mixskd.reporting.page.render import render_blocks
-from mixskd.reporting.readable_data import Readable
 from tests.artifacts.test_stored_files import RESULTS
 from tests.reporting.test_tables import write_run
 
@@ -55,6 +59,22 @@ def test_named_data_set_gives_pictures_without_a_download(tmp_path: Path, monkey
         assert WITHOUT not in shown
         assert "<b>" not in shown
     assert asked == [False]
+
+
+def test_mistakes_show_what_speaks_for_their_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(monkeypatch, here=True)
+    write_errors(tmp_path, "cifar10")
+    classes = {entry["predicted"] for entry in RESULTS["errors"]["mistakes"]} | {"another"}
+    save_model(
+        build_backbone("wrn_10_1", len(classes)), tmp_path / "baseline-seed0" / "model.safetensors",
+        backbone_name="wrn_10_1", classes=sorted(classes), image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    shown = render_blocks(mistake_section(read_evidence([tmp_path]), Readable()))
+    content = base64.b64decode(shown.partition("data:image/jpeg;base64,")[2].partition('"')[0])
+    assert Image.open(io.BytesIO(content)).size == (32, 64)
+    assert "the places that speak for the class that it was called" in shown
+    suspects = render_blocks(suspect_section(read_evidence([tmp_path]), Readable()))
+    assert "the places that speak" not in suspects
 
 
 def test_missing_images_give_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

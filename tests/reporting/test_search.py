@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import mixskd
-from mixskd.artifacts.search_file import FORMAT, read_search
+from mixskd.artifacts.stored_files import FORMAT, read_search
 from mixskd.errors import UserError
-from mixskd.reporting.plots.search import search_plots
+from mixskd.reporting.page.search import search_plots
 from tests.conftest import write_npz
 from tests.reporting.browser import needs_chromium, opened
 
 EVIL = "<b>name</b>"
+MEASURE = """
+const parts = document.querySelectorAll("#search table, #search figure svg");
+document.documentElement.dataset.sizes = [
+  document.documentElement.scrollWidth, ...[...parts].map(part => part.getBoundingClientRect().width)].join(" ");
+"""
 
 
 def search() -> dict[str, object]:
@@ -56,10 +62,16 @@ def test_report_shows_the_search(folder: Path, tmp_path: Path) -> None:
 
 @needs_chromium
 @pytest.mark.chromium
-def test_chromium_opens_the_section_without_an_error(folder: Path, tmp_path: Path) -> None:
+def test_chromium_shows_the_section_and_it_fits_the_page(folder: Path, tmp_path: Path) -> None:
     page = mixskd.report(folder, tmp_path / "r.html")
     for width in (1400, 500):
-        assert "8 trials, 2 of them on the last rung" in opened(page, tmp_path, width=width)
+        shown = opened(page, tmp_path, MEASURE, width=width)
+        assert "8 trials, 2 of them on the last rung" in shown
+        needed, table, *figures = map(float, re.findall(r'data-sizes="([^"]*)"', shown)[0].split())
+        assert needed <= width
+        assert 0 < table <= 1400  # on a narrow page it scrolls by itself
+        assert len(figures) == 3
+        assert all(0 < size <= width for size in figures)
 
 
 def test_search_with_one_trial_has_its_course_alone() -> None:

@@ -55,7 +55,7 @@ def _one_gpu(monkeypatch: pytest.MonkeyPatch, why_not: str | None) -> None:
         ("auto", "no kernel image is available for execution on the device", "gloo"),
     ],
 )
-def test_processes_speak_as_their_device_needs(
+def test_backend_follows_the_device(
     device: str, why_not: str | None, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CPU is used where a GPU does not work, and NCCL takes no tensor of a CPU."""
@@ -102,7 +102,7 @@ def test_more_processes_than_gpus_is_one_line(
     assert capsys.readouterr().err == (line if says else "")
 
 
-def test_an_error_of_one_process_is_said_with_its_rank(
+def test_error_of_one_process_is_printed_with_its_rank(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "3")
@@ -118,7 +118,7 @@ def test_an_error_of_one_process_is_said_with_its_rank(
     assert capsys.readouterr().err == "mixskd: error in process 3: cannot read the image x.png\n"
 
 
-def test_whether_the_first_process_says_it() -> None:
+def test_later_process_knows_whether_the_first_reports_its_error() -> None:
     store = dist.HashStore()
     assert not _first_fails_with(store, "a line")
     threading.Timer(0.1, lambda: store.set(FAILURE, "a line")).start()

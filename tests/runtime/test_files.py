@@ -30,7 +30,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_for_real(tmp_path: Path) -> None:
+def test_full_disk_on_a_real_file_system(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(UserError, match="disk"), replacing(tmp_path / "checkpoint.pt"):
@@ -38,7 +38,7 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file/below/it", "folder"])
-def test_what_cannot_be_written_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
+def test_unwritable_output_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=f"cannot write .*{name}: "):
@@ -49,7 +49,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(name: str, tmp_path: 
     assert sorted(f.name for f in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_a_place_that_can_be_written_is_left_clean(tmp_path: Path) -> None:
+def test_check_of_a_writable_folder_leaves_no_file(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "report.json")
     assert not list((tmp_path / "new").iterdir())
 
@@ -66,7 +66,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path: Path, monke
         check_readable(path, "it is missing")
 
 
-def test_a_forbidden_place_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_permission_gives_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def act() -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/other/photos")
 
@@ -100,7 +100,7 @@ def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "null").is_char_device()
 
 
-def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     gone = 2**22 + 1  # above the kernel's largest process number
     left = tmp_path / f".file.{files._HOST}-{gone}.tmp"
     elsewhere, alive, other, old = (
@@ -114,7 +114,7 @@ def test_what_a_killed_save_left_is_removed_and_nothing_else(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"file", elsewhere.name, alive.name, other.name}
 
 
-def test_names_that_no_file_can_have_are_one_line(tmp_path: Path) -> None:
+def test_impossible_file_name_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name too long"):
         write_text(tmp_path / ("x" * 300), "new")
     write_text(tmp_path / "caf\udce9", "bytes that are not UTF-8 are a name as well")

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
         ({"avx2": True}, "arm64 (avx2)"),
     ],
 )
-def test_a_processor_by_its_name(capabilities: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_of_the_cpu(capabilities: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixskd.runtime.precision.cpu_capabilities", lambda: capabilities)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")

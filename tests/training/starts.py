@@ -129,7 +129,7 @@ STARTS = [
     Start("sync_bn on a CPU", {"run.device": "cpu", "run.sync-bn": "true"}, "run.sync_bn needs GPUs"),
     Start("graphs on a CPU", {"run.device": "cpu", "run.cuda-graphs": "always"}, "run.cuda_graphs needs GPUs"),
     # The images.
-    Start("no data set", {"data": "digit"}, "unknown data set 'digit'; did you mean"),
+    Start("no data set", {"data": "digit"}, "no folder digit, and no data set has that name; did you mean"),
     Start("no data there", {"data": "a/b"}, "there is no data at a/b"),
     Start("an npz that is none", {"data": "a.npz"}, "cannot read a.npz", lambda at: (at / "a.npz").write_bytes(b"PK")),
     Start("an npz without images", {"data": "other.npz"}, "no train_images", lambda at: npz(at, train_images=None)),

@@ -10,7 +10,7 @@ from mixskd import MixSKD, build_backbone
 from mixskd.backbones import StagedBackbone
 from mixskd.errors import UserError
 from mixskd.methods import Baseline
-from mixskd.training.sync_bn import with_sync_bn
+from mixskd.training.factory import with_sync_bn
 
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "timm/regnety_002"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ def test_dry_run_describes_a_new_run(
     assert main(command({**flags, "out": "runs/new/run"}, "--dry-run")) == 0
     said = capsys.readouterr().out
     assert "network: wrn_10_1" in said
+    several = re.search(r" = (\d+), of 4 images each", said)
+    assert several is not None
+    assert bool(re.search(r"time: about \S+ (min|s) for \d+ steps", said)) == (int(several[1]) > 1)
+    assert ("cost of training" in said) == (flags.get("method") in ("mixskd", "dlb"))
     assert "out: runs/new/run; the run starts from the beginning" in said
     assert content(place) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator
 
@@ -114,6 +115,19 @@ def test_side_stream_is_kept_between_epochs(monkeypatch: pytest.MonkeyPatch) -> 
         assert list(prefetch.ahead([], GPU)) == []
     assert made == [GPU]
     prefetch.side_stream.cache_clear()
+
+
+def test_first_signal_is_answered_and_the_second_waits_for_a_save(capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupt(World(), answer="stopping soon") as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert "SIGINT: stopping soon" in capfd.readouterr().err
+        assert interrupt.signal() == signal.SIGINT
+        with interrupt.held():
+            signal.raise_signal(signal.SIGINT)
+        assert "SIGINT: the checkpoint is being saved" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_processes_exchange_signals_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 import mixskd
 from mixskd.errors import UserError
 from mixskd.training.listeners import ProgressBar, RunInfo, StepInfo
-from mixskd.training.listeners.sparkline import sparkline
+from mixskd.training.listeners.progress_bar import sparkline
 from mixskd.training.listeners.tensorboard import TensorBoard
 
 

@@ -166,7 +166,7 @@ def test_cpu_without_bf16_uses_fp32_and_gives_the_reason(monkeypatch: pytest.Mon
     engine = choose(RunConfig())
     assert engine == Engine("fp32", channels_last=True, fused=True)
     assert engine.reason == "because this CPU does not multiply bf16 in hardware"
-    assert choose(RunConfig(precision="bf16")).reason == "as asked for"
+    assert choose(RunConfig(precision="bf16")).reason == "as set"
     assert rates.shapes == []
 
 

@@ -7,6 +7,7 @@ import functools
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods import METHODS
 from mixskd.methods.base import Method
+from mixskd.probing.classifiers import Linear
+from mixskd.probing.head import start_heads
 from mixskd.runtime.distributed import World
 from mixskd.training.engine import Engine, choose_engine, why_not_compile
 from mixskd.training.graphs import GraphedStep
@@ -33,6 +36,7 @@ CPU = torch.device("cpu")
 IMAGES, CLASSES = 20, 5
 OPTIM = OptimConfig(lr=0.05)
 CLIPPED = OptimConfig(lr=0.05, clip_norm=1.0)
+FROZEN = OptimConfig(lr=0.05, norms="frozen")
 
 
 def make_method(name: str) -> Method:
@@ -136,18 +140,23 @@ QUICK = ("mixskd", "pskd", "dlb", "bake")
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"),
+    ("name", "backend", "optim"),
     [
-        *[(name, "aot_eager") for name in QUICK],
-        ("dlb", "inductor"),
-        *[pytest.param(m, "aot_eager", marks=pytest.mark.slow) for m in METHODS if m not in QUICK],
-        *[pytest.param(m, "inductor", marks=pytest.mark.slow) for m in METHODS if m != "dlb"],
+        *[(name, "aot_eager", OPTIM) for name in QUICK],
+        ("dlb", "inductor", OPTIM),
+        ("baseline", "aot_eager", FROZEN),
+        *[pytest.param(m, "aot_eager", OPTIM, marks=pytest.mark.slow) for m in METHODS if m not in QUICK],
+        *[pytest.param(m, "inductor", OPTIM, marks=pytest.mark.slow) for m in METHODS if m != "dlb"],
+        *[pytest.param(m, "aot_eager", FROZEN, marks=pytest.mark.slow) for m in METHODS if m != "baseline"],
     ],
 )
 def test_compiled_step_compiles_once_and_gives_the_same_updates(
-    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+    name: str, backend: str, optim: OptimConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the compiler's own division into forward and backward, which computes some values twice. Images recur."""
+    """With the compiler's own division into forward and backward, which computes some values twice. Images recur.
+
+    With frozen norms the classifiers begin as a probe, as in fine-tuning.
+    """
     if backend == "inductor" and (why := why_not_compile(CPU)):
         pytest.skip(why)
     monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=backend))
@@ -157,7 +166,10 @@ def test_compiled_step_compiles_once_and_gives_the_same_updates(
     def updated(engine: Engine) -> Method:
         torch.manual_seed(0)
         method = make(name, make_toy(), IMAGES).double()
-        step = build_step(method, OPTIM, CPU, engine)
+        if optim is FROZEN:
+            weights = np.random.default_rng(0).normal(size=(CLASSES, method.backbone.head.in_features + 1))
+            start_heads(method, Linear(weights[:, 1:], weights[:, 0]))
+        step = build_step(method, optim, CPU, engine, started=optim is FROZEN)
         for i in range(4):
             batch = make_batch(method.needs, i)
             extra = {key: x.double() if x.is_floating_point() else x for key, x in batch.extra.items()}
@@ -172,6 +184,8 @@ def test_compiled_step_compiles_once_and_gives_the_same_updates(
     assert not counters["graph_break"]
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value, rtol=1e-7, atol=1e-9, msg=key)
+    trained = {key for key, x in compiled.backbone.named_buffers() if key.endswith("batches_tracked") and x > 0}
+    assert bool(trained) == (optim is OPTIM)
 
 
 def test_accumulated_parts_give_the_update_of_the_batch() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +21,8 @@ from mixskd.config import OptimConfig
 from mixskd.errors import UserError
 from mixskd.runtime.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
-from mixskd.training.schedule import learning_rate, remarks
+from mixskd.training.schedule import learning_rate, progress, remarks
+from mixskd.training.trainer import Trainer
 from tests.conftest import write_npz
 from tests.processes import Fork, signalled
 from tests.processes import mixskd as mixskd_command
@@ -39,6 +44,76 @@ def test_cosine_schedule() -> None:
     assert learning_rate(optim, 5 * 7, 7, 305) == pytest.approx(0.1)
     assert learning_rate(optim, 155 * 7, 7, 305) == pytest.approx(0.05)
     assert 0 < learning_rate(optim, 304 * 7, 7, 305) < 1e-5
+
+
+def test_schedule_starts_again_at_each_restart() -> None:
+    cosine = OptimConfig(schedule="cosine", restarts=(6, 8))
+    parts = [OptimConfig(schedule="cosine"), *2 * [OptimConfig(schedule="cosine", warmup_epochs=0)]]
+    for step in range(120):
+        part, begin, epochs = next(x for x in ((2, 8, 4), (1, 6, 2), (0, 0, 6)) if step >= 10 * x[1])
+        expected = learning_rate(parts[part], step - 10 * begin, 10, epochs)
+        assert learning_rate(cosine, step, 10, 12) == expected
+    steps = OptimConfig(warmup_epochs=0, milestones=(3,), restarts=(6,))
+    assert [learning_rate(steps, epoch, 1, 8) for epoch in range(8)] == pytest.approx(
+        [0.1] * 3 + [0.01] * 3 + [0.1, 0.01]
+    )
+    assert [progress(cosine, epoch, 12) for epoch in (0, 2, 5, 6, 11)] == pytest.approx([1 / 6, 0.5, 1, 1, 1])
+
+
+@pytest.mark.parametrize("more", [{"more_epochs": 2}, {"resume": True, "epochs": 4}])
+def test_finished_run_goes_on_and_its_continuation_resumes_exactly(
+    more: dict[str, Any], tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(out: str, epochs: int = 2, **arguments: Any) -> dict[str, Any]:
+        return mixskd.train(data=str(npz), out=str(tmp_path / out), **settings(epochs=epochs), **arguments)
+
+    assert act("whole")["epochs"] == 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    before = (tmp_path / "whole" / "metrics.csv").read_text()
+    act("whole", dry_run=True, **more)
+    assert (tmp_path / "whole" / "summary.json").exists()
+    summary = act("whole", **more)
+    assert (summary["epochs"], summary["updates"], summary["images"]) == (4, 12, 48)
+    assert "the schedule starts again after epoch 2" in summary["notes"]
+    rows = (tmp_path / "whole" / "metrics.csv").read_text()
+    assert rows.startswith(before)
+    assert [row["lr"] for row in csv.DictReader(rows.splitlines())][::2] == ["0.1", "0.1"]
+    # stopped before the first new checkpoint, and in the last epoch
+    for step in (1, 4):
+        monkeypatch.setattr(Trainer, "update", interrupted(step, save=step == 4))
+        with pytest.raises(KeyboardInterrupt):
+            act("stopped", **(more if step == 1 else {"resume": True, "epochs": 4}))
+        monkeypatch.undo()
+        with pytest.raises(UserError, match="no finished run"):
+            act("stopped", more_epochs=1)
+    act("stopped", resume=True, epochs=4)
+    for name in ("model.safetensors", "metrics.csv", "config.yaml"):
+        assert (tmp_path / "stopped" / name).read_bytes().replace(b"stopped", b"whole") == (
+            tmp_path / "whole" / name
+        ).read_bytes()
+
+
+def interrupted(steps: int, *, save: bool) -> Callable[..., None]:
+    """``Trainer.update`` that ends after so many steps, with a checkpoint before the last one if asked."""
+    update, left = Trainer.update, itertools.count(1)
+
+    def act(self: Trainer, *arguments: Any) -> None:
+        number = next(left)
+        if number == steps:
+            if save:
+                self.save()
+            raise KeyboardInterrupt
+        update(self, *arguments)
+
+    return act
+
+
+def test_continuation_is_refused_for_fewer_epochs_and_other_settings(tmp_path: Path, npz: Path) -> None:
+    mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(epochs=2))
+    with pytest.raises(UserError, match=r"run\.epochs 2 -> 1"):
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), resume=True, **settings(epochs=1))
+    with pytest.raises(UserError, match=r"run\.seed 0 -> 1"):
+        mixskd.train(data=str(npz), out=str(tmp_path / "run"), more_epochs=2, **settings(seed=1))
 
 
 def test_probable_mistakes_in_a_schedule_are_warned_about() -> None:
@@ -241,11 +316,12 @@ def test_metrics_file_is_the_same_after_a_kill_and_with_other_checkpoints(tmp_pa
 def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tensor]]:
     """The end of a run of 18 steps, and of one that died after its 13th and went on from its 12th."""
     options = settings(epochs=6, device=device, deterministic=True, checkpoint_every_steps=4)
-    mixskd.train(data=str(npz), out=str(tmp_path / "whole"), **options)
+    options["data"] = {"source": str(npz), "scale_schedule": [6, 8]}
+    mixskd.train(out=str(tmp_path / "whole"), **options)
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
+        mixskd.train(out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["position"]["step"] == 12
-    mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options)
+    mixskd.train(out=str(tmp_path / "cut"), resume=True, **options)
     return [load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut")]
 
 

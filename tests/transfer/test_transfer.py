@@ -26,7 +26,7 @@ from mixskd.config.build import build_experiment
 from mixskd.data import verify
 from mixskd.data.images import check_image
 from mixskd.deploy.exports import networks
-from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_onnx
+from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
 from mixskd.training.factory import build_parts
 from mixskd.training.run import train
@@ -39,7 +39,7 @@ from mixskd.transfer.predicting import batches, predict
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.evaluation import run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
-from mixskd.transfer.start import description_of, make_network, scaled
+from mixskd.transfer.starting_weights import description_of, make_network, scaled
 from tests.transfer.detection.support import content, tiny_backbone
 from tests.transfer.detection.support import write as write_boxes
 from tests.transfer.segmentation.support import write as write_masks
@@ -296,7 +296,7 @@ def test_learning_rate_is_scaled_by_batch_size_unless_literal(batch: int, litera
     assert bool(notes) == (lr != 0.02)
 
 
-def test_missing_or_damaged_network_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_network_file_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         evaluate(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
@@ -314,7 +314,7 @@ def test_run_lengths_match_pycocotools() -> None:
 
 def test_weights_of_a_run_give_backbone_and_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mixskd.artifacts.model_file import save_model
-    from mixskd.transfer.start import normalisation_of
+    from mixskd.transfer.starting_weights import normalisation_of
 
     backbone = tiny_backbone()
     file = tmp_path / "model.safetensors"
@@ -365,7 +365,7 @@ def test_detector_as_onnx_agrees_on_images_of_any_size(name: str, tmp_path: Path
         images = torch.randn(1, 3, height, width, generator=generator)
         with torch.inference_mode():
             boxes, labels, scores = single(images)
-        other_boxes, other_labels, other_scores = run_onnx(file, images)
+        other_boxes, other_labels, other_scores = run_by_onnxruntime(file)(images)
         assert torch.equal(labels, other_labels)
         torch.testing.assert_close(scores, other_scores, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(boxes, other_boxes, rtol=1e-4, atol=1e-2)
@@ -380,10 +380,10 @@ def test_different_copy_of_a_detector_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(OneImage, "forward", lambda self, images: found)
     for place, other in ((0, found[0] + 1), (1, found[1] + 1), (2, found[2] - 0.1)):
         copied = [*found[:place], other, *found[place + 1 :]]
-        monkeypatch.setattr(networks, "run_onnx", lambda file, images, copied=copied: copied)
+        monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file, copied=copied: lambda images: copied)
         with pytest.raises(UserError, match="detections of the copy and the network differ"):
             compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
-    monkeypatch.setattr(networks, "run_onnx", lambda file, images: found)
+    monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file: lambda images: found)
     compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
 
 
@@ -410,7 +410,7 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
     assert scores["ap"] > 0
 
 
-def test_predict_refuses_images_that_it_cannot_write_apart(tmp_path: Path) -> None:
+def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (9, 9)).save(tmp_path / folder / "x.png")

@@ -23,12 +23,12 @@ from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import DetectionImages, Sizes
 from mixskd.transfer.detection.loading import augmentation as detection_augmentation
 from mixskd.transfer.detection.loading import train_batch as detection_batch
-from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.model import CascadeRCNN
 from mixskd.transfer.detection.sources import load_detection
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.loading import SegmentationImages, normalisation
 from mixskd.transfer.segmentation.loading import train_batch as segmentation_batch
-from mixskd.transfer.segmentation.method import SegmentationMethod
+from mixskd.transfer.segmentation.model import SegmentationMethod
 from mixskd.transfer.segmentation.sources import load_segmentation
 from tests.transfer.detection.support import tiny_backbone
 

@@ -1,7 +1,5 @@
 """Finished runs read back from their folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from mixskd.config.task_kinds import Kind, kind_of
 from mixskd.errors import UserError
 from mixskd.runtime.files import slug
 
-# A run's own, whatever the setting that it repeats.
+# These differ between the runs of one setting.
 OF_A_RUN = (*NOT_COMPARED, "run.seed", "data.fold", "method.teacher")
 
 
@@ -42,7 +40,7 @@ class Result:
     @property
     def kind(self) -> Kind | None:
         """The kind of the task, None for classification."""
-        return kind_of(self.experiment.method.name)
+        return kind_of(self.experiment.method.name, self.summary.get("task"))
 
     @property
     def score(self) -> float | None:
@@ -62,7 +60,8 @@ class Result:
     @property
     def best(self) -> dict[str, Any]:
         """The epoch with the highest top-1 of those that were scored: ``epoch``, ``split`` and ``top1``."""
-        return best_epoch(self.summary)
+        s = self.summary
+        return s["best"] if "best" in s else {"split": "test", **s["best_on_test"]}
 
     def setting(self) -> dict[str, Any]:
         """The settings that the run shares with its repetitions, by dotted name."""
@@ -84,13 +83,8 @@ def deployed_scores(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, float
     return split, summary["scores"][split]
 
 
-def best_epoch(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The epoch with the highest score: ``epoch``, ``split``, ``top1``."""
-    return summary["best"] if "best" in summary else {"split": "test", **summary["best_on_test"]}
-
-
 def read_results(folder: Path) -> list[Result]:
-    """The finished runs in ``folder``, by name. Raises UserError if there is none."""
+    """The finished runs in ``folder``, by name. Raises UserError without any."""
     found = sorted(folder.glob("*/summary.json"))
     results = [read_result(path.parent) for path in found if path.with_name("config.yaml").exists()]
     if not results:
@@ -100,18 +94,14 @@ def read_results(folder: Path) -> list[Result]:
 
 def read_result(folder: Path) -> Result:
     """The finished run in ``folder``. Raises UserError for a summary or a configuration that cannot be read."""
-    path, config = folder / "summary.json", folder / "config.yaml"
+    config = folder / "config.yaml"
     if not config.exists():
         raise UserError(f"{folder} has no config.yaml; it is not a run of mixskd")
-    experiment = _experiment(config)
-    summary = read_summary(path, classifier=kind_of(experiment.method.name) is None)
-    return Result(folder.resolve().name, experiment, summary, folder)
-
-
-def _experiment(config: Path) -> Experiment:
     try:
-        return read_experiment(config)
+        experiment = read_experiment(config)
     except UserError as error:
         if str(config) in str(error):
             raise
         raise UserError(f"{config} is not the configuration of a run: {error}") from None
+    summary = read_summary(folder / "summary.json", classifier=kind_of(experiment.method.name) is None)
+    return Result(folder.resolve().name, experiment, summary, folder)

@@ -1,7 +1,5 @@
 """DenseNet for 32 px (Huang et al., CVPR 2017; MixSKD, Table 8): plain, without bottleneck or compression."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch
@@ -21,18 +19,6 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv(torch.relu(self.bn(x)))], dim=1)
 
 
-def dense_block(inplanes: int, layers: int, growth: int) -> nn.Sequential:
-    """``layers`` dense layers: ``inplanes`` -> ``inplanes + layers * growth`` channels."""
-    return nn.Sequential(*(DenseLayer(inplanes + i * growth, growth) for i in range(layers)))
-
-
-def transition(planes: int) -> nn.Sequential:
-    """BN-ReLU-conv1x1 of the same width, then average pooling by 2."""
-    return nn.Sequential(
-        nn.BatchNorm2d(planes), nn.ReLU(), nn.Conv2d(planes, planes, 1, bias=False), nn.AvgPool2d(2)
-    )  # fmt: skip
-
-
 def densenet_40_12(num_classes: int) -> StagedBackbone:
     """Three blocks of 12 layers with growth 12, stem 16: 40 layers.
 
@@ -42,10 +28,12 @@ def densenet_40_12(num_classes: int) -> StagedBackbone:
     layers, growth, planes = 12, 12, 16
     stages: list[OrderedDict[str, nn.Module]] = []
     for i in (1, 2, 3):
-        stages.append(OrderedDict([(f"block{i}", dense_block(planes, layers, growth))]))
+        block = nn.Sequential(*(DenseLayer(planes + j * growth, growth) for j in range(layers)))
+        stages.append(OrderedDict([(f"block{i}", block)]))
         planes += layers * growth
         if i < 3:
-            stages[-1][f"transition{i}"] = transition(planes)
+            reduction = nn.Conv2d(planes, planes, 1, bias=False)
+            stages[-1][f"transition{i}"] = nn.Sequential(nn.BatchNorm2d(planes), nn.ReLU(), reduction, nn.AvgPool2d(2))
     stages[0] = OrderedDict([("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False)), *stages[0].items()])
     stages[-1] |= {"bn": nn.BatchNorm2d(planes), "relu": nn.ReLU()}
     head = nn.Linear(planes, num_classes)

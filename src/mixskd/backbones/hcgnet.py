@@ -1,7 +1,5 @@
 """HCGNet-A1 for 32 px: gated convolutions with hybrid connectivity (Yang et al., AAAI 2020; MixSKD, Table 9)."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

@@ -1,7 +1,5 @@
 """Backbones made of the parts of a timm or torchvision model; weights keep the library's own keys."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
 from mixskd.backbones.tokens import FeatureMap, spatial
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 MISFITS = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError, AssertionError)
 SIZES = (16, 32, 64, 96, 128, 160, 192, 224, 256)
@@ -37,12 +35,14 @@ class Library:
         cut: the parts of a model; raises one of ``MISFITS`` if it cannot be cut.
         default_size: the usual height and width of the images, in pixels.
         fixed: whether the model takes only images of that size.
+        channels: of the images.
     """
 
     create: Callable[[int], nn.Module]
     cut: Callable[[nn.Module], Parts]
     default_size: int
     fixed: bool = False
+    channels: int = 3
 
 
 class LibraryBackbone(StagedBackbone):
@@ -58,8 +58,9 @@ class LibraryBackbone(StagedBackbone):
         for key, tensor in tensors.items():
             names.setdefault(id(tensor), []).append(key)
         super().__init__(
-            parts.stages, parts.head, name=name, min_size=min_size, default_size=library.default_size, pool=parts.pool
-        )
+            parts.stages, parts.head, name=name, min_size=min_size, default_size=library.default_size, pool=parts.pool,
+            in_channels=library.channels,
+        )  # fmt: skip
         self.library, self.fixed = library, library.fixed
         self.keys = {key: names[id(x)].pop(0) for key, x in self.state_dict(keep_vars=True).items()}
         if any(names.values()):
@@ -87,10 +88,6 @@ class LibraryBackbone(StagedBackbone):
         """Options of the library's model beside its name and number of classes, such as an image size."""
         return dict(getattr(self.library.create, "keywords", {}))
 
-    def library_model(self) -> nn.Module:
-        """A new model of the library, into which :meth:`export_state_dict` loads."""
-        return self.library.create(self.num_classes)
-
     def _exported(self, key: str) -> str:
         return self.keys[key]
 
@@ -101,10 +98,11 @@ def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
     Raises UserError if the model cannot take images of its own size.
     """
     model = library.create(classes)
-    min_size = library.default_size if library.fixed else smallest_image(model, library.default_size)
+    channels = library.channels
+    min_size = library.default_size if library.fixed else smallest_image(model, library.default_size, channels)
     size = library.default_size if library.fixed else min(library.default_size, max(64, 2 * min_size))
     try:
-        expected = logits(model, size)
+        expected = logits(model, size, channels)
     except MISFITS as error:
         raise UserError(f"{name} does not take images of {size} px: {first_line(error)}") from None
     reason = ""
@@ -112,14 +110,14 @@ def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
         tensors = model.state_dict(keep_vars=True)
         try:
             backbone = LibraryBackbone(tensors, cut(model), library, name, classes, min_size)
-            if same(expected, logits(backbone, size)):
+            if same(expected, logits(backbone, size, channels)):
                 backbone.uncut = reason
                 return backbone
         except MISFITS:
             pass
         reason = "its layers are not a chain of stages, a pooling and a head"
         model = library.create(classes)
-        expected = logits(model, size)
+        expected = logits(model, size, channels)
     raise UserError(f"{name} is not an image classifier that gives one vector of {classes} logits per image")
 
 
@@ -151,7 +149,7 @@ def shell(model: Any, children: Iterable[str] = (), tensors: Iterable[str] = ())
 class ChannelsLast(nn.Module):
     """A part of a net that computes on ``B x H x W x C``, as a stage on maps ``B x C x H x W``.
 
-    The ``first`` part takes images ``B x 3 x H x W``.
+    The ``first`` part takes images.
     """
 
     def __init__(self, module: nn.Module, *, first: bool) -> None:
@@ -201,22 +199,22 @@ class PoolMap(nn.Module):
         return self.module(as_weights(x, self.module)).flatten(1)
 
 
-def smallest_image(model: nn.Module, default: int) -> int:
+def smallest_image(model: nn.Module, default: int, channels: int = 3) -> int:
     """The smallest of ``SIZES`` that the model can take, in pixels."""
     probe = copy.deepcopy(model).to("meta").eval()
     for size in (size for size in SIZES if size < default):
         with contextlib.suppress(*MISFITS):
-            probe(torch.empty(1, 3, size, size, device="meta"))
+            probe(torch.empty(1, channels, size, size, device="meta"))
             return size
     return default
 
 
 @torch.no_grad()
-def logits(model: nn.Module, size: int) -> Tensor:
+def logits(model: nn.Module, size: int, channels: int = 3) -> Tensor:
     """The logits of two random images in evaluation mode; on the meta device without values."""
     was, device = model.training, next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, size, size, generator=generator if device.type != "meta" else None, device=device)
+    images = torch.randn(2, channels, size, size, generator=generator if device.type != "meta" else None, device=device)
     result = model.eval()(images)
     model.train(was)
     return result
@@ -227,8 +225,3 @@ def same(expected: Tensor, given: Tensor) -> bool:
     if expected.shape != given.shape:
         return False
     return expected.is_meta or torch.allclose(given, expected, rtol=1e-4, atol=1e-5)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of the message of ``error``."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -1,10 +1,12 @@
-"""Starting a backbone from the weights of a run, of a state dict, or as torchvision and timm publish them."""
+"""Load weights into a backbone: of a run, a state dict, or as torchvision and timm publish them."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
@@ -13,12 +15,14 @@ from torch import Tensor
 
 from mixskd.backbones.from_timm import PREFIX, pretrained_config, timm_of
 from mixskd.backbones.from_torchvision import TORCHVISION
+from mixskd.backbones.from_transformers import HF, normalisation, published
 from mixskd.backbones.resnet import LAYOUTS
 from mixskd.backbones.staged import StagedBackbone
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import check_readable, load_tensors
 
 PUBLISHED = "pretrained"
+LIBRARIES = (PREFIX, TORCHVISION, HF)  # how the names of their networks begin
 
 
 def start_from(backbone: StagedBackbone, source: str) -> list[str]:
@@ -26,8 +30,8 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
 
     ``source`` is a run folder, a ``.safetensors`` file, a state dict that ``torch.save`` wrote with the architecture's
     usual keys, or ``pretrained`` for the weights that torchvision or timm publish. The classifier stays as initialised
-    if its number of classes differs; a note says so. Nothing in a file is executed. Raises UserError if the file is
-    missing or corrupt, or does not fit.
+    if its number of classes differs, and a first convolution for three channels is adapted to others; notes say so.
+    Nothing in a file is executed. Raises UserError if the file is missing or corrupt, or does not fit.
     """
     state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
@@ -35,6 +39,11 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
+    channels = backbone.in_channels
+    for key, x in own.items() if channels != 3 else ():
+        if x.ndim == 4 and x.shape[1] == channels and key in state and state[key].shape[1:2] == (3,):
+            state = {**state, key: adapted(state[key], channels)}
+            notes.append(f"the first layer of {source} is for 3 channels; it is adapted to {channels}")
     # Files from before PyTorch 0.4.1 lack these counters. Only a cumulative average would use them.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
     for key in [*own, *state]:
@@ -48,6 +57,18 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     return notes
 
 
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A convolution of RGB images (``O x 3 x H x W``) for ``channels`` channels, as timm's ``adapt_input_conv``.
+
+    For grey images it is the sum over the channels. Else they are repeated in turn, times 3 / ``channels``, so that the
+    output keeps its size.
+    """
+    if channels == 1:
+        return weight.float().sum(1, keepdim=True).to(weight.dtype)
+    repeated = weight.float()[:, [i % 3 for i in range(channels)]]
+    return (repeated * (3 / channels)).to(weight.dtype)
+
+
 def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """The difference between ``state`` and ``own`` at ``key``, in words."""
     if key not in state:
@@ -58,7 +79,7 @@ def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a run folder or a file. Raises UserError if there is none or the file is corrupt."""
+    """The state dict in a run folder or a file. Raises UserError for a missing or corrupt file."""
     path = path / "model.safetensors" if path.is_dir() else path
     check_readable(path, f"no weights at {path}; give a finished run's folder, a file, or {PUBLISHED!r}")
     try:
@@ -85,6 +106,8 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
                 settings = timm_of(name).create_model(name.removeprefix(PREFIX)).default_cfg
             return tuple(settings["mean"]), tuple(settings["std"])
         return tuple(config.mean), tuple(config.std)
+    if name.startswith(HF):
+        return normalisation(name)
     if name in LAYOUTS or name.startswith(TORCHVISION):
         from torchvision.models import get_model_weights
 
@@ -93,13 +116,47 @@ def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     raise UserError(f"no library publishes weights of {name}, so they have no mean and std; set them with the data")
 
 
+@contextmanager
+def cache_alone_if_unreachable() -> Iterator[None]:
+    """Context in which weights of the Hugging Face Hub come from its cache alone if its host does not answer.
+
+    The hub's client would try again for a minute. Raises UserError for weights that are not in the cache then.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    reachable = bool(getproxies()) or answers(host)
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE or not reachable
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        if reachable:
+            raise
+        raise UserError(f"there is no network ({host} does not answer), and they are not in the cache") from None
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def answers(host: str) -> bool:
+    """Whether ``host`` takes a connection for https within five seconds."""
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def published_weights(name: str) -> dict[str, Tensor]:
     """The weights that timm or torchvision publish for ``name``. Raises UserError without such weights or a network."""
     try:
         if name.startswith(PREFIX):
             import timm
 
-            return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+            with cache_alone_if_unreachable():
+                return timm.create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
+        if name.startswith(HF):
+            return published(name)
         if name.startswith(TORCHVISION):
             from torchvision.models import get_model
 
@@ -109,6 +166,7 @@ def published_weights(name: str) -> dict[str, Tensor]:
 
             return dict(get_model_weights(name)["DEFAULT"].get_state_dict())
     except Exception as error:  # each library and its download raise different types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot get the published weights of {name}: {reason}; give a file of weights") from None
+        raise UserError(
+            f"cannot get the published weights of {name}: {first_line(error)}; give a file of weights"
+        ) from None
     raise UserError(f"there are no published weights of {name}; give a run's folder or a file of weights")

@@ -1,7 +1,5 @@
 """Feature maps of token nets: a grid of tokens as a map ``B x C x H x W``, with class tokens beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 

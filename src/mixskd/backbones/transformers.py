@@ -1,7 +1,5 @@
 """Plain transformers (ViT, DeiT) as stages: four groups of blocks, with patches and positions in the first."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,20 +1,21 @@
-"""Time the training step of an experiment in several variants, and report the figures."""
-
-from __future__ import annotations
+"""Time the start of the command line, and the training step of an experiment in several variants."""
 
 import dataclasses
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mixskd.benchmarking.process import Remote, remotes
-from mixskd.benchmarking.startup import startup_seconds
 from mixskd.benchmarking.variant_bench import benchmark_data
-from mixskd.benchmarking.variants import Variant, choose, variants_of
+from mixskd.benchmarking.variants import choose, variants_of
 from mixskd.config import Experiment, to_dict
 from mixskd.errors import UserError
 from mixskd.runtime.precision import choose_device, device_name
@@ -59,7 +60,7 @@ def benchmark(
         flops = one.ask("flops")
         ceilings = {kind: one.ask("ceiling", kind) for kind in dict.fromkeys(("fp32", default.precision))}
         executed = {name: remote.ask("executed") for name, remote in timed.items()}
-        batch = experiment.run.batch_size
+        batch = experiment.run.batch
         report: dict[str, Any] = {
             "command": " ".join(["mixskd", *sys.argv[1:]]),
             "experiment": to_dict(experiment),
@@ -73,11 +74,19 @@ def benchmark(
         for seconds in _take_turns(timed, rounds, round_seconds):
             summaries: dict[str, dict[str, Any]] = {}
             for name, variant in chosen.items():
-                engine, step_notes = executed[name]
-                summary = _summary(variant, seconds[name], peaks[name], batch, flops, ceilings)
-                summary["engine"] = {**dataclasses.asdict(engine), "keep_memory": variant.keep_memory}
-                summary["notes"] = step_notes
-                summaries[f"{name}_fallback" if step_notes else name] = summary
+                (engine, step_notes), median = executed[name], float(np.median(seconds[name]))
+                summaries[f"{name}_fallback" if step_notes else name] = {
+                    "about": variant.about,
+                    "images_per_second": batch / median,
+                    "step_seconds": median,
+                    "step_seconds_of_rounds": [*seconds[name]],
+                    "flops_per_second": flops / median,
+                    "share_of_ceiling": {kind: flops / median / ceiling for kind, ceiling in ceilings.items()},
+                    "peak_memory_bytes": peaks[name],
+                    "processes": variant.processes,
+                    "engine": {**dataclasses.asdict(engine), "keep_memory": variant.keep_memory},
+                    "notes": step_notes,
+                }
             for key, basis in (("speedup", "plain"), ("of_default", "default")):
                 if basis in summaries:
                     for summary in summaries.values():
@@ -113,17 +122,19 @@ def _take_turns(timed: dict[str, Remote], rounds: int, round_seconds: float) -> 
         yield seconds
 
 
-def _summary(
-    variant: Variant, seconds: list[float], peak: int, batch: int, flops: int, ceilings: dict[str, float]
-) -> dict[str, Any]:
-    median = float(np.median(seconds))
-    return {
-        "about": variant.about,
-        "images_per_second": batch / median,
-        "step_seconds": median,
-        "step_seconds_of_rounds": [*seconds],
-        "flops_per_second": flops / median,
-        "share_of_ceiling": {precision: flops / median / ceiling for precision, ceiling in ceilings.items()},
-        "peak_memory_bytes": peak,
-        "processes": variant.processes,
-    }
+def startup_seconds() -> dict[str, float]:
+    """Seconds of ``mixskd --help``, and until the first step of a run on the digits is done and saved."""
+    mixskd = [sys.executable, "-m", "mixskd"]
+    start = time.perf_counter()
+    subprocess.run([*mixskd, "--help"], check=True, stdout=subprocess.DEVNULL)
+    help_seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        run = ["train", "digits", "--run.checkpoint-every-steps", "1", "--run.progress", "false", "--out", str(out)]
+        start = time.perf_counter()
+        with subprocess.Popen([*mixskd, *run], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not (out / "checkpoint.pt").exists():
+                time.sleep(0.01)
+            first_step = time.perf_counter() - start
+            process.kill()
+    return {"help": help_seconds, "first_step": first_step}

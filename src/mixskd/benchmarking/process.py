@@ -1,7 +1,5 @@
 """Runs each variant in its own processes, so that variants can alternate and each has its own memory."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -15,15 +13,17 @@ import torch
 
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 class Remote:
     """The processes of one variant. ``ask`` calls a method of ``Bench`` in all of them."""
 
     def __init__(self, experiment: Experiment, variant: Variant, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        port, size = _free_port(), variant.processes
+        context, size = multiprocessing.get_context("spawn"), variant.processes
+        with socket.socket() as opened:  # a free port
+            opened.bind(("localhost", 0))
+            port = opened.getsockname()[1]
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in range(size):
@@ -89,10 +89,4 @@ def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: 
                 bench = bench or Bench(experiment, variant, world)
                 pipe.send((getattr(bench, name)(*arguments), None))
             except (UserError, RuntimeError) as error:
-                pipe.send((None, str(error).splitlines()[0]))
-
-
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("localhost", 0))
-        return opened.getsockname()[1]
+                pipe.send((None, first_line(error)))

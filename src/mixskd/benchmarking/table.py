@@ -1,19 +1,18 @@
 """The report of a benchmark as tables on a terminal."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mixskd.errors.terminal import console as on_stdout
 from mixskd.errors.text import visible
 
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the ``report`` of :func:`mixskd.benchmarking.benchmark.benchmark`."""
-    console = console or Console(highlight=False)
+    console = console or on_stdout()
     experiment = report["experiment"]
     method, backbone = experiment["method"]["name"], experiment["backbone"]
     machine, originals = report["machine"], experiment["run"]["batch_size"]

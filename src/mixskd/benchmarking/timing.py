@@ -1,7 +1,5 @@
 """Times the parts of a training step of any method, by hooks on the modules that hold convolutions."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import time
 from collections.abc import Iterator
 from typing import TypeVar
@@ -11,17 +10,18 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from mixskd.benchmarking.flops import flop_counter
+from mixskd.benchmarking.cost import flop_counter
 from mixskd.benchmarking.timing import StepTimer
 from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, ImageSet
 from mixskd.data.batch import Batch, DeferredBatch
-from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess, for_channels
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import TYPES
 from mixskd.training.engine import Engine
 from mixskd.training.factory import build_parts
+from mixskd.training.memory import peak_memory
 
 SYNTHETIC_CLASSES = 100
 AnyBatch = TypeVar("AnyBatch", Batch, DeferredBatch)
@@ -83,9 +83,7 @@ class Bench:
 
     def peak_memory(self) -> int:
         """The largest memory so far in bytes: of the tensors on a GPU, of the process on a CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory(self.device)
 
     def flops(self) -> int:
         """Floating-point operations of a step's convolutions and matrix products, forward and backward."""
@@ -114,7 +112,7 @@ def contiguous(batch: AnyBatch) -> AnyBatch:
     """``batch`` with contiguous images, views and partners."""
     if isinstance(batch, DeferredBatch):
         make = batch.make
-        return batch._replace(make=lambda indices, source: contiguous(make(indices, source)))
+        return batch._replace(make=lambda *given: contiguous(make(*given)))
     extra = {name: x.contiguous() for name, x in batch.extra.items()}
     return batch._replace(images=batch.images.contiguous(), extra=extra)
 
@@ -123,9 +121,10 @@ def benchmark_data(experiment: Experiment) -> DataBundle | None:
     """Random images in 100 classes, of ``data.image_size`` or 32 px, for the source ``synthetic``; else None."""
     if experiment.data.source != "synthetic":
         return None
-    size = experiment.data.image_size or 32
-    count = max(4 * experiment.run.batch_size, 2 * SYNTHETIC_CLASSES)
-    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    size, channels = experiment.data.image_size or 32, experiment.data.channels
+    count = max(4 * experiment.run.batch, 2 * SYNTHETIC_CLASSES)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
     images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
     classes = tuple(map(str, range(SYNTHETIC_CLASSES)))
-    return DataBundle({"train": images, "test": images}, classes, Preprocess(size, CIFAR_MEAN, CIFAR_STD))
+    preprocess = Preprocess(size, for_channels(CIFAR_MEAN, channels), for_channels(CIFAR_STD, channels))
+    return DataBundle({"train": images, "test": images}, classes, preprocess)

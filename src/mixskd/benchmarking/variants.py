@@ -1,7 +1,5 @@
 """The variants of a training step that a benchmark compares: each optimisation switched on or off."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -51,6 +49,11 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
     if default.cuda_graphs:
         variants["without_graphs"] = but("default, launched from the host", cuda_graphs=False)
         variants["eager"] = but("default, neither compiled nor a graph", compile=False, cuda_graphs=False)
+    variants["with_checkpointing"] = but(
+        "default, maps within stages computed again",
+        checkpoint=True,
+        cuda_graphs=default.cuda_graphs and default.compile,
+    )
     if cpu:
         given_back = but("default, freed memory returned to the system")
         variants["without_kept_memory"] = dataclasses.replace(given_back, keep_memory=False)
@@ -61,8 +64,8 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
     return variants
 
 
-# Timed on request only: a minute of compilation on a CPU, or more processes than the others.
-ON_REQUEST = ("with_compile", "two_processes")
+# Timed on request only: a minute of compilation on a CPU, more processes than the others, or no faster by intention.
+ON_REQUEST = ("with_compile", "two_processes", "with_checkpointing")
 
 
 def choose(variants: dict[str, Variant], names: str | None) -> dict[str, Variant]:

@@ -1,7 +1,5 @@
 """``mixskd benchmark``. It imports no torch before it measures."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

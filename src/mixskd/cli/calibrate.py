@@ -1,7 +1,5 @@
 """``mixskd calibrate``."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.cli.numbers import count

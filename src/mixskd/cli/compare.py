@@ -1,21 +1,20 @@
 """``mixskd compare``. It imports no torch before it runs a grid."""
 
-from __future__ import annotations
-
 import argparse
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mixskd.cli.launching import add_launcher_flags, launcher_from
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import grids, merge, read_yaml, recipes
+from mixskd.config.build import check_settings
 from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError
-from mixskd.errors.terminal import show
+from mixskd.errors.terminal import console, show
 from mixskd.errors.text import visible
 
 SUMMARY = "Compare methods over seeds; with no argument, on the embedded digits."
@@ -60,9 +59,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         help="give every method as many counted operations in training as this one (baseline, or else the first)",
     )
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
-    p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
-    p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
-    p.add_argument("--launcher", default="local", help="local, slurm (through submitit) or ray")
+    add_launcher_flags(p)
     p.add_argument("--dry-run", action="store_true", help="list the runs and stop")
     p.add_argument("--table", metavar="DIR", help="write the tables of the runs in DIR and stop")
 
@@ -74,26 +71,21 @@ def run(arguments: argparse.Namespace) -> int:
 
         tabulate(Path(arguments.table), words(arguments.suites or (), "suites"))
         return _show(Path(arguments.table))
+    launcher = launcher_from(arguments)
     grid = grid_from(_values(arguments))
     for arm in grid.arms:
         check_method(arm.settings["method.name"])
-    from mixskd.comparison.comparison import folder_of, plan, run_grid, state_of
+        own = {key: value for key, value in arm.settings.items() if not key.startswith("method.")}
+        check_settings(merge(grid.settings, own))
+    from mixskd.comparison.comparison import folder_of, plan, run_grid
 
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
         runs = plan(grid, folder)
         for one in runs:
-            show(f"{one.name}: {state_of(one)}{', after ' + ', '.join(one.after) if one.after else ''}")
+            show(f"{one.name}: {one.state}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
-    options = {key: _option(value) for key, value in merge(arguments.dotted).get("launcher", {}).items()}
-    done = run_grid(
-        grid,
-        folder,
-        jobs=arguments.jobs,
-        devices=arguments.devices,
-        launcher=arguments.launcher,
-        launcher_options=options,
-    )
+    done = run_grid(grid, folder, **launcher)
     if done.rows:
         _show(folder)
     for name, reason in done.failures.items():
@@ -105,7 +97,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The grid that recipe, ``--config`` and flags describe, later ones over earlier ones."""
     axes = {key: value for key in GRID_KEYS if (value := getattr(arguments, key, None)) is not None}
     flags = {key: value for flag, key in SETTING_FLAGS.items() if (value := getattr(arguments, flag.replace("-", "_")))}
-    dotted = {key: value for key, value in arguments.dotted.items() if not key.startswith("launcher.")}
+    dotted = arguments.dotted
     if key := next((key for key in dotted if key.startswith("method.")), None):
         option = f"{key.removeprefix('method.')}={dotted[key]}"
         raise UserError(f"--{key} names no method of the grid; write --methods 'NAME[{option}]'")
@@ -124,7 +116,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them
-# Columns that stand in the files only, and how many of the others a terminal shows.
+# Columns that are only in the files, and how many of the others a terminal shows.
 HIDDEN, SHOWN = ("parameters", "in training", "policy", "MFLOPs an image", "MFLOPs an original in training"), 7
 
 
@@ -142,17 +134,8 @@ def _cell(row: dict[str, str], column: str) -> str:
     return escape(visible(f"{shown} ± {float(deviation):.2f}" if deviation else shown))
 
 
-def _option(text: str) -> Any:
-    """A launcher's option: what JSON takes (a number, true, a list in brackets) as such, else text (``12:00``)."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _show(folder: Path) -> int:
     """Print the main columns of the tables, as wide as the terminal, and the file with all columns."""
-    from rich.console import Console
     from rich.table import Table
 
     written = [folder / "table.md", folder / "table.tex"]
@@ -166,7 +149,7 @@ def _show(folder: Path) -> int:
         table = Table(*columns[:SHOWN], box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(_cell(row, column) for column in columns[:SHOWN]))
-        Console().print(table)
+        console().print(table)
         written += [path, folder / ("runs.csv" if name == "table" else f"{name}_runs.csv")]
     show(f"written: {', '.join(map(str, written))}")
     return 0

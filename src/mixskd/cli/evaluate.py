@@ -10,6 +10,7 @@ from mixskd.cli.option_help import FLAGS, OptionHelp, options_text
 from mixskd.cli.progress import suite_bars
 from mixskd.config import merge
 from mixskd.config.settings import WIDTH, wrapped
+from mixskd.config.task_kinds import kind_of
 from mixskd.errors import UserError, nearest, unknown
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
@@ -26,6 +27,10 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--suite", help=f"comma-separated, or all: {', '.join(SUITES)}")
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
     p.add_argument("--split", help="train, val or test; test by default, else val")
+    p.add_argument(
+        "--flips", action="store_true",
+        help="score the mean of the probabilities of an image and its mirror image, at twice the cost; not for suites",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="the seed of all random draws of a suite")
     p.add_argument("--batch-size", type=count, help="images at a time; chosen by the device if not given")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
@@ -52,6 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.dotted:
             raise UserError(f"--{next(iter(arguments.dotted))} is an option of a suite; name the suite with --suite")
         return _scores(arguments)
+    if arguments.flips:
+        raise UserError("--flips is for the scores alone; leave it out, or --suite, which examines the network itself")
     options = merge(arguments.dotted)
     for name, given in options.items():
         if name not in SUITES or not isinstance(given, dict):
@@ -80,12 +87,11 @@ def _scores(arguments: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     for path in arguments.runs:
         size = {} if arguments.batch_size is None else {"batch_size": arguments.batch_size}
-        scores = found[path] = evaluate(path, arguments.data, split=arguments.split, **size)
+        scores = found[path] = evaluate(path, arguments.data, split=arguments.split, flips=arguments.flips, **size)
         if not arguments.json:
             name = f"{path}: " if len(arguments.runs) > 1 else ""
-            show(
-                f"{name}top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %  loss {scores['loss']:.4f}  "
-                f"on {scores['images']} images ({scores['split']})"
-            )
+            kind = kind_of("", scores["task"])
+            named = f"top-1 {scores['top1']:.2f} %  top-5 {scores['top5']:.2f} %" if kind is None else kind.line(scores)
+            show(f"{name}{named}  loss {scores['loss']:.4f}  on {scores['images']} images ({scores['split']})")
     if arguments.json:
         print(to_json(found if len(found) > 1 else next(iter(found.values()))))

@@ -1,7 +1,5 @@
 """The flags that describe an experiment, and the experiment that they describe. It imports no torch."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from mixskd.config.registry import METHODS, check_method
 from mixskd.config.settings import meaning_of
 from mixskd.config.task_kinds import BY_VERB
 from mixskd.config.trusted_backbones import remember_typed
+from mixskd.errors import UserError
 
 # Short names of settings, as flags.
 SHORT_FLAGS = {
@@ -59,6 +58,10 @@ def add_run_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verbs that train."""
     add_short_flags(p, "epochs", "out")
     p.add_argument("--resume", action="store_true", help="continue the run in --out, with its settings")
+    p.add_argument(
+        "--more-epochs", type=int, default=0, metavar="N",
+        help="continue a finished run, named in place of a recipe or by --out, for N epochs; its schedule starts again",
+    )  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="remove the run in --out and start again")
     p.add_argument("--print-config", action="store_true", help="print the whole experiment as YAML and stop")
     p.add_argument(
@@ -67,6 +70,27 @@ def add_run_flags(p: argparse.ArgumentParser) -> None:
         help="do everything up to and including the first step, print what the run would do, and write nothing; "
         "no logging service is started",
     )
+
+
+def settle_run(arguments: argparse.Namespace) -> None:
+    """Let ``--more-epochs`` resume the run that stands in place of a recipe."""
+    if arguments.more_epochs < 0:
+        raise UserError(f"--more-epochs must be 1 or more, not {arguments.more_epochs}")
+    if arguments.more_epochs:
+        arguments.resume = True
+        if arguments.recipe and not arguments.out:
+            arguments.out, arguments.recipe = arguments.recipe, None
+
+
+def check_recipe(name: str, verb: str, data: str | None) -> None:
+    """Raises UserError for a folder in place of a recipe, also one with the name of a recipe that got no ``data``."""
+    if not Path(name).is_dir() or (data is not None and name in recipes.names()):
+        return
+    if (Path(name) / "config.yaml").is_file():
+        raise UserError(f"{name} is a run; --resume --out {name} continues it if it was stopped, and "
+                        f"mixskd train {name} --more-epochs 10 if it is finished")  # fmt: skip
+    also = f"; for the recipe of that name, write mixskd {verb} {name} --data FOLDER" if name in recipes.names() else ""
+    raise UserError(f"there is a folder {name} here; to use its images, write mixskd {verb} --data {name}{also}")
 
 
 def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
@@ -86,6 +110,8 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
     check_method(settings.get("method", {}).get("name"), METHODS if task is None else task.networks)
     data, weights, out = settings.get("data", {}).get("source"), settings.get("weights"), settings.get("out")
     continues = resume and out and (Path(out) / "config.yaml").is_file()
+    if arguments.recipe:
+        check_recipe(arguments.recipe, arguments.verb, data)
     name, arguments.chosen = arguments.recipe, f"recipe: {arguments.recipe}" if arguments.recipe else ""
     if not (name or arguments.config or continues):
         name = recipes.fitting(data, weights)

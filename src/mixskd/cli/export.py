@@ -25,7 +25,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--input", choices=get_args(Input), default="float",
         help="images as float (normalised), unit (in [0, 1]) or uint8 (0 to 255); the graph normalises the last two",
     )  # fmt: skip
-    graphs.add_argument("--softmax", action="store_true", help="give probabilities instead of logits")
+    graphs.add_argument("--softmax", action="store_true", help="give probabilities, not logits; of several labels too")
     graphs.add_argument(
         "--temperature",
         metavar="T",

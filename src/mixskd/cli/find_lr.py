@@ -1,7 +1,5 @@
 """The verb ``find-lr`` of the command line."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.cli.experiment import add_experiment_flags, experiment_from

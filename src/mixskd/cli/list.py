@@ -1,11 +1,9 @@
 """``mixskd list``. Only backbones need torch."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.errors import UserError
-from mixskd.errors.terminal import show
+from mixskd.errors.terminal import console, show
 from mixskd.errors.text import to_json, visible
 
 SUMMARY = "List the methods, backbones, data sets, recipes, grids or suites."
@@ -32,13 +30,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(to_json(rows))
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(f"{v:,}" if isinstance(v, int) else visible(v)) for v in row.values()))
-    Console().print(table)
+    console().print(table)
     if more:
         show(f"and {more} more; a narrower pattern shows them")

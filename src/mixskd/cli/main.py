@@ -1,7 +1,5 @@
 """The command line: one module for each verb, put together here. torch is imported only when a verb needs it."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import gc
@@ -12,6 +10,7 @@ from typing import Any, NoReturn
 
 from mixskd import config
 from mixskd.cli import (
+    average,
     benchmark,
     calibrate,
     compare,
@@ -36,8 +35,8 @@ from mixskd.runtime.version import __version__
 VERBS: dict[str, Any] = {
     "train": train, "benchmark": benchmark, "compare": compare, "detect": "boxes", "segment": "masks",
     "tune": tune, "find-lr": find_lr,
-    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "predict": predict,
-    "calibrate": calibrate, "export": export, "push": push, "list": listing,
+    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "average": average,
+    "predict": predict, "calibrate": calibrate, "export": export, "push": push, "list": listing,
 }  # fmt: skip
 WITH_OWN_HELP = (train, benchmark, evaluate, show_data, tune, find_lr)
 

@@ -1,7 +1,5 @@
 """Numbers of the flags that are not settings."""
 
-from __future__ import annotations
-
 from mixskd.config.records import LARGEST
 
 

@@ -1,7 +1,5 @@
 """``--help`` with the options of what another flag names: of a method, or of suites. Only these need torch."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,7 +43,7 @@ def add_settings_help(p: argparse.ArgumentParser, methods: Sequence[str], about:
 
 def choice_of_methods(methods: Sequence[str], command: str) -> str:
     """How to see the hyper-parameters of each of the ``methods``."""
-    how = f"A method has hyper-parameters of its own. {command} --help --method NAME explains them; NAME is one of"
+    how = f"Each method has its own hyper-parameters. {command} --help --method NAME explains them; NAME is one of"
     return "\n".join([*wrapped(how, WIDTH), *(f"  {line}" for line in wrapped(", ".join(methods), WIDTH))])
 
 

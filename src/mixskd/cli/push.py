@@ -1,7 +1,5 @@
 """``mixskd push``."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.cli.predict import RUN

@@ -1,7 +1,5 @@
 """``mixskd report``."""
 
-from __future__ import annotations
-
 import argparse
 
 from mixskd.errors.terminal import show

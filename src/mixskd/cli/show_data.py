@@ -1,7 +1,5 @@
 """``mixskd show-data``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from
+from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from, settle_run
 from mixskd.config import Experiment, to_yaml
 from mixskd.config.task_kinds import kind_of
 from mixskd.errors.terminal import show
@@ -24,6 +24,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], Experiment] = experiment_from) -> None:
     """Train the experiment that ``describe`` returns, and print its scores and its model file."""
+    settle_run(arguments)
     experiment = describe(arguments)
     if arguments.print_config:
         print(to_yaml(experiment), end="")
@@ -31,8 +32,8 @@ def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], 
     from mixskd.training.run import train
 
     summary = train(
-        experiment, resume=arguments.resume, overwrite=arguments.overwrite, dry_run=arguments.dry_run,
-        remarks=[arguments.chosen] if arguments.chosen else [],
+        experiment, resume=arguments.resume, overwrite=arguments.overwrite, more_epochs=arguments.more_epochs,
+        dry_run=arguments.dry_run, remarks=[arguments.chosen] if arguments.chosen else [],
     )  # fmt: skip
     if "scores" in summary:  # on the first of several processes
         show(scores_line(summary), f"model: {Path(summary['out']) / 'model.safetensors'}")
@@ -42,7 +43,11 @@ def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], 
 
 def scores_line(summary: dict[str, Any]) -> str:
     """The scores of a finished run in one line."""
-    best, deployed, kind = summary["best"], summary["deployed"], kind_of(summary["experiment"]["method"])
+    best, deployed, kind = (
+        summary["best"],
+        summary["deployed"],
+        kind_of(summary["experiment"]["method"], summary.get("task")),
+    )
     which = f"the weights of epoch {deployed['epoch']:.0f}"
     if kind is not None:
         scores = "  ".join(f"{split} {kind.line(values)}" for split, values in summary["scores"].items())

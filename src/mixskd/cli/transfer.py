@@ -1,7 +1,5 @@
 """The verbs ``mixskd detect`` and ``mixskd segment``."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -41,7 +39,7 @@ def described(arguments: argparse.Namespace) -> Experiment:
     if not (arguments.recipe or arguments.config or continues):
         arguments.recipe = BY_VERB[arguments.verb].recipe
     if arguments.weights and not arguments.backbone:
-        from mixskd.transfer.start import description_of
+        from mixskd.transfer.starting_weights import description_of
 
         arguments.backbone = description_of(arguments.weights).get("backbone")
     if arguments.skip_bad_annotations:
@@ -88,7 +86,7 @@ def export(arguments: argparse.Namespace) -> None:
 def settings_text(verb: str) -> str:
     """The settings that ``verb`` uses, with the defaults of its recipe, for ``--help``."""
     kind = BY_VERB[verb]
-    defaults = flatten(recipes.load(kind.recipe))
+    defaults = {k: tuple(v) if isinstance(v, list) else v for k, v in flatten(recipes.load(kind.recipe)).items()}
     meanings = {"data.source": f"{DATA[verb]}.", "method.name": f"{' or '.join(kind.networks)}."}
     groups = [(title, settings_of(group)) for group, (title, _) in GROUPS.items()]
     groups.append(("Network", fields_of(CONFIGS[verb], "method.")))
@@ -97,7 +95,7 @@ def settings_text(verb: str) -> str:
         used = [
             dataclasses.replace(
                 setting,
-                default=default_text(value_of(defaults[setting.key])) if setting.key in defaults else setting.default,
+                default=default_text(defaults[setting.key]) if setting.key in defaults else setting.default,
                 meaning=meanings.get(setting.key, setting.meaning),
             )
             for setting in settings
@@ -105,11 +103,6 @@ def settings_text(verb: str) -> str:
         ]
         parts.append(section(title, used))
     return "\n".join(parts)
-
-
-def value_of(value: object) -> object:
-    """``value`` of a YAML file as a setting holds it."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:

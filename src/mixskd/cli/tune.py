@@ -1,12 +1,9 @@
 """The verb ``tune`` of the command line. It imports neither torch nor Optuna, so that help starts fast."""
 
-from __future__ import annotations
-
 import argparse
 
-from mixskd.cli.compare import _option as option
 from mixskd.cli.experiment import add_experiment_flags, experiment_from
-from mixskd.config import merge
+from mixskd.cli.launching import add_launcher_flags, launcher_from
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors.text import safe
 
@@ -28,25 +25,20 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--folds", type=int, metavar="K", help="repeat the last rung over K folds of a cross-validation")
     p.add_argument("--refit", action="store_true", help="train the winner on train and val together")
     p.add_argument("--out", dest="folder", metavar="DIR", help="the folder of the search; runs/tune-DATA by default")
-    p.add_argument("--jobs", type=int, help="runs at a time; by default one per GPU, or one per core")
-    p.add_argument("--devices", default="auto", help="auto, cpu, or GPUs such as 0,1")
-    p.add_argument("--launcher", default="local", help="local, slurm (through submitit) or ray")
+    add_launcher_flags(p)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Search, and print the winner, its model and the leaderboard."""
-    dotted = arguments.dotted
-    options = {key: option(value) for key, value in merge(dotted).get("launcher", {}).items()}
-    arguments.dotted = {key: value for key, value in dotted.items() if not key.startswith("launcher.")}
+    launcher = launcher_from(arguments)
     remember_typed(arguments.backbones)
     base = experiment_from(arguments)
     from mixskd.comparison.search.tune import tune
 
     found = tune(
         base, methods=arguments.methods, backbones=arguments.backbones, space=arguments.space, hours=arguments.hours,
-        trials=arguments.trials, operations=arguments.operations, folds=arguments.folds,
-        refit_winner=arguments.refit, out=arguments.folder, jobs=arguments.jobs, devices=arguments.devices,
-        launcher=arguments.launcher, launcher_options=options,
+        trials=arguments.trials, operations=arguments.operations, folds=arguments.folds, refit=arguments.refit,
+        out=arguments.folder, **launcher,
     )  # fmt: skip
     print(safe(found.line, "terminal"))
     if found.best is not None and found.model is not None:

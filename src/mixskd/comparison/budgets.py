@@ -22,12 +22,13 @@ class Budgets:
 
     def updates(self, label: str, experiment: Experiment) -> float:
         """The updates of an epoch."""
-        return max(1, len(self._bundle(experiment).train) // experiment.run.batch_size)
+        return max(1, len(self._bundle(experiment).train) // experiment.run.batch)
 
     def operations(self, label: str, experiment: Experiment) -> float:
         """The operations of an epoch, forward and backward, by :func:`mixskd.benchmarking.cost.count_cost`."""
-        data, batch = self._bundle(experiment), experiment.run.batch_size
-        key = label, experiment.backbone, len(data.classes), data.image_size, batch
+        data, batch = self._bundle(experiment), experiment.run.batch
+        sizes = data.image_size, experiment.data.scale_schedule
+        key = label, experiment.backbone, len(data.classes), sizes, batch
         if key not in self._flops:  # seconds for some networks
             self._flops[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops
         return self.updates(label, experiment) * batch * self._flops[key]
@@ -45,12 +46,13 @@ def equalised(experiments: Mapping[str, Experiment], reference: str, measure: Me
 
 
 def lasting(experiment: Experiment, epochs: float) -> Experiment:
-    """``experiment`` with so many epochs, rounded; warm-up and milestones scale with them."""
+    """``experiment`` with ``epochs`` epochs, rounded; warm-up and milestones scale with them."""
     factor = max(1, round(epochs)) / experiment.run.epochs
     optim = dataclasses.replace(
         experiment.optim,
         warmup_epochs=experiment.optim.warmup_epochs * factor,
         milestones=tuple(round(milestone * factor) for milestone in experiment.optim.milestones),
+        restarts=tuple(max(1, round(restart * factor)) for restart in experiment.optim.restarts),
     )
     run = dataclasses.replace(experiment.run, epochs=round(experiment.run.epochs * factor))
     return dataclasses.replace(experiment, optim=optim, run=run)

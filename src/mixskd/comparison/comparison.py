@@ -1,6 +1,4 @@
-"""A grid of runs from its description to its tables."""
-
-from __future__ import annotations
+"""Run a grid from its description to its tables: ``compare``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,13 @@ from mixskd.artifacts.stored_files import read_grid
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
-from mixskd.comparison.plan import Run, plan, unfinished
+from mixskd.comparison.plan import plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.errors import UserError, unknown
+from mixskd.errors.text import safe
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.runtime.files import slug, write_text
@@ -39,6 +38,12 @@ class Comparison:
     folder: Path
     rows: list[dict[str, Any]]
     failures: dict[str, str]
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the table, and the runs that failed."""
+        path = self.folder / "table.md"
+        table = path.read_text(encoding="utf-8") if path.exists() else ""
+        return "\n\n".join([table, *(safe(f"{name} failed: {why}", "markdown") for name, why in self.failures.items())])
 
 
 def compare(
@@ -162,13 +167,6 @@ def is_measured(result: Result, suite: str) -> bool:
     """Whether the run has a result of ``suite`` that is not older than its weights."""
     written, model = result.folder / "evaluation" / f"{suite}.json", result.folder / "model.safetensors"
     return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
-
-
-def state_of(run: Run) -> str:
-    """State of a run in words."""
-    if run.finished:
-        return "finished"
-    return "to resume" if run.files.checkpoint.exists() else "to run"
 
 
 def to_yaml(grid: Grid) -> str:

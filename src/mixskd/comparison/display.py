@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -47,13 +48,15 @@ class RunsDisplay:
         for name, run in shown.items():
             if name not in self.bar_of:
                 self.bar_of[name] = self.bars.add_task(visible(name), total=run.experiment.run.epochs)
-            self.bars.update(self.bar_of[name], completed=epochs_done(run))  # type: ignore[arg-type]
+            with suppress(OSError):  # there is no metrics.csv yet
+                epochs = run.files.metrics.read_text(encoding="utf-8").count("\n") - 1
+                self.bars.update(self.bar_of[name], completed=max(0, epochs))  # type: ignore[arg-type]
 
     def finished(self, run: Run) -> None:
         """Print the score of a finished run."""
         summary = json.loads(run.files.summary.read_text(encoding="utf-8"))
         split, scores = deployed_scores(summary)
-        kind = kind_of(run.experiment.method.name)
+        kind = kind_of(run.experiment.method.name, summary.get("task"))
         text = f"top-1 {scores['top1']:.2f} %" if kind is None else kind.line(scores)
         self._line(run, f"{split} {text} in {summary['seconds']:.0f} s")
 
@@ -65,11 +68,3 @@ class RunsDisplay:
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
         self.console.print(visible(f"[{self.done}/{self.total}] {run.name}: {text}"))
-
-
-def epochs_done(run: Run) -> int:
-    """Number of epochs in its metrics.csv."""
-    try:
-        return max(0, run.files.metrics.read_text(encoding="utf-8").count("\n") - 1)
-    except OSError:
-        return 0

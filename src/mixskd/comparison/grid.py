@@ -1,7 +1,5 @@
 """A grid of runs: arms x backbones x data policies x seeds. It imports no torch."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +9,15 @@ from typing import Any
 
 import yaml
 
-from mixskd.comparison.transfer_runs import Transfer, transfer_from
-from mixskd.config import Experiment, convert, merge, recipes
-from mixskd.errors import UserError, nearest, unknown
+from mixskd.comparison.transfer_runs import SETTING_KEYS, Transfer, settings_in, transfer_from
+from mixskd.config import Experiment, convert, merge
+from mixskd.errors import UserError, unknown
 from mixskd.evaluation.suites import SUITES
 
 GRID_KEYS = (
     "recipe", "methods", "backbones", "augments", "seeds", "equal_updates", "equal_cost", "images_per_update",
     "paper_table", "suites", "transfer", "folds",
 )  # fmt: skip
-SETTING_KEYS = ("data", "optim", "run")
 
 
 @dataclass(frozen=True)
@@ -115,18 +112,8 @@ def grid_from(values: Mapping[str, Any]) -> Grid:
     ``methods`` is a list of arms as :func:`parse_arm` reads them, or a mapping from labels to options. Raises UserError
     for an unknown key or an invalid value.
     """
-    values = {
-        key: value for key, value in values.items() if key != "out"
-    }  # the file of a run names the folder of that run
-    allowed = [*GRID_KEYS, *SETTING_KEYS, "backbone", "weights", "method"]
-    for key in values:
-        if str(key).split(".")[0] not in allowed:
-            raise UserError(f"unknown key {str(key)!r} in the grid{nearest(str(key), allowed)}")
-    base = recipes.load(str(values["recipe"])) if values.get("recipe") else {}
-    given = {key: value for key, value in values.items() if key not in GRID_KEYS}
-    settings = merge(base, given)
-    if odd := [key for key in (*SETTING_KEYS, "method") if not isinstance(settings.get(key, {}), Mapping)]:
-        raise UserError(f"{odd[0]} must hold keys, not {settings[odd[0]]!r}")
+    values = {key: value for key, value in values.items() if key != "out"}  # of the file of a run
+    settings = settings_in(values, GRID_KEYS, SETTING_KEYS, ("backbone", "weights"))
     default = Experiment()
     own = {"name": default.method.name, **settings.pop("method", {})}
     methods = values.get("methods") or {own["name"]: own}

@@ -1,7 +1,5 @@
 """The runs of a grid: the experiment of each, and the runs that must be finished before it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +38,16 @@ class Run:
         return self.files.summary.exists()
 
     @property
+    def state(self) -> str:
+        """``finished``, ``to resume`` or ``to run``."""
+        return "finished" if self.finished else "to resume" if self.files.checkpoint.exists() else "to run"
+
+    @property
     def log(self) -> Path:
         return self.folder / "logs" / f"{self.name}.log"
 
     def other_settings(self) -> str:
-        """Differences from the settings of the run in this folder, in words; empty if there are none, or no run."""
+        """Differences from the settings of the run in this folder, in words; empty if it is the same, or no run."""
         config = self.files.config
         if not config.exists():
             return ""
@@ -147,7 +150,7 @@ def _add_transfer(
 
 
 def _taught_by(experiment: Experiment) -> str | None:
-    """The method of the teacher that must be trained for this experiment; None if there is none."""
+    """The method of the teacher that must be trained for this experiment, or None."""
     taught_by = method_class(experiment.method.name).taught_by
     return taught_by if taught_by is not None and not experiment.method.options["teacher"] else None
 

@@ -1,7 +1,5 @@
 """Trains the runs of a grid in order, with any launcher."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import time
@@ -13,7 +11,7 @@ from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import TRY_AGAIN, settings_file
 from mixskd.config import to_yaml
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.errors.terminal import show
 from mixskd.runtime.distributed import World
 from mixskd.runtime.files import write_text
@@ -41,7 +39,7 @@ class Supply(Protocol):
     """Gives further runs while others proceed, as a search does."""
 
     def next(self) -> Run | None:
-        """The next run; None if there is none at present."""
+        """The next run, or None at present."""
         ...
 
     def ended(self, run: Run, failure: str | None) -> None:
@@ -116,8 +114,8 @@ def why_failed(run: Run, job: Job) -> str | None:
     except UserError as error:
         outcome = str(error)
     except Exception as error:  # the launcher's own
-        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        outcome = 1 if run.log.exists() else f"the launcher lost the job: {said}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome = 1 if run.log.exists() else f"the launcher lost the job: {reason}"
     if run.finished:
         changed = run.other_settings()
         return f"another comparison ran it in this folder with other settings: {changed}" if changed else ""

@@ -1,8 +1,6 @@
 """Transfer runs: the backbone of every run of a grid is used in a detector or a segmentation network."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,25 @@ class Transfer:
         return {**own, **({"scratch": True} if self.scratch else {}), **self.settings}
 
 
+def settings_in(
+    values: Mapping[str, Any], own: Sequence[str], groups: Sequence[str], others: Sequence[str] = (), where: str = ""
+) -> dict[str, Any]:
+    """The settings among ``values``, over those of their ``recipe``; the keys ``own`` are no settings.
+
+    ``where`` is written before a key in messages. Raises UserError for a key that is neither in ``own``, ``groups`` nor
+    ``others``, and for a group without keys.
+    """
+    allowed = [*own, *groups, *others]
+    for key in values:
+        if str(key).split(".")[0] not in allowed:
+            raise UserError(f"unknown key {f'{where}{key}'!r} in the grid{nearest(str(key), allowed)}")
+    given = {key: value for key, value in values.items() if key not in own}
+    settings = merge(recipes.load(str(values["recipe"])) if values.get("recipe") else {}, given)
+    if odd := [key for key in groups if not isinstance(settings.get(key, {}), Mapping)]:
+        raise UserError(f"{where}{odd[0]} must hold keys, not {settings[odd[0]]!r}")
+    return settings
+
+
 def transfer_from(values: Any) -> Transfer:
     """The part ``transfer`` of a grid: settings as in a configuration file, ``recipe``, ``seeds`` and ``scratch``.
 
@@ -51,19 +68,12 @@ def transfer_from(values: Any) -> Transfer:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"transfer must hold settings such as recipe and data, not {values!r}")
-    allowed = [*OWN_KEYS, *SETTING_KEYS]
-    for key in values:
-        if str(key).split(".")[0] not in allowed:
-            raise UserError(f"unknown key {f'transfer.{key}'!r} in the grid{nearest(str(key), allowed)}")
-    given = {key: value for key, value in values.items() if key not in OWN_KEYS}
-    settings = merge(recipes.load(str(values["recipe"])) if values.get("recipe") else {}, given)
+    settings = settings_in(values, OWN_KEYS, SETTING_KEYS, where="transfer.")
     settings.pop("backbone", None)
-    if odd := [key for key in SETTING_KEYS if not isinstance(settings.get(key, {}), Mapping)]:
-        raise UserError(f"transfer.{odd[0]} must hold keys, not {settings[odd[0]]!r}")
     network = settings.get("method", {}).get("name")
     if kind_of(str(network)) is None:
         names = [name for kind in KINDS for name in kind.networks]
-        advice = f"give transfer a recipe ({', '.join(kind.recipe for kind in KINDS)}) or a method.name"
+        advice = f"give transfer a recipe ({', '.join(kind.recipe for kind in KINDS if kind.recipe)}) or a method.name"
         raise UserError(f"transfer.method.name must be one of {', '.join(names)}, not {network!r}; {advice}")
     seeds = values.get("seeds")
     return Transfer(

@@ -77,7 +77,7 @@ def carry_out(folder: Path, name: str) -> int:
         experiment = dataclasses.replace(read_experiment(settings), out=str(run))
         train(experiment, resume=(run / "config.yaml").exists())
 
-    with locked(lock_file(folder, name), wait=False) as mine:
+    with locked(settings.with_suffix(".lock"), wait=False) as mine:
         if not mine:
             return TRY_AGAIN
         if (run / "summary.json").exists():
@@ -89,21 +89,6 @@ def carry_out(folder: Path, name: str) -> int:
 def settings_file(folder: Path, name: str) -> Path:
     """Where the settings of run ``name`` are written before it starts."""
     return folder / ".compare" / f"{name}.yaml"
-
-
-def lock_file(folder: Path, name: str) -> Path:
-    """The file that the process that trains run ``name`` keeps locked."""
-    return folder / ".compare" / f"{name}.lock"
-
-
-def stop_when_input_closes() -> None:
-    """Send this process SIGTERM at the end of its input, from a thread."""
-
-    def watch() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def serve() -> None:
@@ -135,7 +120,12 @@ def in_child(folder: Path, name: str) -> int:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    stop_when_input_closes()
+
+    def stop_when_input_closes() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_input_closes, daemon=True).start()
     try:
         return carry_out(folder, name)
     except Exception:

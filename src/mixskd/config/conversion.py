@@ -1,7 +1,5 @@
 """The one conversion of settings: values of a command line, a file or Python to the types of the fields."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os
@@ -11,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mixskd.config.type_words import NAMES, described, is_optional, plain, unpacked, without_none
+from mixskd.config.type_words import NAMES, described, is_choice_or_mapping, is_optional, plain, unpacked, without_none
 from mixskd.errors import UserError, nearest
 from mixskd.errors.text import shown, visible
 
@@ -53,6 +51,8 @@ def convert(value: Any, kind: Any, key: str = "") -> Any:
         parts = [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
         if not isinstance(parts, list | tuple):
             raise UserError(f"{key} must be {described(kind)}, not {shown(value)}")
+    if is_choice_or_mapping(base) and isinstance(value, str) and value.lstrip().startswith("{"):
+        parts = [_mapping(value, key)]
     if any(part is None for part in parts):
         raise UserError(f"{key} has no value; give one, or leave the key out")
     parts = [part.item() if getattr(part, "ndim", None) == 0 else part for part in parts]  # a number of NumPy
@@ -63,7 +63,7 @@ def convert(value: Any, kind: Any, key: str = "") -> Any:
         converted = msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
         raise _refusal(value, kind, key) from None
-    for number in converted if is_list else (converted,):
+    for number in converted if is_list else converted.values() if isinstance(converted, dict) else (converted,):
         if isinstance(number, float) and math.isnan(number):
             raise UserError(f"{key} must be a number, not nan")
         if isinstance(number, float) and math.isinf(number):
@@ -73,6 +73,14 @@ def convert(value: Any, kind: Any, key: str = "") -> Any:
         if isinstance(number, float) and abs(number) > LARGEST_FLOAT:
             raise UserError(f"{key} must be at most {LARGEST_FLOAT:g}, not {number:g}")
     return converted
+
+
+def _mapping(text: str, key: str) -> dict[str, str]:
+    """The mapping that ``text`` is, such as ``{cat: 2, dog: 1}``."""
+    pairs = [part.rpartition(":") for part in text.strip("{} ").split(",")]
+    if not text.endswith("}") or not all(colon for _, colon, _ in pairs):
+        raise UserError(f"{key} is not a mapping such as {{cat: 2, dog: 1}}: {shown(text)}")
+    return {name.strip(" \"'"): value.strip() for name, _, value in pairs}
 
 
 def _text(value: Any, key: str) -> Any:

@@ -10,8 +10,10 @@ from msgspec import Meta
 from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, Share, WholeNumber
 from mixskd.errors import UserError
 
+PixelSize = Annotated[int, Meta(ge=1, le=4096)]
 Pair = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 
+MOST_CHANNELS = 256
 MAX_PIXELS = 100_000_000  # width times height
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
 
@@ -21,10 +23,23 @@ class DataConfig(Settings, prefix="data."):
     """What is trained on.
 
     Args:
-        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file, or
-            WebDataset shards (``train-{000..015}.tar``).
+        source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file,
+            WebDataset shards (``train-{000..015}.tar``), or ``hf:FOLDER`` (a data set of datasets on this disk).
+            With a column ``labels``, or ``N x C`` labels in an ``.npz``, an image may have several labels.
         root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; those of the data set if not given.
+        eval_size: height and width for scoring and for the stored model; ``image_size`` if not given.
+        scale_schedule: sizes of the training images in pixels, one for each equal part of the epochs, the last one
+            ``image_size``, such as ``128,160,192,224``; always ``image_size`` if empty.
+        channels: of the images: 1 (grey), 3 (RGB), or as many as the files or arrays have.
+        range: the two values of the images that become 0 and 1, such as ``0,4095``. They are then read with all their
+            bits, and values beyond are kept. Without it they are read as 8-bit values, 0 to 255.
+        normalise: mean and std of the channels: ``auto`` (those of the weights that the run starts from; else the usual
+            ones for RGB images of 8 bits; else as ``train``), or ``train`` (of up to 512 training images).
+        resize: how an image that is not square is brought to the network's size, in training and in scoring: ``crop``
+            (its short side is resized, the ends of the long one are cut off), ``pad`` (the whole image, with a border
+            of the mean colour), ``squash`` (height and width are resized), or ``auto``: ``squash`` up to 64 px,
+            ``crop`` above.
         crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
             resized), or ``auto``: ``pad`` up to 64 px, ``resized`` above, as the paper does.
         crop_scale: the smallest and the largest part of the area that ``resized`` crops.
@@ -42,6 +57,11 @@ class DataConfig(Settings, prefix="data."):
         fold: the part that is held out, counted from 0.
         train_on_val: train on the images of ``val`` too, once the settings have been chosen; the data need ``test``.
         split_seed: decides which images are held out; ``run.seed`` has no influence on it.
+        columns: the columns of a manifest that hold path, label and perhaps split, such as ``photo,species``; if empty,
+            those of these names, or of usual ones such as ``filename`` and ``class``. For ``hf:FOLDER``, those that
+            hold image and label.
+        split_names: for ``hf:FOLDER``, the splits that become train, val and test, or, if two, train and test; those of
+            usual names if empty.
         group: keeps all images of one patient, camera or burst on one side of a split. It is a column of the manifest,
             or a regular expression on the path; the name of the group is its first bracket, or the whole match.
         duplicates: what to do with training images whose file is also in ``val`` or ``test``: ``warn``, ``error`` or
@@ -59,7 +79,13 @@ class DataConfig(Settings, prefix="data."):
 
     source: str = "digits"
     root: str | None = None
-    image_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    image_size: PixelSize | None = None
+    eval_size: PixelSize | None = None
+    scale_schedule: Annotated[tuple[PixelSize, ...], Meta(max_length=8)] = ()
+    channels: Annotated[int, Meta(ge=1, le=MOST_CHANNELS)] = 3
+    range: Annotated[tuple[float, ...], Meta(min_length=2, max_length=2)] | None = None
+    normalise: Literal["auto", "train"] = "auto"
+    resize: Literal["auto", "crop", "pad", "squash"] = "auto"
     crop: Literal["auto", "pad", "resized"] = "auto"
     crop_scale: Pair = (0.08, 1.0)
     crop_ratio: Pair = (3 / 4, 4 / 3)
@@ -71,6 +97,8 @@ class DataConfig(Settings, prefix="data."):
     fold: WholeNumber = 0
     train_on_val: bool = False
     split_seed: WholeNumber = 0
+    columns: Annotated[tuple[str, ...], Meta(max_length=3)] = ()
+    split_names: Annotated[tuple[str, ...], Meta(max_length=3)] = ()
     group: str | None = None
     duplicates: Literal["warn", "error", "drop"] = "warn"
     balance: Share = 0.0
@@ -89,6 +117,8 @@ class DataConfig(Settings, prefix="data."):
                 raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
         if self.crop_scale[1] > 1:
             raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise UserError(f"data.range must be two numbers, the smaller first, not {list(self.range)}")
         if self.fold >= (self.folds or 1):
             has = "which is not set" if self.folds is None else f"which has the parts 0 to {self.folds - 1}"
             raise UserError(f"data.fold {self.fold} is no part of data.folds, {has}")
@@ -102,3 +132,8 @@ class DataConfig(Settings, prefix="data."):
         if self.crop != "auto":
             return self.crop
         return "pad" if image_size <= SMALL else "resized"
+
+    def size_in(self, epoch: int, epochs: int, image_size: int) -> int:
+        """Height and width of the training images in ``epoch`` (from 0) of ``epochs``, in pixels."""
+        stage = min(epoch, epochs - 1) * len(self.scale_schedule) // epochs
+        return self.scale_schedule[stage] if self.scale_schedule else image_size

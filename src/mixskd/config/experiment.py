@@ -53,7 +53,7 @@ class Experiment(Settings):
 NOT_COMPARED = (
     "out", "run.progress", "run.curve", "run.log_every", "run.checkpoint_every_steps", "run.checkpoint_every_epochs",
     "run.tensorboard", "run.wandb", "run.mlflow", "data.workers", "data.verify", "data.max_pixels",
-    "run.compile", "run.cuda_graphs", "run.measure", "run.probe", "run.score_test",
+    "run.checkpoint_activations", "run.compile", "run.cuda_graphs", "run.measure", "run.probe", "run.score_test",
 )  # fmt: skip
 
 
@@ -75,6 +75,8 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
     teacher, now = before.get("method.teacher"), after.get("method.teacher")
     if teacher and now and _same_run(teacher, now):
         before["method.teacher"] = now
+    if "auto" in (before["run.batch_size"], after["run.batch_size"]):  # a run writes down what it found
+        before["run.batch_size"] = after["run.batch_size"]
     return [
         f"{key} {before.get(key, 'default')} -> {after.get(key, 'default')}"
         for key in sorted(before.keys() | after.keys())

@@ -1,7 +1,5 @@
 """Classes by name that are imported at their first use, so that their names are known without torch."""
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings as mappings: layers of settings, one over another, and dotted keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

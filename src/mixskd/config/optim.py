@@ -1,13 +1,12 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, WholeNumber
+from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, WholeNumber
+from mixskd.errors import UserError
 
 # The usual values of each optimizer; those of sgd, also the defaults below, are the paper's for CIFAR-100.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -22,8 +21,8 @@ NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NA
 
 @dataclass(frozen=True)
 class OptimConfig(Settings, prefix="optim."):
-    """The optimizer and its schedule. The defaults are those of ``sgd``; in a configuration, another optimizer has its
-    own usual values.
+    """The optimizer, its schedule, and weights in the loss. The defaults are those of ``sgd``; in a configuration,
+    another optimizer has its own usual values.
 
     Args:
         name: ``sgd``, ``adamw``, or ``timm/NAME`` for an optimizer of timm.
@@ -49,9 +48,23 @@ class OptimConfig(Settings, prefix="optim."):
         warmup_epochs: epochs of linear warm-up; the rate rises with every iteration.
         milestones: epochs, counted from 0, at which ``step`` multiplies the rate by ``decay``.
         decay: the factor of ``step``.
+        restarts: epochs, counted from 0, at which the schedule begins anew, as ``--more-epochs`` notes them. Each part
+            is the schedule of a run of its own length without warm-up; milestones are scaled to that length. What a
+            method changes over a run has its last value after the first restart.
         power: the power of ``poly``, which multiplies the rate by (1 - share of the steps taken) to this power.
         clip_norm: the largest norm of the gradient over all parameters; a gradient above it is scaled down; 0 for no
             limit, as published.
+        class_weights: the weight of each class in the cross-entropy: ``none``; ``balanced``, in inverse proportion to
+            its training images; ``effective``, to their effective number (Cui et al., 2019); or weights by class, as
+            ``{cat: 2, dog: 1}``, 1 for those left out. The first two have a mean of 1 over the training images. Where
+            an image may have several labels, this weighs a class where it is present, against 1 where it is absent.
+        effective_beta: beta of the effective number (1 - beta^n) / (1 - beta) of n images; at 0 all classes weigh
+            alike, near 1 it is ``balanced``.
+        logit_adjustment: tau of the logit adjustment (Menon et al., 2021): in training the cross-entropy sees the
+            logits plus tau times the logarithm of each class's share of the training images; 1 as published, 0 for
+            none.
+        asymmetric: the asymmetric loss (Ridnik et al., 2021) where an image may have several labels: the focusing of
+            absent labels, that of present labels, and the margin, as ``4,0,0.05``; plain if empty.
         ema: decay of a moving average of the weights; the average is evaluated and deployed; 0 for none.
     """
 
@@ -72,10 +85,16 @@ class OptimConfig(Settings, prefix="optim."):
     warmup_epochs: NotNegative = 5
     milestones: tuple[int, ...] = (105, 155)
     decay: Positive = 0.1
+    restarts: tuple[Count, ...] = ()
     power: Positive = 0.9
     clip_norm: NotNegative = 0.0
+    class_weights: Literal["none", "balanced", "effective"] | dict[str, Positive] = "none"
+    effective_beta: BelowOne = 0.999
+    logit_adjustment: NotNegative = 0.0
+    asymmetric: Annotated[tuple[NotNegative, ...], Meta(max_length=3)] = ()
     ema: BelowOne = 0.0
 
-    @property
-    def adam_betas(self) -> tuple[float, float]:
-        return self.betas[0], self.betas[1]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.asymmetric) not in (0, 3) or self.asymmetric[2:] >= (1,):
+            raise UserError(f"optim.asymmetric must be three numbers, the last below 1, not {list(self.asymmetric)}")

@@ -1,7 +1,5 @@
 """Methods and backbones of other installed packages."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.metadata import entry_points
 

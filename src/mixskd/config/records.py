@@ -1,6 +1,4 @@
-"""What mixskd stores in files, as typed structures of msgspec: one reader, and one line for what does not fit."""
-
-from __future__ import annotations
+"""Typed structures for stored files: their types of numbers and texts, one reader, and one-line errors."""
 
 import re
 from typing import Annotated, Any, TypeVar
@@ -17,6 +15,7 @@ Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Amount = Annotated[float, Meta(ge=0, le=LARGEST)]
 PositiveNumber = Annotated[float, Meta(gt=0, le=LARGEST)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+Numbers = Annotated[list[Number], Meta(min_length=1)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Place = Annotated[int, Meta(ge=1, le=2**63 - 1)]

@@ -3,8 +3,6 @@
 A new method is one file in ``methods/`` and one line here. Nothing is imported before it is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,9 +51,9 @@ METHODS = LazyTable(
 )
 NETWORKS = LazyTable(
     {
-        "cascade_rcnn": "mixskd.transfer.detection.method:CascadeRCNN",
-        "faster_rcnn": "mixskd.transfer.detection.method:FasterRCNN",
-        "deeplabv3": "mixskd.transfer.segmentation.method:SegmentationMethod",
+        "cascade_rcnn": "mixskd.transfer.detection.model:CascadeRCNN",
+        "faster_rcnn": "mixskd.transfer.detection.model:FasterRCNN",
+        "deeplabv3": "mixskd.transfer.segmentation.model:SegmentationMethod",
     }
 )
 

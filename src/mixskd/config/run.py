@@ -20,7 +20,8 @@ class RunConfig(Settings, prefix="run."):
 
     Args:
         epochs: passes over the training images.
-        batch_size: original images per update; MixSKD forwards as many mixes in addition.
+        batch_size: original images per update; MixSKD forwards as many mixes in addition. ``auto`` is 64, halved until
+            two steps fit the memory; config.yaml then holds the number. The learning rate is not changed.
         seed: the seed of weights, order, augmentation and mixing.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
             bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
@@ -30,6 +31,8 @@ class RunConfig(Settings, prefix="run."):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
             part.
+        checkpoint_activations: save memory: keep only the input of each block of the network, and compute the rest
+            again in the backward pass. The losses stay the same; a step takes about a third longer.
         checkpoint_every_steps: steps between two checkpoints within an epoch; 0 to save only at the end of epochs.
         checkpoint_every_epochs: epochs between two checkpoints; the last epoch is always saved.
         evaluate_every: epochs between two evaluations on ``val``, or on ``test`` where there is no ``val``; the last
@@ -58,12 +61,13 @@ class RunConfig(Settings, prefix="run."):
     """
 
     epochs: Million = 205
-    batch_size: Million = 64
+    batch_size: Million | Literal["auto"] = 64
     seed: WholeNumber = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     measure: bool = True
     device: str = "auto"
     accumulate: Million = 1
+    checkpoint_activations: bool = False
     checkpoint_every_steps: WholeNumber = 0
     checkpoint_every_epochs: Count = 1
     evaluate_every: Count = 1
@@ -85,5 +89,12 @@ class RunConfig(Settings, prefix="run."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size % self.accumulate:
+        if self.batch_size != "auto" and self.batch_size % self.accumulate:
             raise UserError(f"run.accumulate {self.accumulate} does not divide the batch size {self.batch_size}")
+
+    @property
+    def batch(self) -> int:
+        """The images per update. Raises UserError for ``auto``, in whose place a run has a number."""
+        if self.batch_size == "auto":
+            raise UserError("run.batch_size auto is for one run; give a number of images here")
+        return self.batch_size

@@ -3,18 +3,17 @@
 ``python -m mixskd.config.settings`` prints docs/settings.md.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
 from mixskd.config import DataConfig, Experiment, MethodChoice, OptimConfig, RunConfig
-from mixskd.config.type_words import NAMES, described, range_text, unpacked, without_none
+from mixskd.config.type_words import NAMES, described, is_choice_or_mapping, range_text, unpacked, without_none
 from mixskd.config.types import types_of
 
 GROUPS: dict[str, tuple[str, type]] = {
@@ -93,8 +92,10 @@ def type_text(kind: Any) -> str:
     base, meta = unpacked(kind)
     if typing.get_origin(base) is typing.Literal:
         return " | ".join(map(str, typing.get_args(base)))
-    if typing.get_origin(base) is tuple:
+    if typing.get_origin(base) is tuple or is_choice_or_mapping(base):
         return described(kind)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return " | ".join(type_text(part) for part in typing.get_args(base))
     return f"{NAMES.get(base, str(base)).removeprefix('a ')} {range_text(meta)}".strip()
 
 

@@ -1,4 +1,4 @@
-"""The kinds of tasks beside classification: their verbs, networks and scores. It imports no torch."""
+"""The kinds of tasks beside one label an image: their verbs, networks and scores. It imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Kind:
     """One kind of task.
 
     Args:
-        name: ``detection`` or ``segmentation``.
-        verb: of the command line.
+        name: ``detection``, ``segmentation`` or ``multilabel``, which is trained by ``train`` and every method.
+        verb: of the command line; empty for ``multilabel``, as are the next two.
         networks: values of ``method.name``; the first is the usual one.
         recipe: the usual one.
         scores: from a score's name in a summary to its name for a person; the first selects the weights.
@@ -46,10 +46,13 @@ SEGMENTATION = Kind(
     "segmentation", "segment", ("deeplabv3",), "segment_voc",
     {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "miou_released": "mIoU as released"}, 2,
 )  # fmt: skip
-KINDS = (DETECTION, SEGMENTATION)
-BY_VERB = {kind.verb: kind for kind in KINDS}
+MULTILABEL = Kind("multilabel", "", (), "", {"map": "mAP", "f1": "F1", "f1_macro": "mean F1 of the classes"}, 2)
+KINDS = (MULTILABEL, DETECTION, SEGMENTATION)
+BY_VERB = {kind.verb: kind for kind in KINDS if kind.verb}
 
 
-def kind_of(network: str) -> Kind | None:
-    """The kind of task of a run whose ``method.name`` is ``network``; None for a classifier's."""
-    return next((kind for kind in KINDS if network in kind.networks), None)
+def kind_of(network: str, task: str | None = None) -> Kind | None:
+    """The kind of task of a run whose ``method.name`` is ``network`` and whose summary names ``task``; None for one
+    label an image.
+    """
+    return next((kind for kind in KINDS if network in kind.networks or task == kind.name), None)

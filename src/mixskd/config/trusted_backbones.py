@@ -4,8 +4,6 @@ A person names one on the command line or as an argument of a Python function. A
 configuration, a grid, the config.yaml of a run, a model file) is not followed. Nothing of torch is imported here.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from typing import Any

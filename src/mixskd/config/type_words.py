@@ -8,13 +8,18 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 8: "eight"}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def is_optional(kind: Any) -> bool:
     """Whether None is a value of the type ``kind``."""
     return typing.get_origin(kind) in (typing.Union, types.UnionType) and type(None) in typing.get_args(kind)
+
+
+def is_choice_or_mapping(kind: Any) -> bool:
+    """Whether ``kind`` is a choice of names or a mapping, such as ``Literal["none"] | dict[str, float]``."""
+    return not is_optional(kind) and any(typing.get_origin(part) is dict for part in typing.get_args(kind))
 
 
 def without_none(kind: Any) -> Any:
@@ -48,6 +53,10 @@ def described(kind: Any) -> str:
         return f"{', '.join(first)} or {last}" if first else last
     if typing.get_origin(kind) is tuple:
         return _list(typing.get_args(kind)[0], meta)
+    if is_choice_or_mapping(kind):
+        return f"{', '.join(typing.get_args(typing.get_args(kind)[0]))} or {{class: number}}"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(described(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is dict:
         return "a mapping"
     return meta.description or range_text(meta) or NAMES.get(kind, str(kind))

@@ -3,8 +3,6 @@
 It imports no torch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import typing

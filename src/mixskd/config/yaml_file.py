@@ -1,6 +1,4 @@
-"""Reading YAML from people and strangers: plain values only, of a stated size, each key once."""
-
-from __future__ import annotations
+"""Read YAML files safely: plain values only, a limited size, no key twice."""
 
 from pathlib import Path
 from typing import Any

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from msgspec import Meta, Struct
 from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.file_list import FileList
 from mixskd.data.images import MAX_PIXELS
+from mixskd.data.labels import are_several, check_labels, class_counts
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 
@@ -37,8 +37,10 @@ class ImageSet:
     """Images with their labels.
 
     Args:
-        images: uint8 ``N x H x W x 3``, or N files: a :class:`FileList`, a list of paths, or members of shards.
-        labels: N class indices.
+        images: ``N x H x W x C`` (uint8, or fp32 with a range), or N files: a :class:`FileList`, a list of paths, or
+            members of shards.
+        labels: N class indices; ``N x C`` probabilities (float32); or ``N x C`` of 0 and 1 (uint8), where an image
+            may have several labels.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
         order: each image's place in its source, N integers; or None for 0 to N - 1.
         digests: of each file's bytes, N times 16 bytes (``V16``); or None if no file was read.
@@ -104,6 +106,7 @@ class DataBundle:
         notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
         max_pixels: the largest width times height of a file's image that is decoded.
+        train_size: height and width of the training images in pixels; those of ``preprocess`` if None.
         divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
@@ -115,6 +118,7 @@ class DataBundle:
     source: Path | None = None
     divided: bool = False
     max_pixels: int = MAX_PIXELS
+    train_size: int | None = None
 
     @property
     def train(self) -> ImageSet:
@@ -137,7 +141,13 @@ class DataBundle:
 
     @property
     def image_size(self) -> int:
-        return self.preprocess.image_size
+        """Height and width of the training images, in pixels."""
+        return self.train_size or self.preprocess.image_size
+
+    @property
+    def training(self) -> Preprocess:
+        """As ``preprocess``, in the size of the training images."""
+        return replace(self.preprocess, image_size=self.image_size)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -154,7 +164,8 @@ class DataBundle:
         """
         digest = hashlib.sha256()
         for split in (self.splits[name] for name in SPLITS if name in self.splits):
-            digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
+            kind = np.int64 if split.labels.ndim == 1 else split.labels.dtype
+            digest.update(np.ascontiguousarray(split.labels, dtype=kind).tobytes())
             if not split.in_memory:
                 for i, ending in enumerate(_endings(split.images)):  # type: ignore[arg-type]
                     digest.update(b"\0" + ending if i else ending)
@@ -181,9 +192,21 @@ class DataBundle:
 
     def about_labels(self) -> str:
         """The smallest and the largest class of the training images, in one line."""
-        counts = Counter(self.train.labels.tolist()).most_common()
-        (most, most_images), (least, least_images) = counts[0], counts[-1]
-        return f"images a class: {least_images:,} ({self.classes[least]}) to {most_images:,} ({self.classes[most]})"
+        counts = self.counts
+        order = np.argsort(-counts, kind="stable")
+        least, most = (f"{round(counts[i]):,} ({self.classes[i]})" for i in (order[-1], order[0]))
+        several = ", several labels an image" if self.several else ""
+        return f"images a class: {least} to {most}{several}"
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return any(are_several(split.labels) for split in self.splits.values())
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The training images of each class (``C``); of probabilities as labels, their sum."""
+        return class_counts(self.train.labels, len(self.classes))
 
     def check(self) -> None:
         """Raises UserError for a single class, an empty split, labels without a class, or a class without images."""
@@ -199,15 +222,9 @@ class DataBundle:
             name = "training" if name == "train" else name
             if not len(split):
                 raise UserError(f"the {name} split holds no image")
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= len(self.classes):
-                raise UserError(
-                    f"{name} labels run from {low} to {high}, but there are {len(self.classes)} classes: "
-                    f"they must be from 0 to {len(self.classes) - 1}"
-                )
+            check_labels(split.labels, self.classes, name)
         if "train" not in self.splits:
             return
-        counts = Counter(self.train.labels.tolist())
-        if missing := [name for index, name in enumerate(self.classes) if index not in counts]:
+        if missing := [name for name, images in zip(self.classes, self.counts, strict=True) if not images]:
             shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
             raise UserError(f"{len(missing)} of {len(self.classes)} classes have no training image: {shown}")

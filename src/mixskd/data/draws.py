@@ -1,7 +1,5 @@
 """The random numbers for the augmentation of a step, drawn in one call."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

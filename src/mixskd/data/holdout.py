@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mixskd.data.bundle import ImageSet
+from mixskd.data.labels import strata
 from mixskd.errors import UserError
 
 
-def hold_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out(images: ImageSet, fraction: float, seed: int, classes: Sequence[str] = ()) -> tuple[ImageSet, ImageSet]:
     """``images`` as two sets: those that are kept, and ``fraction`` of each class that is held out.
 
-    Images of one group stay together. Raises UserError for a class with one image, or groups that cannot be divided.
+    Images of one group stay together. ``classes`` are the names for messages. Raises UserError for a class with
+    one image, or groups that cannot be divided.
     """
+    labels = strata(images.labels, least=2)
     if images.groups is None:
-        kept, held = stratified_holdout(images.labels, fraction, seed)
+        kept, held = stratified_holdout(labels, fraction, seed, classes)
     else:
-        kept, held = grouped_holdout(images.labels, images.groups, fraction, seed)
+        kept, held = grouped_holdout(labels, images.groups, fraction, seed, classes)
     return images.subset(kept), images.subset(held)
 
 
-def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def named(label: int, classes: Sequence[str]) -> str:
+    """The class of ``label`` for a message."""
+    return classes[label] if label < len(classes) else str(label)
+
+
+def stratified_holdout(
+    labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices to train on and to test on, sorted: of each class ``fraction``, but at least one image on either side.
 
     Raises UserError for a class with one image.
@@ -31,7 +43,9 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     for label, members in zip(present, by_class, strict=True):
         if len(members) < 2:
-            raise UserError(f"class {label} has one image only; a hold-out needs two or more of each class")
+            raise UserError(
+                f"class {named(label, classes)} has one image only; a hold-out needs two or more of each class"
+            )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held.append(generator.permutation(members)[:count])
     test = np.sort(np.concatenate(held))
@@ -41,7 +55,7 @@ def stratified_holdout(labels: np.ndarray, fraction: float, seed: int) -> tuple[
 
 
 def grouped_holdout(
-    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, classes: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`stratified_holdout`, with each group on one side (scikit-learn's StratifiedGroupKFold).
 
@@ -59,11 +73,15 @@ def grouped_holdout(
     except ValueError as error:
         raise UserError(f"data.group leaves too few groups for a hold-out: {str(error).splitlines()[0]}") from None
     if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
-        raise UserError(f"data.group puts every image of class {missing[0]} on one side; give the splits yourself")
+        raise UserError(
+            f"data.group puts every image of class {named(missing[0], classes)} on one side; give the splits yourself"
+        )
     return np.sort(kept), np.sort(held)
 
 
-def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out_fold(
+    images: ImageSet, folds: int, fold: int, seed: int, classes: Sequence[str] = ()
+) -> tuple[ImageSet, ImageSet]:
     """``images`` as two sets: those of all folds but one, and those of ``fold`` (0 to ``folds`` - 1).
 
     The folds depend on ``seed`` alone. Each has the same share of every class (scikit-learn's StratifiedKFold), and
@@ -72,10 +90,10 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> tuple[I
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    labels, groups = images.labels, images.groups
-    classes, counts = np.unique(labels, return_counts=True)
+    labels, groups = strata(images.labels, least=folds), images.groups
+    present, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
-        rare = classes[counts.argmin()]
+        rare = named(present[counts.argmin()], classes)
         raise UserError(f"class {rare} has {counts.min()} images, fewer than the {folds} folds; take fewer folds")
     if groups is not None and (number := len(np.unique(groups))) < folds:
         raise UserError(f"data.group makes {number} groups, fewer than the {folds} folds; take fewer folds")
@@ -83,7 +101,9 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> tuple[I
     parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
     kept, held = list(parts)[fold]
     if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
-        raise UserError(f"data.group puts every image of class {missing[0]} into one fold; take fewer folds")
+        raise UserError(
+            f"data.group puts every image of class {named(missing[0], classes)} into one fold; take fewer folds"
+        )
     return images.subset(np.sort(kept)), images.subset(np.sort(held))
 
 

@@ -13,14 +13,17 @@ import numpy as np
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
+from mixskd.data.labels import strata
+from mixskd.data.preprocess import Preprocess, for_channels
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
+from mixskd.data.sources.hub import HUB, load_hub
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
-from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.sources.shards import Members, is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mixskd.config import DataConfig
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
 DATASETS: dict[str, str] = {
     "digits": "1,797 handwritten digits, embedded",
     **{name: named.about for name, named in NAMED.items()},
-    "PATH.npz": "arrays train_images, train_labels, the same for val and test [, classes]",
+    "PATH.npz": "arrays train_images, train_labels (N, or N x C), the same for val and test [, classes]",
     "FOLDER": "images as train/CLASS/* with val/ or test/ or both, or CLASS/* with a hold-out",
-    "MANIFEST.csv": "one image a row: path, label, and optionally split and a group; .parquet as well",
+    "MANIFEST.csv": "one image a row: path, label (or labels: a;b), and optionally split and a group; .parquet as well",
+    "hf:FOLDER": "what save_to_disk of datasets wrote, or a repository of parquet or image files",
     "SHARDS.tar": "WebDataset: train-{0000..0015}.tar, or a folder of train-*.tar with val-*.tar or test-*.tar",
 }
 PHOTO_SIZE = 224
@@ -51,6 +55,10 @@ def load_data(
     ``download`` only local files are used. Raises UserError for data that cannot be used.
     """
     data = _read(config, only, download)
+    form = config.channels, np.uint8 if config.range is None else np.float32
+    for images in (np.asarray(split.images) for split in data.splits.values() if split.in_memory):
+        if (images.shape[3], images.dtype) != form:
+            raise UserError(f"{config.source} has RGB images of 8 bits; leave data.channels and data.range out")
     splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
     if config.group is not None:
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
@@ -58,8 +66,9 @@ def load_data(
     if verify and config.verify != "off":
         files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
         good, verify_notes = verified(
-            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels
-        )
+            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels,
+            wanted=_preprocess(data, config),
+        )  # fmt: skip
         splits.update(good)
         notes += verify_notes
     if config.train_on_val:
@@ -79,23 +88,43 @@ def load_data(
             ("val", config.val_holdout, fold is None and "val" not in known and config.val_holdout > 0),
         ):
             if missing:
-                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed)
+                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed, data.classes)
                 divided_here = True
         if fold is not None and config.folds is not None:
-            splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, config.split_seed)
+            splits["train"], splits[fold] = hold_out_fold(
+                splits["train"], config.folds, config.fold, config.split_seed, data.classes
+            )
             divided_here = True
         splits = {name: splits[name] for name in SPLITS if name in splits}
     if "train" in splits:
         splits["train"], duplicate_notes = without_duplicates(splits, config.duplicates)
         notes += duplicate_notes
         if config.per_class is not None:
-            splits["train"] = splits["train"].subset(first_per_class(splits["train"].labels, config.per_class))
-    flip = data.flip if config.flip is None else config.flip
+            splits["train"] = splits["train"].subset(first_per_class(strata(splits["train"].labels), config.per_class))
     data = dataclasses.replace(
-        data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip, max_pixels=config.max_pixels
-    )
+        data, splits=splits, notes=tuple(notes), divided=divided_here, max_pixels=config.max_pixels,
+        flip=data.flip if config.flip is None else config.flip,
+        preprocess=_preprocess(data, config), train_size=data.image_size,
+    )  # fmt: skip
     data.check()
     return data
+
+
+def _preprocess(data: DataBundle, config: DataConfig) -> Preprocess:
+    """How images are scored: that of the source, with the size and the resize rule of ``config``.
+
+    Raises UserError if ``scale_schedule`` does not end at the size of the training images.
+    """
+    size, schedule = data.image_size, config.scale_schedule
+    if schedule and schedule[-1] != size:
+        raise UserError(
+            f"data.scale_schedule ends at {schedule[-1]} px, but data.image_size is {size}; let both be the same"
+        )
+    p, channels = data.preprocess, config.channels
+    return Preprocess(
+        config.eval_size or size, for_channels(p.mean, channels), for_channels(p.std, channels),
+        p.resize if config.resize == "auto" else config.resize, config.range,
+    )  # fmt: skip
 
 
 def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
@@ -114,28 +143,40 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size, download=download)
     if config.source == "digits":
-        data = load_digits()
+        data = load_digits(config.channels)
+    elif config.source.startswith(HUB):
+        return load_hub(config.source, size, columns=config.columns, split_names=config.split_names, group=config.group)
     elif is_shards(config.source):
         return load_shards(config.source, size)
     elif path.is_dir():
         return load_folder(path, size, only)
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        return load_manifest(path, size, config.group)
+        return load_manifest(path, size, config.group, config.columns)
     elif path.is_file() and path.suffix == ".npz":
-        data = load_npz(path)
+        data = load_npz(path, config.channels, config.range)
     elif path.is_file():
         raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
-    elif len(path.parts) > 1 or path.suffix:
-        raise UserError(f"there is no data at {path}; give an image folder, an .npz file, or a data set's name")
     else:
-        raise unknown("data set", config.source, ["digits", *NAMED])
+        raise _missing(path)
     if config.image_size not in (None, data.image_size):
         raise UserError(f"the images of {config.source} have {data.image_size} px; leave --data.image-size out")
     return data
 
 
+def _missing(path: Path) -> UserError:
+    """The error for a source that is neither here nor the name of a data set."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    usable = [str(one) for one in beside if one.is_dir() or one.suffix.lower() in (*SUFFIXES, ".npz")]
+    named = [] if len(path.parts) > 1 or path.suffix else ["digits", *NAMED]
+    hint = nearest(str(path), [*usable, *named])
+    what = f"there is no folder {path}, and no data set has that name" if named else f"there is no data at {path}"
+    others = f"; data sets: {', '.join(named)}" if named else ""
+    give = "" if hint else f"; give an image folder, a manifest, an .npz file, or a data set's name{others}"
+    return UserError(f"{what}{hint or give}")
+
+
 def _is_files(split: ImageSet) -> bool:
-    return isinstance(split.images, FileList) and len(split) > 0
+    return isinstance(split.images, FileList | Members) and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:

@@ -1,7 +1,5 @@
 """What a method needs from the data beside images and labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

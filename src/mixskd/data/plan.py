@@ -1,7 +1,5 @@
 """The images of each batch: a pure function of seed and epoch, the same for any number of processes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mixskd.data.needs import DataNeeds

@@ -1,7 +1,5 @@
 """Send each batch to a GPU while the step trains on the one before."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """splits.csv of a run folder: the images of each split, so that a later evaluation uses exactly those."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

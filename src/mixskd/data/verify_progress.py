@@ -1,6 +1,4 @@
-"""How far the verification of many files is, on standard error."""
-
-from __future__ import annotations
+"""Show the progress of the verification of many files on standard error."""
 
 import sys
 import time

@@ -1,6 +1,4 @@
-"""Worker processes that are kept between epochs, and their errors in one line."""
-
-from __future__ import annotations
+"""Worker processes that persist between epochs, and their errors in one line."""
 
 import time
 import weakref

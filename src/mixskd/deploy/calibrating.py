@@ -1,7 +1,5 @@
 """A temperature and a threshold for ``predict``, fitted on the validation split and kept in the model file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,13 +11,12 @@ from torch import Tensor
 
 from mixskd.artifacts.model_file import Classifier, load_model, store_calibration
 from mixskd.data import make_test_loader
-from mixskd.deploy.predicting import probabilities
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
-from mixskd.evaluation.calibration_error import calibration
 from mixskd.evaluation.split_scores import evaluation_data
+from mixskd.evaluation.suites.calibration import calibration
 from mixskd.runtime.precision import choose_device, full_fp32
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0
@@ -28,7 +25,7 @@ BINS = 15  # of ECE
 
 def calibrate(
     path: str | Path,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     target_accuracy: float | None = None,
     coverage: float | None = None,
@@ -52,38 +49,34 @@ def calibrate(
     check_targets(target_accuracy, coverage)
     place = Path(path)
     model = load_model(place)
-    with run_lock(place) if place.is_dir() else nullcontext():
-        return _fit_and_store(
-            place, model, data, target_accuracy, coverage, batch_size, choose_device(device), progress
+    if model.task == "multilabel":
+        raise UserError(
+            f"calibrate is for one label an image; the classes of {path}, of which an image may have several, have "
+            "thresholds that were fitted on val when it was trained"
         )
-
-
-def _fit_and_store(
-    path: Path, model: Classifier, data: str | None, target_accuracy: float | None, coverage: float | None,
-    batch_size: int, device: torch.device, progress: Callable[[float], None],
-) -> dict[str, Any]:  # fmt: skip
-    outputs = _outputs(path, model, data, batch_size, device, progress)
-    right = outputs.predictions == outputs.labels
-    temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
-    confidence = probabilities(outputs.logits, temperature).max(1).values
-    if coverage is not None:
-        threshold = threshold_for_coverage(confidence, coverage)
-    else:
-        threshold = threshold_for_accuracy(confidence, right, target_accuracy or TARGET_ACCURACY)
-    accepted = confidence >= threshold
-    before, after = (calibration(outputs.logits.double() / t, outputs.labels, BINS) for t in (1.0, temperature))
-    store_calibration(path, temperature, threshold)
-    return {
-        "images": len(right),
-        "temperature": temperature,
-        "threshold": threshold,
-        "before": {name: before[name] for name in ("nll", "ece")},
-        "after": {name: after[name] for name in ("nll", "ece")},
-        "top1": percent(right.double().mean()),
-        "accepted": percent(accepted.double().mean()),
-        "accepted_images": int(accepted.sum()),
-        "accepted_top1": percent(right[accepted].double().mean()),
-    }
+    with run_lock(place) if place.is_dir() else nullcontext():
+        outputs = _outputs(place, model, data, batch_size, choose_device(device), progress)
+        right = outputs.predictions == outputs.labels
+        temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
+        confidence = (outputs.logits.double() / temperature).softmax(1).max(1).values
+        if coverage is not None:
+            threshold = threshold_for_coverage(confidence, coverage)
+        else:
+            threshold = threshold_for_accuracy(confidence, right, target_accuracy or TARGET_ACCURACY)
+        accepted = confidence >= threshold
+        before, after = (calibration(outputs.logits.double() / t, outputs.labels, BINS) for t in (1.0, temperature))
+        store_calibration(place, temperature, threshold)
+        return {
+            "images": len(right),
+            "temperature": temperature,
+            "threshold": threshold,
+            "before": {name: before[name] for name in ("nll", "ece")},
+            "after": {name: after[name] for name in ("nll", "ece")},
+            "top1": percent(right.double().mean()),
+            "accepted": percent(accepted.double().mean()),
+            "accepted_images": int(accepted.sum()),
+            "accepted_top1": percent(right[accepted].double().mean()),
+        }
 
 
 def check_targets(target_accuracy: float | None, coverage: float | None) -> None:
@@ -98,7 +91,7 @@ def check_targets(target_accuracy: float | None, coverage: float | None) -> None
 def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> float:
     """The lowest threshold at which at least ``target`` per cent of the accepted images are ``right`` (``N`` each).
 
-    It lies halfway between two confidences, and is 0 if all images are accepted. Raises UserError if no threshold
+    It is halfway between two confidences, and 0 if all images are accepted. Raises UserError if no threshold
     reaches the target.
     """
     ordered, order = confidence.double().sort(descending=True, stable=True)
@@ -115,7 +108,7 @@ def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> 
 
 
 def threshold_for_coverage(confidence: Tensor, coverage: float) -> float:
-    """The highest threshold that accepts at least ``coverage`` per cent of the images; it too lies halfway."""
+    """The highest threshold that accepts at least ``coverage`` per cent of the images, between two confidences."""
     ordered = confidence.double().sort(descending=True).values
     least = max(math.ceil(coverage * len(ordered) / 100 - 1e-9), 1)
     last = _ends(ordered).nonzero()[:, 0]
@@ -138,10 +131,10 @@ def _below(ordered: Tensor, last: int) -> float:
 
 @full_fp32()
 def _outputs(
-    path: Path, model: Classifier, data: str | None, batch_size: int, device: torch.device,
+    path: Path, model: Classifier, data: str | Path | None, batch_size: int, device: torch.device,
     progress: Callable[[float], None],
 ) -> Outputs:  # fmt: skip
-    """The logits and labels of ``val``. Raises UserError if there is none."""
+    """The logits and labels of ``val``. Raises UserError without ``val``."""
     bundle, config = evaluation_data(path, model, data, "val")
     if "val" not in bundle.splits:
         raise UserError(

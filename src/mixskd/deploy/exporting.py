@@ -1,7 +1,5 @@
 """Export a classifier as weights or a graph that loads without mixskd. Each copy is checked before it is kept."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +9,11 @@ from pathlib import Path
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.deploy.exports import state_dicts
 from mixskd.deploy.exports.formats import Options, beside, resolve
+from mixskd.deploy.exports.graph import pt2
 from mixskd.deploy.exports.job import Job, Written
 from mixskd.deploy.exports.onnx_file import onnx
-from mixskd.deploy.exports.program import pt2
+from mixskd.deploy.exports.state_dicts import FRAMEWORKS
 from mixskd.deploy.exports.verification import Verification, check, check_other_size, sample_of, training_images, verify
-from mixskd.deploy.older_frameworks import FRAMEWORKS, write_checkpoint
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing, write_text
 
@@ -102,11 +100,6 @@ def temperature_of(model: Classifier, options: Options) -> float | None:
     return stored
 
 
-def _older(job: Job, *, framework: str) -> Written:
-    write_checkpoint(job.model, job.target, framework)
-    return Written(None)
-
-
 EXPORTERS: dict[str, Callable[[Job], Written]] = {
     "torchvision": state_dicts.torchvision,
     "timm": state_dicts.timm,
@@ -114,5 +107,5 @@ EXPORTERS: dict[str, Callable[[Job], Written]] = {
     "pt2": pt2,
     "safetensors": state_dicts.plain,
     "pth": state_dicts.plain,
-    **{name: partial(_older, framework=name) for name in FRAMEWORKS},
+    **{name: partial(state_dicts.older_framework, framework=name) for name in FRAMEWORKS},
 }

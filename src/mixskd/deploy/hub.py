@@ -1,17 +1,14 @@
 """Publishes a classifier with its preprocessing and a model card, in a folder or on a hub."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from mixskd.artifacts.model_file import load_model
 from mixskd.deploy.exports.description import describe
 from mixskd.deploy.model_card import model_card
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.errors.text import to_json
 from mixskd.runtime.files import replacing, write_text
 from mixskd.runtime.packages import needed
@@ -52,7 +49,16 @@ def push(
     hub = needed("huggingface_hub", "hub")
     with tempfile.TemporaryDirectory() as temporary:
         write_files(Path(path), Path(temporary), repository)
-        return _upload(hub, Path(temporary), repository, public)
+        try:
+            api = hub.HfApi()
+            name = api.create_repo(repository, private=not public, exist_ok=True).repo_id
+            api.upload_folder(repo_id=name, folder_path=temporary, commit_message="Model, preprocessing and card")
+        except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
+            raise UserError(
+                f"cannot push to {repository}: {first_line(error)}; check the network, the name and the login "
+                "(hf auth login), or write the files with --to-folder"
+            ) from None
+    return f"https://huggingface.co/{name}"
 
 
 def write_files(path: Path, folder: Path, repository: str | None) -> None:
@@ -64,17 +70,3 @@ def write_files(path: Path, folder: Path, repository: str | None) -> None:
     about = {**describe(model), "temperature": model.temperature, "threshold": model.threshold}
     write_text(folder / PREPROCESSING, to_json(about, indent=2) + "\n")
     write_text(folder / CARD, card)
-
-
-def _upload(hub: Any, folder: Path, repository: str, public: bool) -> str:
-    try:
-        api = hub.HfApi()
-        name = api.create_repo(repository, private=not public, exist_ok=True).repo_id
-        api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Model, preprocessing and card")
-    except Exception as error:  # the hub's own errors, those of its network library, of its files and of a login
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot push to {repository}: {reason}; check the network, the name and the login (hf auth login), "
-            "or write the files with --to-folder"
-        ) from None
-    return f"https://huggingface.co/{name}"

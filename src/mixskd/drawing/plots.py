@@ -1,7 +1,5 @@
 """Figures as SVG for a page and as files for a paper, drawn by matplotlib without a screen."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

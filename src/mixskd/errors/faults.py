@@ -1,6 +1,4 @@
-"""How a process ends after an error: which errors are expected, and what is printed for the others."""
-
-from __future__ import annotations
+"""Tell expected errors from bugs, and print one line for either; a bug's traceback goes to a file."""
 
 import errno
 import os
@@ -13,22 +11,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixskd.errors.text import safe
+from mixskd.errors.text import first_line, safe
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# What torch's allocators, CUDA, its libraries and NCCL say, each in an error of its own or in a plain RuntimeError.
+# Messages of torch's allocators, CUDA, its libraries and NCCL; some have their own error class, some a RuntimeError.
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
     r"|could not create a (primitive|memory object)|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
-# What gloo, NCCL and torch's store say once one of several processes is gone.
+# Messages of gloo, NCCL and torch's store after one of several processes has ended.
 LOST_PROCESS = re.compile(
     r"(closed|reset) by (remote )?peer|Broken pipe|pair closure|remote process exit|did the remote server shutdown",
     re.IGNORECASE,
 )
-# What torch says of processes that load images, and of the memory through which they send them.
+# Messages of torch about the processes that load images, and about the memory through which they send them.
 LOST_WORKER = re.compile(
     r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (allocate|open) shared memory|</?torch_\d+",
     re.DOTALL,
@@ -50,7 +48,7 @@ def foreseen(error: BaseException) -> str | None:
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & NO_NETWORK:
-        return f"no answer from the network ({_first_line(error)}); get the files in another way and give their path"
+        return f"no answer from the network ({first_line(error)}); get the files in another way and give their path"
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
@@ -100,10 +98,6 @@ def _shared_memory_is_full() -> bool:
     return free.f_blocks > 0 and free.f_bavail * free.f_frsize < 2**16
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def say(line: str, rank: int | None = None) -> None:
     """Print ``line`` as one line on stderr, with the ``rank`` of the process that failed."""
     where = "" if rank is None else f" in process {rank}"
@@ -139,7 +133,7 @@ def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) 
     else:
         written = "not saved, because no folder could be written to; --debug shows it"
     say(
-        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {_first_line(error)}); "
+        f"this is a bug of mixskd, not your mistake ({type(error).__name__}: {first_line(error)}); "
         f"its full traceback is {written}; please report it; a run that was stopped by it continues with --resume",
         rank,
     )

@@ -1,9 +1,9 @@
-"""The one place that prints for a person: every line is made safe for a terminal."""
-
-from __future__ import annotations
+"""Print lines for a person on a terminal; control characters are escaped."""
 
 import logging
+import os
 import sys
+from typing import Any
 
 from mixskd.errors.text import safe
 
@@ -12,6 +12,16 @@ def show(*lines: object, error: bool = False) -> None:
     """Print each of ``lines`` on stdout, or on stderr if ``error``; what would act on a terminal is spelt out."""
     for line in lines:
         print(safe(line, "terminal"), file=sys.stderr if error else sys.stdout)
+
+
+def console(*, error: bool = False) -> Any:
+    """A console of rich on stdout, or on stderr if ``error``; in a file or a pipe it folds no line."""
+    from rich.console import Console
+
+    found = Console(stderr=error, highlight=False)
+    if not (found.is_terminal or found.is_jupyter or "COLUMNS" in os.environ):
+        found.width = 10_000
+    return found
 
 
 def warn(line: object) -> None:

@@ -1,7 +1,5 @@
 """Text from files and people made safe for the medium that shows it. It imports neither torch nor rich."""
 
-from __future__ import annotations
-
 import html
 import json
 import math
@@ -40,10 +38,6 @@ def _markdown(text: str) -> str:
     return re.sub(r"(?<=\w)(:)(?=//)", "&#58;", text)  # an address is not made a link
 
 
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
-
-
 def _csv(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text  # spreadsheets would compute it
 
@@ -51,7 +45,7 @@ def _csv(text: str) -> str:
 MEDIA: dict[str, Callable[[str], str]] = {
     "terminal": str,
     "markdown": _markdown,
-    "latex": _latex,
+    "latex": lambda text: "".join(LATEX.get(character, character) for character in text),
     "csv": _csv,
     "html": html.escape,
 }
@@ -78,6 +72,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message of ``error``, or its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def counted(number: int, noun: str, ending: str = "s") -> str:

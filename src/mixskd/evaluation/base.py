@@ -15,7 +15,7 @@ from mixskd.errors import UserError
 
 PART = 1024  # images whose probabilities are in memory at a time
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Normalised images and class indices of one split; each iteration has the same order."""
+"""Normalised images and labels of one split; each iteration has the same order."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Context:
         mean: mean of the normalisation by channel, for pixels from 0 to 1.
         std: standard deviation of the normalisation by channel.
         split: the name of the split that is evaluated.
-        classes: names, in the order of the logits; empty if there are none.
-        paths: one name or path an image of the split, in order; empty if there are none.
+        classes: names, in the order of the logits; may be empty.
+        thresholds: of the classes where an image may have several labels; else empty.
+        paths: one name or path an image of the split, in order; may be empty.
         progress: called with the fraction of the suite that is done, 0 to 1.
         train: the training images without augmentation, for suites that fit something on features.
         val: the validation split, for suites that fit something on it.
@@ -47,6 +48,7 @@ class Context:
     std: Sequence[float] = (1.0, 1.0, 1.0)
     split: str = "test"
     classes: Sequence[str] = ()
+    thresholds: Sequence[float] = ()
     paths: Sequence[str] = ()
     progress: Callable[[float], None] = lambda share: None
     train: Batches | None = None
@@ -117,9 +119,9 @@ class Outputs:
         """Softmax in float64, ``N x C``: twice the memory of the logits."""
         return self.logits.double().softmax(1)
 
-    def in_parts(self, size: int = PART) -> Iterator[tuple[Tensor, Tensor]]:
-        """Probabilities and labels of ``size`` images at a time, in order."""
-        for logits, labels in zip(self.logits.split(size), self.labels.split(size), strict=True):
+    def in_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Probabilities and labels of ``PART`` images at a time, in order."""
+        for logits, labels in zip(self.logits.split(PART), self.labels.split(PART), strict=True):
             yield logits.double().softmax(1), labels
 
 
@@ -166,7 +168,8 @@ class Evaluator(Protocol):
     """A suite: a frozen dataclass whose fields are its options, each with a documented default.
 
     Calling it gives plain JSON values: ``suite``, ``protocol``, ``split``, ``seed``, ``images``, ``headline``
-    (``name``, ``value``, ``higher_is_better``), and what the suite measured.
+    (``name``, ``value``, ``higher_is_better``), and what the suite measured. The class attribute ``Result``, if there
+    is one, is the :class:`mixskd.evaluation.stored_results.SuiteResult` by which a stored result is checked.
     """
 
     name: ClassVar[str]

@@ -1,7 +1,5 @@
 """Runs suites on trained runs and writes each result to RUN/evaluation/NAME.json."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.config import DataConfig
@@ -20,12 +18,16 @@ from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
+from mixskd.methods.parts.views import OwnView
 from mixskd.runtime.json_file import write_json
 from mixskd.runtime.precision import choose_device, device_name, full_fp32
 
 T = TypeVar("T")
 Progress = Callable[[str, str, float], None]
 """Called with (run, suite, fraction done)."""
+
+
+SEVERAL = ("accuracy",)  # the suites for classifiers of several labels an image
 
 
 @dataclass
@@ -104,7 +106,8 @@ class Run:
     def other_data(self, source: str) -> dict[str, Batches]:
         """The training and test images of the data set ``source``, preprocessed as this model expects."""
         sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
-        config = DataConfig(source=source, image_size=self.model.image_size if sized else None)
+        p = self.model.preprocess
+        config = DataConfig(source, image_size=p.image_size if sized else None, channels=p.channels, range=p.range)
         bundle = dataclasses.replace(load_data(config), preprocess=self.model.preprocess)
         names = {"train": "train", "test": chosen_split(bundle, None)}
         return {
@@ -112,24 +115,6 @@ class Run:
             for key, name in names.items()
             if name in bundle.splits
         }
-
-
-class Renormalised(nn.Module):
-    """``model`` for images with the normalisation of another model."""
-
-    def __init__(self, model: Classifier, other: Classifier) -> None:
-        super().__init__()
-        self.model = model
-        device = next(model.parameters()).device
-        mean, std, theirs, spread = (
-            torch.tensor(list(values), device=device).reshape(-1, 1, 1)
-            for values in (model.mean, model.std, other.mean, other.std)
-        )
-        self.scale, self.shift = spread / std, (theirs - mean) / std
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x * self.scale + self.shift)
-        return logits
 
 
 @full_fp32()
@@ -165,13 +150,26 @@ def run_suites(
     check_positive(batch_size=batch_size)
     opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
+    usable = {
+        run.name: [one for one in evaluators if not run.model.thresholds or one.name in SEVERAL] for run in opened
+    }
+    if suites != "all" and (odd := next((run for run in opened if usable[run.name] != evaluators), None)):
+        strange = next(one.name for one in evaluators if one not in usable[odd.name])
+        raise UserError(
+            f"the suite {strange} is for one label an image, but {odd.name} names several; use {', '.join(SEVERAL)}"
+        )
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
     for run in opened:
         own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
-        context = dataclasses.replace(context_of(run, opened, seed), keep_features=own_features, known=known)
-        for suite in evaluators:
+        images = run.bundle[0].splits[run.scored]
+        context = Context(
+            device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored, name=run.name,
+            classes=run.model.classes, paths=() if images.in_memory else [str(image) for image in images.images],
+            thresholds=run.model.thresholds, keep_features=own_features, known=known,
+        )  # fmt: skip
+        for suite in usable[run.name]:
             if suite.name in shared:
                 result = of_run(shared[suite.name], run)
             else:
@@ -184,7 +182,7 @@ def run_suites(
             write_json(run.folder / f"{suite.name}.json", {"format": "mixskd-suite-2", **result})
             results[run.name][suite.name] = result
         for key, output in list(known.items()):  # no later run needs these
-            if output.source[0] is run.model or isinstance(output.source[0], Renormalised):
+            if output.source[0] is run.model or isinstance(output.source[0], OwnView):
                 del known[key]
     return results
 
@@ -192,7 +190,7 @@ def run_suites(
 def open_runs(
     paths: Sequence[str | Path], device: torch.device, data: str | None, split: str | None, batch_size: int
 ) -> list[Run]:
-    """The runs at ``paths`` with distinct names. Raises UserError if there is none, or one is named twice."""
+    """The runs at ``paths`` with distinct names. Raises UserError for no path, or one that is named twice."""
     places = [Path(path) for path in paths]
     if not places:
         raise UserError("no run is named; give the folder of a finished run")
@@ -223,19 +221,12 @@ def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str,
     return suites
 
 
-def context_of(run: Run, runs: Sequence[Run], seed: int) -> Context:
-    """The context of all suites on ``run``."""
-    images = run.bundle[0].splits[run.scored]
-    paths = () if images.in_memory else [str(image) for image in images.images]
-    return Context(
-        device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored,
-        classes=run.model.classes, paths=paths, name=run.name,
-    )  # fmt: skip
-
-
 def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:
     """``context`` with the further data and models that ``suite`` needs."""
     more: dict[str, Any] = {}
+    p = run.model.preprocess
+    if suite.name == "corruption" and not (p.usual and p.channels == 3):
+        raise UserError(f"the suite corruption is for RGB images of 8 bits, and {run.name} takes others")
     if suite.name == "calibration":
         more["val"] = run.val
     if folder := getattr(suite, "files", ""):
@@ -259,8 +250,11 @@ def comparable(other: Run, run: Run) -> nn.Module:
         )
     if theirs.image_size != ours.image_size:
         raise UserError(f"{other.name} takes images of {theirs.image_size} px and {run.name} of {ours.image_size} px")
-    same = (theirs.mean, theirs.std) == (ours.mean, ours.std)
-    return theirs if same else Renormalised(theirs, ours)
+    a, b = theirs.preprocess, ours.preprocess
+    if (a.channels, a.range) != (b.channels, b.range):
+        raise UserError(f"{other.name} and {run.name} take images of other channels or another data.range")
+    given, wanted = (ours.mean, ours.std), (theirs.mean, theirs.std)
+    return theirs if given == wanted else OwnView(theirs, given, wanted, theirs.image_size).to(run.device)
 
 
 def of_run(result: Mapping[str, Any], run: Run) -> dict[str, Any]:

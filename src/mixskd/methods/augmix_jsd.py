@@ -1,7 +1,5 @@
 """AugMix with its consistency loss (Hendrycks et al., ICLR 2020)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from mixskd.config.types import NotNegative, Settings
 from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,12 @@ class AugMixJSD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         views = take(extra, "views").unbind(1)
         logits = self.backbone(torch.cat([images, *views])).chunk(1 + len(views))
-        return {"output": logits[0], **augmix_jsd_loss(logits, labels, weight=self.config.weight)}
+        return {"output": logits[0], **augmix_jsd_loss(logits, labels, weight=self.config.weight, ce=self.ce)}
 
 
-def augmix_jsd_loss(logits: Sequence[Tensor], labels: Tensor, *, weight: float) -> dict[str, Tensor]:
+def augmix_jsd_loss(
+    logits: Sequence[Tensor], labels: Tensor, *, weight: float, ce: CrossEntropy = PLAIN
+) -> dict[str, Tensor]:
     """``loss`` = ``cls`` + weight ``jsd``, from the logits ``B x N`` of the images and of each view.
 
     ``cls`` is the cross-entropy of the images; ``jsd`` the Jensen-Shannon divergence of all predictions.
@@ -54,4 +55,4 @@ def augmix_jsd_loss(logits: Sequence[Tensor], labels: Tensor, *, weight: float) 
     log_p = [F.log_softmax(full_precision(z), dim=1) for z in logits]
     mixture = torch.stack(log_p).logsumexp(0) - math.log(len(log_p))
     jsd = total(F.kl_div(mixture, p, reduction="batchmean", log_target=True) for p in log_p) / len(log_p)
-    return weighted_sum(cls=(1, cross_entropy(logits[0], labels)), jsd=(weight, jsd))
+    return weighted_sum(cls=(1, ce(logits[0], labels)), jsd=(weight, jsd))

@@ -1,7 +1,5 @@
 """BAKE: Self-distillation with Batch Knowledge Ensembling (Ge et al., 2021)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,8 @@ from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,16 @@ class BAKE(Method):
         logits = self.backbone.head(pooled)
         labels = torch.cat([labels, labels.repeat_interleave(partners.shape[1], dim=0)])
         with torch.autocast(images.device.type, enabled=False):
-            terms = bake_loss(logits, pooled, labels, omega=c.omega, temperature=c.temperature, weight=c.weight)
+            terms = bake_loss(
+                logits, pooled, labels, omega=c.omega, temperature=c.temperature, weight=c.weight, ce=self.ce
+            )
         return {"output": logits[: len(images)], **terms}
 
 
 def bake_loss(
-    logits: Tensor, features: Tensor, labels: Tensor, *, omega: float, temperature: float, weight: float
-) -> dict[str, Tensor]:
+    logits: Tensor, features: Tensor, labels: Tensor,
+    *, omega: float, temperature: float, weight: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + weight ``ensemble``, from logits ``B x N`` and features ``B x D`` of anchors and partners.
 
     ``cls`` is the cross-entropy; ``ensemble`` is T^2 KL(Q || softmax(z / T)), Q the predictions after propagation.
@@ -74,7 +76,7 @@ def bake_loss(
     with torch.no_grad():
         target = propagate(z.softmax(1), full_precision(features), omega)
     ensemble = F.kl_div(F.log_softmax(z, dim=1), target, reduction="batchmean") * temperature**2
-    return weighted_sum(cls=(1, cross_entropy(logits, labels)), ensemble=(weight, ensemble))
+    return weighted_sum(cls=(1, ce(logits, labels)), ensemble=(weight, ensemble))
 
 
 def propagate(probabilities: Tensor, features: Tensor, omega: float) -> Tensor:

@@ -1,7 +1,5 @@
 """The shape of every method: a module that holds the backbone and turns a batch into named losses."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,12 +13,17 @@ from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods.cards import About as About
 from mixskd.methods.hooks import Hooks
+from mixskd.methods.parts.criteria import CrossEntropy
 from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
+
+SEVERAL = ("baseline", "label_smoothing", "mixup", "cutmix", "mixup_cutmix", "regmixup", "mixskd", "kd")
 
 
 class Method(Hooks, nn.Module):
     """A training objective around a ``backbone``. ``method.backbone`` is the classifier to deploy.
+
+    ``method.ce`` is what it minimises on the labels: softmax cross-entropy, unless :meth:`use` gives it another one.
 
     ``Method(backbone, temperature=4.0)`` sets single hyper-parameters of ``Config``, ``Method(backbone, config)`` all
     of them. A method uses no device, optimizer or file.
@@ -32,6 +35,8 @@ class Method(Hooks, nn.Module):
     taught_by: ClassVar[str | None] = None
     # Whether labels may be probabilities, ``B x N``, instead of class indices.
     soft_labels: ClassVar[bool] = True
+    # Whether an image may have several labels, ``B x N`` numbers from 0 to 1, under a BinaryCrossEntropy as ``ce``.
+    several_labels: ClassVar[bool] = False
 
     def __init__(self, backbone: StagedBackbone, config: Any = None, **options: Any) -> None:
         super().__init__()
@@ -44,11 +49,18 @@ class Method(Hooks, nn.Module):
             config = dataclasses.replace(config, **options)
         self.config = make_config(self.Config, options) if config is None else config
         self.backbone = backbone
+        self.ce = CrossEntropy()
         self.register_forward_pre_hook(check_call, with_kwargs=True)
         self.build()
 
     def build(self) -> None:
         """Create what the method attaches to ``self.backbone``."""
+
+    def use(self, ce: CrossEntropy) -> None:
+        """Minimise ``ce`` on the labels. Raises UserError if it is for several an image, and the method is not."""
+        if ce.several and not self.several_labels:
+            raise UserError(f"this method is for one label an image; with several, train with {', '.join(SEVERAL)}")
+        self.ce = ce
 
     @property
     def needs(self) -> DataNeeds:
@@ -80,8 +92,9 @@ class Method(Hooks, nn.Module):
         """The losses of a batch: ``loss``, ``output`` and every term of the loss.
 
         ``images`` are ``B x C x H x W``; ``labels`` are class indices (``B``), or probabilities (``B x N``) if
-        ``soft_labels``. ``output`` is the backbone's logits ``B x N``; all other values are scalars. If ``draws`` is
-        None, the method draws its random numbers itself. ``extra`` holds what ``needs`` names. A call
+        ``soft_labels``, or numbers from 0 to 1 (``B x N``) where ``ce`` is for several labels. ``output`` is the
+        backbone's logits ``B x N``; all other values are scalars. If ``draws`` is None, the method draws its random
+        numbers itself. ``extra`` holds what ``needs`` names. A call
         ``method(images, labels)`` raises UserError for labels that the method cannot use.
         """
         raise NotImplementedError

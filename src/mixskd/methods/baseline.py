@@ -1,7 +1,5 @@
 """Plain training with cross-entropy: what every other method is compared with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +8,6 @@ from torch import Tensor
 from mixskd.config.types import Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,9 @@ class Baseline(Method):
     """L = CE(f(x), y)."""
 
     Config = BaselineConfig
+    several_labels = True
     about = About("Plain training with cross-entropy.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.backbone(images)
-        return {"loss": cross_entropy(logits, labels), "output": logits}
+        return {"loss": self.ce(logits, labels), "output": logits}

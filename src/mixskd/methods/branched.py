@@ -1,7 +1,5 @@
 """What the methods share that train a classifier on every stage."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mixskd.methods.base import Method

@@ -1,7 +1,5 @@
 """BYOT: Be Your Own Teacher (Zhang et al., ICCV 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +8,8 @@ from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,14 @@ class BYOT(BranchedMethod):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, (_, pooled, logits) = self.config, self.outputs(images)
-        terms = byot_loss(logits, pooled, labels, alpha=c.alpha, temperature=c.temperature, beta=c.beta)
+        terms = byot_loss(logits, pooled, labels, alpha=c.alpha, temperature=c.temperature, beta=c.beta, ce=self.ce)
         return {"output": logits[-1], **terms}
 
 
 def byot_loss(
-    logits: Sequence[Tensor], pooled: Sequence[Tensor], labels: Tensor, *, alpha: float, temperature: float, beta: float
-) -> dict[str, Tensor]:
+    logits: Sequence[Tensor], pooled: Sequence[Tensor], labels: Tensor,
+    *, alpha: float, temperature: float, beta: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = (1 - alpha) ``cls`` + alpha ``logit`` + beta ``feature``, from K logits and features.
 
     They are ``B x N`` and ``B x C``; the last of each is the teacher. ``cls`` sums the cross-entropy of all heads,
@@ -57,7 +57,7 @@ def byot_loss(
     target = full_precision(pooled[-1]).detach()
     distances = ((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1])
     return weighted_sum(
-        cls=(1 - alpha, total(cross_entropy(z, labels) for z in logits)),
+        cls=(1 - alpha, total(ce(z, labels) for z in logits)),
         logit=(
             alpha,
             total((kl_divergence(student=z, teacher=teacher, temperature=temperature) for z in students), teacher),

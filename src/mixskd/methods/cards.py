@@ -1,7 +1,5 @@
 """What a method's card shows: its summary and what it costs beside the baseline."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 # The networks on which costs are counted: 100 classes for the first and third, 17 for the others.
@@ -36,14 +34,15 @@ class About:
         """Operations, images and memory in words."""
         images = "1 image goes" if self.images == 1 else f"{self.images} images go"
         return (
-            f"operations: {_times(self.compute, self.other_compute)}; {images} through the network for each original; "
+            f"operations: {self.operations}; {images} through the network for each original; "
             f"feature maps in memory: {_times(self.maps, self.other_maps)}"
             + (f"; also in memory: {self.keeps}" if self.keeps else "")
         )
 
-    def compute_on(self, network: str) -> float:
-        """``compute`` on one of ``NETWORKS``."""
-        return dict(zip(NETWORKS, (self.compute, *self.other_compute), strict=False)).get(network, self.compute)
+    @property
+    def operations(self) -> str:
+        """The operations of an update in words."""
+        return _times(self.compute, self.other_compute)
 
 
 def _times(first: float, others: tuple[float, ...]) -> str:

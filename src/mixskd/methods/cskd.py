@@ -1,7 +1,5 @@
 """CS-KD: class-wise self-knowledge distillation (Yun et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +10,8 @@ from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import kl_divergence, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,17 @@ class CSKD(Method):
         c, logits = self.config, self.backbone(images)
         with torch.no_grad():  # in training mode: the partners change the running statistics too
             partner_logits = self.backbone(take(extra, "partners")[:, 0])
-        terms = cskd_loss(logits, partner_logits, labels, temperature=c.temperature, weight=c.weight)
+        terms = cskd_loss(logits, partner_logits, labels, temperature=c.temperature, weight=c.weight, ce=self.ce)
         return {"output": logits, **terms}
 
 
 def cskd_loss(
-    logits: Tensor, partner_logits: Tensor, labels: Tensor, *, temperature: float, weight: float
-) -> dict[str, Tensor]:
+    logits: Tensor, partner_logits: Tensor, labels: Tensor,
+    *, temperature: float, weight: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + weight ``class_wise``, from the logits ``B x N`` of the images and of their partners.
 
     ``cls`` is the cross-entropy; ``class_wise`` the divergence whose teacher is the partner's prediction.
     """
     class_wise = kl_divergence(student=logits, teacher=partner_logits, temperature=temperature)
-    return weighted_sum(cls=(1, cross_entropy(logits, labels)), class_wise=(weight, class_wise))
+    return weighted_sum(cls=(1, ce(logits, labels)), class_wise=(weight, class_wise))

@@ -1,7 +1,5 @@
 """CS-KD on mixed images. The MixSKD paper reports the combination; its form is our choice."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +14,9 @@ from mixskd.methods.parts.mixing import Mix, sample_mix
 
 @dataclass(frozen=True)
 class CSKDMixupConfig(CSKDConfig):
-    """Neither paper nor code of CS-KD has it: the combination is ours, see the fidelity page.
+    """The combination is ours, see the fidelity page; the other settings are those of CS-KD.
 
     Args:
-        temperature: the temperature T.
-        weight: the weight lambda of the divergence.
         alpha: the parameter of Beta(alpha, alpha).
     """
 

@@ -1,7 +1,5 @@
 """DDGSD: Data-Distortion Guided Self-Distillation (Xu & Liu, AAAI 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +11,8 @@ from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, kl_divergence, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, kl_divergence, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,14 @@ class DDGSD(Method):
         c = self.config
         pooled = self.backbone.pooled(self.backbone.feature_maps(torch.cat([images, take(extra, "views")[:, 0]]))[-1])
         logits = self.backbone.head(pooled).chunk(2)
-        terms = ddgsd_loss(logits, pooled.chunk(2), labels, temperature=c.temperature, lam=c.lam, mu=c.mu)
+        terms = ddgsd_loss(logits, pooled.chunk(2), labels, temperature=c.temperature, lam=c.lam, mu=c.mu, ce=self.ce)
         return {"output": logits[0], **terms}
 
 
 def ddgsd_loss(
-    logits: Sequence[Tensor], features: Sequence[Tensor], labels: Tensor, *, temperature: float, lam: float, mu: float
-) -> dict[str, Tensor]:
+    logits: Sequence[Tensor], features: Sequence[Tensor], labels: Tensor,
+    *, temperature: float, lam: float, mu: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + lam ``logit`` + mu ``feature``, from logits ``B x N`` and features ``B x C`` of two views.
 
     ``cls`` is the cross-entropy of both; ``logit`` the divergence in both directions; ``feature`` the squared distance
@@ -64,5 +64,5 @@ def ddgsd_loss(
     (a, b), (mean_a, mean_b) = logits, (full_precision(x).mean(0) for x in features)
     logit = kl_divergence(student=a, teacher=b, temperature=temperature)
     logit = logit + kl_divergence(student=b, teacher=a, temperature=temperature)
-    cls = cross_entropy(a, labels) + cross_entropy(b, labels)
+    cls = ce(a, labels) + ce(b, labels)
     return weighted_sum(cls=(1, cls), logit=(lam, logit), feature=(mu, (mean_a - mean_b).square().sum()))

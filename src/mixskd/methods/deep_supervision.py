@@ -1,7 +1,5 @@
 """Deep supervision: MixSKD's branches, trained with the labels alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +8,8 @@ from torch import Tensor
 
 from mixskd.config.types import Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,11 @@ class DeepSupervision(BranchedMethod):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits = self.outputs(images).logits
-        return {"output": logits[-1], **deep_supervision_loss(logits, labels)}
+        return {"output": logits[-1], **deep_supervision_loss(logits, labels, ce=self.ce)}
 
 
-def deep_supervision_loss(logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+def deep_supervision_loss(logits: Sequence[Tensor], labels: Tensor, ce: CrossEntropy = PLAIN) -> dict[str, Tensor]:
     """``loss`` = ``backbone`` + ``auxiliary``: cross-entropy of the last of K logits ``B x N``, and of the others."""
     *branches, last = logits
-    auxiliary = total((cross_entropy(z, labels) for z in branches), last)
-    return weighted_sum(backbone=(1, cross_entropy(last, labels)), auxiliary=(1, auxiliary))
+    auxiliary = total((ce(z, labels) for z in branches), last)
+    return weighted_sum(backbone=(1, ce(last, labels)), auxiliary=(1, auxiliary))

@@ -1,7 +1,5 @@
 """DKS: Deeply-supervised Knowledge Synergy (Sun et al., CVPR 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -11,7 +9,8 @@ from torch import Tensor
 
 from mixskd.config.types import NotNegative, Positive, Settings
 from mixskd.methods.branched import BRANCHED, BranchedMethod
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import kl_divergence, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,15 @@ class DKS(BranchedMethod):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.outputs(images).logits
-        return {"output": logits[-1], **dks_loss(logits, labels, temperature=c.temperature, weight=c.weight)}
+        return {
+            "output": logits[-1],
+            **dks_loss(logits, labels, temperature=c.temperature, weight=c.weight, ce=self.ce),
+        }
 
 
-def dks_loss(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, weight: float) -> dict[str, Tensor]:
+def dks_loss(
+    logits: Sequence[Tensor], labels: Tensor, *, temperature: float, weight: float, ce: CrossEntropy = PLAIN
+) -> dict[str, Tensor]:
     """``loss`` = ``cls`` + weight ``synergy``, from K logits ``B x N``.
 
     ``cls`` sums the cross-entropy of all heads, ``synergy`` the divergences of all ordered pairs of heads.
@@ -47,4 +51,4 @@ def dks_loss(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, we
     synergy = total(
         (kl_divergence(student=a, teacher=b, temperature=temperature) for a, b in permutations(logits, 2)), logits[-1]
     )
-    return weighted_sum(cls=(1, total(cross_entropy(z, labels) for z in logits)), synergy=(weight, synergy))
+    return weighted_sum(cls=(1, total(ce(z, labels) for z in logits)), synergy=(weight, synergy))

@@ -1,7 +1,5 @@
 """DLB: self-distillation from the last mini-batch (Shen et al., CVPR 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +11,9 @@ from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
-from mixskd.methods.parts.tables import read_rows
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import kl_divergence, weighted_sum
+from mixskd.methods.parts.per_image_tables import read_rows
 from mixskd.runtime.distributed import gather_batch
 
 
@@ -69,7 +68,7 @@ class DLB(Method):
         c, previous, slots = self.config, take(extra, "partners")[:, 0], take(extra, "slots")
         logits, again = self.backbone(images), self.backbone(previous)
         past, past_labels = read_rows(self.past, slots), read_rows(self.past_labels, slots)
-        terms = dlb_loss(logits, again, past, labels, past_labels, temperature=c.temperature, alpha=c.alpha)
+        terms = dlb_loss(logits, again, past, labels, past_labels, temperature=c.temperature, alpha=c.alpha, ce=self.ce)
         with torch.no_grad():
             everywhere = gather_batch(slots)
             self.past[everywhere] = gather_batch(logits.detach().to(self.past.dtype))
@@ -79,7 +78,7 @@ class DLB(Method):
 
 def dlb_loss(
     logits: Tensor, again: Tensor, past: Tensor, labels: Tensor, past_labels: Tensor,
-    *, temperature: float, alpha: float,
+    *, temperature: float, alpha: float, ce: CrossEntropy = PLAIN,
 ) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + alpha ``consistency``, from logits ``B x N``.
 
@@ -88,6 +87,6 @@ def dlb_loss(
     ``past``. A label of -1 in ``past_labels`` marks a missing past.
     """
     known = (past_labels >= 0).to(past.dtype).mean()  # 0 in the first step of a run, then 1
-    cls, cls_again = cross_entropy(logits, labels), cross_entropy(again, past_labels.clamp(min=0))
+    cls, cls_again = ce(logits, labels), ce(again, past_labels.clamp(min=0))
     consistency = known * kl_divergence(student=again, teacher=past, temperature=temperature)
     return weighted_sum(cls=(1, (cls + known * cls_again) / (1 + known)), consistency=(alpha, consistency))

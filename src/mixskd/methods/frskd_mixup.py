@@ -1,7 +1,5 @@
 """FRSKD on mixed images (Ji et al., CVPR 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,14 +12,9 @@ from mixskd.methods.parts.mixing import Mix, sample_mix
 
 @dataclass(frozen=True)
 class FRSKDMixupConfig(FRSKDConfig):
-    """As the authors' code.
+    """As the authors' code; the other settings are those of FRSKD.
 
     Args:
-        temperature: the temperature T.
-        alpha: the weight of the divergence.
-        beta: the weight of the attention distances.
-        width: the factor of the self-teacher's channels.
-        depth: the layers of its blocks.
         mix_alpha: the parameter of Beta(mix_alpha, mix_alpha).
     """
 

@@ -1,7 +1,5 @@
 """What the training loop calls beside ``forward``."""
 
-from __future__ import annotations
-
 
 class Hooks:
     """Base class of what the loop trains; both hooks do nothing here.

@@ -100,7 +100,7 @@ class ICT(Method):
             part = mix.first(seen)
             ramp, consistency = self._ramp(extra), CONSISTENCIES[c.consistency]
             terms: dict[str, tuple[float | Tensor, Tensor]] = {
-                "cls_mix": (1.0, mix.cross_entropy(logits, labels, c.label_smoothing)),
+                "cls_mix": (1.0, self.ce(logits, labels, c.label_smoothing, mix)),
                 "consistency": (ramp * c.weight, consistency(logits[:seen], target, part, c.temperature)),
             }
             if c.feature > 0:

@@ -1,7 +1,5 @@
 """Knowledge distillation (Hinton et al., 2015): a trained network of any kind teaches."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +7,8 @@ from torch import Tensor
 
 from mixskd.config.types import Positive, Settings, Share
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import weighted_sum
 from mixskd.methods.taught import TaughtMethod
 
 
@@ -33,20 +32,21 @@ class KD(TaughtMethod):
     """L = (1 - a) CE(f(x), y) + a T^2 KL(softmax(teacher(x) / T) || softmax(f(x) / T)); the teacher is frozen."""
 
     Config = KDConfig
+    several_labels = True
     about = About("A trained network of any kind teaches.", compute=1.33, images=2, keeps="the teacher")
     name = "kd"
     config: KDConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)
-        return {"output": logits, **kd_loss(logits, self.teach(images), labels, c.alpha, c.temperature)}
+        return {"output": logits, **kd_loss(logits, self.teach(images), labels, c.alpha, c.temperature, ce=self.ce)}
 
 
 def kd_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, temperature: float
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, temperature: float, ce: CrossEntropy = PLAIN
 ) -> dict[str, Tensor]:
     """``loss`` = (1 - alpha) ``cls`` + alpha ``distillation``, from two logits ``B x N`` (Hinton et al., 2015)."""
     return weighted_sum(
-        cls=(1 - alpha, cross_entropy(logits, labels)),
-        distillation=(alpha, kl_divergence(student=logits, teacher=teacher_logits, temperature=temperature)),
+        cls=(1 - alpha, ce(logits, labels)),
+        distillation=(alpha, ce.divergence(student=logits, teacher=teacher_logits, temperature=temperature)),
     )

@@ -1,17 +1,14 @@
 """Label smoothing (Szegedy et al., CVPR 2016)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixskd.config.types import BelowOne, Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import full_precision, log_likelihood
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
 
 Spread = Literal["others", "all"]
 
@@ -35,16 +32,19 @@ class LabelSmoothing(Method):
 
     Config = LabelSmoothingConfig
     config: LabelSmoothingConfig
+    several_labels = True
     about = About("A tenth of each label goes to the other classes.")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)
-        return {"loss": label_smoothing_loss(logits, labels, epsilon=c.epsilon, spread=c.spread), "output": logits}
+        loss = label_smoothing_loss(logits, labels, epsilon=c.epsilon, spread=c.spread, ce=self.ce)
+        return {"loss": loss, "output": logits}
 
 
-def label_smoothing_loss(logits: Tensor, labels: Tensor, *, epsilon: float, spread: Spread) -> Tensor:
+def label_smoothing_loss(
+    logits: Tensor, labels: Tensor, *, epsilon: float, spread: Spread, ce: CrossEntropy = PLAIN
+) -> Tensor:
     """Cross-entropy of logits ``B x N`` with (1 - eps) y + eps u, u uniform over the other classes or over all."""
-    log_p = F.log_softmax(full_precision(logits), dim=1)
     if spread == "others":  # eps / (N - 1) for each other class is eps N / (N - 1) spread over all classes
-        epsilon *= logits.shape[1] / (logits.shape[1] - 1)
-    return -(1 - epsilon) * log_likelihood(log_p, labels).mean() - epsilon * log_p.mean()
+        epsilon *= ce.outcomes(logits) / (ce.outcomes(logits) - 1)
+    return ce(logits, labels, epsilon)

@@ -1,7 +1,5 @@
 """Manifold Mixup (Verma et al., ICML 2019)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +12,8 @@ from mixskd.config.types import Positive, Settings, WholeNumber
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import as_probabilities, full_precision
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import as_probabilities
 from mixskd.methods.parts.mixing import Mix, sample_mix
 
 
@@ -67,13 +66,13 @@ class ManifoldMixup(Method):
                 x = mix._replace(lam=torch.where(place == k, mix.lam, 1.0)).apply(x)
         logits = self.backbone.head(self.backbone.pooled(x))
         if self.config.loss == "ce":
-            return {"loss": mix.cross_entropy(logits, labels), "output": logits}
+            return {"loss": self.ce(logits, labels, mix=mix), "output": logits}
         with torch.autocast(images.device.type, enabled=False):
-            loss = mixed_bce_loss(logits, labels, mix)
+            loss = mixed_bce_loss(logits, labels, mix, self.ce)
         return {"loss": loss, "output": logits}
 
 
-def mixed_bce_loss(logits: Tensor, labels: Tensor, mix: Mix) -> Tensor:
+def mixed_bce_loss(logits: Tensor, labels: Tensor, mix: Mix, ce: CrossEntropy = PLAIN) -> Tensor:
     """Binary cross-entropy of softmax(z) with the mixed labels, mean over images and classes; call without autocast."""
-    p = full_precision(logits).softmax(1)
-    return F.binary_cross_entropy(p, mix.apply(as_probabilities(labels, p)))
+    p = ce.adjusted(logits).softmax(1)
+    return F.binary_cross_entropy(p, mix.apply(as_probabilities(labels, p)), ce.weighted(torch.ones_like(p)))

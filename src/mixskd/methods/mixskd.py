@@ -1,7 +1,5 @@
 """MixSKD: self-knowledge distillation from mixup (Yang et al., ECCV 2022). Equation numbers are the paper's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,12 +16,11 @@ from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
 from mixskd.methods.parts.branches import AuxiliaryBranches, Discriminators, HeadOutputs, SelfTeacher
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
 from mixskd.methods.parts.losses import (
-    cross_entropy,
     discriminator_loss,
     feature_distance,
     full_precision,
-    kl_divergence,
     relative_distance,
     reverse_gradient,
     total,
@@ -130,6 +127,7 @@ class MixSKD(Method):
 
     Config = MixSKDConfig
     config: MixSKDConfig
+    several_labels = True
     about = About(
         "The network and its branches agree on a mix of two images and on the mix of their two outputs.",
         compute=4,
@@ -185,7 +183,7 @@ class MixSKD(Method):
         out = self._whole(images[:full], labels[:full], mix.first(full), extra)
         rest, weight = mix.rest(full), full / len(images)
         logits = self.backbone(rest.apply(images[full:]))
-        cls = rest.cross_entropy(logits, labels[full:], self.config.label_smoothing)
+        cls = self.ce(logits, labels[full:], self.config.label_smoothing, rest)
         loss = weight * out["loss"] + (1 - weight) * cls
         return {**out, "loss": loss, "output": torch.cat([out["output"], logits]), "cls_rest": cls}
 
@@ -201,9 +199,9 @@ class MixSKD(Method):
             smoothing, T, scale = c.label_smoothing, c.temperature, c.scale_kl
             terms: dict[str, tuple[float | Tensor, Tensor]] = {}
             if c.original_weight > 0:  # Eq. 5, its summands over x_i and x_j
-                terms["cls"] = c.original_weight, total(cross_entropy(z, labels, smoothing) for z in originals.logits)
+                terms["cls"] = c.original_weight, total(self.ce(z, labels, smoothing) for z in originals.logits)
             if c.mix_cls:  # Eq. 5, its summand over the mix
-                terms["cls_mix"] = 1.0, total(mix.cross_entropy(z, labels, smoothing) for z in mixed.logits)
+                terms["cls_mix"] = 1.0, total(self.ce(z, labels, smoothing, mix) for z in mixed.logits)
             if c.beta > 0:  # Eq. 7
                 distance = FEATURE_DISTANCES[c.feature_distance]
                 terms["feature"] = self._beta(extra), total(map(distance, interpolated.maps, mixed.maps))
@@ -211,16 +209,16 @@ class MixSKD(Method):
                 judged = (self._judge(self.discriminators, side.pooled) for side in (interpolated, mixed))
                 terms["discriminator"] = c.gamma, total(map(discriminator_loss, *judged))
             if c.mu > 0 and c.branch_logit and c.branches:  # Eq. 10
-                mutual = branch_logit_loss(interpolated.logits, mixed.logits, T, scale=scale)
+                mutual = branch_logit_loss(interpolated.logits, mixed.logits, T, scale=scale, ce=self.ce)
                 terms["branch_logit"] = c.mu, mutual
             if c.mu > 0 and (c.teacher_cls or c.teacher_logit):
                 h_interpolated, h_mixed = self._teach(interpolated), self._teach(mixed)
                 if c.teacher_cls:  # Eq. 11
                     both = (h_interpolated, h_mixed)
-                    terms["teacher_cls"] = c.mu, total(mix.cross_entropy(h, labels, smoothing) for h in both)
+                    terms["teacher_cls"] = c.mu, total(self.ce(h, labels, smoothing, mix) for h in both)
                 if c.teacher_logit:  # Eq. 12
                     taught = teacher_logit_loss(
-                        interpolated.logits[-1], mixed.logits[-1], h_interpolated, h_mixed, T, scale=scale
+                        interpolated.logits[-1], mixed.logits[-1], h_interpolated, h_mixed, T, scale=scale, ce=self.ce
                     )
                     terms["teacher_logit"] = c.mu, taught
             return {"output": originals.logits[-1], **weighted_sum(**terms)}  # Eq. 13
@@ -265,16 +263,17 @@ def interpolate(originals: HeadOutputs, mix: Mix, backbone: StagedBackbone) -> H
 
 
 def branch_logit_loss(
-    interpolated: Sequence[Tensor], mixed: Sequence[Tensor], temperature: float, *, scale: bool = True
-) -> Tensor:
+    interpolated: Sequence[Tensor], mixed: Sequence[Tensor], temperature: float, *, scale: bool = True,
+    ce: CrossEntropy = PLAIN,
+) -> Tensor:  # fmt: skip
     """L_b_logit of Eq. 10: the two logits ``B x N`` of each branch teach each other.
 
     Sum over k < K of KL(student = interpolated, teacher = mixed) + KL(student = mixed, teacher = interpolated); the
     backbone's logits, the last of the K, take no part. ``scale`` multiplies by T^2. The teachers get no gradient.
     """
     mutual = (
-        kl_divergence(student=z_i, teacher=z_m, temperature=temperature, scale=scale)
-        + kl_divergence(student=z_m, teacher=z_i, temperature=temperature, scale=scale)
+        ce.divergence(student=z_i, teacher=z_m, temperature=temperature, scale=scale)
+        + ce.divergence(student=z_m, teacher=z_i, temperature=temperature, scale=scale)
         for z_i, z_m in zip(interpolated[:-1], mixed[:-1], strict=True)
     )
     return total(mutual, interpolated[-1])
@@ -282,13 +281,13 @@ def branch_logit_loss(
 
 def teacher_logit_loss(
     interpolated: Tensor, mixed: Tensor, teacher_interpolated: Tensor, teacher_mixed: Tensor, temperature: float,
-    *, scale: bool = True,
+    *, scale: bool = True, ce: CrossEntropy = PLAIN,
 ) -> Tensor:  # fmt: skip
     """L_f_logit of Eq. 12: the self-teacher's logits teach the backbone's (``B x N``), crosswise.
 
     KL(student = interpolated, teacher = h of the mixed maps) + KL(student = mixed, teacher = h of the interpolated
     maps). ``scale`` multiplies by T^2. The self-teacher gets no gradient.
     """
-    return kl_divergence(
+    return ce.divergence(
         student=interpolated, teacher=teacher_mixed, temperature=temperature, scale=scale
-    ) + kl_divergence(student=mixed, teacher=teacher_interpolated, temperature=temperature, scale=scale)
+    ) + ce.divergence(student=mixed, teacher=teacher_interpolated, temperature=temperature, scale=scale)

@@ -1,7 +1,5 @@
 """Mixup (Zhang et al., ICLR 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +29,7 @@ class Mixup(Method):
 
     Config = MixupConfig
     config: MixupConfig
+    several_labels = True
     about = About("Train on mixes of two images, with mixed labels.")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
@@ -39,4 +38,4 @@ class Mixup(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         mix = draws or self.draw(images)
         logits = self.backbone(mix.apply(images))
-        return {"loss": mix.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}
+        return {"loss": self.ce(logits, labels, self.config.label_smoothing, mix), "output": logits}

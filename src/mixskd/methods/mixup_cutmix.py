@@ -1,7 +1,5 @@
 """Mixup and CutMix alternating at random, as timm and DeiT train (Touvron et al., ICML 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +33,7 @@ class MixupCutMix(Method):
 
     Config = MixupCutMixConfig
     config: MixupCutMixConfig
+    several_labels = True
     about = About("Each batch is mixed by mixup or by CutMix, drawn at random.")
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Mix, Mix]:
@@ -61,4 +60,4 @@ class MixupCutMix(Method):
         mixup, cutmix = draws or self.draw(images)
         logits = self.backbone(cutmix.apply(mixup.apply(images)))
         both = mixup._replace(lam=mixup.lam * cutmix.lam)
-        return {"loss": both.cross_entropy(logits, labels, self.config.label_smoothing), "output": logits}
+        return {"loss": self.ce(logits, labels, self.config.label_smoothing, both), "output": logits}

@@ -1,7 +1,5 @@
 """Online label smoothing (Zhang et al., IEEE TIP 2021)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,7 +10,7 @@ from torch import Tensor
 from mixskd.config.types import Settings, Share
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import as_probabilities, cross_entropy, full_precision, weighted_sum
+from mixskd.methods.parts.losses import as_probabilities, full_precision, weighted_sum
 from mixskd.runtime.distributed import gather_batch
 
 
@@ -57,7 +55,7 @@ class OLS(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         logits, alpha = self.backbone(images), self.config.alpha
-        cls, soft = cross_entropy(logits, labels), cross_entropy(logits, self.soft[labels])
+        cls, soft = self.ce(logits, labels), self.ce(logits, self.soft[labels])
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             sums, counts = correct_predictions(gather_batch(full_precision(logits)), gather_batch(labels))
             self.sums += sums

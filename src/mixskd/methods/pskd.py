@@ -1,22 +1,20 @@
 """PS-KD: Self-Knowledge Distillation with Progressive Refinement of Targets (Kim et al., ICCV 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mixskd.config.types import Settings, Share
 from mixskd.data.needs import DataNeeds, take
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
 from mixskd.methods.parts.losses import as_probabilities, full_precision
-from mixskd.methods.parts.tables import new_table, read_rows
+from mixskd.methods.parts.per_image_tables import new_table, read_rows
 from mixskd.runtime.distributed import gather_batch
 
 
@@ -64,18 +62,20 @@ class PSKD(Method):
             raise UserError("pskd has no room for past predictions yet: call make_room(number of images) first")
         logits, indices = self.backbone(images), take(extra, "indices")
         alpha = self.config.alpha * take(extra, "progress")
-        loss = pskd_loss(logits, labels, read_rows(self.past, indices), alpha=alpha)
+        loss = pskd_loss(logits, labels, read_rows(self.past, indices), alpha=alpha, ce=self.ce)
         now = full_precision(logits.detach()).softmax(1).to(self.past.dtype)
         self.past[gather_batch(indices)] = gather_batch(now)
         return {"loss": loss, "output": logits}
 
 
-def pskd_loss(logits: Tensor, labels: Tensor, past: Tensor, *, alpha: float | Tensor) -> Tensor:
+def pskd_loss(
+    logits: Tensor, labels: Tensor, past: Tensor, *, alpha: float | Tensor, ce: CrossEntropy = PLAIN
+) -> Tensor:
     """Cross-entropy with (1 - alpha) y + alpha p_past, from logits and past probabilities ``B x N``.
 
     A row of zeros in ``past`` is missing; the label replaces it.
     """
-    log_p = F.log_softmax(full_precision(logits), dim=1)
+    log_p = ce.log_p(logits)
     target, past = as_probabilities(labels, log_p), past.to(log_p.dtype)
     past = torch.where(past.sum(1, keepdim=True) > 0, past, target)
     return -(((1 - alpha) * target + alpha * past) * log_p).sum(1).mean()

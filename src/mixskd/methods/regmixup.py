@@ -1,7 +1,5 @@
 """RegMixup: mixup as a regulariser (Pinto et al., NeurIPS 2022)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +8,8 @@ from torch import Tensor
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import weighted_sum
 from mixskd.methods.parts.mixing import Mix, MixName, sample_mix
 
 
@@ -38,6 +37,7 @@ class RegMixup(Method):
 
     Config = RegMixupConfig
     config: RegMixupConfig
+    several_labels = True
     about = About("Cross-entropy on the images and on their mixes.", compute=2, images=2, maps=2)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Mix:
@@ -46,13 +46,14 @@ class RegMixup(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         c, mix = self.config, draws or self.draw(images)
         originals, mixed = self.backbone(torch.cat([images, mix.apply(images)])).chunk(2)
-        terms = regmixup_loss(originals, mixed, labels, mix, weight=c.weight, smoothing=c.label_smoothing)
+        terms = regmixup_loss(originals, mixed, labels, mix, weight=c.weight, smoothing=c.label_smoothing, ce=self.ce)
         return {"output": originals, **terms}
 
 
 def regmixup_loss(
-    originals: Tensor, mixed: Tensor, labels: Tensor, mix: Mix, *, weight: float, smoothing: float = 0.0
-) -> dict[str, Tensor]:
+    originals: Tensor, mixed: Tensor, labels: Tensor, mix: Mix,
+    *, weight: float, smoothing: float = 0.0, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + weight ``cls_mix``: the cross-entropies of the logits ``B x N`` of images and of mixes."""
-    cls, cls_mix = cross_entropy(originals, labels, smoothing), mix.cross_entropy(mixed, labels, smoothing)
+    cls, cls_mix = ce(originals, labels, smoothing), ce(mixed, labels, smoothing, mix)
     return weighted_sum(cls=(1, cls), cls_mix=(weight, cls_mix))

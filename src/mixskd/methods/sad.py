@@ -1,7 +1,5 @@
 """SAD: Self Attention Distillation (Hou et al., ICCV 2019), carried from lane detection to classification."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +13,8 @@ from mixskd.backbones.tokens import spatial
 from mixskd.config.types import NotNegative, Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, total, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,15 @@ class SAD(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         maps = self.backbone.feature_maps(images)
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
-        return {"output": logits, **sad_loss(logits, [spatial(f) for f in maps], labels, gamma=self.config.gamma)}
+        return {
+            "output": logits,
+            **sad_loss(logits, [spatial(f) for f in maps], labels, gamma=self.config.gamma, ce=self.ce),
+        }
 
 
-def sad_loss(logits: Tensor, maps: Sequence[Tensor], labels: Tensor, *, gamma: float) -> dict[str, Tensor]:
+def sad_loss(
+    logits: Tensor, maps: Sequence[Tensor], labels: Tensor, *, gamma: float, ce: CrossEntropy = PLAIN
+) -> dict[str, Tensor]:
     """``loss`` = ``cls`` + gamma ``attention``, from logits ``B x N`` and the maps of all stages.
 
     ``cls`` is the cross-entropy; ``attention`` sums the squared distances between the attention of
@@ -56,7 +60,7 @@ def sad_loss(logits: Tensor, maps: Sequence[Tensor], labels: Tensor, *, gamma: f
         for shallow, deep in pairwise(maps)
         for size in [shallow.shape[-2:]]
     )
-    return weighted_sum(cls=(1, cross_entropy(logits, labels)), attention=(gamma, total(distances, logits)))
+    return weighted_sum(cls=(1, ce(logits, labels)), attention=(gamma, total(distances, logits)))
 
 
 def spatial_attention(feature_map: Tensor, size: torch.Size) -> Tensor:

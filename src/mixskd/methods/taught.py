@@ -1,7 +1,5 @@
 """What the methods share that learn from a trained network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 

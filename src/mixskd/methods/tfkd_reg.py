@@ -1,7 +1,5 @@
 """Tf-KD by regularisation: a virtual teacher (Yuan et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +11,8 @@ from torch.nn import functional as F
 from mixskd.config.types import Positive, Settings, Share
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class TfKDRegConfig(Settings):
 class TfKDReg(Method):
     """L = (1 - a) CE(f(x), y) + a m / N KL(softmax(u / tau) || f(x)), u the virtual teacher's probabilities.
 
-    u is ``correct`` for the right class and equal for the N - 1 others. It passes a softmax of its own, so that at
+    u is ``correct`` for the right class and equal for the N - 1 others. It passes its own softmax, so that at
     tau = 20 the teacher is almost uniform, as in the authors' code.
     """
 
@@ -48,14 +47,16 @@ class TfKDReg(Method):
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.backbone(images)
         terms = tfkd_reg_loss(
-            logits, labels, alpha=c.alpha, temperature=c.temperature, multiplier=c.multiplier, correct=c.correct
-        )
+            logits, labels, alpha=c.alpha, temperature=c.temperature, multiplier=c.multiplier, correct=c.correct,
+            ce=self.ce,
+        )  # fmt: skip
         return {"output": logits, **terms}
 
 
 def tfkd_reg_loss(
-    logits: Tensor, labels: Tensor, *, alpha: float, temperature: float, multiplier: float, correct: float
-) -> dict[str, Tensor]:
+    logits: Tensor, labels: Tensor,
+    *, alpha: float, temperature: float, multiplier: float, correct: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = (1 - alpha) ``cls`` + alpha m ``distillation``, from logits ``B x N`` and class indices ``B``.
 
     ``cls`` is the cross-entropy; ``distillation`` is 1 / N KL(softmax(u / tau) || f(x)), u the virtual teacher's
@@ -65,5 +66,5 @@ def tfkd_reg_loss(
     virtual = torch.full_like(log_p, (1 - correct) / (classes - 1)).scatter(1, labels[:, None], correct)
     teacher = F.log_softmax(virtual / temperature, dim=1)
     distillation = F.kl_div(log_p, teacher, reduction="batchmean", log_target=True) / classes
-    cls = cross_entropy(logits, labels)
+    cls = ce(logits, labels)
     return weighted_sum(cls=(1 - alpha, cls), distillation=(alpha * multiplier, distillation))

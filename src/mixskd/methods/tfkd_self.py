@@ -1,7 +1,5 @@
 """Tf-KD by self-training: a frozen, pre-trained copy of the same network teaches (Yuan et al., CVPR 2020)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +7,8 @@ from torch import Tensor
 
 from mixskd.config.types import Positive, Settings, Share
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, kl_divergence, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import kl_divergence, weighted_sum
 from mixskd.methods.taught import TaughtMethod
 
 
@@ -44,25 +43,22 @@ class TfKDSelf(TaughtMethod):
     config: TfKDSelfConfig
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c = self.config
+        c, logits = self.config, self.backbone(images)
         terms = tfkd_self_loss(
-            logits := self.backbone(images),
-            self.teach(images),
-            labels,
-            alpha=c.alpha,
-            temperature=c.temperature,
-            multiplier=c.multiplier,
-        )
+            logits, self.teach(images), labels, alpha=c.alpha, temperature=c.temperature, multiplier=c.multiplier,
+            ce=self.ce,
+        )  # fmt: skip
         return {"output": logits, **terms}
 
 
 def tfkd_self_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float, multiplier: float
-) -> dict[str, Tensor]:
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor,
+    *, alpha: float, temperature: float, multiplier: float, ce: CrossEntropy = PLAIN,
+) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = (1 - alpha) ``cls`` + alpha m / N ``distillation``, from two logits ``B x N``.
 
     ``cls`` is the cross-entropy, ``distillation`` the divergence from the teacher.
     """
     distillation = kl_divergence(student=logits, teacher=teacher_logits, temperature=temperature)
     weight = alpha * multiplier / logits.shape[1]
-    return weighted_sum(cls=(1 - alpha, cross_entropy(logits, labels)), distillation=(weight, distillation))
+    return weighted_sum(cls=(1 - alpha, ce(logits, labels)), distillation=(weight, distillation))

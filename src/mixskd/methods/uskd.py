@@ -1,7 +1,5 @@
 """USKD: universal self-knowledge distillation with customised soft labels (Yang et al., ICCV 2023)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +12,8 @@ from mixskd.config.types import BelowOne, NotNegative, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision, log_likelihood, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, log_likelihood, weighted_sum
 from mixskd.methods.parts.zipf import log_softmax_of_others, ranks, zipf_weights
 
 Ranking = Literal["probability", "released"]
@@ -70,14 +69,14 @@ class USKD(Method):
         logits = self.backbone.head(self.backbone.pooled(maps[-1]))
         terms = uskd_loss(
             logits, self._weak(maps), labels,
-            alpha=c.alpha, beta=c.beta, mu=c.mu, epsilon=c.epsilon, ranking=c.ranking,
+            alpha=c.alpha, beta=c.beta, mu=c.mu, epsilon=c.epsilon, ranking=c.ranking, ce=self.ce,
         )  # fmt: skip
         return {"output": logits, **terms}
 
 
 def uskd_loss(
     logits: Tensor, weak: Tensor, labels: Tensor,
-    *, alpha: float, beta: float, mu: float, epsilon: float, ranking: Ranking,
+    *, alpha: float, beta: float, mu: float, epsilon: float, ranking: Ranking, ce: CrossEntropy = PLAIN,
 ) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + alpha ``target`` + beta ``non_target`` + mu ``weak_cls``, from two logits ``B x N``.
 
@@ -87,10 +86,10 @@ def uskd_loss(
     """
     weights = zipf_weights(ranks(rank_scores(logits, weak, labels, ranking)), labels)
     return weighted_sum(
-        cls=(1, cross_entropy(logits, labels)),
+        cls=(1, ce(logits, labels)),
         target=(alpha, target_term(logits, labels)),
         non_target=(beta, -(weights * log_softmax_of_others(logits, labels)).sum(1).mean()),
-        weak_cls=(mu, cross_entropy(weak, labels, epsilon)),
+        weak_cls=(mu, ce(weak, labels, epsilon)),
     )
 
 

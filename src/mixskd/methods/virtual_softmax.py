@@ -1,7 +1,5 @@
 """Virtual softmax (Chen et al., NeurIPS 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +10,8 @@ from mixskd.backbones.staged import as_weights, exact, split
 from mixskd.config.types import Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import cross_entropy, full_precision
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import full_precision, log_likelihood
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,14 @@ class VirtualSoftmax(Method):
         with exact(pooled):
             features = before(as_weights(pooled, self.backbone.head))
             logits = linear(features)
-            loss = virtual_softmax_loss(logits, features, linear.weight, labels)
+            loss = virtual_softmax_loss(logits, features, linear.weight, labels, self.ce)
         return {"loss": loss, "output": logits}
 
 
-def virtual_softmax_loss(logits: Tensor, features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def virtual_softmax_loss(
+    logits: Tensor, features: Tensor, weight: Tensor, labels: Tensor, ce: CrossEntropy = PLAIN
+) -> Tensor:
     """Cross-entropy with the extra logit ||w_y|| ||e||, from logits ``B x N``, e ``B x D`` and weights ``N x D``."""
     virtual = full_precision(weight).norm(dim=1)[labels] * full_precision(features).norm(dim=1)
-    return cross_entropy(torch.cat([full_precision(logits), virtual[:, None]], dim=1), labels)
+    log_p = torch.cat([ce.adjusted(logits), virtual[:, None]], dim=1).log_softmax(1)
+    return -(ce.weight_of(labels) * log_likelihood(log_p, labels)).mean()

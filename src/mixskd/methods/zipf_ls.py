@@ -1,7 +1,5 @@
 """Zipf's label smoothing: one-pass self-distillation by the ranks of the classes (Liang et al., ECCV 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,8 @@ from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
-from mixskd.methods.parts.losses import as_probabilities, cross_entropy, full_precision, total, weighted_sum
+from mixskd.methods.parts.criteria import PLAIN, CrossEntropy
+from mixskd.methods.parts.losses import as_probabilities, full_precision, total, weighted_sum
 from mixskd.methods.parts.zipf import non_target_divergence, ranks, zipf_weights
 
 
@@ -74,22 +73,24 @@ class ZipfLS(Method):
         voters = zip([*self.stage_heads, self.backbone.head], maps[-c.depth :], strict=True)
         with torch.no_grad():
             scores = votes(voters, upsample=c.upsample) if c.dense else full_precision(logits)
-        terms = zipf_ls_loss(logits, self._earlier(maps), scores, labels, weight=c.weight, alpha=c.alpha, power=c.power)
+        terms = zipf_ls_loss(
+            logits, self._earlier(maps), scores, labels, weight=c.weight, alpha=c.alpha, power=c.power, ce=self.ce
+        )
         return {"output": logits, **terms}
 
 
 def zipf_ls_loss(
     logits: Tensor, stage_logits: Sequence[Tensor], scores: Tensor, labels: Tensor,
-    *, weight: float, alpha: float, power: float,
+    *, weight: float, alpha: float, power: float, ce: CrossEntropy = PLAIN,
 ) -> dict[str, Tensor]:  # fmt: skip
     """``loss`` = ``cls`` + alpha ``stage_cls`` + weight ``zipf``, from logits and scores ``B x N``.
 
     ``cls`` is the cross-entropy of ``logits``, ``stage_cls`` that of the earlier stages, if any. ``zipf`` is the
     divergence of the other classes' probabilities from 1 / rank^power, ranked by ``scores``.
     """
-    terms: dict[str, tuple[float, Tensor]] = {"cls": (1, cross_entropy(logits, labels))}
+    terms: dict[str, tuple[float, Tensor]] = {"cls": (1, ce(logits, labels))}
     if stage_logits:
-        terms["stage_cls"] = alpha, total(cross_entropy(z, labels) for z in stage_logits)
+        terms["stage_cls"] = alpha, total(ce(z, labels) for z in stage_logits)
     divergence = non_target_divergence(logits, labels, zipf_weights(ranks(scores), labels, power))
     return weighted_sum(**terms, zipf=(weight, divergence))
 

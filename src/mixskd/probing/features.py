@@ -1,9 +1,9 @@
 """The features of a frozen backbone: the inputs of the last linear layer of its classifier."""
 
-from __future__ import annotations
-
 import dataclasses
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,16 +13,61 @@ from mixskd.backbones import StagedBackbone
 from mixskd.backbones.staged import split
 from mixskd.data import DataBundle, ImageSet, make_test_loader
 from mixskd.errors import UserError
-from mixskd.probing.cache import cached_features
 from mixskd.runtime.digest import digest_of
+from mixskd.runtime.files import replacing
 from mixskd.runtime.precision import device_name
 from mixskd.tasks.scoring import evaluation_mode
+
+MOST_BYTES = 2 * 2**30  # of all kept features together
+
+
+def cache_folder() -> Path:
+    """The folder that ``MIXSKD_FEATURES`` names, or ``features`` in the user's cache folder."""
+    if named := os.environ.get("MIXSKD_FEATURES"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "features"
+
+
+def cached_features(key: str | None, images: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The cached features of ``key`` (``images x D``, fp32), computed and stored if they are not there.
+
+    Without a ``key``, or where the cache cannot be read or written, they are computed each time.
+    """
+    if key is None:
+        return compute()
+    path = cache_folder() / f"{key}.npy"
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+        if found.ndim == 2 and len(found) == images and found.dtype == np.float32:
+            path.touch()
+            return found
+    except (OSError, ValueError, EOFError):
+        pass
+    made = compute()
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, made)
+        remove_oldest(path.parent)
+    except (OSError, UserError):
+        pass
+    return made
+
+
+def remove_oldest(folder: Path, most: int = MOST_BYTES) -> None:
+    """Remove the least recently used files in ``folder`` until it holds at most ``most`` bytes."""
+    files = sorted(((p.stat(), p) for p in folder.glob("*.npy")), key=lambda pair: -pair[0].st_mtime)
+    total = 0
+    for about, path in files:
+        total += about.st_size
+        if total > most:
+            path.unlink(missing_ok=True)
+
 
 FORMAT = "features-1"
 
 
 def last_layer(backbone: StagedBackbone) -> nn.Linear:
-    """The linear layer that gives the logits. Raises UserError if there is none, or if it has no trained bias."""
+    """The linear layer that gives the logits. Raises UserError without such a layer, or if it has no trained bias."""
     try:
         _, linear = split(backbone.head)
     except UserError:

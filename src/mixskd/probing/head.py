@@ -1,7 +1,5 @@
 """Put a fitted linear classifier into a network as its last layer."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

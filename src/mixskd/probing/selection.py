@@ -1,4 +1,4 @@
-"""Which simple classifier is best, decided on ``val`` or by folds of the training images, never on ``test``."""
+"""Choose the best simple classifier by ``val`` or by folds of the training images, never by ``test``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.probing.classifiers import Linear, logistic_regressions, nearest_neighbour, prototypes
-from mixskd.tasks.temperature import best_temperature
+from mixskd.tasks.temperature_scaling import best_temperature
 
 NEAREST, PROTOTYPES, LOGISTIC = "nearest neighbour", "class prototypes", "logistic regression"
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
@@ -88,7 +88,7 @@ def _best(fitted: Sequence[Fitted]) -> Fitted:
 def fit_and_select(
     train: Labelled, val: Labelled | None, classes: int, groups: np.ndarray | None = None, seed: int = 0
 ) -> Selection:
-    """All classifiers fitted on ``train``; settings and ranks are decided on ``val``, or by folds if there is none.
+    """All classifiers fitted on ``train``; settings and ranks are decided on ``val``, or without one by folds.
 
     Folds are stratified, and keep the images of each of ``groups`` together.
     """
@@ -146,7 +146,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tupl
     try:
         parts = list(kind(number, shuffle=True, random_state=seed).split(labels, labels, groups))
     except ValueError as error:
-        raise UserError(f"data.group leaves no folds to choose by: {str(error).splitlines()[0]}; add a val") from None
+        raise UserError(f"data.group leaves no folds to choose by: {first_line(error)}; add a val") from None
     parts = [(fit, held) for fit, held in parts if len(held) and len(np.unique(labels[fit])) > 1]
     return parts[:1] if len(labels) > MANY else parts
 

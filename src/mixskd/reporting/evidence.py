@@ -1,8 +1,8 @@
-"""Reads the content of a report from the folders of finished runs."""
+"""The content of a report: finished runs with their curves and suites, and the data sets that can still be read."""
 
-from __future__ import annotations
-
+import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,14 @@ from statistics import fmean
 from typing import Any
 
 from mixskd.artifacts.results import Result, read_result, read_results
-from mixskd.artifacts.stored_files import read_rows, read_suite
+from mixskd.artifacts.stored_files import read_rows
+from mixskd.config import DataConfig
 from mixskd.config.records import LARGEST
 from mixskd.config.task_kinds import KINDS, Kind
+from mixskd.data import DataBundle, load_data
+from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
+from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
 from mixskd.reporting.repeated import Repeated, put_together
 
@@ -132,3 +136,21 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> l
     if len(points) <= most:
         return list(points)
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+class Readable:
+    """Reads each data set once for all runs."""
+
+    def __init__(self) -> None:
+        self.known: dict[DataConfig, DataBundle | None] = {}
+
+    def bundle(self, config: DataConfig) -> DataBundle | None:
+        """The data of ``config``; None if they are not here. Nothing is downloaded, and no huge folder is listed."""
+        key = dataclasses.replace(config, augment="none", workers=None, color_jitter=())
+        if key not in self.known:
+            self.known[key] = None
+            named = config.source == "digits" or (config.source in NAMED and config.source != "imagenet")
+            if named or Path(config.source).expanduser().exists():
+                with suppress(UserError, OSError, ValueError):
+                    self.known[key] = load_data(key, verify=False, download=False)
+        return self.known[key]

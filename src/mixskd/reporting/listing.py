@@ -4,8 +4,6 @@ Those of our own methods, data sets and suites are stored in ``listings.json``, 
 them. ``python -m mixskd.reporting.listing`` writes that file anew from the classes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable
@@ -107,23 +105,6 @@ def _library_row(name: str) -> dict[str, Any]:
     return {"backbone": name, "image size": backbone.default_size, "parameters": count, "stages": stages}
 
 
-def dataset_rows() -> Rows:
-    """The data sets known by name."""
-    from mixskd.data import DATASETS
-
-    return [{"data set": name, "contents": about} for name, about in DATASETS.items()]
-
-
-def recipe_rows() -> Rows:
-    """Each recipe with its description."""
-    return [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()]
-
-
-def grid_rows() -> Rows:
-    """Each named grid with its description."""
-    return [{"grid": name, "description": grids.description(name)} for name in grids.names()]
-
-
 def suite_rows() -> Rows:
     """Each suite with its measure and the defaults of its options."""
     from mixskd.evaluation.suites import SUITES
@@ -145,16 +126,19 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
     "methods": methods,
     "backbones": backbones,
     "datasets": lambda: stored("datasets"),
-    "recipes": recipe_rows,
-    "grids": grid_rows,
+    "recipes": lambda: [{"recipe": name, "description": recipes.description(name)} for name in recipes.names()],
+    "grids": lambda: [{"grid": name, "description": grids.description(name)} for name in grids.names()],
     "suites": lambda: stored("suites"),
 }
 
 
 def to_store() -> str:
     """The text of ``listings.json``, from the classes. A plugin's methods are left out."""
+    from mixskd.data import DATASETS
+
+    datasets = [{"data set": name, "contents": about} for name, about in DATASETS.items()]
     own = [name for name in METHODS if METHODS[name].__module__.startswith("mixskd.")]
-    rows = {"methods": [method_row(name) for name in own], "datasets": dataset_rows(), "suites": suite_rows()}
+    rows = {"methods": [method_row(name) for name in own], "datasets": datasets, "suites": suite_rows()}
     return json.dumps(rows, indent=1) + "\n"
 
 

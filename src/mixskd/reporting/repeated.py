@@ -1,6 +1,4 @@
-"""Finished runs grouped by setting: runs that differ in nothing but the seed."""
-
-from __future__ import annotations
+"""Group finished runs by setting: the runs of a group differ only in their seed."""
 
 import json
 import statistics
@@ -40,6 +38,11 @@ class Repeated:
         classes = first.get("classes") or classes_from(first["parameters"], self.experiment)
         size = first.get("image_size") or self.experiment.data.image_size
         return count_cost(self.experiment, classes, size)
+
+    @property
+    def seeds(self) -> str:
+        """The seeds of the runs, separated by commas."""
+        return ", ".join(str(seed) for seed in sorted({result.experiment.run.seed for result in self.results}))
 
     def mean(self, key: str) -> float:
         """The mean of a number in the summaries."""

@@ -1,6 +1,4 @@
-"""Draws a batch as a network will see it, before anything is trained."""
-
-from __future__ import annotations
+"""Draw a batch as the network will see it, before training."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
 from mixskd.data.batch import Batch
-from mixskd.data.images import decode_image
-from mixskd.drawing.picture import Cell, cells, picture
+from mixskd.data.preprocess import image_tensor
+from mixskd.data.worker_loader import Images
+from mixskd.drawing.picture import Cell, cells, picture, shown
 from mixskd.drawing.plots import label, styled
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
-from mixskd.training.classification import build_method, build_network, expected_normalisation
+from mixskd.tasks.labels import label_task
+from mixskd.training.classification import build_method, build_network, normalised
 
 STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
 
@@ -48,35 +47,30 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
 
 def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
     """The columns of the picture, by title, with ``images`` cells each."""
-    if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
-        mean, std = expected
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    data = normalised(data, experiment.data, experiment.backbone, experiment.weights)
     with torch.device("meta"):  # its needs and draws, without its weights
-        network = build_network(experiment.backbone, len(data.classes), data.image_size)
+        network = build_network(experiment.backbone, len(data.classes), data.image_size, data.preprocess.channels)
         method = build_method(
-            experiment.method, network, len(data.train), experiment.run.batch_size, load=lambda _: _no_teacher()
+            experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: torch.nn.Identity()
         )
     needs = dataclasses.replace(method.needs, indices=True)
     config = dataclasses.replace(experiment.data, workers=0)
     loader = make_train_loader(data, config, images, torch.device("cpu"), experiment.run.seed, needs)
     batch = next(iter(loader.epoch(1)))
     assert isinstance(batch, Batch)
-    names = [label(str(data.classes[i]), 18) for i in batch.labels.tolist()]
+    task = label_task(len(data.classes), several=data.several)
+    names = [label(name, 18) for name in task.label_names(batch.labels, data.classes)]
     columns: dict[str, list[Cell]] = {}
     stored = [_stored(data, i) for i in batch.extra["indices"].tolist()]
     if all(image is not None for image in stored):
         columns["stored"] = [(image, name) for image, name in zip(stored, names, strict=True) if image is not None]
-    columns["augmented"] = _cells(batch.images, names, data)
+    columns["augmented"] = cells(batch.images, names, data.mean, data.std)
     for title in ("views", "partners"):
         for k in range(batch.extra[title].shape[1] if title in batch.extra else 0):
-            columns[f"{title} {k + 1}"] = _cells(batch.extra[title][:, k], names, data)
+            columns[f"{title} {k + 1}"] = cells(batch.extra[title][:, k], names, data.mean, data.std)
     for k, mix in enumerate(_mixes(method, batch, experiment.run.seed), start=1):
-        columns[f"mix {k}"] = _cells(mix(batch.images), mix.names(names), data)
+        columns[f"mix {k}"] = cells(mix(batch.images), mix.names(names), data.mean, data.std)
     return columns
-
-
-def _no_teacher() -> torch.nn.Module:
-    return torch.nn.Identity()
 
 
 def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
@@ -86,13 +80,9 @@ def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
         yield from method.image_mixes(method.draw(batch.images, generator))
 
 
-def _cells(images: Tensor, names: list[str], data: DataBundle) -> list[Cell]:
-    return cells(images, names, data.mean, data.std)
-
-
 def _stored(data: DataBundle, index: int) -> np.ndarray | None:
     """The training image ``index`` before any augmentation; None for one inside a shard."""
-    image = data.train.images[index]
-    if data.train.in_memory:
-        return np.asarray(image)
-    return np.asarray(decode_image(image, enough=data.image_size)) if isinstance(image, Path) else None
+    if not data.train.in_memory and not isinstance(data.train.images[index], Path):
+        return None
+    image = image_tensor(Images(data.train, {}, data.training, max_pixels=data.max_pixels).open(index))
+    return shown(image if image.is_floating_point() else image / 255)

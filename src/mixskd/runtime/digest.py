@@ -1,7 +1,5 @@
 """A digest of tensors and plain values that does not depend on the layout of a file."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""The processes that ``torchrun`` started, or a single one: joining, exchange of values, restarts."""
-
-from __future__ import annotations
+"""Join the processes that ``torchrun`` started, exchange values between them, and count restarts."""
 
 import os
 from collections.abc import Iterable, Iterator

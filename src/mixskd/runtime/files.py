@@ -1,7 +1,5 @@
 """Write files atomically, lock them, and read tensors from untrusted files."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -144,7 +142,10 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
     import torch
 
     try:
-        _check_not_compressed(path)
+        if zipfile.is_zipfile(path):  # torch.save only stores; compressed members could grow without bound
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("it is compressed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on how a foreign file was pickled, before it is refused
             return torch.load(path, map_location=device, weights_only=True)
@@ -152,14 +153,6 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
         raise
     except Exception as error:  # damaged bytes end the unpickler in as many ways as there are bytes
         raise ValueError(f"{path} cannot be read") from error
-
-
-def _check_not_compressed(path: Path) -> None:
-    """Raises ValueError for a zip archive whose members grow when they are read: ``torch.save`` only stores."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed")
 
 
 def slug(text: str) -> str:

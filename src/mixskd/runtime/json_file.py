@@ -1,7 +1,5 @@
 """JSON files that carry a digest of their content, so that damage to a stored score is found."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

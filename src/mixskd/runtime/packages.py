@@ -1,11 +1,9 @@
-"""Import optional packages; one line for a missing or broken one."""
-
-from __future__ import annotations
+"""Import optional packages, with a one-line error for a missing or broken one."""
 
 import importlib
 from typing import Any
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 def needed(module: str, extra: str) -> Any:
@@ -20,8 +18,7 @@ def needed(module: str, extra: str) -> Any:
         package = module.partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise UserError(f"this needs {package}: pip install 'mixskd[{extra}]'") from None
-        said = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"{module} is installed, but fails when it is imported ({type(error).__name__}: {said}); "
+            f"{module} is installed, but fails when it is imported ({type(error).__name__}: {first_line(error)}); "
             f"install it again: pip install --force-reinstall {package}"
         ) from None

@@ -1,7 +1,5 @@
 """Choose the device and the precision of matrix products."""
 
-from __future__ import annotations
-
 import os
 import platform
 import warnings
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -115,7 +113,7 @@ def why_not_use(device: torch.device) -> str | None:
     try:
         works = torch.ones(8, device=device).sum().item() == 8
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None if works else "it adds numbers wrongly"
 
 
@@ -158,7 +156,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 def why_precision(name: str, device: torch.device) -> str:
     """Why :func:`choose_precision` chooses so for the setting ``name``, for a line that begins with its choice."""
     if name != "auto":
-        return "as asked for"
+        return "as set"
     kind = "GPU" if device.type == "cuda" else "CPU"
     if has_bf16(device):
         return f"which this {kind} multiplies in hardware"

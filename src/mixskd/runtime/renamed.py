@@ -1,7 +1,5 @@
 """Modules under the names that they had in version 0.1, for programs and plugins that import them."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings
@@ -17,6 +15,7 @@ RENAMED = {
     "mixskd.deploy.using": "mixskd.deploy.predicting",
     "mixskd.distributed": "mixskd.runtime.distributed",
     "mixskd.evaluation.scoring": "mixskd.tasks.scoring",
+    "mixskd.methods.parts.bifpn": "mixskd.methods.frskd",
     "mixskd.needs": "mixskd.data.needs",
     "mixskd.precision": "mixskd.runtime.precision",
     "mixskd.recipes": "mixskd.config.recipes",

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
+
+from mixskd.tasks.base import LabelTask
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 
-class MeanCrossEntropy(Metric):
-    """The mean softmax cross-entropy of logits ``B x N`` with class indices ``B``."""
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.total += F.cross_entropy(logits, labels, reduction="sum")
-        self.count += len(labels)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
-
-
-class Classification:
+class Classification(LabelTask):
     """``classes`` classes; scores are ``top1`` and ``top5`` in per cent, and ``loss``, the mean cross-entropy.
 
     Top-5 is top-N where there are fewer than five classes.
     """
 
+    name = "classification"
     monitor = "top1"
     names: tuple[str, ...] = ("top1", "top5", "loss")
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
+        self.classes, self.thresholds = classes, ()
 
     def metrics(self) -> MetricCollection:
-        # Imported here: it takes a second, which a run's first step need not wait for.
+        # Imported here: it takes a second, which a run's first step and a probe need not wait for.
+        from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
+
+        from mixskd.tasks.metrics import MeanCrossEntropy
 
         accuracies: dict[str, Metric] = {
             f"top{k}": MulticlassAccuracy(self.classes, top_k=min(k, self.classes), average="micro") for k in (1, 5)
@@ -59,3 +46,9 @@ class Classification:
         # The metrics are fp32, and the digits beyond these are its rounding.
         percent = {name: round(100 * values[name].item(), 5) for name in ("top1", "top5")}
         return {**percent, "loss": values["loss"].item()}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)
+
+    def label_names(self, labels: Tensor, classes: Sequence[str]) -> list[str]:
+        return [str(classes[i]) for i in (labels if labels.ndim == 1 else labels.argmax(1)).tolist()]

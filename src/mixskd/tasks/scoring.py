@@ -1,7 +1,5 @@
 """The scores of a model on one split. They are computed in fp32, so that all reports agree."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,12 +25,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-@torch.inference_mode()
 def score(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, float]:
     """The scores of ``task`` for ``model`` on the batches of ``loader``.
 
     With several processes each gives its own part of the images, which may be none, and gets the scores of all.
     """
+    return task.scores(measure(model, loader, task, device))
+
+
+@torch.inference_mode()
+def measure(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, Any]:
+    """What the metrics of ``task`` compute, as :func:`score`."""
     metrics = task.metrics().to(device)
     with evaluation_mode(model):
         for images, targets in loader:
@@ -40,7 +43,7 @@ def score(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, devic
                 metrics.update(task.predict(model, on(device, images)), on(device, targets))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was called before the ``update``")  # a process without images
-        return task.scores(metrics.compute())
+        return metrics.compute()
 
 
 @torch.inference_mode()

@@ -1,7 +1,5 @@
 """The parts of a run that depend on the task: data, network, method, loaders, scores and the model file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Write checkpoints while the training goes on: a copy of the state in host memory, written by one thread."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path

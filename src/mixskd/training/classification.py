@@ -12,20 +12,23 @@ from torch import Tensor, nn
 
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.from_torchvision import TORCHVISION
-from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
-from mixskd.config import DataConfig, MethodChoice, RunConfig
+from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
+from mixskd.config import DataConfig, MethodChoice, OptimConfig, RunConfig
 from mixskd.config.build import make_config
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.data.labels import are_soft
+from mixskd.data.preprocess import for_channels
+from mixskd.data.statistics import channel_statistics
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
-from mixskd.methods.parts.tables import table_notes
+from mixskd.methods.parts.per_image_tables import table_notes
 from mixskd.runtime.distributed import World
-from mixskd.tasks.classification import Classification
+from mixskd.tasks.base import LabelTask
+from mixskd.tasks.labels import label_task
 from mixskd.tasks.setup import Sample, TaskSetup
+from mixskd.training.criterion import criterion_of, imbalance_note
 from mixskd.training.teachers import load_teacher
 
 
@@ -34,6 +37,7 @@ def set_up_classification(
     weights: str | None,
     choice: MethodChoice,
     settings: DataConfig,
+    optim: OptimConfig,
     run: RunConfig,
     world: World,
     device: torch.device,
@@ -48,38 +52,55 @@ def set_up_classification(
     settings or data that cannot be used.
     """
     data = data or load_data(settings)
-    network = build_network(backbone, len(data.classes), data.image_size)
+    network = build_network(backbone, len(data.classes), data.image_size, data.preprocess.channels)
+    check_sizes(network, data, settings)
     notes = start_from(network, weights) if weights is not None and not resumed else []
-    if (normalisation := expected_normalisation(backbone, weights)) is not None:
-        mean, std = normalisation
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
-    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes)
-    method = build_method(choice, network, len(data.train), run.batch_size, load)
+    data = normalised(data, settings, backbone, weights)
+    load = partial(
+        load_teacher, preprocess=data.training, classes=data.classes, several=data.several,
+        one_size=not settings.scale_schedule,
+    )  # fmt: skip
+    method = build_method(choice, network, len(data.train), run.batch, load)
+    check_labels(method, data, optim, run)
+    method.use(criterion_of(optim, data))
+    notes += imbalance_note(optim, settings.balance, data)
+    task = label_task(len(data.classes), several=data.several)
+    if task.fits and "val" not in data.splits:
+        notes.append("without a val split the thresholds of all classes stay 0.5; hold one out: --data.val-holdout 0.1")
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
     loaded = data
     copies = method.about.images if method.about is not None else 1
-    images = copies * run.batch_size // world.size // run.accumulate
+    images = copies * run.batch // world.size // run.accumulate
     return TaskSetup(
         data=data,
-        task=Classification(len(data.classes)),
+        task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch_size, device, run.seed, method.needs, world, deferred=deferred
+            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=run.epochs
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
             for split in data.splits
             if split == data.scored or (split == "test" and run.score_test)
         },
-        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded),
+        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded, task),
         sample=Sample(
             f"{backbone} with {choice.name}",
             method,
             all_heads,
-            (images, 3, data.image_size, data.image_size),
+            (images, network.in_channels, data.image_size, data.image_size),
         ),
         notes=tuple(notes),
     )
+
+
+def check_labels(method: Method, data: DataBundle, optim: OptimConfig, run: RunConfig) -> None:
+    """Raises UserError if the labels of ``data`` are of a kind that the method or a setting cannot use."""
+    if are_soft(data.train.labels) and not method.soft_labels:
+        raise UserError("this method needs one class an image as its label, but the data have probabilities of classes")
+    if data.several and (run.all_heads or optim.head_start == "probe"):
+        key = "run.all_heads" if run.all_heads else "optim.head_start probe"
+        raise UserError(f"{key} is for one label an image, but the data have several; leave it out")
 
 
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
@@ -87,33 +108,40 @@ def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
     return method.heads(images).values()
 
 
-def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle) -> None:
+def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle, task: LabelTask) -> None:
     """Write ``deployed`` as a model file with what is needed to use it. Raises UserError on a full disk."""
     save_model(
         deployed,
         path,
         backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
         classes=data.classes,
-        image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
-        resize=data.preprocess.resize,
+        **dataclasses.asdict(data.preprocess),
+        thresholds=task.thresholds,
     )
 
 
-def build_network(name: str, classes: int, image_size: int | None) -> StagedBackbone:
-    """The backbone for images of ``image_size`` pixels, its usual size if None.
+def build_network(name: str, classes: int, image_size: int | None, channels: int = 3) -> StagedBackbone:
+    """The backbone for images of ``image_size`` pixels (its usual size if None) and ``channels`` channels.
 
     Raises UserError for images that are too small.
     """
     check_typed(name)
-    backbone = build_backbone(name, classes, image_size)
+    backbone = build_backbone(name, classes, image_size, channels=channels)
     if image_size is not None and image_size < backbone.min_size:
         raise UserError(
             f"{name} takes images of {backbone.min_size} px or more, not {image_size}; "
             f"set --data.image-size {backbone.default_size}"
         )
     return backbone
+
+
+def check_sizes(network: StagedBackbone, data: DataBundle, settings: DataConfig) -> None:
+    """Raises UserError if ``network`` cannot take the images of ``eval_size`` or of ``scale_schedule``."""
+    for name, sizes in (("eval_size", [data.preprocess.image_size]), ("scale_schedule", settings.scale_schedule)):
+        if network.fixed and any(size != data.image_size for size in sizes):
+            raise UserError(f"{network.name} takes only images of {data.image_size} px; leave data.{name} out")
+        if (least := min(sizes, default=network.min_size)) < network.min_size:
+            raise UserError(f"{network.name} takes images of {network.min_size} px or more; data.{name} has {least}")
 
 
 def build_method(
@@ -134,10 +162,23 @@ def build_method(
     return method
 
 
+def normalised(data: DataBundle, settings: DataConfig, backbone: str, weights: str | None) -> DataBundle:
+    """``data`` with the mean and std with which the weights were trained; else with those of its training images, or as
+    it is if they are RGB images of 8 bits. ``settings.normalise`` may ask for those of the training images.
+    """
+    p, found = data.preprocess, expected_normalisation(backbone, weights)
+    if settings.normalise == "train" or (found is None and (p.channels != 3 or p.range is not None)):
+        found = channel_statistics(data)
+    if found is None:
+        return data
+    found = for_channels(found[0], p.channels), for_channels(found[1], p.channels)
+    return dataclasses.replace(data, preprocess=dataclasses.replace(p, mean=found[0], std=found[1]))
+
+
 def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation with which the weights were trained; None to use those of the data."""
     if weights is None:
         return None
-    if weights == PUBLISHED or backbone.startswith((PREFIX, TORCHVISION)):
+    if weights == PUBLISHED or backbone.startswith(LIBRARIES):
         return normalisation_of(backbone)
     return None

@@ -1,11 +1,19 @@
 """Describe a run in a few lines for a person."""
 
-from __future__ import annotations
-
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import device_name
 from mixskd.training.parts import Parts
 from mixskd.training.probe import probe_line
+
+
+def time_line(steps: int, seconds: float) -> str:
+    """How long ``steps`` take, of ``seconds`` each, for a person."""
+    whole = steps * seconds
+    unit, size = next((unit, size) for unit, size in UNITS if whole >= 2 * size or size == 1)
+    return f"time: about {whole / size:.2g} {unit} for {steps:,} steps by the first ones; scores may add to it"
+
+
+UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def describe(parts: Parts) -> list[str]:
@@ -18,6 +26,8 @@ def describe(parts: Parts) -> list[str]:
     method = parts.step.method
     network = sum(p.numel() for p in method.backbone.parameters())
     training = sum(p.numel() for p in method.parameters())
+    about = method.about
+    cost = [] if about is None or about.compute == 1 else [f"  cost of training: {about.operations}"]
     weights = f" from {experiment.weights}" if experiment.weights else ""
     engine = parts.step.engine
     steps = len(parts.loader)
@@ -26,7 +36,8 @@ def describe(parts: Parts) -> list[str]:
         f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {counted(run.epochs, 'epoch')} x {steps:,} = "
-        f"{run.epochs * steps:,}, of {run.batch_size} images each",
+        f"{run.epochs * steps:,}, of {run.batch} images each",
+        *cost,
         f"device: {device_name(parts.device)}{', compiled' if engine.compile else ''}"
         f"{', as CUDA graphs' if engine.cuda_graphs else ''}, {counted(parts.world.size, 'process', 'es')}",
         f"precision: {engine.precision}, {engine.reason}",

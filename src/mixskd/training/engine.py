@@ -25,6 +25,7 @@ class Engine:
         fused: whether the optimizer is one kernel.
         compile: whether ``torch.compile`` compiles the method's forward and backward pass.
         cuda_graphs: whether the whole step is replayed as one CUDA graph; the optimizer must be fused.
+        checkpoint: whether the backward pass computes the maps within a stage again instead of keeping them.
         reason: the reason for the precision, for a person.
     """
 
@@ -33,6 +34,7 @@ class Engine:
     fused: bool = False
     compile: bool = False
     cuda_graphs: bool = False
+    checkpoint: bool = False
     reason: str = field(default="", compare=False)
 
 
@@ -62,16 +64,20 @@ def choose_engine(
         notes.append(f"the step is not compiled: {reason}")
     if compiled:
         notes.append("the first step compiles the method, which takes a minute or two")
-    graphs = cuda and not run.sync_bn
+    # An eager stage that is computed again reads the state of the random numbers on the host.
+    graphs = cuda and not run.sync_bn and (compiled or not run.checkpoint_activations)
     recorded = graphs and run.cuda_graphs != "never"
     if run.cuda_graphs == "always" and not graphs:
-        raise UserError("run.cuda_graphs needs GPUs, and batch norm without run.sync_bn; leave it at auto")
+        raise UserError(
+            "run.cuda_graphs needs GPUs, no run.sync_bn, and a compiled step with run.checkpoint_activations; try auto"
+        )
     return Engine(
         precision=precision,
         channels_last=True,
         fused=True,
         compile=compiled,
         cuda_graphs=recorded,
+        checkpoint=run.checkpoint_activations,
         reason=why_precision(run.precision, device),
     ), notes
 

@@ -1,15 +1,17 @@
 """The one factory: it builds the parts of a run from an experiment."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from mixskd.backbones.from_timm import PREFIX
 from mixskd.config import Experiment, RunConfig
 from mixskd.config.registry import NETWORKS
 from mixskd.data import DataBundle
 from mixskd.errors import UserError
+from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import choose_device
 from mixskd.training.classification import set_up_classification
@@ -19,7 +21,6 @@ from mixskd.training.measured_precision import is_measured, with_faster_precisio
 from mixskd.training.parts import Parts
 from mixskd.training.schedule import remarks
 from mixskd.training.step import build_step
-from mixskd.training.sync_bn import with_sync_bn
 
 
 def build_parts(
@@ -54,7 +55,8 @@ def build_parts(
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
         setup = set_up_classification(
-            experiment.backbone, experiment.weights, experiment.method, experiment.data, run, world, device, data,
+            experiment.backbone, experiment.weights, experiment.method, experiment.data, experiment.optim, run, world,
+            device, data,
             resumed=resumed, deferred=engine.cuda_graphs,
         )  # fmt: skip
     method = setup.method
@@ -89,7 +91,7 @@ def engine_of(experiment: Experiment, data: DataBundle | None = None) -> tuple[E
 
 def check_batch(run: RunConfig, world: World) -> None:
     """Raises UserError if the images of a process cannot be divided into ``run.accumulate`` equal parts."""
-    each = run.batch_size // world.size
+    each = run.batch // world.size
     if each % run.accumulate:
         raise UserError(f"run.accumulate {run.accumulate} does not divide the {each} images of each process")
 
@@ -105,3 +107,21 @@ def check_selection(run: RunConfig, data: DataBundle) -> None:
         raise UserError(f"run.keep best needs a val split, since test must not choose the weights; {how}")
     if run.patience > 0:
         raise UserError(f"run.patience needs a val split, since test must not end the training; {how}")
+
+
+def with_sync_bn(method: Method) -> Method:
+    """``method`` with batch norm over the images of all processes.
+
+    timm's norm layers keep their activation, which torch's own conversion would drop. Raises UserError for other norm
+    layers that are not torch's own.
+    """
+    kinds = {type(module) for module in method.modules() if isinstance(module, BatchNorm)}
+    if odd := sorted(kind.__name__ for kind in kinds - {nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm}):
+        if not method.backbone.name.startswith(PREFIX):
+            raise UserError(
+                f"run.sync_bn cannot convert the layer {odd[0]}, which may do more than normalise; leave it out"
+            )
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(method)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(method)

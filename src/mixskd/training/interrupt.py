@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,13 +20,16 @@ class Interrupted(SystemExit):
 
 
 class Interrupt:
-    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one has its usual effect.
+    """While active, the first SIGINT or SIGTERM prints ``answer`` and sets ``requested``; a second one of the same kind
+    has its usual effect, but not before the end of what is :meth:`held`.
 
     Several processes agree on a signal only at every ``every``-th step, because their hosts wait for each other then.
     """
 
-    def __init__(self, world: World, every: int = 1) -> None:
-        self.requested, self.world = 0, world
+    def __init__(self, world: World, every: int = 1, answer: str = "") -> None:
+        self.requested, self.world, self.answer = 0, world, answer
+        self.seen: set[int] = set()
+        self.holds = False
         self.every, self.calls = every, 0
         self.previous: dict[int, Any] = {}
 
@@ -38,8 +44,24 @@ class Interrupt:
         self.previous = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number in self.seen and not self.holds:
+            signal.signal(number, self.previous[number])
+            signal.raise_signal(number)
+            return
+        text = "the checkpoint is being saved; wait a moment" if self.holds else self.answer
+        if text and self.world.first:  # not by print, which the signal may have interrupted
+            os.write(2, f"\nmixskd: {signal.Signals(number).name}: {text}\n".encode())
+        self.seen.add(number)
         self.requested = number
-        signal.signal(number, self.previous[number])
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Signals are noted, and end nothing, in this context: a checkpoint is being written."""
+        self.holds = True
+        try:
+            yield
+        finally:
+            self.holds = False
 
     def signal(self) -> int:
         """The number of a signal that any process received, 0 for none. Each process calls this after every step."""

@@ -1,7 +1,5 @@
 """Measure once, on a CPU that multiplies bf16, whether a network trains faster in bf16 or in fp32."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import time

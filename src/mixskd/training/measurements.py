@@ -1,7 +1,5 @@
 """Measure times once per processor and keep them in the user's cache folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

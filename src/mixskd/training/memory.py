@@ -1,9 +1,10 @@
-"""Let the process keep freed memory between steps."""
-
-from __future__ import annotations
+"""The memory of the process: its peak, and freed memory that it keeps between steps."""
 
 import ctypes
+import resource
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's <malloc.h>
 
@@ -21,3 +22,10 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 64 << 20)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The largest memory so far in bytes: of the tensors on a GPU, of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,6 +1,4 @@
-"""The parts of a run, from which the trainer, the benchmark and the dry run start."""
-
-from __future__ import annotations
+"""``Parts``: everything that a trainer, a benchmark or a dry run needs of a run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,4 @@
-"""The progress of a run."""
-
-from __future__ import annotations
+"""The position of a run: steps, rows of metrics.csv, seconds and images so far."""
 
 from dataclasses import dataclass, field
 

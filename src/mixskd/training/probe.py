@@ -1,7 +1,5 @@
 """The probe of a run that starts from weights: its scores, and classifiers initialised with it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mixskd.errors import UserError

@@ -1,7 +1,5 @@
 """The files that a run writes: config.yaml, metrics.csv, checkpoint.pt, model.safetensors, summary.json."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -87,6 +85,12 @@ class RunFolder:
         """
         write_text(self.config, to_yaml(experiment))
         self._remove(path for path in self.files if path != self.config)
+
+    def extend(self, experiment: Experiment) -> None:
+        """Let the finished run go on as ``experiment``, which has more epochs."""
+        # In this order a kill between the two leaves a run that --resume finishes.
+        self.summary.unlink(missing_ok=True)
+        write_text(self.config, to_yaml(experiment))
 
     @property
     def files(self) -> tuple[Path, ...]:

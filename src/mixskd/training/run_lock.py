@@ -1,7 +1,5 @@
 """A lock on a run folder, which lets only one process use the run."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import stat

@@ -1,7 +1,5 @@
 """Select the epoch whose weights are deployed, and stop a run early: by the score on ``val``, never on ``test``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +12,15 @@ Row = Mapping[str, float]
 
 
 class Selection:
-    """Applies ``run.keep`` and ``run.patience`` to ``monitor``, a score of the task; higher is better.
+    """Applies ``run.keep`` and ``run.patience`` to ``monitor``, a score of the task; higher is better. Patience counts
+    from the epoch ``since`` on, the last restart of the schedule.
 
     ``state`` is the best epoch so far with a copy of its weights on the CPU, or None; it is a part of the checkpoint.
     """
 
-    def __init__(self, run: RunConfig, data: DataBundle, monitor: str) -> None:
+    def __init__(self, run: RunConfig, data: DataBundle, monitor: str, since: int = 0) -> None:
         self.monitor = f"{data.scored}_{monitor}"
+        self.since = since
         self.selects = "val" in data.splits
         self.keep_best = self.selects and run.keep != "last"
         self.patience = run.patience if self.selects else 0
@@ -40,7 +40,7 @@ class Selection:
 
     def exhausted(self, rows: Sequence[Row]) -> bool:
         """Whether the last ``patience`` evaluations brought no better score."""
-        scores = [row[self.monitor] for row in rows if self.monitor in row]
+        scores = [row[self.monitor] for row in rows[self.since :] if self.monitor in row]
         return 0 < self.patience < len(scores) and scores.index(max(scores)) < len(scores) - self.patience
 
     def choose(self, rows: Sequence[Row], model: nn.Module) -> Row:

@@ -20,11 +20,11 @@ from mixskd.errors.terminal import warn
 from mixskd.methods.base import Method
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import autocast
-from mixskd.training.averaging import average_gradients
+from mixskd.training.averaging import MovingAverage, average_gradients
 from mixskd.training.engine import Engine
 from mixskd.training.graphs import GraphedStep, RecordingError, reason
-from mixskd.training.moving_average import MovingAverage
 from mixskd.training.optimizers import build_optimizer, executed_as, freeze, freeze_norms
+from mixskd.training.recomputing import checkpoint_stages
 
 
 class TrainStep:
@@ -119,7 +119,7 @@ class TrainStep:
 
     def _update(self, batch: Batch | DeferredBatch) -> dict[str, Tensor]:
         if isinstance(batch, DeferredBatch):
-            batch = batch.make(batch.indices, batch.source)
+            batch = batch.make(batch.indices, batch.source, batch.size)
         by_loop = {"progress": self.progress} if self.method.needs.progress else {}
         parts = [batch] if self.accumulate == 1 else split(batch, self.accumulate)
         terms: list[dict[str, Tensor]] = []
@@ -232,6 +232,8 @@ def build_step(
         freeze_norms(method)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     method = method.to(device, memory_format=layout)  # type: ignore[call-overload]
+    if engine.checkpoint:
+        checkpoint_stages(method)
     optimizer = build_optimizer(method, optim, engine, started=started)
     ema = MovingAverage(method.backbone, optim.ema) if optim.ema > 0 else None
     return TrainStep(method, optimizer, device, engine, accumulate, world, optim.clip_norm, ema)

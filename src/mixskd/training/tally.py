@@ -1,7 +1,5 @@
 """The sums of the loss terms over an epoch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

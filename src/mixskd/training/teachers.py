@@ -11,9 +11,7 @@ from torch import nn
 
 from mixskd.artifacts.model_file import load_model
 from mixskd.backbones import build_backbone, check_local, start_from
-from mixskd.backbones.from_timm import PREFIX
-from mixskd.backbones.from_torchvision import TORCHVISION
-from mixskd.backbones.pretrained import PUBLISHED, normalisation_of
+from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config.trusted_backbones import is_elsewhere
 from mixskd.data.preprocess import Preprocess
@@ -21,31 +19,44 @@ from mixskd.errors import UserError
 from mixskd.methods.parts.views import OwnView
 
 
-def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str]) -> nn.Module:
+def load_teacher(
+    source: str, preprocess: Preprocess, classes: Sequence[str], *, several: bool = False, one_size: bool = True
+) -> nn.Module:
     """The classifier at ``source``, to be given images as ``preprocess`` makes them, of a student of ``classes``.
+
+    Without ``one_size`` the images change their size during the run.
 
     ``source`` is a run folder, a model file, or ``timm/NAME`` or ``torchvision/NAME`` with their published weights.
     Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.views.OwnView`.
-    Raises UserError if it is missing or corrupt, or has other classes.
+    Raises UserError if it is missing or corrupt, has other classes, or is for one label an image where the student is
+    for ``several``, or the other way round.
     """
     network, own = _published(source, classes) if is_library(source) else _trained(source, classes)
-    if (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
+    if several != (getattr(network, "task", "") == "multilabel"):
+        takes, has = ("several labels", "one") if several else ("one label", "several")
+        raise UserError(f"the data have {takes} an image, but the teacher {source} was trained for {has}")
+    if (own.channels, own.range) != (preprocess.channels, preprocess.range):
+        raise UserError(f"the teacher {source} was trained on images of other channels or another data.range")
+    if one_size and (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
         return network
     return OwnView(network, (preprocess.mean, preprocess.std), (own.mean, own.std), own.image_size)
 
 
-def teacher_without_weights(source: str, student: str, classes: int, image_size: int | None) -> nn.Module:
+def teacher_without_weights(
+    source: str, student: str, classes: int, image_size: int, channels: int = 3, *, one_size: bool = True
+) -> nn.Module:
     """The network of the teacher at ``source`` for images of ``image_size`` pixels, as its operations are counted.
 
     Where there is none (yet), it is that of the backbone ``student``.
     """
     name, size = (source, None) if is_library(source) else _described(source)
     if name is None or is_elsewhere(name):
-        return build_backbone(student, classes, image_size)
-    check_local(name)
-    network = build_backbone(name, classes, size)
+        name, size = student, image_size
+    else:
+        check_local(name)
+    network = build_backbone(name, classes, size, channels=channels)
     size = size or network.default_size
-    return network if size == image_size else OwnView(network, ((0,), (1,)), ((0,), (1,)), size)
+    return network if one_size and size == image_size else OwnView(network, ((0,), (1,)), ((0,), (1,)), size)
 
 
 def _described(source: str) -> tuple[str | None, int | None]:
@@ -61,7 +72,7 @@ def _described(source: str) -> tuple[str | None, int | None]:
 
 def is_library(source: str) -> bool:
     """Whether ``source`` names a model of timm or torchvision, and not a file."""
-    return source.startswith((PREFIX, TORCHVISION))
+    return source.startswith(LIBRARIES)
 
 
 def _published(source: str, classes: Sequence[str]) -> tuple[StagedBackbone, Preprocess]:

@@ -1,10 +1,9 @@
 """The training loop: it feeds the step, scores epochs and writes checkpoints. It depends on no method."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from mixskd.config import difference, to_dict
@@ -14,7 +13,7 @@ from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
-from mixskd.tasks.scoring import score, score_heads
+from mixskd.tasks.scoring import measure, score, score_heads
 from mixskd.training.checkpoint import (
     check_fits,
     check_optimizer,
@@ -23,6 +22,7 @@ from mixskd.training.checkpoint import (
     load_newest,
 )
 from mixskd.training.checkpoint_writer import CheckpointWriter
+from mixskd.training.continuation import before_restart
 from mixskd.training.description import describe
 from mixskd.training.interrupt import Interrupt
 from mixskd.training.listeners import Listener, RunInfo, StepInfo
@@ -31,10 +31,13 @@ from mixskd.training.parts import Parts
 from mixskd.training.position import Position
 from mixskd.training.probe import below_probe
 from mixskd.training.run_folder import RunFolder
-from mixskd.training.schedule import learning_rate
+from mixskd.training.schedule import learning_rate, progress
 from mixskd.training.selection import Selection
 from mixskd.training.summary import summarise
 from mixskd.training.tally import Tally
+
+STOPPING = "stopping after this step, with a checkpoint; a second time stops at once, without one"
+REHEARSED, LONGEST = 4, 3.0  # steps of a rehearsal that are timed, and the seconds after which no other begins
 
 
 class Trainer:
@@ -46,7 +49,8 @@ class Trainer:
         self.parts, self.folder, self.remarks = parts, folder, remarks
         self.experiment, self.world, self.step = parts.experiment, parts.world, parts.step
         self.listeners = listeners if self.world.first else ()
-        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor)
+        since = max(self.experiment.optim.restarts, default=0)
+        self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor, since)
         self.position = Position()
         self.tally = Tally()
         # On a CPU the threads of the training would wait for the processor that writes.
@@ -59,7 +63,7 @@ class Trainer:
         try:
             for listener in self.listeners:
                 listener.start(self._info())
-            with Interrupt(self.world, run.log_every) as interrupt:
+            with Interrupt(self.world, run.log_every, STOPPING) as interrupt:
                 for epoch in range(len(self.position.rows), run.epochs):
                     if self.selection.exhausted(self.position.rows):
                         break
@@ -70,14 +74,17 @@ class Trainer:
                             self.check_finite()
                         stop = interrupt.signal()
                         if stop or self.due():
-                            self.save()
+                            with interrupt.held():
+                                self.save()
+                                if stop:
+                                    self.writer.wait()
                         if stop:
-                            self.writer.wait()
                             interrupt.leave(stop, self.folder.path)
                     self.close_epoch(epoch)
                     ended = epoch + 1 == run.epochs or self.selection.exhausted(self.position.rows)
                     if ended or (epoch + 1) % run.checkpoint_every_epochs == 0:
-                        self.save()
+                        with interrupt.held():
+                            self.save()
             summary = self.finish()
             for listener in self.listeners:
                 listener.end(summary)
@@ -87,24 +94,41 @@ class Trainer:
             for listener in self.listeners:
                 listener.close()
 
-    def rehearse(self) -> None:
-        """Take the next step, if any is left, without listeners. The trainer cannot be used afterwards.
+    def rehearse(self) -> float | None:
+        """Take the next few steps, if any are left, without listeners. The trainer cannot be used afterwards.
 
-        Raises UserError if the step does, and for a loss that is not finite.
+        Returns the seconds of one step, after the first, which prepares the others; None if there is one at most.
+        Raises UserError if a step does, and for a loss that is not finite.
         """
-        epoch, length = len(self.position.rows), len(self.parts.loader)
-        if epoch == self.experiment.run.epochs or self.selection.exhausted(self.position.rows):
-            return
+        if self.selection.exhausted(self.position.rows):
+            return None
+        begun, length, ends = len(self.position.rows), len(self.parts.loader), list[float]()
+        firsts = {begun: self.position.step - begun * length}
+        epochs = range(begun, self.experiment.run.epochs)
+        steps = ((batch, epoch) for epoch in epochs for batch in self.parts.loader.epoch(epoch, firsts.get(epoch, 0)))
         self.listeners = ()
-        self.update(next(iter(self.parts.loader.epoch(epoch, self.position.step - epoch * length))), epoch)
-        self.check_finite()
+        for batch, epoch in islice(steps, 1 + REHEARSED):
+            self.update(batch, epoch)
+            self.check_finite()
+            ends.append(time.perf_counter())
+            if len(ends) > 1 and ends[-1] - ends[0] > LONGEST:
+                break
+        return (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
 
     def _info(self) -> RunInfo:
         return RunInfo(
             self.experiment, self.folder.path, len(self.parts.loader), self.position.step, tuple(self.position.rows),
-            self.selection.monitor, (*self.remarks, *describe(self.parts)), tuple(self.parts.notes),
+            self.selection.monitor, (*self.remarks, *describe(self.parts), *self.resumed), tuple(self.parts.notes),
             self.parts.examples,
         )  # fmt: skip
+
+    @property
+    def resumed(self) -> list[str]:
+        """A line that says where a resumed run goes on; none for a new one."""
+        step, epochs, done = self.position.step, self.experiment.run.epochs, len(self.position.rows)
+        whole = epochs * len(self.parts.loader)
+        where = f"after step {step:,} of {whole:,}, in epoch {done + 1} of {epochs}"
+        return [f"resumed {where}, from {self.folder.checkpoint.name}"] if 0 < step < whole else []
 
     @property
     def learning_rate(self) -> float:
@@ -115,10 +139,10 @@ class Trainer:
         """Take one step and add its terms to those of the epoch."""
         step, run = self.position.step, self.experiment.run
         seed = step_seed(run.seed, step, self.world.rank)
-        terms = self.step(batch, self.learning_rate, seed, progress=(epoch + 1) / run.epochs)
+        terms = self.step(batch, self.learning_rate, seed, progress=progress(self.experiment.optim, epoch, run.epochs))
         self.tally.add(terms, step)
         self.position.step += 1
-        self.position.images += run.batch_size
+        self.position.images += run.batch
         if self.listeners:
             count = self.position.step - epoch * len(self.parts.loader)
             info = StepInfo(
@@ -227,8 +251,10 @@ class Trainer:
         """Raises UserError if ``state`` belongs to another run."""
         path, ema = self.folder.checkpoint, self.step.ema
         if "experiment" in state:
-            before = build_experiment(state["experiment"])
-            if changed := difference(before, self.experiment):
+            before, now = build_experiment(state["experiment"]), self.experiment
+            if len(state["position"]["rows"]) == max(now.optim.restarts, default=-1):
+                now = before_restart(now, before)
+            if changed := difference(before, now):
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
@@ -259,10 +285,13 @@ class Trainer:
         """Score the deployed model on every split, save it, and write and return the summary."""
         deployed, data = self.parts.deployed, self.parts.data
         row = self.selection.choose(self.position.rows, deployed)
-        chosen = f"{data.scored}_"
+        chosen, task = f"{data.scored}_", self.parts.task
+        if task.fits and data.scored == "val":
+            self.world.share(deployed.buffers())
+            task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
-            split: {name: row[chosen + name] for name in self.parts.task.names if chosen + name in row}
-            if split == data.scored
+            split: {name: row[chosen + name] for name in task.names if chosen + name in row}
+            if split == data.scored and not task.fits
             else self.score(split)
             for split in self.parts.score_loaders
         }

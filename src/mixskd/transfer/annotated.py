@@ -1,6 +1,4 @@
-"""Data whose labels are boxes or masks, as the trainer takes data."""
-
-from __future__ import annotations
+"""The data set of a detection or segmentation run: files by split, with their boxes or masks."""
 
 import hashlib
 from collections.abc import Mapping

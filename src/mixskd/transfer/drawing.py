@@ -1,7 +1,5 @@
 """Boxes and masks drawn on images, in distinct colours and with labels of a readable size."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The scores of a trained detector or segmentation network on a split of its data or of others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Batches of annotated images for training and scoring; all draws depend on (seed, step) only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """model.safetensors of a detector or a segmentation network: weights, and a description in the metadata."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -12,8 +10,7 @@ from msgspec import Meta, Struct
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixskd.artifacts.described_file import check_weights_finite, read_described
-from mixskd.artifacts.model_file import content_digest
+from mixskd.artifacts.model_file import check_weights_finite, content_digest, read_described
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
 from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record

@@ -1,6 +1,4 @@
-"""What training, scoring and prediction need to know of boxes or masks, behind one interface."""
-
-from __future__ import annotations
+"""The common interface of detection and segmentation: loading, batches, scores, predictions, drawings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,23 +1,23 @@
-"""A trained detector or segmentation network used on images."""
-
-from __future__ import annotations
+"""A trained detector or segmentation network used on images, and its predictions beside the annotations."""
 
 import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 
 from mixskd.data.images import EXTENSIONS, decode_image
 from mixskd.errors import UserError, check_positive
 from mixskd.runtime.files import write_text
 from mixskd.runtime.precision import choose_device
 from mixskd.tasks.scoring import evaluation_mode
-from mixskd.transfer.image_files import image_size
+from mixskd.transfer.evaluating import data_of
 from mixskd.transfer.network_file import load_network
+from mixskd.transfer.source_files import image_size
 
 
 @torch.inference_mode()
@@ -80,3 +80,32 @@ def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple
         same = list(places)
         for start in range(0, len(same), batch_size):
             yield tuple(same[start : start + batch_size])
+
+
+class Example(NamedTuple):
+    """One image ``file`` with its annotation drawn, and with what the network finds."""
+
+    file: Path
+    annotated: Image.Image
+    found: Image.Image
+
+
+@torch.inference_mode()
+def examples(path: str | Path, split: str, count: int, *, threshold: float = 0.5) -> list[Example]:
+    """``count`` images of ``split``, evenly spread over it, of the run at ``path``, with boxes or masks drawn.
+
+    Predicted boxes of a score below ``threshold`` are not drawn; annotated crowds are. Raises UserError if weights or
+    data cannot be read, and KeyError without such a split.
+    """
+    model, about = load_network(path)
+    pipeline = about.pipeline(skip_bad_annotations=True, check=False)
+    images = data_of(path, about, pipeline).annotated[split]
+    places = sorted({round(i * (len(images) - 1) / max(count - 1, 1)) for i in range(min(count, len(images)))})
+    made = []
+    for place in places:
+        file = images.files[place]
+        image = decode_image(file)
+        (found,) = pipeline.find(model, [image])
+        drawn = pipeline.draw(image, found, about.classes, threshold)
+        made.append(Example(file, pipeline.draw_truth(images, place), drawn))
+    return made

@@ -1,13 +1,9 @@
 """The parts of a run of detection or segmentation: data, network, loaders and scores."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mixskd.backbones import StagedBackbone
 from mixskd.backbones.tokens import spatial
 from mixskd.config import Experiment, flatten, to_dict
 from mixskd.config.build import make_config
@@ -23,7 +19,7 @@ from mixskd.transfer.config import UNSUPPORTED
 from mixskd.transfer.loaders import InOrder, Stream
 from mixskd.transfer.network_file import About, save_network
 from mixskd.transfer.pipeline import pipeline_of
-from mixskd.transfer.start import make_network, normalisation_of, scaled
+from mixskd.transfer.starting_weights import make_network, normalisation_of, scaled
 
 # Pixels of the images for which the precision is measured; those of a run are larger and of many sizes.
 MEASURED_AT = 224
@@ -38,13 +34,13 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
     config: Any = make_config(NETWORKS[network].Config, experiment.method.options)
     check_supported(experiment)
     length = config.length(run.epochs)
-    each = run.batch_size // world.size // run.accumulate
+    each = run.batch // world.size // run.accumulate
     if network == "deeplabv3" and each < 2 and not run.sync_bn:
         raise UserError(
             "deeplabv3 needs two or more images in each step of a process, for the batch norm on its pooled image; "
             "raise run.batch_size"
         )
-    optim, rate_notes = scaled(experiment.optim, run.batch_size, config)
+    optim, rate_notes = scaled(experiment.optim, run.batch, config)
     mean, std = normalisation_of(experiment.backbone, experiment.weights)
     pipeline = pipeline_of(config, mean, std)
     data = load_annotated(
@@ -63,7 +59,7 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
         task=pipeline.task(data.annotated["train"], world),
         method=method,
         make_loader=lambda: Stream(
-            images, collate, run.batch_size, device, seed=run.seed, length=length, workers=workers, world=world
+            images, collate, run.batch, device, seed=run.seed, length=length, workers=workers, world=world
         ),
         score_loaders={
             name: InOrder(*pipeline.scoring(split), workers=workers, world=world)
@@ -71,15 +67,15 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
             if name != "train"
         },
         save=lambda trained, path: save_network(trained, path, about),
-        sample=Sample(experiment.backbone, backbone, last_maps, (max(each, 1), 3, MEASURED_AT, MEASURED_AT)),
+        sample=Sample(
+            experiment.backbone,
+            backbone,
+            lambda network, images: [spatial(network.feature_maps(images)[-1])],
+            (max(each, 1), 3, MEASURED_AT, MEASURED_AT),
+        ),
         notes=(*rate_notes, *weight_notes),
         optim=optim,
     )
-
-
-def last_maps(backbone: StagedBackbone, images: Tensor) -> list[Tensor]:
-    """The last map of ``backbone``."""
-    return [spatial(backbone.feature_maps(images)[-1])]
 
 
 def check_supported(experiment: Experiment) -> None:

@@ -119,6 +119,20 @@ def test_search_promotes_strong_trials_and_ends_weak_ones(tmp_path: Path, script
     assert search["importance"]["optim.lr"] > search["importance"]["method"]
 
 
+def test_leaderboard_is_written_after_each_trial(tmp_path: Path, scripted: Any) -> None:
+    ended: list[int] = []
+
+    def score(values: dict[str, Any]) -> float:
+        known = rows(tmp_path / "s") if (tmp_path / "s" / "leaderboard.csv").exists() else []
+        ended.append(sum(row["ended"] != "not yet" for row in known))
+        return rate_matters(values)
+
+    scripted(score)
+    mixskd.tune(**LONG, trials=3, out=tmp_path / "s")
+    assert ended[:4] == [0, 0, 0, 1]  # the recipe climbs three rungs
+    assert ended[-1] == 2
+
+
 def test_same_seed_proposes_the_same_trials(tmp_path: Path, scripted: Any) -> None:
     scripted(rate_matters)
     tables = []
@@ -216,7 +230,7 @@ def test_trial_left_by_a_killed_process_is_continued_once(tmp_path: Path, script
         ({"methods": ["tfkd_self"]}, "learns from a trained baseline"),
     ],
 )
-def test_mistake_is_one_line_before_anything_is_trained(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_mistake_gives_one_line_before_training(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
         mixskd.tune(**{**TINY, **options}, out=tmp_path / "s")
     assert len(str(caught.value).splitlines()) == 1

@@ -112,7 +112,7 @@ def test_bad_annotation_is_one_line_and_can_be_skipped(name: str, tmp_path: Path
         (f'{{"images": [], "categories": [{{"id": 1, "name": {nested()}}}]}}', "nested too deeply"),
     ],
 )
-def test_unusable_file_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_unusable_file_gives_one_line(text: str, message: str, tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match=message) as caught:
@@ -125,7 +125,7 @@ def test_unusable_file_is_one_line(text: str, message: str, tmp_path: Path) -> N
     part=st.sampled_from(["images", "annotations", "categories"]), row=st.integers(0, 1), value=JSON,
     key=st.none() | st.sampled_from(["id", "file_name", "width", "image_id", "category_id", "bbox", "area", "name"]),
 )  # fmt: skip
-def test_any_value_anywhere_is_accepted_skipped_or_one_line(
+def test_any_value_anywhere_is_accepted_skipped_or_gives_one_line(
     part: str, row: int, key: str | None, value: Any, tmp_path: Path
 ) -> None:
     values = content()

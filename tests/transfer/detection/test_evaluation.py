@@ -11,11 +11,11 @@ from pycocotools.cocoeval import COCOeval
 
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.detection import evaluation
 from mixskd.transfer.detection.coco import load_coco
 from mixskd.transfer.detection.evaluation import Detection, coco_results, in_file_pixels
 from mixskd.transfer.detection.loading import truth
+from mixskd.transfer.source_files import BadItems
 
 SIDE = 320
 

@@ -8,8 +8,8 @@ import torch
 
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
-from mixskd.transfer.detection.loading import DetectionImages, ScoreBatch, Sizes, augmentation, train_batch
-from mixskd.transfer.detection.method import CascadeRCNN
+from mixskd.transfer.detection.loading import DetectionImages, Sizes, augmentation, score_batch, train_batch
+from mixskd.transfer.detection.model import CascadeRCNN
 from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import tiny_backbone, write
 
@@ -30,7 +30,7 @@ def test_cascade_overfits_four_images(tmp_path: Path) -> None:
         optimizer.zero_grad()
     task = Detection(split.classes)
     metrics = task.metrics()
-    inputs, truths = ScoreBatch(split)(samples)
+    inputs, truths = score_batch(split, samples)
     with torch.inference_mode():
         metrics.update(task.predict(method.eval().backbone, inputs), truths)
     assert task.scores(metrics.compute())["ap"] > 90

@@ -66,7 +66,7 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotation><object
         ("<annotation><object><name>dog</name></object></annotation>", "has no bndbox"),
     ],
 )
-def test_bad_file_is_one_line_and_can_be_skipped(text: str, message: str, tmp_path: Path) -> None:
+def test_bad_file_gives_one_line_and_can_be_skipped(text: str, message: str, tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "Annotations" / "train1.xml").write_bytes(text.encode("utf-8", "surrogatepass"))
     (tmp_path / "classes.txt").write_text("dog\ncat\n")

@@ -56,7 +56,7 @@ def test_lists_of_files_and_roboflows_paths_are_read(tmp_path: Path) -> None:
         ("1 50 50 20 20", "outside its image of 80 x 40"),
     ],
 )
-def test_bad_label_is_one_line_and_can_be_skipped(labels: str, message: str, tmp_path: Path) -> None:
+def test_bad_label_gives_one_line_and_can_be_skipped(labels: str, message: str, tmp_path: Path) -> None:
     write(tmp_path, f"0 0.5 0.5 0.2 0.2\n{labels}\n")
     with pytest.raises(UserError, match=rf"object 2 of .*labels/train/a.txt.*{message}.*--skip-bad-annotations"):
         load_detection(tmp_path)
@@ -66,7 +66,7 @@ def test_bad_label_is_one_line_and_can_be_skipped(labels: str, message: str, tmp
 
 
 @pytest.mark.parametrize("names", ["{1: a, 2: b}", "{0: a, x: b}", "red", "[]"])
-def test_classes_must_be_numbered_from_nought(names: str, tmp_path: Path) -> None:
+def test_classes_must_be_numbered_from_zero(names: str, tmp_path: Path) -> None:
     write(tmp_path, yaml=f"train: images/train\nval: images/val\nnames: {names}\n")
     with pytest.raises(UserError, match=r"'names' in .*data.yaml must be a list"):
         load_detection(tmp_path)

@@ -11,10 +11,8 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from mixskd.backbones import build_backbone
 from mixskd.errors import UserError
 from mixskd.transfer.segmentation.config import DeepLabConfig
-from mixskd.transfer.segmentation.dilation import dilate
 from mixskd.transfer.segmentation.loading import SegmentationImages, augmentation, train_batch
-from mixskd.transfer.segmentation.method import SegmentationMethod
-from mixskd.transfer.segmentation.model import DeepLabV3, pixel_loss
+from mixskd.transfer.segmentation.model import DeepLabV3, SegmentationMethod, dilate, pixel_loss
 from mixskd.transfer.segmentation.sources import load_segmentation
 from tests.transfer.detection.support import tiny_backbone
 from tests.transfer.segmentation.support import write

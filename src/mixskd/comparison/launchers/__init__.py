@@ -1,7 +1,5 @@
 """Launchers train the runs of a grid: on this machine, or as jobs of a cluster that shares the folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol

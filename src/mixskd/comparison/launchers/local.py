@@ -1,7 +1,5 @@
 """Runs on this machine, in workers that share its GPUs and processor threads."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Runs as tasks of Ray, on a cluster or on this machine."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.comparison.worker import Worker
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 class Ray:
@@ -31,7 +29,7 @@ class Ray:
                 ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
             self.task = ray.remote(**{"max_retries": 0, "num_cpus": 1, **options})(run_alone)
         except (ConnectionError, ValueError, TypeError) as error:
-            raise UserError(f"the ray launcher: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the ray launcher: {first_line(error)}") from None
         self.references: list[Any] = []
 
     def submit(self, folder: Path, name: str) -> Future[int]:

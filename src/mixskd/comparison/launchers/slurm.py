@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mixskd.comparison.worker import TRY_AGAIN, Worker
 from mixskd.config.conversion import convert
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, first_line, nearest
 
 SUBMITIT_OPTIONS = (
     "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout", "name",
@@ -104,7 +104,7 @@ class Slurm:
             executor = submitit.AutoExecutor(folder / "logs" / "submitit", settings.cluster, **timeouts)
             executor.update_parameters(**{**settings.parameters(), **others})
         except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
-            raise UserError(f"the slurm launcher: {str(error).splitlines()[0]}") from None
+            raise UserError(f"the slurm launcher: {first_line(error)}") from None
         self.executor = executor
         self.idle: dict[str, int] = {}  # by a run's name: its last jobs in a row without a new checkpoint
 

@@ -1,4 +1,4 @@
-"""Rungs whose resource is counted training operations, and the epochs that a trial may make for them."""
+"""The budget of each rung in counted training operations, and the epochs that a trial can make with it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Costs:
         """The training operations (FLOPs) of one epoch. Raises UserError for a method that refuses the backbone."""
         size = experiment.data.image_size or self.data.image_size
         options = tuple(sorted((key, repr(value)) for key, value in experiment.method.options.items()))
-        batch = experiment.run.batch_size
-        key = (experiment.backbone, experiment.method.name, options, size, batch)
+        batch = experiment.run.batch
+        key = (experiment.backbone, experiment.method.name, options, size, experiment.data.scale_schedule, batch)
         if key not in self._known:
             self._known[key] = count_cost(experiment, len(self.data.classes), size).training_flops
         steps = max(1, len(self.data.train) // batch)

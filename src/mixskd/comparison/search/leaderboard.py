@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mixskd.artifacts.search_file import FORMAT
-from mixskd.config import Experiment, to_dict
+from mixskd.artifacts.stored_files import FORMAT
+from mixskd.comparison.search.study import INSIDE, Study
+from mixskd.config import Experiment, read_yaml, to_dict
 from mixskd.errors.text import to_json
 from mixskd.reporting.repeated import mean_and_std
 from mixskd.reporting.tables.cells import Number, Table, comma_separated, markdown
@@ -81,13 +82,15 @@ def table(trials: Sequence[FrozenTrial], base: Experiment, last: int) -> Table:
     return rows
 
 
-def write_leaderboard(
-    folder: Path, trials: Sequence[FrozenTrial], base: Experiment, operations: Sequence[float],
-    importance: Mapping[str, float], tested: Mapping[int, Mapping[str, Any]],
-) -> None:  # fmt: skip
-    """Write leaderboard.md, leaderboard.csv and search.json; ``tested`` has the scores on ``test`` by trial."""
-    last = len(operations) - 1
-    rows, best = table(trials, base, last), winner(trials)
+def write_leaderboard(folder: Path, study: Study, operations: Sequence[float], *, importance: bool = False) -> None:
+    """Write leaderboard.md, leaderboard.csv and search.json of the trials until now; nothing if there are none.
+
+    The ``importance`` of the settings takes long enough to be left out between two trials.
+    """
+    trials, tested = study.trials, stored_tests(folder)
+    if not trials:
+        return
+    rows, best = table(trials, study.space.base, len(operations) - 1), winner(trials)
     write_text(folder / "leaderboard.csv", comma_separated(rows))
     write_text(folder / "leaderboard.md", "\n".join([markdown(rows), *notes(trials, best, tested)]) + "\n")
     record = {
@@ -95,10 +98,21 @@ def write_leaderboard(
         "operations": list(operations),
         "winner": None if best is None else best.number,
         "tested": {str(number): dict(scores) for number, scores in tested.items()},
-        "importance": dict(importance),
+        "importance": study.importance() if importance else {},
         "trials": [as_record(trial) for trial in trials],
     }
     write_text(folder / "search.json", to_json(record, indent=1) + "\n")
+
+
+def tests_file(folder: Path) -> Path:
+    """Where the scores on ``test`` are stored."""
+    return folder / INSIDE / "tested.yaml"
+
+
+def stored_tests(folder: Path) -> dict[int, Any]:
+    """The scores on ``test`` of winners until now, by the number of the trial."""
+    path = tests_file(folder)
+    return {int(number): scores for number, scores in read_yaml(path).items()} if path.exists() else {}
 
 
 def as_record(trial: FrozenTrial) -> dict[str, Any]:

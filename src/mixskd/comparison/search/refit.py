@@ -1,6 +1,4 @@
-"""What is done with the winner of a search: its score on test, and the training on train and val together."""
-
-from __future__ import annotations
+"""The end of a search: score the winner on test, and train it again on train and val together."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,7 +28,7 @@ def refitted(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, data=data, run=run)
 
 
-def refit(folder: Path, experiment: Experiment, launcher: Launcher, display: Display) -> Run:
+def train_winner(folder: Path, experiment: Experiment, launcher: Launcher, display: Display) -> Run:
     """Train the winner's ``experiment`` on train and val in ``folder/refit``. Raises UserError if that fails."""
     placed = dataclasses.replace(refitted(experiment), out=str(folder / "refit"))
     run = Run(folder, "refit", "refit", placed)

@@ -1,4 +1,4 @@
-"""Optuna's study in the folder of a search, for several processes: each trial belongs to one of them at a time."""
+"""Optuna's study in the folder of a search; locks let several processes work on it, each on its own trials."""
 
 from __future__ import annotations
 

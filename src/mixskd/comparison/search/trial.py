@@ -1,6 +1,4 @@
-"""The search as a supply of runs: each trial climbs the rungs, until it is weak, fails, or is done."""
-
-from __future__ import annotations
+"""The course of a search: which run comes next, and when a trial is promoted, pruned or complete."""
 
 import dataclasses
 import time
@@ -12,6 +10,7 @@ from mixskd.artifacts.results import read_result
 from mixskd.comparison.plan import Run
 from mixskd.comparison.search.budget import Costs, Rungs
 from mixskd.comparison.search.display import TrialsDisplay
+from mixskd.comparison.search.leaderboard import write_leaderboard
 from mixskd.comparison.search.study import Claim, Study
 from mixskd.config import Experiment
 from mixskd.errors import UserError
@@ -152,6 +151,7 @@ class Search:
         else:
             self.study.complete(held.claim, score)
         self._show(held.claim.number)
+        write_leaderboard(self.folder, self.study, self.rungs.operations)
 
     def _drop(self, held: Held) -> None:
         del self.held[held.claim.number]

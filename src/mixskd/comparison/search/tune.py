@@ -1,9 +1,7 @@
-"""A search from its settings to its winner, in a folder that several calls and processes can share."""
-
-from __future__ import annotations
+"""Run a search from its settings to its winner: ``tune``. Several calls and processes can share its folder."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,15 @@ from mixskd.comparison.plan import Run
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.search.budget import SHARE, Costs, Rungs, rungs_for
 from mixskd.comparison.search.display import TrialsDisplay
-from mixskd.comparison.search.leaderboard import verdict, winner, write_best, write_leaderboard
-from mixskd.comparison.search.refit import refit, scores_on_test
+from mixskd.comparison.search.leaderboard import (
+    stored_tests,
+    tests_file,
+    verdict,
+    winner,
+    write_best,
+    write_leaderboard,
+)
+from mixskd.comparison.search.refit import scores_on_test, train_winner
 from mixskd.comparison.search.space import Space, space_from
 from mixskd.comparison.search.study import INSIDE, Study, check_optuna
 from mixskd.comparison.search.trial import Limits, Search
@@ -48,18 +53,23 @@ class Found:
     model: Path | None
     line: str
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the leaderboard."""
+        return (self.folder / "leaderboard.md").read_text(encoding="utf-8")
+
 
 def tune(
     base: Experiment,
+    /,
     *,
-    methods: Any = None,
-    backbones: Any = None,
+    methods: str | Sequence[str] | Mapping[str, Any] | None = None,
+    backbones: str | Sequence[str] | None = None,
     space: str | Path | Mapping[str, Any] | None = None,
     hours: float | None = None,
     trials: int | None = None,
     operations: float | None = None,
     folds: int | None = None,
-    refit_winner: bool = False,
+    refit: bool = False,
     out: str | Path | None = None,
     jobs: int | None = None,
     devices: str = "auto",
@@ -73,7 +83,8 @@ def tune(
     :func:`mixskd.comparison.search.space.space_from` reads it. The search ends after ``hours`` of this call, at
     ``trials`` trials or ``operations`` training operations (FLOPs) in the folder, whichever comes first; after 20
     trials if none is given. With ``folds``, the last rung is repeated over the folds of a cross-validation.
-    ``refit_winner`` trains the winner on train and val together. The same call continues a search that was stopped.
+    ``refit`` trains the winner on train and val together. ``jobs``, ``devices``, ``launcher`` and ``launcher_options``
+    are those of a comparison. The same call continues a search that was stopped.
     Raises UserError for a mistake, before anything is trained.
     """
     check_optuna()
@@ -86,7 +97,7 @@ def tune(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     base, data = with_val(base, folds)
-    if refit_winner and "test" not in data.splits:
+    if refit and "test" not in data.splits:
         raise UserError("--refit trains on val too, and the data have no test split to score it on; leave --refit out")
     given = read_yaml(Path(space)) if isinstance(space, str | Path) else space or {}
     whole, costs = space_from(base, given, methods, backbones), Costs(data)
@@ -101,8 +112,8 @@ def tune(
             carry_out_all([], carrier, display, search)
         finally:
             search.release()
-            write_results(folder, study, rungs, stored_tests(folder))
-        return conclude(search, carrier, "test" in data.splits, refit_winner)
+            write_leaderboard(folder, study, rungs.operations, importance=True)
+        return conclude(search, carrier, "test" in data.splits, refit)
     finally:
         carrier.close()
 
@@ -124,6 +135,8 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
         raise UserError(f"--folds must be 2 or more, not {folds}")
     run = dataclasses.replace(base.run, score_test=False)
     own = load_data(dataclasses.replace(base.data, val_holdout=0.0, folds=None, fold=0), verify=False)
+    if own.several:
+        raise UserError("tune ranks by top-1, but the data have several labels an image; use train or compare")
     if "val" in own.splits and folds is not None:
         raise UserError("--folds divides the training images, but the data have a val split; leave --folds out")
     changed: dict[str, Any] = {"folds": folds, "fold": 0}
@@ -205,19 +218,7 @@ def measured_speed(folder: Path, base: Experiment, costs: Costs, launcher: Launc
     return costs.whole(experiment) / max(float(read_result(run.files.path).summary["seconds"]), 1e-3)
 
 
-def write_results(folder: Path, study: Study, rungs: Rungs, tested: Mapping[int, Mapping[str, Any]]) -> None:
-    """Write the leaderboard of the trials until now; nothing if there are none."""
-    if study.trials:
-        write_leaderboard(folder, study.trials, study.space.base, rungs.operations, study.importance(), tested)
-
-
-def stored_tests(folder: Path) -> dict[int, Any]:
-    """The scores on ``test`` of winners until now, by the number of the trial."""
-    path = folder / INSIDE / "tested.yaml"
-    return {int(number): scores for number, scores in read_yaml(path).items()} if path.exists() else {}
-
-
-def conclude(search: Search, launcher: Launcher, has_test: bool, refit_winner: bool) -> Found:
+def conclude(search: Search, launcher: Launcher, has_test: bool, refit: bool) -> Found:
     """Score the winner on ``test`` once, write best.yaml, and train on train and val if wanted."""
     folder, study = search.folder, search.study
     best = winner(study.trials)
@@ -235,9 +236,9 @@ def conclude(search: Search, launcher: Launcher, has_test: bool, refit_winner: b
         tested = stored_tests(folder)
         if has_test and best.number not in tested:
             tested[best.number] = scores_on_test([folder / name for name in runs])
-            write_text(folder / INSIDE / "tested.yaml", yaml.safe_dump(tested))
+            write_text(tests_file(folder), yaml.safe_dump(tested))
         model = folder / runs[0]
-        if refit_winner:
-            model = refit(folder, experiment, launcher, search.display).files.path
-        write_results(folder, study, search.rungs, tested)
+        if refit:
+            model = train_winner(folder, experiment, launcher, search.display).files.path
+        write_leaderboard(folder, study, search.rungs.operations, importance=True)
     return Found(folder, path, model, verdict(study.trials, best, tested.get(best.number)))

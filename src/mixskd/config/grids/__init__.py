@@ -1,7 +1,5 @@
 """Named grids of ablations: a YAML file each, whose first lines say what it compares."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Named experiments: a YAML file each, whose first lines say what it should reach and how long it takes."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from typing import Any
 

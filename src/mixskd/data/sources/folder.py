@@ -3,8 +3,6 @@
 A folder with ``val/`` or ``test/`` and nothing else can be evaluated.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby

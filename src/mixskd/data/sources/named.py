@@ -1,7 +1,5 @@
 """Data sets by name: torchvision's own, and others read from their official files under ``root``."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress

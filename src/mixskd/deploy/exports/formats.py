@@ -1,7 +1,5 @@
 """The export formats, their suffixes and options. It imports no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,7 @@ class Options(Settings, prefix="--"):
     Args:
         input: ``float`` takes normalised images, ``unit`` images in [0, 1], ``uint8`` images of 0 to 255; the graph
             normalises the latter two.
-        softmax: whether it gives probabilities in place of logits.
+        softmax: whether it gives probabilities in place of logits; by a sigmoid where an image may have several labels.
         temperature: divides the logits before the softmax: above 0, or ``stored`` for the one that
             ``mixskd calibrate`` wrote into the model file; 1 if None.
         dynamic_size: whether height and width are dynamic, not only the number of images.

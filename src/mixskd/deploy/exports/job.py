@@ -1,7 +1,5 @@
 """Input and result of every export format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ class Job:
         suffix: the suffix of the file to which ``target`` is renamed.
         options: the options of a graph.
         temperature: the temperature of its softmax.
-        training_images: returns uint8 images ``N x 3 x H x W`` for training. Raises UserError if there are none.
+        training_images: returns uint8 images ``N x 3 x H x W`` for training. Raises UserError without any.
     """
 
     model: Classifier

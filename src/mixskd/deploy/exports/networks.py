@@ -1,7 +1,5 @@
 """``.onnx`` of detectors and segmentation networks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from mixskd.deploy.exporting import check_free
 from mixskd.deploy.exports.description import KEY
 from mixskd.deploy.exports.formats import resolve
 from mixskd.deploy.exports.graph import quiet
-from mixskd.deploy.exports.onnx_file import check_packages, traced
+from mixskd.deploy.exports.onnx_file import check_packages, run_by_onnxruntime, traced
 from mixskd.deploy.exports.verification import TOLERANCE
 from mixskd.errors import UserError
 from mixskd.runtime.files import replacing
@@ -78,7 +76,7 @@ def export_onnx(
             compare_detections(single, temporary, sample_images(path, about) or [images])
         else:
             with torch.inference_mode():
-                expected, given = model(images), run_onnx(temporary, images)[0]
+                expected, given = model(images), run_by_onnxruntime(temporary)(images)[0]
             if not torch.allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE):
                 difference = (given - expected).abs().max().item()
                 raise UserError(f"the logits of the copy differ (by {difference:.2g}); nothing was written")
@@ -106,22 +104,13 @@ def sample_images(path: str | Path, about: About) -> list[Tensor]:
         return []
 
 
-def run_onnx(file: Path, images: Tensor) -> list[Tensor]:
-    """The outputs of the graph in ``file`` for ``images``, on the CPU."""
-    runtime = needed("onnxruntime", "onnx")
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 3  # errors alone
-    session = runtime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(value) for value in session.run(None, {"images": images.contiguous().numpy()})]
-
-
 @torch.inference_mode()
 def compare_detections(model: OneImage, file: Path, samples: list[Tensor]) -> None:
     """Raises UserError if the graph in ``file`` finds other boxes, labels or scores than ``model`` on ``samples``."""
-    different = count = 0
+    different, count, run = 0, 0, run_by_onnxruntime(file)
     for images in samples:
         boxes, labels, scores = model(images)
-        other_boxes, other_labels, other_scores = run_onnx(file, images)
+        other_boxes, other_labels, other_scores = run(images)
         same = (labels[:, None] == other_labels) & ((scores[:, None] - other_scores).abs() < TOLERANCE)
         same &= box_iou(boxes, other_boxes) > 0.99
         different += int((~same.any(1)).sum()) + int((~same.any(0)).sum())

@@ -1,9 +1,9 @@
-"""Weights as state dicts, in safetensors form or as ``torch.save`` writes them, under the keys of a library's model."""
-
-from __future__ import annotations
+"""Weights as state dicts, by safetensors or ``torch.save``, under the keys of the models of other libraries."""
 
 import json
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mixskd.artifacts.described_file import read_described
+from mixskd.artifacts.model_file import Classifier, read_described
 from mixskd.backbones import build_backbone
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
@@ -28,11 +28,13 @@ def plain(job: Job) -> Written:
     """The weights under the architecture's customary keys. A safetensors file stays one that mixskd reads."""
     about = describe(job.model)
     if job.suffix == ".safetensors":
-        _, said, tensors = read_described(job.source)
-        save_file(tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(said), KEY: as_text(about)})
+        _, description, tensors = read_described(job.source)
+        save_file(
+            tensors, job.target, metadata={"format": "pt", "mixskd": json.dumps(description), KEY: as_text(about)}
+        )
     else:
         torch.save(state_of(job), job.target)
-    theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size)
+    theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size, channels=job.model.in_channels)
     theirs.load_export_state_dict(read(job))
     return Written(theirs.eval(), about)
 
@@ -42,6 +44,8 @@ def torchvision(job: Job) -> Written:
     from torchvision.models import get_model
 
     name = library_name(job, TORCHVISION, "torchvision")
+    if job.model.in_channels != 3:
+        raise UserError(f"torchvision makes no {name} of {job.model.in_channels} channels; export it --to onnx or pt2")
     arguments = {"num_classes": job.model.num_classes, **own_options(job, TORCHVISION)}
     theirs = {"model": name, "arguments": arguments, "transform": torchvision_transform(job.model.preprocess)}
     about = {**describe(job.model), "torchvision": theirs}
@@ -94,7 +98,9 @@ def library_name(job: Job, prefix: str, library: str) -> str:
 def own_options(job: Job, prefix: str) -> dict[str, Any]:
     """Arguments of the library's model beside the number of classes, such as its fixed image size."""
     model = job.model
-    return model.options if isinstance(model, LibraryBackbone) and model.name.startswith(prefix) else {}
+    if isinstance(model, LibraryBackbone) and model.name.startswith(prefix):
+        return model.options
+    return {} if model.in_channels == 3 else {"in_chans": model.in_channels}
 
 
 def state_of(job: Job) -> dict[str, Tensor]:
@@ -120,3 +126,57 @@ def loaded(model: torch.nn.Module, job: Job) -> Answer:
     """The library's ``model`` with the written weights, in evaluation mode."""
     model.load_state_dict(read(job), strict=True)
     return model.eval()
+
+
+FRAMEWORKS = ("mmdetection", "mmsegmentation", "detectron2")
+
+
+def mmlab_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of ``state`` (torchvision's keys) for the ``ResNet`` of MMDetection and mmsegmentation.
+
+    Their keys are torchvision's, without the classifier.
+    """
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
+def detectron2_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of ``state`` (torchvision's keys) for Detectron2's ResNet.
+
+    There the stem is ``stem.conv1``, ``layer1`` to ``layer4`` are ``res2`` to ``res5``, the norm of a convolution is
+    its child ``norm``, and the shortcut is called ``shortcut``. It counts no batches.
+    """
+    found = {}
+    for key, value in mmlab_state(state).items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        key = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", key)
+        key = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", key)
+        key = key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+        found[key if key.startswith("res") else f"stem.{key}"] = value
+    return found
+
+
+def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
+    """The content of the file for ``framework``: ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
+
+    ``mean`` and ``std`` are of images from 0 to 255, RGB, as these frameworks' settings take them. Raises UserError for
+    a network that is no ResNet-18, 34, 50 or 101 of torchvision or timm.
+    """
+    if model.in_channels != 3:
+        raise UserError(f"{framework} takes RGB images, and this network has {model.in_channels} channels")
+    if model.name.removeprefix(PREFIX) not in LAYOUTS:
+        raise UserError(
+            f"{framework} has no {model.name}; this export is for {', '.join(LAYOUTS)}, whose stem is for large images"
+        )
+    state = {key: value.detach().cpu().contiguous() for key, value in model.export_state_dict().items()}
+    about = {"mean": [255 * x for x in model.mean], "std": [255 * x for x in model.std], "backbone": model.name}
+    if framework == "detectron2":
+        # With this its loader matches the keys by their endings, in any of its models.
+        return {"model": detectron2_state(state), "__author__": "mixskd", "matching_heuristics": True, "about": about}
+    return {"state_dict": mmlab_state(state), "meta": about}
+
+
+def older_framework(job: Job, *, framework: str) -> Written:
+    """The :func:`checkpoint` for ``framework``; ``weights_only`` loading reads it."""
+    torch.save(checkpoint(job.model, framework), job.target)
+    return Written(None)

@@ -5,8 +5,6 @@ not with those on the published image files, which the suite reads too. Each fun
 0 to 1, a strength and :class:`Draws`.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Sequence

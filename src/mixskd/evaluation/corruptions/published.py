@@ -1,7 +1,5 @@
 """The published image files of corruptions: CIFAR-10-C and CIFAR-100-C, Tiny-ImageNet-C and ImageNet-C."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

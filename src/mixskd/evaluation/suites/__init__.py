@@ -1,7 +1,5 @@
 """The evaluation suites, by name: one file a suite. Each is imported at its first use."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

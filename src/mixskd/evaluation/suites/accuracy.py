@@ -1,19 +1,50 @@
 """The suite ``accuracy``: how often the classifier is right, over all images and class by class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Amount, Number, Numbers, Text
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
+from mixskd.evaluation.suites.label_accuracy import label_accuracy
+
+
+class ClassScores(Struct):
+    """The scores of one class."""
+
+    name: Text
+    recall: Number
+    precision: Number
+    f1: Number
+    images: Amount
+
+
+class AccuracyResult(SuiteResult):
+    """The stored result."""
+
+    classes: Annotated[list[ClassScores], Meta(min_length=1)]
+    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None
+    map: Number | None = None  # of several labels an image, which have no confusion
+
+    def __post_init__(self) -> None:
+        classes = len(self.classes)
+        if self.confusion is None:
+            if self.map is None:
+                raise ValueError("it lacks confusion")
+            return
+        if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
+            raise ValueError(f"confusion must have {classes} rows and columns, as there are classes")
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """Top-1, top-5, balanced accuracy, macro F1; precision, recall and F1 of each class; the confusion matrix.
+
+    Where an image may have several labels: mean average precision, and F1 of each class and of all together.
 
     Args:
         top: the k of the second accuracy; the number of classes if there are fewer.
@@ -21,12 +52,15 @@ class Accuracy:
 
     name: ClassVar[str] = "accuracy"
     about: ClassVar[str] = "top-1, top-5, each class's precision, recall and F1, and the confusion matrix"
+    Result: ClassVar[type] = AccuracyResult
 
     top: int = 5
 
     def __call__(self, model: nn.Module, data: Batches, context: Context) -> dict[str, Any]:
         """Accuracies in per cent; ``confusion[i][j]`` is how many images of class i were called j."""
         outputs = context.outputs(model, data)
+        if context.thresholds:
+            return label_accuracy(self, outputs, context)
         logits, labels = outputs.logits, outputs.labels
         classes = logits.shape[1]
         confusion = confusion_matrix(labels, outputs.predictions, classes)

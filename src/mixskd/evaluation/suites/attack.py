@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixskd.config.records import Amount, Number, Text
 from mixskd.config.types import NotNegative
 from mixskd.evaluation.base import Context
+from mixskd.evaluation.stored_results import SuiteResult
 
 SpaceName = Literal["pixel", "normalised"]
 Epsilons = Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
+
+
+class AttackScore(Struct):
+    """Top-1 under an attack of one size."""
+
+    epsilon: Amount
+    top1: Number
+
+
+class AttackResult(SuiteResult):
+    """The stored result."""
+
+    clean_top1: Number
+    protocol: dict[Text, Any]
+    attacks: Annotated[list[AttackScore], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,43 @@
 """The suite ``confidence``: the confidence of classifiers in the mistakes that all of them make (MixSKD, Fig. 3a)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import nn
 
+from mixskd.config.records import Amount, Number, Numbers, Text
 from mixskd.config.types import Count, Settings
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
+
+
+class Histogram(Struct):
+    """How often each probability occurs."""
+
+    mean: Number
+    counts: Numbers
+    edges: Numbers
+
+    def __post_init__(self) -> None:
+        if len(self.edges) != len(self.counts) + 1:
+            raise ValueError("there must be one edge more than counts")
+
+
+class Histograms(Struct):
+    """The histograms of one model."""
+
+    predicted: Histogram
+    true: Histogram
+
+
+class ConfidenceResult(SuiteResult):
+    """The stored result."""
+
+    shared_mistakes: Amount
+    models: dict[Text, Histograms]
 
 
 @dataclass(frozen=True)
@@ -25,6 +51,7 @@ class Confidence(Settings, prefix="confidence."):
 
     name: ClassVar[str] = "confidence"
     about: ClassVar[str] = "log-probabilities over the mistakes that two or more runs share"
+    Result: ClassVar[type] = ConfidenceResult
 
     bins: Count = 30
     lowest: Annotated[float, Meta(lt=0)] = -15.0

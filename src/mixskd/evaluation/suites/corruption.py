@@ -1,21 +1,19 @@
 """The suite ``corruption``: accuracy under common corruptions (Hendrycks and Dietterich, 2019)."""
 
-from __future__ import annotations
-
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Number, Numbers, Text
 from mixskd.config.types import Settings, WholeNumber
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.base import Batches, Context, percent, report
 from mixskd.evaluation.corruptions.functions import FUNCTIONS, corrupt
-from mixskd.runtime.json_file import is_as_written
+from mixskd.evaluation.stored_results import SuiteResult, read_suite
 
 OURS = (
     "own implementation of the corruptions, with the strengths of CIFAR-C below 64 px and of ImageNet-C from there on; "
@@ -23,6 +21,33 @@ OURS = (
 )
 Wrong = dict[tuple[str, int], int]
 """Misclassified images by corruption and severity."""
+
+
+class Severities(Struct):
+    """The severities of the corruptions."""
+
+    severities: Numbers
+
+
+class CorruptionError(Struct):
+    """The errors under one corruption."""
+
+    error: Number
+    by_severity: Numbers
+
+
+class CorruptionResult(SuiteResult):
+    """The stored result."""
+
+    clean_error: Number
+    mean_corruption_error: Number
+    protocol: Severities
+    corruptions: dict[Text, CorruptionError]
+
+    def __post_init__(self) -> None:
+        severities = len(self.protocol.severities)
+        if not self.corruptions or any(len(c.by_severity) != severities for c in self.corruptions.values()):
+            raise ValueError(f"corruptions must have {severities} errors each, as there are severities")
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,7 @@ class Corruption(Settings, prefix="corruption."):
 
     name: ClassVar[str] = "corruption"
     about: ClassVar[str] = "error under fifteen common corruptions at five severities"
+    Result: ClassVar[type] = CorruptionResult
 
     names: tuple[str, ...] = ()
     severities: Annotated[tuple[Annotated[int, Meta(ge=1, le=5)], ...], Meta(min_length=1)] = (1, 2, 3, 4, 5)
@@ -122,18 +148,14 @@ class Corruption(Settings, prefix="corruption."):
     def _reference(self, names: tuple[str, ...], context: Context) -> dict[str, float]:
         """The errors of the reference by corruption."""
         path = Path(self.reference) / "evaluation" / "corruption.json"
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            protocol, errors = result["protocol"], {name: float(result["corruptions"][name]["error"]) for name in names}
-            theirs = [tuple(protocol["severities"]), protocol["images"], protocol.get("files", "")]
-            theirs += [result["split"], result["seed"]]
-        except OSError:
-            raise UserError(f"there is no {path}; evaluate the reference with --suite corruption first") from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} does not have all of these corruptions; evaluate the reference again") from None
-        if not is_as_written(result):
-            raise UserError(f"{path} is damaged: its digest differs; evaluate the reference again")
-        if theirs != [self.severities, self.images, self.files, context.split, context.seed]:
+        if not path.is_file():
+            raise UserError(f"there is no {path}; evaluate the reference with --suite corruption first")
+        result = read_suite(path, "corruption")
+        if not set(names) <= result["corruptions"].keys():
+            raise UserError(f"{path} does not have all of these corruptions; evaluate the reference again")
+        protocol, errors = result["protocol"], {name: result["corruptions"][name]["error"] for name in names}
+        theirs = [tuple(protocol["severities"]), protocol.get("images"), protocol.get("files", ""), result["split"]]
+        if [*theirs, result.get("seed")] != [self.severities, self.images, self.files, context.split, context.seed]:
             raise UserError(
                 f"{path} has other severities, images, files, split or seed; evaluate the reference with the same ones"
             )

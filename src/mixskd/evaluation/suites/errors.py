@@ -1,16 +1,47 @@
 """The suite ``errors``: the mistakes that a person should look at."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from msgspec import Struct
 from torch import nn
 
+from mixskd.config.records import Amount, Number, Text, Whole
 from mixskd.config.types import Count, Settings
 from mixskd.evaluation.base import Batches, Context, Outputs, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
 from mixskd.evaluation.suites.accuracy import confusion_matrix
+
+
+class Mistake(Struct):
+    """An image whose prediction differs from its label."""
+
+    index: Whole
+    label: Text
+    predicted: Text
+    label_probability: Number
+    predicted_probability: Number
+    path: Text | None = None
+
+
+class Pair(Struct):
+    """Two classes, and how many images of one are predicted as the other."""
+
+    label: Text
+    predicted: Text
+    images: Amount
+    share_of_label: Number
+
+
+class ErrorsResult(SuiteResult):
+    """The stored result."""
+
+    number_of_mistakes: Amount
+    mistakes: list[Mistake]
+    pairs: list[Pair]
+    number_of_suspects: Amount
+    suspects: list[Mistake]
 
 
 @dataclass(frozen=True)
@@ -23,6 +54,7 @@ class Errors(Settings, prefix="errors."):
 
     name: ClassVar[str] = "errors"
     about: ClassVar[str] = "the most confident mistakes, the most confused classes, likely wrong labels"
+    Result: ClassVar[type] = ErrorsResult
 
     most: Count = 50
 

@@ -1,7 +1,5 @@
 """The suite ``features``: accuracy of simple classifiers on the frozen features before the head."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,9 +8,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from mixskd.config.records import Amount, Number, Text
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
+
+
+class FeaturesResult(SuiteResult):
+    """The stored result."""
+
+    trained_on: Text
+    train_images: Amount
+    feature_dim: Amount
+    knn_top1: Number
+    linear_top1: Number
+    converged: Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class Features(Settings, prefix="features."):
 
     name: ClassVar[str] = "features"
     about: ClassVar[str] = "k-NN and linear probe on frozen features, here or on another data set (--features.data)"
+    Result: ClassVar[type] = FeaturesResult
 
     data: str = ""
     neighbours: Count = 20

@@ -1,7 +1,5 @@
 """The suite ``fgsm``: accuracy under the fast gradient sign method (Goodfellow et al., 2015; MixSKD, Table 5 left)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from mixskd.config.types import Settings
 from mixskd.evaluation.base import Batches, Context, percent, report
-from mixskd.evaluation.suites.attack import Epsilons, Space, SpaceName, loss_gradient
+from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Fgsm(Settings, prefix="fgsm."):
 
     name: ClassVar[str] = "fgsm"
     about: ClassVar[str] = "top-1 under the fast gradient sign method, with the clean accuracy beside it"
+    Result: ClassVar[type] = AttackResult
 
     epsilons: Epsilons = (1e-4, 1e-3, 1e-2, 1e-1)
     space: SpaceName = "pixel"

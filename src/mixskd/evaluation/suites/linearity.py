@@ -1,21 +1,35 @@
 """The suite ``linearity``: how a classifier behaves between two images (MixSKD, Fig. 3b)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Number
 from mixskd.config.types import Settings, Share, WholeNumber
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
 
 POOL_BYTES = 512 * 2**20
 """Size of a pool of images that are paired with each other; a larger split is read once for each pool."""
+
+
+class LinearityPoint(Struct, rename={"share": "lambda"}):
+    """A point of the curve of ``linearity``, by the share of the first image in the mix."""
+
+    share: Number
+    miss_rate: Number
+    mass: Number
+
+
+class LinearityResult(SuiteResult):
+    """The stored result."""
+
+    curve: Annotated[list[LinearityPoint], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Linearity(Settings, prefix="linearity."):
 
     name: ClassVar[str] = "linearity"
     about: ClassVar[str] = "miss rate between pairs of images, and the probability of their two classes"
+    Result: ClassVar[type] = LinearityResult
 
     lambdas: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     pairs: WholeNumber = 2000

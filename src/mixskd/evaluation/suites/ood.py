@@ -1,16 +1,33 @@
 """The suite ``ood``: can a classifier's scores tell images of another data set from its own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
 
+from mixskd.config.records import Amount, Number, Text
 from mixskd.errors import UserError
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.stored_results import SuiteResult
+
+
+class Detection(Struct):
+    """How well a score separates other data from the classifier's own."""
+
+    auroc: Number
+    fpr95: Number
+
+
+class OodResult(SuiteResult):
+    """The stored result."""
+
+    other_data: Text
+    other_images: Amount
+    max_softmax: Detection
+    energy: Detection
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,7 @@ class Ood:
 
     name: ClassVar[str] = "ood"
     about: ClassVar[str] = "AUROC and FPR95 of maximum softmax and energy against another data set (--ood.data)"
+    Result: ClassVar[type] = OodResult
 
     data: str = ""
 

@@ -1,7 +1,5 @@
 """The suite ``pgd``: accuracy under projected gradient descent within an L-infinity ball (Madry et al., 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.evaluation.base import Batches, Context, percent, report, selected
-from mixskd.evaluation.suites.attack import Epsilons, Space, SpaceName, loss_gradient
+from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Pgd(Settings, prefix="pgd."):
 
     name: ClassVar[str] = "pgd"
     about: ClassVar[str] = "top-1 under projected gradient descent, with the clean accuracy beside it"
+    Result: ClassVar[type] = AttackResult
 
     epsilons: Epsilons = (1e-3, 1e-2)
     steps: Count = 10
@@ -41,7 +40,9 @@ class Pgd(Settings, prefix="pgd."):
         space = Space.of(self.space, context)
         generator = context.generator()
         outputs = context.outputs(model, data, 0, 2)
-        chosen = self._chosen(len(outputs.labels), context)
+        total = len(outputs.labels)
+        chosen = torch.zeros(total, dtype=torch.bool)
+        chosen[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
         clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
         count = 0
         hits = [0] * len(self.epsilons)
@@ -59,12 +60,6 @@ class Pgd(Settings, prefix="pgd."):
             protocol="L-infinity projected gradient descent on the cross-entropy, evaluation mode, true label",
             clean_top1=percent(clean), attacks=attacks,
         )  # fmt: skip
-
-    def _chosen(self, total: int, context: Context) -> Tensor:
-        """Which images are attacked, a mask over the split."""
-        mask = torch.zeros(total, dtype=torch.bool)
-        mask[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
-        return mask
 
     def attack(
         self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, space: Space, noise: Tensor | None

@@ -1,7 +1,5 @@
 """Moving averages of a network's weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

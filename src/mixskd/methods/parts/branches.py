@@ -1,6 +1,4 @@
-"""What is attached to a backbone only while it trains: auxiliary branches, the self-teacher, the discriminators."""
-
-from __future__ import annotations
+"""Modules that a backbone has only while it trains: auxiliary branches, the self-teacher, the discriminators."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,7 +43,7 @@ class AuxiliaryBranches(nn.Module):
         return [*(align(x) for align, x in zip(self.alignments, stage_maps, strict=False)), stage_maps[-1]]
 
     def classify(self, backbone: StagedBackbone, maps: list[FeatureMap]) -> HeadOutputs:
-        """The aligned ``maps`` with the features and logits that each head makes of its own."""
+        """The aligned ``maps`` with the features and logits of each head for its map."""
         pooled = [backbone.pooled(f) for f in maps]
         heads = [*self.heads, backbone.head]
         return HeadOutputs(maps, pooled, [head(x) for head, x in zip(heads, pooled, strict=True)])

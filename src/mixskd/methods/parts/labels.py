@@ -1,7 +1,5 @@
 """Check of the labels that a method is called with, before anything is computed from them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -19,7 +17,8 @@ def check_call(method: nn.Module, given: tuple[Any, ...], named: dict[str, Any])
         if draws is not None and not isinstance(draws, tuple):
             raise UserError(f"draws must be what method.draw(images) returns, not {type(draws).__name__}")
     if images is not None and labels is not None:  # Python names what is missing
-        check_labels(labels, len(images), method.backbone.num_classes, soft=method.soft_labels)  # type: ignore[union-attr, arg-type]
+        soft, several = method.soft_labels, method.ce.several  # type: ignore[union-attr]
+        check_labels(labels, len(images), method.backbone.num_classes, soft=soft, several=several)  # type: ignore[union-attr, arg-type]
 
 
 def check_images(images: Any, backbone: nn.Module) -> None:
@@ -37,15 +36,22 @@ def check_images(images: Any, backbone: nn.Module) -> None:
         raise UserError(f"images must be normalised numbers of {wanted}, not {images.dtype}")
 
 
-def check_labels(labels: Tensor, images: int, classes: int, *, soft: bool = False) -> None:
+def check_labels(labels: Tensor, images: int, classes: int, *, soft: bool = False, several: bool = False) -> None:
     """Raise UserError unless ``labels`` are class indices (``B``) or, if ``soft``, probabilities (``B x N``).
+
+    If an image may have ``several`` labels, they must be floating-point numbers from 0 to 1 (``B x N``).
 
     The values are read only on a CPU, because the host would wait for a GPU, and not in a step that is compiled or
     transformed by ``torch.func``.
     """
     if not isinstance(labels, Tensor):
         raise UserError(f"labels must be a tensor of class indices, not {type(labels).__name__}")
-    probabilities = soft and labels.is_floating_point() and labels.shape == (images, classes)
+    probabilities = (soft or several) and labels.is_floating_point() and labels.shape == (images, classes)
+    if several and not probabilities:
+        raise UserError(
+            f"labels must be numbers from 0 to 1, one for each class: floating point of shape ({images}, {classes}), "
+            f"not {labels.dtype} of shape {tuple(labels.shape)}"
+        )
     if not probabilities and (labels.dtype != torch.int64 or labels.shape != (images,)):
         raise UserError(
             f"labels must be class indices: torch.int64 of shape ({images},), "
@@ -58,7 +64,9 @@ def check_labels(labels: Tensor, images: int, classes: int, *, soft: bool = Fals
     except RuntimeError:  # a tensor of torch.func has no storage
         return
     low, high = values.min(), values.max()
-    if probabilities and (low < 0 or abs(values.sum(1) - 1).max() > 0.02):
+    if several and (low < 0 or high > 1):
+        raise UserError(f"labels must be from 0 to 1, since an image may have several; these are from {low} to {high}")
+    if probabilities and not several and (low < 0 or abs(values.sum(1) - 1).max() > 0.02):
         raise UserError("labels of shape B x N must be probabilities: 0 or above, with a sum of 1 for each image")
     if low < 0 or high >= classes:
         raise UserError(f"labels must be from 0 to {classes - 1}, since the network has {classes} classes; "

@@ -1,7 +1,5 @@
 """Loss functions that methods share, each with its equation. They average over the batch, in at least fp32."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

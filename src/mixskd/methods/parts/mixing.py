@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixskd.backbones.tokens import FeatureMap, each, has_channels_last
-from mixskd.methods.parts.losses import as_probabilities, full_precision, log_likelihood
+from mixskd.methods.parts.losses import as_probabilities, full_precision
 
 MixName = Literal["mixup", "cutmix"]
 
@@ -94,16 +93,6 @@ class Mix(NamedTuple):
         )
         return self.apply(as_probabilities(labels, like))
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-        """lam CE(z, y) + (1 - lam) CE(z, y[pi]), mean over the batch: CE with the interpolated labels of Eq. 4.
-
-        ``smoothing`` spreads that share of the mixed label over all N classes.
-        """
-        log_p = F.log_softmax(full_precision(logits), dim=1)
-        first, second = (log_likelihood(log_p, y) for y in (labels, labels[self.permutation]))
-        mixed = -torch.lerp(second, first, self.lam.to(log_p.dtype)).mean()
-        return mixed if smoothing == 0 else (1 - smoothing) * mixed - smoothing * log_p.mean()
-
 
 def part_of(images: int, share: float) -> int:
     """How many of ``images`` a ``share`` of them is, at least one."""
@@ -155,7 +144,7 @@ def sample_mix(
 
     ``kind`` is ``mixup`` (ICLR 2018) or ``cutmix`` (ICCV 2019: side ratio sqrt(1 - lam), uniform centre, clipped box,
     lam recomputed from its area). ``per_sample`` draws one lam an image (mixup only); ``derangement`` a permutation
-    without fixed points. ``within`` pairs the first so many images among themselves, and so the others.
+    without fixed points. ``within`` is the number of first images that are paired among themselves; so are the others.
     """
     batch, device = images.shape[0], images.device
     lam = sample_beta(alpha, (batch,) if per_sample else (), device, generator)
@@ -197,7 +186,7 @@ def sample_beta(
 
 
 def _overlap(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:
-    """How much of each of ``cells`` equal parts of [0, extent] lies in [low, high]; values in [0, 1]."""
+    """How much of each of ``cells`` equal parts of [0, extent] is in [low, high]; values in [0, 1]."""
     width = extent / cells
     edges = torch.arange(cells + 1, device=low.device) * width
     return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / width

@@ -1,6 +1,4 @@
-"""Images as another network wants them."""
-
-from __future__ import annotations
+"""Resize and renormalise images for a teacher that was trained with another size or normalisation."""
 
 from collections.abc import Sequence
 

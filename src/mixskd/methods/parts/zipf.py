@@ -1,7 +1,5 @@
 """Soft labels for the classes that are not the image's own, by their rank (Zipf's law)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

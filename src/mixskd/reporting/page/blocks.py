@@ -1,12 +1,15 @@
-"""The parts of a page as plain values, which templates/blocks.html turns into HTML."""
-
-from __future__ import annotations
+"""The parts of a page as plain values, and the page from them by the templates beside this file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
 from mixskd.drawing.plots import Plot
+from mixskd.errors.text import visible
 from mixskd.reporting.tables.cells import Table, cell_text
 
 PAGE_WIDTH = 1150  # px for a table on a screen of 1,400 px
@@ -68,3 +71,30 @@ def column_width(rows: Sequence[Mapping[str, Any]], column: str) -> float:
     """An estimate in px of the width of a column, from the number of its letters."""
     longest = max(len(cell_text(row[column])) for row in rows)
     return max(min(longest * LETTER, WIDEST_CELL), min(len(column) * LETTER + 16, WIDEST_HEAD)) + PADDING
+
+
+@cache
+def environment() -> Environment:
+    """The templates. Text of users gets no line ends and invisible characters; their own markup stays as it is."""
+    made = Environment(
+        loader=PackageLoader("mixskd.reporting.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )  # fmt: skip
+    made.globals["newline"] = Markup("\n")
+    made.filters |= {
+        "anchor": lambda heading: heading.lower().replace(" ", "-"),
+        "cell_text": cell_text,
+        "column_groups": column_groups,
+        "rows": lambda columns: list(zip(*columns, strict=True)),
+    }
+    return made
+
+
+def render(title: str, sections: Mapping[str, Content]) -> str:
+    """The whole page, ``sections`` by their headings."""
+    return environment().get_template("report.html").render(title=title, sections=sections)
+
+
+def render_blocks(content: Content) -> str:
+    """A part of the page."""
+    return str(environment().get_template("blocks.html").module.show(content))  # type: ignore[attr-defined]

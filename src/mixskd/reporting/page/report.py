@@ -1,27 +1,22 @@
 """The report: one HTML file about finished runs. It needs no other file and no network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
 from mixskd.config import to_yaml
-from mixskd.config.task_kinds import KINDS, Kind
+from mixskd.config.task_kinds import KINDS
 from mixskd.drawing.plots import Plot
 from mixskd.errors import UserError
-from mixskd.reporting.evidence import Evidence, read_evidence
-from mixskd.reporting.page.blocks import Block, Content, figures, fold, table
+from mixskd.reporting.evidence import Evidence, Readable, read_evidence
+from mixskd.reporting.page.blocks import Block, Content, figures, fold, render, table
+from mixskd.reporting.page.example_images import example_section, training_image_section
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
-from mixskd.reporting.page.render import render
 from mixskd.reporting.page.search import search_section
-from mixskd.reporting.page.training_images import training_image_section
-from mixskd.reporting.page.transfer_examples import example_section
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import cost_plot, head_plots, operation_plots, score_plots, term_plots
-from mixskd.reporting.plots.looks import Looks
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.published.classification import FGSM, FGSM_NOTE
 from mixskd.reporting.published.transfer import TABLE
-from mixskd.reporting.readable_data import Readable
 from mixskd.reporting.repeated import Repeated, differences
 from mixskd.reporting.tables import comparison as tables
 from mixskd.reporting.tables.cells import Number, Table
@@ -82,8 +77,24 @@ def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
     sections = {
         "What was trained": _trained(evidence),
         "Search": search,
-        "Results": _results(evidence, classifiers) if classifiers else [],
-        **{kind.name.capitalize(): _transfer(evidence, kind) for kind in KINDS if evidence.of_kind(kind)},
+        "Results": []
+        if not classifiers
+        else [
+            *table(tables.accuracy(classifiers, suites=evidence.suites)),
+            Block("published", " and of its released code"),
+            *_notes(tables.notes(classifiers)),
+            *fold("Each run", table(tables.single_runs(classifiers))),
+        ],
+        **{
+            kind.name.capitalize(): [
+                *table(transfer(evidence.lines, kind, TABLE)),
+                Block("published", ""),
+                *_notes(transfer_notes(evidence.lines, kind)),
+                *fold("Each run", table(single_transfers(evidence.lines, kind))),
+            ]
+            for kind in KINDS
+            if evidence.of_kind(kind)
+        },
         "What the networks find": example_section(evidence),
         "Most confident mistakes": mistake_section(evidence, readable),
         "Likely wrong labels": suspect_section(evidence, readable),
@@ -123,7 +134,7 @@ def _trained(evidence: Evidence) -> Content:
             "setting": line.label, "method": e.method.name, "backbone": e.backbone, "weights": e.weights or "none",
             "data": e.data.source, "images": few,
             "image size": Number(s["image_size"]) if s.get("image_size") else None,
-            "policy": e.data.augment, "epochs": Number(e.run.epochs), "batch": Number(e.run.batch_size),
+            "policy": e.data.augment, "epochs": Number(e.run.epochs), "batch": Number(e.run.batch),
             "optimizer": e.optim.name, "rate": Number(e.optim.lr, 4), "runs": Number(len(line.results)),
             "device": str(s["device"]), "precision": str(s["precision"]), "mixskd": str(s.get("mixskd", "-")),
             "torch": str(s.get("torch", "-")),
@@ -136,24 +147,6 @@ def _trained(evidence: Evidence) -> Content:
     )
     folded = fold("Notes of the runs", [Block("list", list(remarks.items()))]) if remarks else []
     return [Block("text", first), *table(rows), *folded]
-
-
-def _results(evidence: Evidence, lines: Sequence[Repeated]) -> Content:
-    return [
-        *table(tables.accuracy(lines, suites=evidence.suites)),
-        Block("published", " and of its released code"),
-        *_notes(tables.notes(lines)),
-        *fold("Each run", table(tables.single_runs(lines))),
-    ]
-
-
-def _transfer(evidence: Evidence, kind: Kind) -> Content:
-    return [
-        *table(transfer(evidence.lines, kind, TABLE)),
-        Block("published", ""),
-        *_notes(transfer_notes(evidence.lines)),
-        *fold("Each run", table(single_transfers(evidence.lines, kind))),
-    ]
 
 
 def _worst(evidence: Evidence) -> Content:

@@ -1,14 +1,12 @@
 """Learning curves, and the cost of a setting against its accuracy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from mixskd.drawing.plots import Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
-from mixskd.reporting.plots.looks import Looks
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.runtime.files import slug
 
@@ -16,8 +14,8 @@ MOST_LINES = 10  # in one figure; more colours cannot be distinguished
 MOST_TERMS = 30  # figures of loss terms, and of classifiers that are used only in training
 HEAD = re.compile(r"(val|test)_.+_top1")  # the columns of run.all_heads
 SCORES = (
-    "val_top1", "test_top1", "val_top5", "test_top5", "val_ap", "test_ap", "val_ap50", "test_ap50", "val_miou",
-    "test_miou", "val_loss", "test_loss", "train_loss",
+    "val_top1", "test_top1", "val_top5", "test_top5", "val_map", "test_map", "val_f1", "test_f1", "val_ap", "test_ap",
+    "val_ap50", "test_ap50", "val_miou", "test_miou", "val_loss", "test_loss", "train_loss",
 )  # fmt: skip
 
 

@@ -1,15 +1,13 @@
 """Figures of the results of evaluation suites."""
 
-from __future__ import annotations
-
 from itertools import product
 from statistics import fmean
 from typing import Any
 
 from mixskd.drawing.plots import INK, SHARES, Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import MOST_LINES
-from mixskd.reporting.plots.looks import Looks
 from mixskd.runtime.files import slug
 
 MOST_CONFUSIONS = 12
@@ -42,7 +40,7 @@ def _reliability(evidence: Evidence, looks: Looks) -> list[Plot]:
         return []
     caption = (
         "Reliability: on the dotted line confidence is accuracy. Dashed, after temperature scaling. Both are of the "
-        f"images on which the temperature was not fitted.{_limit('runs', most)}"
+        f"images on which the temperature was not fitted.{_limit(most)}"
     )
     return [line_plot("reliability", caption, series, "confidence", "accuracy", looks=drawn, diagonal=True)]
 
@@ -55,7 +53,7 @@ def _attack(evidence: Evidence, looks: Looks, suite: str, method: str) -> list[P
     ]
     if not series:
         return []
-    caption, drawn = f"Top-1 under {method}.{_limit('runs')}", [looks.run(run) for run, _ in having]
+    caption, drawn = f"Top-1 under {method}.{_limit()}", [looks.run(run) for run, _ in having]
     return [line_plot(suite, caption, series, "epsilon", "top-1 (%)", looks=drawn, log_x=True)]
 
 
@@ -65,7 +63,7 @@ def _corruption(evidence: Evidence, looks: Looks) -> list[Plot]:
         each = zip(*(c["by_severity"] for c in result["corruptions"].values()), strict=True)
         text = f"{run.label} (clean {result['clean_error']:.1f} %)"
         series.append((text, result["protocol"]["severities"], [fmean(errors) for errors in each]))
-    caption = f"Mean error over the corruptions, by severity.{_limit('runs')}"
+    caption = f"Mean error over the corruptions, by severity.{_limit()}"
     drawn = [looks.run(run) for run, _ in having]
     return [line_plot("corruption", caption, series, "severity", "error (%)", looks=drawn)] if series else []
 
@@ -76,8 +74,8 @@ def _linearity(evidence: Evidence, looks: Looks) -> list[Plot]:
         return []
     misses = [(run.label, *_columns(r["curve"], "lambda", "miss_rate")) for run, r in having]
     mass = [(run.label, *_columns(r["curve"], "lambda", "mass")) for run, r in having]
-    caption = f"Miss rate between two images, over the share of the first.{_limit('runs')}"
-    other = f"Probability of the two classes together.{_limit('runs')}"
+    caption = f"Miss rate between two images, over the share of the first.{_limit()}"
+    other = f"Probability of the two classes together.{_limit()}"
     drawn = [looks.run(run) for run, _ in having]
     return [
         line_plot("linearity", caption, misses, "lambda", "miss rate (%)", looks=drawn),
@@ -111,7 +109,8 @@ def _confidence(evidence: Evidence, looks: Looks) -> list[Plot]:
 def _confusion(evidence: Evidence) -> list[Plot]:
     """Confusion matrices; those of few classes have the numbers of images in their cells."""
     plots = []
-    for number, (run, result) in enumerate(evidence.with_suite("accuracy")[:MOST_CONFUSIONS]):
+    measured = [pair for pair in evidence.with_suite("accuracy") if pair[1].get("confusion")]
+    for number, (run, result) in enumerate(measured[:MOST_CONFUSIONS]):
         counts, classes = result["confusion"], len(result["confusion"])
         shares = [[100 * n / max(sum(row), 1) for n in row] for row in counts]
         few = classes <= MOST_NAMED
@@ -140,5 +139,5 @@ def _columns(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float],
     return [row[x] for row in rows], [row[y] for row in rows]
 
 
-def _limit(what: str, most: int = MOST_LINES) -> str:
-    return f" At most {most} {what}, the highest top-1 first."
+def _limit(most: int = MOST_LINES) -> str:
+    return f" At most {most} runs, the highest top-1 first."

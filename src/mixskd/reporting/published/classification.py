@@ -1,7 +1,5 @@
 """The values of the paper's Tables 1 to 5 and, for methods that it lacks, of the README of the released code."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -41,7 +39,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def published(experiment: Experiment) -> Published | None:
-    """The published value for this data set, backbone, policy and method; None if there is none.
+    """The published value for this data set, backbone, policy and method, or None.
 
     Other hyper-parameters than those of the published run have none, nor has a run that starts from weights.
     """

@@ -1,7 +1,5 @@
 """The values of the second half of the paper's Table 3: transfer to detection and segmentation."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.resources import files
@@ -52,7 +50,7 @@ def beside(kind: Kind, experiment: Experiment) -> tuple[str, str]:
 
 
 def value_beside(kind: Kind, data: str, origin: Experiment | None) -> float | None:
-    """The value of the paper on ``data`` for a backbone trained by the method of ``origin``; None if there is none."""
+    """The value of the paper on ``data`` for a backbone trained by the method of ``origin``, or None."""
     if origin is None:
         return None
     wanted = data, kind.monitor, origin.method.name

@@ -1,7 +1,5 @@
 """The cells of a table, and a table as Markdown, LaTeX and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from typing import Any, NamedTuple

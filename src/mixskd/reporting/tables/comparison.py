@@ -1,29 +1,19 @@
 """The tables of a comparison as Markdown, CSV and LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mixskd.artifacts.stored_files import read_headline, read_suite
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
-from mixskd.reporting.published.classification import (
-    FGSM,
-    FGSM_NOTE,
-    Published,
-    place_of,
-    published,
-    published_fgsm,
-    published_in,
-)
+from mixskd.evaluation.stored_results import read_headline, read_suite
+from mixskd.reporting.published import classification as paper
 from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.reporting.repeated import differences as setting_differences
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.reporting.tables.differences import NOTE, difference_columns
-from mixskd.reporting.tables.transfer import of_kind, single_transfers, transfer, transfer_notes
+from mixskd.reporting.tables.transfer import machine_columns, of_kind, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
@@ -39,7 +29,7 @@ def accuracy(
     differences = {} if reference is None else difference_columns(lines, reference)
     for name in suites:
         columns |= _headlines(lines, name)
-    if paper_table == FGSM:
+    if paper_table == paper.FGSM:
         columns |= _attacks(lines)
     divided = any(line.experiment.data.folds for line in lines)
     if any(own := setting_differences(lines)):
@@ -47,13 +37,13 @@ def accuracy(
     return [
         {
             **_place(line),
-            "seeds": ", ".join(str(seed) for seed in sorted({r.experiment.run.seed for r in line.results})),
+            "seeds": line.seeds,
             **({"folds": _folds(line)} if divided else {}),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
             **{title: cells[index] for title, cells in differences.items()},
             "best epoch (%)": _best(line),
-            "published (%)": Spread(value.top1, value.std) if (value := published(line.experiment)) else None,
+            "published (%)": Spread(value.top1, value.std) if (value := paper.published(line.experiment)) else None,
             **_beside(line, paper_table),
             **{title: cells[index] for title, cells in columns.items()},
         }
@@ -69,10 +59,10 @@ def _best(line: Repeated) -> Spread | None:
 
 def _beside(line: Repeated, paper_table: str | None) -> dict[str, Cell]:
     """The column of a table of the paper with other data or another backbone, if a table is named."""
-    if paper_table is None or paper_table == FGSM:
+    if paper_table is None or paper_table == paper.FGSM:
         return {}
-    value = published_in(paper_table, line.experiment)
-    return {f"{paper_table}: {place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
+    value = paper.published_in(paper_table, line.experiment)
+    return {f"{paper_table}: {paper.place_of(paper_table)} (%)": Number(value.top1, 2) if value else None}
 
 
 def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
@@ -88,17 +78,15 @@ def _headlines(lines: Sequence[Repeated], suite: str) -> dict[str, list[Cell]]:
 
 def _attacks(lines: Sequence[Repeated]) -> dict[str, list[Cell]]:
     """For each epsilon of both the paper and our runs: our mean and the value of the paper."""
-    ours, paper = (
-        [_attacked(line) for line in lines],
-        [published_fgsm(line.experiment, anywhere=True) for line in lines],
-    )
+    ours = [_attacked(line) for line in lines]
+    theirs = [paper.published_fgsm(line.experiment, anywhere=True) for line in lines]
     columns: dict[str, list[Cell]] = {}
-    for epsilon in sorted({e for values in ours for e in values} & {e for values in paper for e in values}):
+    for epsilon in sorted({e for values in ours for e in values} & {e for values in theirs for e in values}):
         columns[f"fgsm at {epsilon:g} (%)"] = [
             Spread(*mean_and_std(values[epsilon])) if epsilon in values else None for values in ours
         ]
-        columns[f"{FGSM}: {place_of(FGSM)} at {epsilon:g} (%)"] = [
-            Number(values[epsilon], 1) if epsilon in values else None for values in paper
+        columns[f"{paper.FGSM}: {paper.place_of(paper.FGSM)} at {epsilon:g} (%)"] = [
+            Number(values[epsilon], 1) if epsilon in values else None for values in theirs
         ]
     return columns
 
@@ -122,7 +110,7 @@ def cost(lines: Sequence[Repeated]) -> Table:
             "in training": Number(line.cost.training_parameters),
             "MFLOPs an image": Number(line.cost.inference_flops / 1e6, 1),
             "MFLOPs an original in training": Number(line.cost.training_flops / 1e6, 1),
-            "originals an update": Number(line.experiment.run.batch_size),
+            "originals an update": Number(line.experiment.run.batch),
             "images forwarded an original": Number(line.cost.images),
             "updates": Number(line.mean("updates")),
             "originals seen": Number(line.mean("images")),
@@ -153,10 +141,7 @@ def single_runs(lines: Sequence[Repeated]) -> Table:
             "originals seen": Number(result.summary["images"]),
             "images forwarded": Number(result.summary["images"] * line.cost.images),
             "originals/s": Number(result.summary["images_per_second"], 1),
-            "time (s)": Number(result.summary["seconds"], 1),
-            "device": result.summary["device"],
-            "precision": result.summary["precision"],
-            "threads": Number(result.summary["threads"]),
+            **machine_columns(result),
         }
         for line in lines
         for result in line.results
@@ -176,7 +161,7 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
     ]
     if any(line.experiment.data.folds for line in lines):
         found.append("With the folds of a cross-validation, ± is the deviation over seeds and folds together.")
-    values = [(line.experiment, value) for line in lines if (value := published(line.experiment)) is not None]
+    values = [(line.experiment, value) for line in lines if (value := paper.published(line.experiment)) is not None]
     if values:
         found.append("Published: " + "; ".join(sorted({value.source for _, value in values})) + ".")
     if others := sorted({text for pair in values if (text := _other_protocol(*pair))}):
@@ -184,7 +169,7 @@ def notes(lines: Sequence[Repeated]) -> list[str]:
     return found
 
 
-def _other_protocol(experiment: Experiment, value: Published) -> str:
+def _other_protocol(experiment: Experiment, value: paper.Published) -> str:
     parts = []
     if experiment.data.per_class is not None:
         parts.append(f"{experiment.data.per_class} images a class")
@@ -213,49 +198,31 @@ def write_tables(
     """Write table.md and table.tex into ``folder``, and their rows and the single runs as CSV; the rows of all tables.
 
     Classifiers are in table.csv and runs.csv, detectors in detection.csv and detection_runs.csv, and segmentation
-    networks likewise. With ``paper_table``, the values that it prints for the same methods stand beside ours; with
+    networks likewise. With ``paper_table``, its values of the same methods are shown beside ours; with
     ``suites``, the headline of each, from the runs' folders; with ``reference``, the label of a line, the differences
     to it.
     """
-    parts, rows = [], list[dict[str, Any]]()
+    as_markdown, as_latex, rows = list[str](), list[str](), list[dict[str, Any]]()
     classifiers = of_kind(lines, None)
-    kinds: list[Kind | None] = [kind for kind in KINDS if of_kind(lines, kind)]
-    for kind in [*([None] if classifiers else []), *kinds]:
+    kinds: list[Kind | None] = [kind for kind in (None, *KINDS) if of_kind(lines, kind)]
+    for kind in kinds:
         if kind is None:
             shown = [accuracy(classifiers, paper_table, suites, reference), cost(classifiers)]
-            single, said, names = single_runs(classifiers), notes(classifiers), ("table", "runs")
-            said += [NOTE] if reference is not None else []
-            said += [FGSM_NOTE] if paper_table == FGSM else []
+            heading, names = "Classification", ("table", "runs")
+            single, below = single_runs(classifiers), notes(classifiers)
+            below += [NOTE] if reference is not None else []
+            below += [paper.FGSM_NOTE] if paper_table == paper.FGSM else []
         else:
             shown = [transfer(lines, kind, paper_table)]
-            single, said = single_transfers(lines, kind), transfer_notes(lines)
-            names = (kind.name, f"{kind.name}_runs")
+            heading, names = kind.name.capitalize(), (kind.name, f"{kind.name}_runs")
+            single, below = single_transfers(lines, kind), transfer_notes(lines, kind)
         whole = [{key: cell for row in together for key, cell in row.items()} for together in zip(*shown, strict=True)]
-        parts.append(("Classification" if kind is None else kind.name.capitalize(), shown, said))
         rows += plain_rows(whole)
         write_text(folder / f"{names[0]}.csv", comma_separated(whole))
         write_text(folder / f"{names[1]}.csv", comma_separated(single))
-    write_text(folder / "table.md", as_markdown(parts))
-    write_text(folder / "table.tex", as_latex(parts))
+        title = [f"## {heading}\n"] if len(kinds) > 1 else []
+        as_markdown += [*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in below)]
+        as_latex += [f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in below), ""]
+    write_text(folder / "table.md", "\n".join(as_markdown))
+    write_text(folder / "table.tex", "\n".join(as_latex))
     return rows
-
-
-Part = tuple[str, list[Table], list[str]]
-"""A heading, tables, and the notes under them."""
-
-
-def as_markdown(parts: Sequence[Part]) -> str:
-    """The ``parts`` of table.md; a part alone has no heading."""
-    texts = []
-    for heading, shown, said in parts:
-        title = [f"## {heading}\n"] if len(parts) > 1 else []
-        texts.append("\n".join([*title, *map(markdown, shown), *(f"{visible(note)}\n" for note in said)]))
-    return "\n".join(texts)
-
-
-def as_latex(parts: Sequence[Part]) -> str:
-    """The same as LaTeX."""
-    return "\n".join(
-        "\n".join([f"% {heading}", *map(latex, shown), *(f"% {visible(note)}" for note in said), ""])
-        for heading, shown, said in parts
-    )

@@ -1,6 +1,4 @@
-"""What a setting gains over another one, with an interval over the seeds that both have."""
-
-from __future__ import annotations
+"""Paired differences between settings, with t-intervals over the seeds and folds that both have."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -8,15 +6,17 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
+from mixskd.artifacts.results import Result
 from mixskd.reporting.repeated import Repeated
 from mixskd.reporting.tables.cells import Cell, Interval
 
 FEWEST = 3  # pairs; with fewer an interval says nothing
 CONFIDENCE = 0.95
 NOTE = (
-    "Difference: the mean of top-1 less that of the reference, in points, over the seeds that both have on the same "
-    f"split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such seeds nothing can be "
-    "said. Several such intervals in a table are not corrected for their number."
+    "Difference: the mean of top-1 less that of the reference, in points, over the seeds and folds that both have on "
+    f"the same split. In brackets is its {100 * CONFIDENCE:g} % t-interval. With fewer than three such runs there "
+    "is no interval. Folds share training images, so an interval over folds is a little too narrow. Several "
+    "intervals in one table are not corrected for their number."
 )
 
 
@@ -31,10 +31,14 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
 
 
 def paired(line: Repeated, reference: Repeated) -> list[float]:
-    """Top-1 of ``line`` less that of ``reference``, for each seed and split that both have."""
-    theirs = {(result.experiment.run.seed, result.split): result.top1 for result in reference.results}
-    pairs = [(result.top1, theirs.get((result.experiment.run.seed, result.split))) for result in line.results]
-    return [mine - other for mine, other in pairs if other is not None]
+    """Top-1 of ``line`` less that of ``reference``, for each seed, fold and split that both have."""
+    theirs = {_pair(result): result.top1 for result in reference.results}
+    return [result.top1 - theirs[_pair(result)] for result in line.results if _pair(result) in theirs]
+
+
+def _pair(result: Result) -> tuple[int, int | None, int, str]:
+    data = result.experiment.data
+    return result.experiment.run.seed, data.folds, data.fold, result.split
 
 
 def difference_columns(lines: Sequence[Repeated], label: str) -> dict[str, list[Cell]]:

@@ -1,7 +1,5 @@
 """Tables of the results of evaluation suites, one row per run."""
 
-from __future__ import annotations
-
 from mixskd.reporting.evidence import Evidence
 from mixskd.reporting.published.classification import FGSM, published_fgsm
 from mixskd.reporting.tables.cells import Cell, Number, Table
@@ -9,14 +7,42 @@ from mixskd.reporting.tables.cells import Cell, Number, Table
 
 def suite_tables(evidence: Evidence) -> dict[str, Table]:
     """The tables by suite, for suites with results that a figure does not show."""
-    made = {
+    made: dict[str, Table] = {
         "fgsm": _attacks(evidence, "fgsm"),
         "pgd": _attacks(evidence, "pgd"),
-        "calibration": _calibration(evidence),
+        "calibration": [
+            {
+                "run": run.label, "ECE (%)": Number(r["whole"]["ece"], 2),
+                "adaptive ECE (%)": Number(r["whole"]["adaptive_ece"], 2), "Brier": Number(r["whole"]["brier"], 4),
+                "NLL": Number(r["whole"]["nll"], 4), "temperature": Number(r["temperature"], 3),
+                "fitted on": str(r["fitted_on"]), "ECE before (%)": Number(r["before"]["ece"], 2),
+                "ECE after (%)": Number(r["after"]["ece"], 2),
+            }
+            for run, r in evidence.with_suite("calibration")
+        ],
         "corruption": _corruption(evidence),
-        "features": _features(evidence),
-        "ood": _ood(evidence),
-    }
+        "features": [
+            {
+                "run": run.label, "fitted on": str(r["trained_on"]), "training images": Number(r["train_images"]),
+                "test images": Number(r["images"]), "features": Number(r["feature_dim"]),
+                "k-NN top-1 (%)": Number(r["knn_top1"], 2), "linear probe top-1 (%)": Number(r["linear_top1"], 2),
+                "converged": "yes" if r["converged"] else "no",
+            }
+            for run, r in evidence.with_suite("features")
+        ],
+        "ood": [
+            {
+                "run": run.label, "other data": str(r["other_data"]), "own images": Number(r["images"]),
+                "other images": Number(r["other_images"]),
+                **{
+                    f"{title} {measure} (%)": Number(r[score][key], 2)
+                    for score, title in (("max_softmax", "softmax"), ("energy", "energy"))
+                    for key, measure in (("auroc", "AUROC"), ("fpr95", "FPR95"))
+                },
+            }
+            for run, r in evidence.with_suite("ood")
+        ],
+    }  # fmt: skip
     return {name: table for name, table in made.items() if table}
 
 
@@ -37,19 +63,6 @@ def _attacks(evidence: Evidence, suite: str) -> Table:
     return _filled(rows)
 
 
-def _calibration(evidence: Evidence) -> Table:
-    return [
-        {
-            "run": run.label, "ECE (%)": Number(r["whole"]["ece"], 2),
-            "adaptive ECE (%)": Number(r["whole"]["adaptive_ece"], 2), "Brier": Number(r["whole"]["brier"], 4),
-            "NLL": Number(r["whole"]["nll"], 4), "temperature": Number(r["temperature"], 3),
-            "fitted on": str(r["fitted_on"]), "ECE before (%)": Number(r["before"]["ece"], 2),
-            "ECE after (%)": Number(r["after"]["ece"], 2),
-        }
-        for run, r in evidence.with_suite("calibration")
-    ]  # fmt: skip
-
-
 def _corruption(evidence: Evidence) -> Table:
     rows: Table = []
     for run, result in evidence.with_suite("corruption"):
@@ -60,33 +73,6 @@ def _corruption(evidence: Evidence) -> Table:
             **({"mCE (%)": Number(result["mce"], 2)} if "mce" in result else {}), **each,
         })  # fmt: skip
     return _filled(rows)
-
-
-def _features(evidence: Evidence) -> Table:
-    return [
-        {
-            "run": run.label, "fitted on": str(r["trained_on"]), "training images": Number(r["train_images"]),
-            "test images": Number(r["images"]), "features": Number(r["feature_dim"]),
-            "k-NN top-1 (%)": Number(r["knn_top1"], 2), "linear probe top-1 (%)": Number(r["linear_top1"], 2),
-            "converged": "yes" if r["converged"] else "no",
-        }
-        for run, r in evidence.with_suite("features")
-    ]  # fmt: skip
-
-
-def _ood(evidence: Evidence) -> Table:
-    return [
-        {
-            "run": run.label, "other data": str(r["other_data"]), "own images": Number(r["images"]),
-            "other images": Number(r["other_images"]),
-            **{
-                f"{title} {measure} (%)": Number(r[score][key], 2)
-                for score, title in (("max_softmax", "softmax"), ("energy", "energy"))
-                for key, measure in (("auroc", "AUROC"), ("fpr95", "FPR95"))
-            },
-        }
-        for run, r in evidence.with_suite("ood")
-    ]  # fmt: skip
 
 
 def _filled(rows: Table) -> Table:

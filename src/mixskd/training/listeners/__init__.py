@@ -1,7 +1,5 @@
 """The listeners of a run: the screen, metrics.csv, TensorBoard, Weights & Biases, MLflow."""
 
-from __future__ import annotations
-
 from mixskd.config import RunConfig
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 from mixskd.training.listeners.metrics_file import MetricsFile

@@ -1,7 +1,5 @@
 """metrics.csv: one row per epoch."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping

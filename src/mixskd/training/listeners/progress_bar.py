@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mixskd.config.task_kinds import KINDS
+from mixskd.errors.terminal import console as on_stream
 from mixskd.errors.text import visible
+from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
-from mixskd.training.listeners.sparkline import sparkline
 
+BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+
+
+def sparkline(values: Sequence[float], *, plain: bool = False) -> str:
+    """A character for each of ``values``, from the lowest to the highest; ``?`` for one that is not finite.
+
+    ``plain`` uses ASCII alone.
+    """
+    marks = PLAIN if plain else BLOCKS
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    step = (high - low) / (len(marks) - 1) or 1.0
+    return "".join(marks[round((value - low) / step)] if math.isfinite(value) else "?" for value in values)
+
+
+MEASURED = 3.0  # seconds of the first steps, which tell how long the run will take
 WIDE = 100  # columns from which on every loss term is shown
 
 
@@ -36,21 +56,23 @@ class ProgressBar(Listener):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or on_stream(error=True)
         self.bar: Bars | None = None
         self.score = ""
+        self.timed = False
 
     def start(self, info: RunInfo) -> None:
         self.info, self.log_every = info, info.experiment.run.log_every
         self.epochs = info.experiment.run.epochs
         for line in (*info.description, *(f"note: {note}" for note in info.notes)):
-            self.console.print(visible(line), highlight=False, markup=False)
+            self._say(line)
         self.score = next((self._score(row) for row in reversed(info.rows) if info.monitor in row), "")
         columns = (
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
         )  # fmt: skip
-        interactive = self.console.is_terminal and sys.stderr.isatty()
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        interactive = widgets or (self.console.is_terminal and sys.stderr.isatty())
         self.bar = Bars(*columns, console=self.console, disable=not interactive, transient=True, expand=True)
         self.task = self.bar.add_task("", total=self.epochs * info.steps_per_epoch, completed=info.step, status="")
         self.started, self.first_images = time.perf_counter(), -1
@@ -62,7 +84,12 @@ class ProgressBar(Listener):
         """Read the losses of the epoch and redraw, every ``log_every`` steps."""
         assert self.bar is not None
         if self.first_images < 0:
-            self.first_images, self.started = info.images, time.perf_counter()
+            info.losses()  # waits for the device, so that the time of the next steps is right
+            self.first_images, self.started, self.first_step = info.images, time.perf_counter(), info.step
+        elif not self.timed and time.perf_counter() - self.started > MEASURED:
+            info.losses()
+            self.timed, left = True, self.epochs * self.info.steps_per_epoch - info.step
+            self._say(time_line(left, (time.perf_counter() - self.started) / (info.step - self.first_step)))
         if self.bar.disable or info.step % self.log_every:
             return
         rate = (info.images - self.first_images) / max(time.perf_counter() - self.started, 1e-9)
@@ -79,15 +106,12 @@ class ProgressBar(Listener):
         """Print a line for the finished epoch."""
         score = f"{self._score(row)}  " if self.info.monitor in row else ""
         self.score = score.strip() or self.score
-        self.console.print(
-            visible(
-                f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}"
-            ),
-            highlight=False,
-            markup=False,
-        )
+        self._say(f"epoch {row['epoch']:>3.0f}/{self.epochs}  loss {row['train_loss']:.4f}  {score}lr {row['lr']:.4g}")
         self.rows.append(row)
         self._draw_curves()
+
+    def _say(self, line: str) -> None:
+        self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def _draw_curves(self) -> None:
         assert self.bar is not None
@@ -111,7 +135,8 @@ class ProgressBar(Listener):
     def _score(self, row: Mapping[str, float]) -> str:
         split, _, name = self.info.monitor.partition("_")
         value = row[self.info.monitor]
-        return f"{split} top-1 {value:.2f} %" if name == "top1" else f"{split} {name} {value:.4f}"
+        named = next((kind.scores[name] for kind in KINDS if name in kind.scores), "top-1")
+        return f"{split} {named} {value:.2f} %"
 
     def close(self) -> None:
         if self.bar is not None:

@@ -1,6 +1,4 @@
-"""What the listeners for experiment trackers have in common."""
-
-from __future__ import annotations
+"""Base class of the listeners for experiment trackers."""
 
 import importlib.util
 from collections.abc import Mapping

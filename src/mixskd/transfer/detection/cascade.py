@@ -4,8 +4,6 @@ Stage t classifies and refines its RoIs, and stage t + 1 starts from the refined
 ground truth at its own, higher IoU, and encodes boxes with its own, smaller standard deviations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

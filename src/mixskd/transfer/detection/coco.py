@@ -1,7 +1,5 @@
 """Boxes in COCO's format."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path, PurePath
@@ -10,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw
 
-from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
+from mixskd.errors import UserError, first_line
 from mixskd.transfer.detection.data import AnnotatedImage, Box, DetectionSet, annotated_image
+from mixskd.transfer.source_files import BadItems
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -125,7 +123,7 @@ def read_listing(path: Path) -> Listing:
     except RecursionError:
         raise UserError(f"cannot read the annotations {path}: its lists are nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the annotations {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read the annotations {path}: {first_line(error)}") from None
 
 
 def row_of(kind: type[Row], raw: Raw) -> Row | str:

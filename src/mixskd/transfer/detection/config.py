@@ -1,7 +1,5 @@
 """The settings of a detector and of its data: the hyper-parameters of ``cascade_rcnn`` and ``faster_rcnn``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mixskd.data.images import MAX_PIXELS
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
-from mixskd.transfer.image_files import Size, examined, image_size
+from mixskd.transfer.source_files import BadItems, Size, examined, image_size
 
 TOLERANCE = 1.0  # pixels: COCO's own boxes are rounded, and some end a fraction of a pixel outside
 SMALLEST = 0.01  # pixels: the logarithm of a smaller width or height is no target for training

@@ -1,17 +1,52 @@
 """COCO's average precision and recall of detections, through torchmetrics and faster-coco-eval."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
+from torchmetrics.detection import MeanAveragePrecision
 
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
+from mixskd.tasks.base import Task
+
+
+class GatheredPrecision(MeanAveragePrecision):
+    """Average precision and recall of boxes as COCO defines them.
+
+    torchmetrics gathers the entry of each image by one collective, which fails if the processes have different
+    numbers of images. Here each process gives all of its entries at once.
+    """
+
+    def __init__(self, world: World) -> None:
+        # torchmetrics' own thresholds are rounded to fp32, which decides otherwise than COCO if an IoU equals one.
+        super().__init__(
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+            class_metrics=True,
+            backend="faster_coco_eval",
+            sync_on_compute=False,
+        )
+        self.warn_on_many_detections = False
+        self.world = world
+
+    def compute(self) -> dict[str, Any]:
+        """The scores of all images of all processes, by torchmetrics' names."""
+        own = {name: list(value) for name, value in self.metric_state.items()}
+        parts = self.world.gather(own)
+        for name in own:
+            setattr(self, name, [value for part in parts for value in part[name]])
+        try:
+            found: dict[str, Any] = super().compute()
+        finally:
+            for name, value in own.items():
+                setattr(self, name, value)
+        return found
+
 
 NAMES = {
     "map": "ap", "map_50": "ap50", "map_75": "ap75", "map_small": "ap_small", "map_medium": "ap_medium",
@@ -20,7 +55,7 @@ NAMES = {
 }  # fmt: skip
 
 
-class Detection:
+class Detection(Task):
     """Boxes of ``classes`` in the pixels of the image files; scores are COCO's, in per cent.
 
     ``ap`` is the average precision, as the mean over the IoUs 0.5 to 0.95; ``ap50`` and ``ap75`` are those at one IoU.
@@ -38,7 +73,6 @@ class Detection:
     def metrics(self) -> MetricCollection:
         """Raises UserError if faster-coco-eval is not installed."""
         check_installed()
-        from mixskd.transfer.detection.gathered_metric import GatheredPrecision
 
         return MetricCollection({"coco": GatheredPrecision(self.world)})
 

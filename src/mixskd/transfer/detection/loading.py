@@ -1,7 +1,5 @@
 """From an annotated image to a padded batch: decode, flip, resize, normalise, pad."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,21 +37,19 @@ class Sizes:
     short: tuple[int, ...] = (800,)
     long: int = 1333
 
-    @property
-    def at_test(self) -> Sizes:
-        """The largest size alone."""
-        return Sizes((max(self.short),), self.long)
-
 
 def augmentation(
     sizes: Sizes, mean: Sequence[float], std: Sequence[float], *, flip: bool = True, train: bool = True
 ) -> v2.Transform:
-    """Flip (half of the images, in training), resize that keeps the ratio, then (x / 255 - mean) / std."""
-    chosen = sizes if train else sizes.at_test
+    """Flip (half of the images, in training), resize that keeps the ratio, then (x / 255 - mean) / std.
+
+    Without ``train`` the largest size alone is used.
+    """
+    short = sizes.short if train else (max(sizes.short),)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip()] if train and flip else []
     steps += [
         v2.ToImage(),
-        v2.RandomShortestSize(list(chosen.short), max_size=chosen.long, antialias=True),
+        v2.RandomShortestSize(list(short), max_size=sizes.long, antialias=True),
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
         v2.Normalize(list(mean), list(std)),
     ]
@@ -116,17 +112,12 @@ def targets_of(labels: Tensor) -> list[dict[str, Tensor]]:
     ]  # fmt: skip
 
 
-class ScoreBatch:
-    """Collates samples of ``split`` to a pair: the images with their sizes, and the ground truth of their files."""
-
-    def __init__(self, split: DetectionSet) -> None:
-        self.split = split
-
-    def __call__(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
-        images, sizes = padded(samples)
-        annotated = [self.split.images[sample.position] for sample in samples]
-        files = [(image.height, image.width) for image in annotated]
-        return {"images": images, "sizes": sizes, "files": files}, [truth(image) for image in annotated]
+def score_batch(split: DetectionSet, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """The images of ``samples`` of ``split`` with their sizes, and the ground truth of their files."""
+    images, sizes = padded(samples)
+    annotated = [split.images[sample.position] for sample in samples]
+    files = [(image.height, image.width) for image in annotated]
+    return {"images": images, "sizes": sizes, "files": files}, [truth(image) for image in annotated]
 
 
 def truth(image: AnnotatedImage) -> dict[str, Tensor]:

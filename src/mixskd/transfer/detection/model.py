@@ -1,8 +1,7 @@
-"""Detectors on a staged backbone: Cascade R-CNN, and torchvision's Faster R-CNN."""
-
-from __future__ import annotations
+"""Detectors on a staged backbone, and as methods of the trainer: Cascade R-CNN, and torchvision's Faster R-CNN."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,11 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from mixskd.backbones import StagedBackbone
+from mixskd.data.needs import DataNeeds
+from mixskd.methods.hooks import Hooks
 from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, Size
 from mixskd.transfer.detection.config import DetectorConfig
+from mixskd.transfer.detection.loading import targets_of
 from mixskd.transfer.detection.pyramid import Pyramid
 
 RPN_NAMES = {"loss_objectness": "rpn_class", "loss_rpn_box_reg": "rpn_box"}
@@ -102,7 +104,10 @@ class Detector(nn.Module):
             cascade = CascadeConfig(hidden=config.hidden, rois=config.rois)
             self.heads = CascadeHeads(config.channels, classes, cascade)
         else:
-            self.heads = faster_heads(config, classes)
+            self.heads = RoIHeads(
+                MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2), TwoMLPHead(config.channels * 7 * 7, config.hidden),
+                FastRCNNPredictor(config.hidden, classes + 1), 0.5, 0.5, config.rois, 0.25, None, 0.05, 0.5, 100,
+            )  # fmt: skip
 
     @property
     def stages(self) -> nn.ModuleList:
@@ -144,9 +149,37 @@ class Detector(nn.Module):
             return self.heads(maps, proposals, [*sizes])[0]
 
 
-def faster_heads(config: DetectorConfig, classes: int) -> RoIHeads:
-    """torchvision's own RoI head of Faster R-CNN, with its defaults."""
-    return RoIHeads(
-        MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2), TwoMLPHead(config.channels * 7 * 7, config.hidden),
-        FastRCNNPredictor(config.hidden, classes + 1), 0.5, 0.5, config.rois, 0.25, None, 0.05, 0.5, 100,
-    )  # fmt: skip
+class DetectionMethod(Hooks, nn.Module):
+    """Trains a detector; the attribute ``backbone`` is the whole detector, which is deployed."""
+
+    Config: ClassVar[type] = DetectorConfig
+    taught_by: ClassVar[str | None] = None
+    architecture: ClassVar[str]
+
+    def __init__(self, backbone: StagedBackbone, classes: int, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config, self.needs = config, DataNeeds()
+        self.backbone = Detector(backbone, classes, config, architecture=self.architecture)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
+        """None: torchvision's samplers draw within ``forward``, from the generator that the step seeds."""
+        return None
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None, *, sizes: Tensor) -> dict[str, Tensor]:
+        """``loss`` and its terms of ``images`` ``B x 3 x H x W``, ``labels`` ``B x M x 5`` (label and box; label -1 for
+        none) and ``sizes`` ``B x 2`` (height and width without the padding).
+        """
+        terms = self.backbone.losses(images, [(int(h), int(w)) for h, w in sizes.tolist()], targets_of(labels))
+        return {"loss": torch.stack([*terms.values()]).sum(), **terms}
+
+
+class CascadeRCNN(DetectionMethod):
+    """Cascade R-CNN, as in MixSKD's Table 3."""
+
+    architecture = "cascade_rcnn"
+
+
+class FasterRCNN(DetectionMethod):
+    """torchvision's Faster R-CNN."""
+
+    architecture = "faster_rcnn"

@@ -1,8 +1,7 @@
 """How images with boxes become batches, scores, predictions and drawings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,10 @@ from torch.utils.data import Dataset
 from mixskd.config.data import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
+from mixskd.transfer.detection import loading
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.data import DetectionSet
 from mixskd.transfer.detection.evaluation import Detection, check_installed, coco_results, in_file_pixels
-from mixskd.transfer.detection.loading import (
-    DetectionImages,
-    Sample,
-    ScoreBatch,
-    Sizes,
-    augmentation,
-    padded,
-    train_batch,
-)
 from mixskd.transfer.detection.sources import load_detection
 from mixskd.transfer.drawing import draw_boxes
 
@@ -36,7 +27,7 @@ class DetectionPipeline:
     def __init__(self, config: DetectorConfig, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
         self.image_size = max(config.short)
-        self.to_input = augmentation(Sizes(config.short, config.long), mean, std, train=False)
+        self.to_input = loading.augmentation(loading.Sizes(config.short, config.long), mean, std, train=False)
 
     def load(self, source: str, data: DataConfig) -> dict[str, DetectionSet]:
         """Every split of the data at ``source``. Raises UserError for data or packages that cannot be used."""
@@ -53,12 +44,14 @@ class DetectionPipeline:
 
     def training(self, split: DetectionSet, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The augmented images of ``split``, and the function that makes a batch of them."""
-        sizes = Sizes(self.config.short, self.config.long)
-        return DetectionImages(split, augmentation(sizes, self.mean, self.std, flip=flip)), train_batch
+        sizes = loading.Sizes(self.config.short, self.config.long)
+        return loading.DetectionImages(
+            split, loading.augmentation(sizes, self.mean, self.std, flip=flip)
+        ), loading.train_batch
 
     def scoring(self, split: DetectionSet) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The images of ``split`` as they are scored, and the function that makes a batch of them."""
-        return DetectionImages(split, self.to_input), ScoreBatch(split)
+        return loading.DetectionImages(split, self.to_input), partial(loading.score_batch, split)
 
     def task(self, split: DetectionSet, world: World | None = None) -> Detection:
         """The task that scores the images of ``split`` and of the other splits."""
@@ -67,7 +60,9 @@ class DetectionPipeline:
     def find(self, model: nn.Module, images: Sequence[Image.Image]) -> list[dict[str, Tensor]]:
         """``boxes`` in the pixels of each image, ``scores`` and ``labels``, the best first, on the CPU."""
         nothing = torch.zeros(0, 4), torch.zeros(0), 0
-        batch, sizes = padded([Sample(self.to_input(image).as_subclass(Tensor), *nothing) for image in images])
+        batch, sizes = loading.padded(
+            [loading.Sample(self.to_input(image).as_subclass(Tensor), *nothing) for image in images]
+        )
         found = model(batch.to(next(model.parameters()).device), sizes)
         return [
             {key: value.cpu() for key, value in in_file_pixels(one, size, (image.height, image.width)).items()}

@@ -1,17 +1,15 @@
-"""Which format a folder of detection data has, and its splits."""
-
-from __future__ import annotations
+"""Find the format of a folder of detection data (COCO, YOLO, Pascal VOC), and load its splits."""
 
 import dataclasses
 from pathlib import Path
 
 from mixskd.data.images import MAX_PIXELS
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.detection.coco import load_coco
 from mixskd.transfer.detection.data import DetectionSet, readable
 from mixskd.transfer.detection.voc import NAMES, find_voc, voc_splits
 from mixskd.transfer.detection.yolo import find_yaml, yolo_splits
+from mixskd.transfer.source_files import BadItems
 
 
 def load_detection(
@@ -72,7 +70,7 @@ def load_detection(
 
 
 def find_coco(root: Path) -> dict[str, tuple[Path, Path]]:
-    """``{split: (annotation file, image folder)}`` of COCO data at ``root``; empty if there are none.
+    """``{split: (annotation file, image folder)}`` of COCO data at ``root``; empty for other data.
 
     Known are ``train.json`` beside ``train/``; COCO's own ``annotations/instances_train2017.json`` beside
     ``train2017/``; and Roboflow's ``train/_annotations.coco.json``. Raises UserError if an image folder is missing.

@@ -1,16 +1,13 @@
 """Boxes in the XML files of Pascal VOC."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mixskd.data.images import EXTENSIONS
-from mixskd.transfer.bad_items import BadItems
+from mixskd.errors import first_line
 from mixskd.transfer.detection.data import Box, DetectionSet, images_from
-from mixskd.transfer.image_files import Size
-from mixskd.transfer.text_file import lines_of
+from mixskd.transfer.source_files import BadItems, lines_of
 
 NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 Objects = list[tuple[str, Box]]  # the class name of each
@@ -55,13 +52,9 @@ def voc_splits(root: Path, files: dict[str, list[Path]], bad: dict[str, BadItems
                 bad[split].annotation(f"the image of {path} is missing")
             else:
                 boxes[file] = [one._replace(label=label_of.get(name, 0)) for name, one in objects]
-        images = images_from(boxes, partial(_looked_up, boxes), len(classes), bad[split])
+        images = images_from(boxes, partial(lambda found, file, _: found[file], boxes), len(classes), bad[split])
         splits[split] = DetectionSet(images, classes, tuple(range(1, 1 + len(classes))))
     return splits
-
-
-def _looked_up(boxes: dict[Path, list[Box]], file: Path, _size: Size) -> list[Box]:
-    return boxes[file]
 
 
 def image_of(annotation: Path, root: Path) -> Path | None:
@@ -79,7 +72,7 @@ def objects_of(path: Path, bad: BadItems) -> Objects:
             raise ValueError("it defines entities")
         tree = ElementTree.fromstring(content)
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
-        bad.annotation(f"cannot read {path} ({str(error).splitlines()[0]})")
+        bad.annotation(f"cannot read {path} ({first_line(error)})")
         return []
     found: Objects = []
     for number, item in enumerate(tree.iter("object"), start=1):

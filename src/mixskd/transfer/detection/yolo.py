@@ -1,16 +1,13 @@
 """Boxes in the format of YOLO: one text file per image, and a YAML file that names classes and folders."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
 from mixskd.config import read_yaml
 from mixskd.data.images import EXTENSIONS
 from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.detection.data import Box, DetectionSet, images_from
-from mixskd.transfer.text_file import lines_of
+from mixskd.transfer.source_files import BadItems, lines_of
 
 
 def find_yaml(root: Path) -> Path | None:

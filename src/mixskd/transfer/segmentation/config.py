@@ -1,7 +1,5 @@
 """The settings of a segmentation network and of its data: the hyper-parameters of ``deeplabv3``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

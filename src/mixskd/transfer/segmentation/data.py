@@ -1,7 +1,5 @@
 """Images with a class index for every pixel, checked before anything is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mixskd.data.images import MAX_PIXELS
-from mixskd.errors import UserError
-from mixskd.transfer.bad_items import BadItems
-from mixskd.transfer.image_files import examined
+from mixskd.errors import UserError, first_line
+from mixskd.transfer.source_files import BadItems, examined
 
 IGNORE = 255
 
@@ -73,8 +70,7 @@ class SegmentationSet:
                 mode = mask.mode
                 values = np.asarray(mask)
         except Exception as error:  # damaged bytes end the decoders in many ways
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot read the mask {path} ({reason})") from None
+            raise UserError(f"cannot read the mask {path} ({first_line(error)})") from None
         if mode not in ("L", "P", "1", "I;16", "I"):
             raise UserError(f"the mask {path} has colours ({mode}); it must hold one class index per pixel")
         values, last = values.astype(np.int64), len(self.labels) - 1

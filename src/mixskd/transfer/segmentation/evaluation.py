@@ -1,7 +1,5 @@
 """Mean intersection over union from one confusion matrix of all pixels of a data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +9,11 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from mixskd.errors import UserError
+from mixskd.tasks.base import Task
 from mixskd.transfer.segmentation.data import IGNORE
 
 
-class Segmentation:
+class Segmentation(Task):
     """A class for every pixel; scores are ``miou`` and ``pixel_accuracy`` in per cent, over a whole split.
 
     ``released_classes`` adds ``miou_released``, the mean over that number of classes with 0 for those that are absent.

@@ -1,7 +1,5 @@
 """From an image and its mask to tensors: scale, crop, flip, normalise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,8 +1,7 @@
-"""DeepLabV3 (Chen et al., 2017) on a staged backbone, on torchvision's parts."""
-
-from __future__ import annotations
+"""DeepLabV3 (Chen et al., 2017) on a staged, dilated backbone with torchvision's heads, and as a method."""
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,12 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from mixskd.backbones import StagedBackbone
 from mixskd.backbones.tokens import spatial
+from mixskd.data.needs import DataNeeds
+from mixskd.errors import UserError
+from mixskd.methods.hooks import Hooks
+from mixskd.transfer.detection.pyramid import check_strides
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.data import IGNORE
-from mixskd.transfer.segmentation.dilation import dilate
 
 
 class PaperHead(nn.Sequential):
@@ -67,7 +69,7 @@ class DeepLabV3(nn.Module):
         return self._enlarged(self.classifier(spatial(self.backbone.feature_maps(images)[-1])), images)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits of the head and of the auxiliary head, None if there is none."""
+        """The logits of the head and of the auxiliary head, or None."""
         *_, third, last = map(spatial, self.backbone.feature_maps(images))
         aux = None if self.aux_classifier is None else self._enlarged(self.aux_classifier(third), images)
         return self._enlarged(self.classifier(last), images), aux
@@ -113,3 +115,52 @@ def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     count = (masks != IGNORE).sum().clamp(min=1)
     # CUDA has no deterministic kernel that sums by itself.
     return F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none").sum() / count
+
+
+class SegmentationMethod(Hooks, nn.Module):
+    """Trains DeepLabV3 as in MixSKD's Table 3; the attribute ``backbone`` is the whole network, which is deployed."""
+
+    Config: ClassVar[type] = DeepLabConfig
+    taught_by: ClassVar[str | None] = None
+
+    def __init__(self, backbone: StagedBackbone, classes: int, config: DeepLabConfig) -> None:
+        super().__init__()
+        self.config, self.needs = config, DataNeeds()
+        self.backbone = DeepLabV3(backbone, classes, config)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
+        """None: dropout draws within ``forward``, from the generator that the step seeds."""
+        return None
+
+    def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
+        """``loss`` and its terms of ``images`` ``B x 3 x H x W`` and ``labels`` ``B x H x W`` (255 is ignored)."""
+        terms = self.backbone.losses(images, labels)
+        return {"loss": torch.stack([*terms.values()]).sum(), **terms}
+
+
+def dilate(backbone: StagedBackbone, output_stride: int) -> None:
+    """Change the stride of the last map of ``backbone`` from 32 to ``output_stride`` (8, 16 or 32), in place.
+
+    The last one or two stages keep the size of their input, and their 3x3 convolutions are dilated by 2 and 4. The
+    convolution that had the stride is dilated by half of that, as in torchvision and timm. The weights do not change.
+    Raises UserError for another stride, and for a backbone whose stages do not begin with a strided convolution.
+    """
+    if output_stride not in (8, 16, 32):
+        raise UserError(f"the output stride must be 8, 16 or 32, not {output_stride}")
+    check_strides(backbone)
+    dilation = 1
+    for stage in list(backbone.stages)[{8: 2, 16: 3, 32: 4}[output_stride] :]:
+        convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
+        if not any(conv.stride == (2, 2) for conv in convolutions) or any(
+            isinstance(module, nn.AvgPool2d | nn.MaxPool2d) for module in stage.modules()
+        ):
+            raise UserError(
+                f"{backbone.name} cannot be dilated; --method.output-stride 32 uses it as it is, "
+                "or take a ResNet, such as resnet18 or resnet50"
+            )
+        before, dilation = dilation, 2 * dilation
+        for conv in convolutions:
+            rate = before if conv.stride == (2, 2) else dilation
+            conv.stride = (1, 1)
+            if conv.kernel_size == (3, 3):
+                conv.dilation = conv.padding = (rate, rate)

@@ -1,7 +1,5 @@
 """How images with masks become batches, scores, predictions and drawings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,10 @@ from mixskd.config.data import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
 from mixskd.transfer.drawing import coloured_mask, draw_classes
+from mixskd.transfer.segmentation import loading
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.data import SegmentationSet
 from mixskd.transfer.segmentation.evaluation import Segmentation, mask_results
-from mixskd.transfer.segmentation.loading import (
-    SegmentationImages,
-    augmentation,
-    normalisation,
-    score_batch,
-    train_batch,
-)
 from mixskd.transfer.segmentation.sources import load_segmentation
 
 
@@ -36,7 +28,7 @@ class SegmentationPipeline:
     def __init__(self, config: DeepLabConfig, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
         self.image_size = config.crop
-        self.to_input = normalisation(mean, std, colours=config.colours)
+        self.to_input = loading.normalisation(mean, std, colours=config.colours)
 
     def load(self, source: str, data: DataConfig) -> dict[str, SegmentationSet]:
         """Every split of the data at ``source``. Raises UserError for data that cannot be used."""
@@ -50,12 +42,14 @@ class SegmentationPipeline:
     def training(self, split: SegmentationSet, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The augmented images of ``split``, and the function that makes a batch of them."""
         config = self.config
-        transform = augmentation(config.crop, self.mean, self.std, config.scales, flip=flip, colours=config.colours)
-        return SegmentationImages(split, transform), train_batch
+        transform = loading.augmentation(
+            config.crop, self.mean, self.std, config.scales, flip=flip, colours=config.colours
+        )
+        return loading.SegmentationImages(split, transform), loading.train_batch
 
     def scoring(self, split: SegmentationSet) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The images of ``split`` as they are scored, and the function that makes a batch of them."""
-        return SegmentationImages(split, self.to_input), score_batch
+        return loading.SegmentationImages(split, self.to_input), loading.score_batch
 
     def task(self, split: SegmentationSet, world: World | None = None) -> Segmentation:
         """The task that scores the images of ``split`` and of the other splits."""

@@ -1,17 +1,14 @@
-"""Finding the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
-
-from __future__ import annotations
+"""Find the pairs of image and mask: Pascal VOC, ADE20K, COCO-Stuff, CamVid, or plain folders."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mixskd.data.images import EXTENSIONS, MAX_PIXELS
 from mixskd.errors import UserError, unknown
-from mixskd.transfer.bad_items import BadItems
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
-from mixskd.transfer.text_file import lines_of
+from mixskd.transfer.source_files import BadItems, lines_of
 
 VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -67,7 +64,7 @@ def load_segmentation(
 
 
 def guess(root: Path) -> str:
-    """The kind of the data at ``root`` by its folders. Raises UserError if it is none."""
+    """The kind of the data at ``root`` by its folders. Raises UserError for an unknown layout."""
     signs = {
         "voc": "ImageSets/Segmentation", "ade20k": "annotations/training", "coco_stuff": "stuffthingmaps",
         "camvid": "trainannot", "folders": "masks/train",
@@ -117,11 +114,8 @@ def ade20k(root: Path) -> Splits:
             names = tuple(row[-1].strip() for row in rows)
     table = label_table(ADE_CLASSES, ignored=(0,), first=1)
     folders = {"train": "training", "val": "validation"}
-    return {
-        split: _folder(root / "images" / folder, root / "annotations" / folder, names, table)
-        for split, folder in folders.items()
-        if (root / "images" / folder).is_dir()
-    }
+    places = {split: (root / "images" / name, root / "annotations" / name) for split, name in folders.items()}
+    return _splits(places, names, table)
 
 
 def coco_stuff(root: Path, classes: int = 171) -> Splits:
@@ -142,22 +136,14 @@ def coco_stuff(root: Path, classes: int = 171) -> Splits:
     names = _names(root / "labels.txt", [f"value {value}" for value in used], used)
     maps = root / "stuffthingmaps" if (root / "stuffthingmaps").is_dir() else root / "annotations"
     images = root / "images" if (root / "images").is_dir() else root
-    splits = {}
-    for split in ("train", "val"):
-        folder = f"{split}2017"
-        if (images / folder).is_dir():
-            splits[split] = _folder(images / folder, maps / folder, names, tuple(table), STUFF_VALUES)
-    return splits
+    places = {split: (images / f"{split}2017", maps / f"{split}2017") for split in ("train", "val")}
+    return _splits(places, names, tuple(table), STUFF_VALUES)
 
 
 def camvid(root: Path) -> Splits:
     """CamVid with 11 classes, as SegNet's authors distribute it (``train`` and ``trainannot``); value 11 is ignored."""
-    table = label_table(len(CAMVID), ignored=(len(CAMVID),))
-    return {
-        split: _folder(root / split, root / f"{split}annot", CAMVID, table)
-        for split in ("train", "val", "test")
-        if (root / split).is_dir()
-    }
+    places = {split: (root / split, root / f"{split}annot") for split in ("train", "val", "test")}
+    return _splits(places, CAMVID, label_table(len(CAMVID), ignored=(len(CAMVID),)))
 
 
 def folders(root: Path) -> Splits:
@@ -181,24 +167,25 @@ def folders(root: Path) -> Splits:
     if len(names) < 2:
         raise UserError(f"{root} names {len(names)} class; segmentation needs two or more")
     table = label_table(len(names), ignored={ignore, IGNORE})
-    return {
-        split: _with_lone_masks(_folder(root / "images" / split, root / "masks" / split, names, table), root, split)
-        for split in ("train", "val", "test")
-        if (root / "images" / split).is_dir()
-    }
+    places = {split: (root / "images" / split, root / "masks" / split) for split in ("train", "val", "test")}
+    return {split: _with_lone_masks(found, *places[split]) for split, found in _splits(places, names, table).items()}
 
 
-def _folder(
-    images: Path, masks: Path, names: Sequence[str], table: tuple[int, ...], released: int | None = None
-) -> SegmentationSet:
-    """The images in one folder, each with the mask of the same stem in the other."""
-    files = tuple(sorted(path for path in images.iterdir() if path.suffix.lower() in EXTENSIONS))
-    return SegmentationSet(files, tuple(masks / f"{file.stem}.png" for file in files), tuple(names), table, released)
+def _splits(
+    places: Mapping[str, tuple[Path, Path]], names: Sequence[str], table: tuple[int, ...], released: int | None = None
+) -> Splits:
+    """Each split whose first folder exists: the images there, and the masks of the same stems in the second folder."""
+    splits = {}
+    for split, (images, masks) in places.items():
+        if images.is_dir():
+            files = tuple(sorted(path for path in images.iterdir() if path.suffix.lower() in EXTENSIONS))
+            found = tuple(masks / f"{file.stem}.png" for file in files)
+            splits[split] = SegmentationSet(files, found, tuple(names), table, released)
+    return splits
 
 
-def _with_lone_masks(found: SegmentationSet, root: Path, split: str) -> SegmentationSet:
+def _with_lone_masks(found: SegmentationSet, folder: Path, masks: Path) -> SegmentationSet:
     """``found`` with the masks that have no image, so that the check names the image that is missing."""
-    folder, masks = root / "images" / split, root / "masks" / split
     ending = found.images[0].suffix if found.images else ".png"
     lone = sorted(set(masks.glob("*.png")) - set(found.masks))
     images = tuple(folder / f"{mask.stem}{ending}" for mask in lone)

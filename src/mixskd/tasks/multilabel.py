@@ -1,0 +1,100 @@
+"""Several labels an image, or none: each class is there or not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mixskd.tasks.base import LabelTask
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+USUAL = 0.5  # threshold of a class for which none was fitted
+
+
+def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
+    """Of probabilities and labels ``N x C``: ``ap`` and ``class_f1`` by class, and their means ``map``, ``f1_macro``,
+    over the classes that an image has; ``f1`` over all labels of all images together (micro).
+
+    A label is predicted where its probability is not below its class's threshold.
+    """
+    # Imported here: it takes a second, which a run's first step need not wait for.
+    from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+
+    classes, seen = p.shape[1], labels.sum(0) > 0
+    predicted = (p >= thresholds.to(p)).long()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive samples")
+        ap = multilabel_average_precision(p, labels, classes, average="none").to(p.dtype)
+    by_class = multilabel_f1_score(predicted, labels, classes, average="none")
+    return {
+        "ap": ap,
+        "class_f1": by_class,
+        "map": ap[seen].mean(),
+        "f1_macro": by_class[seen].mean(),
+        "f1": multilabel_f1_score(predicted, labels, classes, average="micro"),
+    }
+
+
+def best_threshold(p: Tensor, labels: Tensor) -> float:
+    """The threshold with the highest F1 of probabilities and labels (``N``); the highest of several, and 0.5 if no
+    image has the label.
+
+    It is halfway between two probabilities.
+    """
+    ordered, order = p.double().sort(descending=True, stable=True)
+    hits = labels[order].cumsum(0)
+    if not len(hits) or not hits[-1]:
+        return USUAL
+    predicted = torch.arange(1, len(hits) + 1, device=p.device)
+    ends = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(ordered[:1], dtype=torch.bool)])  # not within a tie
+    last = int((2 * hits / (predicted + hits[-1]) * ends).argmax())
+    below = ordered[last + 1].item() if last + 1 < len(ordered) else 0.0
+    middle = (ordered[last].item() + below) / 2
+    return middle if middle > below else ordered[last].item()  # adjacent floats have no middle
+
+
+class MultiLabel(LabelTask):
+    """``classes`` classes, each there or not. Scores in per cent: ``map``, the mean over the classes of their average
+    precision; ``f1``, of all labels together; ``f1_macro``, the mean over the classes. ``loss`` is the mean over the
+    images of the binary cross-entropy, summed over the classes.
+
+    F1 is that at ``thresholds``, a probability a class, which :meth:`fit` finds; 0.5 before.
+    """
+
+    name = "multilabel"
+    monitor = "map"
+    names: tuple[str, ...] = ("map", "f1", "f1_macro", "loss")
+    fits = True
+
+    def __init__(self, classes: int, thresholds: Sequence[float] = ()) -> None:
+        self.thresholds = list(thresholds) or [USUAL] * classes
+
+    def metrics(self) -> MetricCollection:
+        from torchmetrics import MetricCollection
+
+        from mixskd.tasks.metrics import LabelScores
+
+        return MetricCollection({"scores": LabelScores(torch.tensor(self.thresholds, dtype=torch.float64))})
+
+    def predict(self, model: nn.Module, images: Any) -> Tensor:
+        logits: Tensor = model(images)
+        return logits.float()
+
+    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        percent = {name: round(100 * values[name].item(), 5) for name in ("map", "f1", "f1_macro")}
+        return {**percent, "loss": values["loss"].item()}
+
+    def fit(self, values: Mapping[str, Tensor]) -> None:
+        self.thresholds = values["best_thresholds"].tolist()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def label_names(self, labels: Tensor, classes: Sequence[str]) -> list[str]:
+        return [", ".join(classes[i] for i in row.nonzero()[:, 0].tolist()) or "none" for row in labels]

@@ -1,0 +1,65 @@
+"""The cross-entropy of a run: weights of classes and logit adjustment from the labels of its training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mixskd.config import OptimConfig
+from mixskd.data import DataBundle
+from mixskd.errors import UserError, unknown
+from mixskd.methods.parts.criteria import BinaryCrossEntropy, CrossEntropy
+
+IMBALANCED = 10.0  # times the images of the smallest class
+
+
+def criterion_of(optim: OptimConfig, data: DataBundle) -> CrossEntropy:
+    """What every method minimises on the labels of ``data``. Raises UserError for settings that do not fit them."""
+    if optim.asymmetric and not data.several:
+        raise UserError("optim.asymmetric is for several labels an image; leave it out")
+    total = len(data.train)
+    present = np.asarray(data.counts, dtype=np.float64)
+    absent = np.maximum(total - present, 1)  # a class that every image has
+    weights = adjustment = None
+    if optim.class_weights != "none":
+        found = class_weights(optim, data, present, absent)
+        weights = torch.from_numpy(found).float()
+    if optim.logit_adjustment > 0:
+        odds = np.log(present / (absent if data.several else total))
+        adjustment = torch.from_numpy(optim.logit_adjustment * odds).float()
+    if data.several:
+        return BinaryCrossEntropy(weights, adjustment, optim.asymmetric)
+    return CrossEntropy(weights, adjustment)
+
+
+def class_weights(optim: OptimConfig, data: DataBundle, present: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """A weight for each class (``C``) from the numbers of images that have it and that lack it, see the setting.
+
+    Raises UserError for a weight of an unknown class.
+    """
+    if isinstance(given := optim.class_weights, dict):
+        if strange := next((name for name in given if name not in data.classes), None):
+            raise unknown("class in optim.class_weights", strange, data.classes)
+        return np.array([given.get(name, 1.0) for name in data.classes])
+    if given == "effective" and optim.effective_beta > 0:  # (1 - beta^n) / (1 - beta); the denominator is of no effect
+        present_weight, absent_weight = (-np.expm1(n * np.log(optim.effective_beta)) for n in (present, absent))
+    elif given == "effective":
+        present_weight = absent_weight = np.ones_like(present)
+    else:
+        present_weight, absent_weight = present, absent
+    if data.several:
+        return absent_weight / present_weight
+    return present.sum() / (present / present_weight).sum() / present_weight  # the mean over the images is 1
+
+
+def imbalance_note(optim: OptimConfig, balance: float, data: DataBundle) -> list[str]:
+    """A line for a person if the classes differ much in size, and no setting regards it."""
+    ratio = data.counts.max() / data.counts.min()
+    regarded = balance > 0 or optim.class_weights != "none" or optim.logit_adjustment > 0
+    if ratio < IMBALANCED or regarded:
+        return []
+    draw = "" if data.several else "--data.balance 0.5, "
+    return [
+        f"the largest class has {ratio:.0f} times the images of the smallest; see {draw}--optim.class-weights balanced "
+        "and --optim.logit-adjustment 1, and docs/imbalance.md which to take"
+    ]
