@@ -420,7 +420,7 @@ class Campaign:
                 argv = self.train(out)
                 whole = self.bits_of_one
         ended = call(argv, self.folder, before=before, environment=environment)
-        wrong = ended.code not in (0, 1, 2, 120, None, 70, -signal.SIGPIPE)
+        wrong = ended.code not in (0, 1, 2, 120, None, 70, 128 + signal.SIGPIPE)
         yield case(kind, argv, ended, "other end" if wrong else None)
         if whole is not None and not kind.endswith("disk"):
             again = [*argv, *(["--resume"] if (out / "config.yaml").exists() else [])]

@@ -138,6 +138,7 @@ def _child(
         for path, number in zip(files, (1, 2), strict=True):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
         for name, value in environment.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -189,6 +190,7 @@ def pair(argv: list[str], folder: Path, stops: Mapping[int, Stop]) -> list[Ended
 
 def whole_process(argv: list[str], sign: Path, delay: float, number: signal.Signals) -> Ended:
     """``python -m mixskd`` with a signal ``delay`` seconds after the file ``sign`` is there: while Python leaves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([sys.executable, "-m", "mixskd", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)  # fmt: skip
     began = time.monotonic()

@@ -1,10 +1,13 @@
-"""Start, memory and order of an epoch with up to 1.28 million image files.
+"""Start, memory and order of an epoch with up to 1.28 million images: in folders, in a manifest, or in shards.
 
     python benchmarks/many_files.py --out results/benchmarks/many_files/two_cores.json
+    python benchmarks/many_files.py --source manifest --out results/benchmarks/many_files/manifest.json
+    python benchmarks/many_files.py --source shards --out results/benchmarks/many_files/shards.json
 
 The files are hard links to small JPEG images, in 1,000 class folders of a temporary folder that is removed at the end.
 If a size has more than ``--read`` new files, the script itself stores in the cache what a first start would find there:
-all links to a file have its content. Each size is started in new processes, once for the new files, then ``--repeats``
+all links to a file have its content. A manifest lists them in a random order. Shards are hard links to one tar file of
+10,000 images. Each size is started in new processes, once for the new files, then ``--repeats``
 times warm. Times are in seconds of
 wall-clock and of CPU time. Memory is Linux's proportional share (PSS): memory that processes share is divided by their
 number, so the sum over the processes is what the machine needs.
@@ -14,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,11 +34,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mixskd.data.sources.shards import stamp_of
 from mixskd.data.verify_cache import FILE, VerifyCache
 
 CLASSES = 1000
+SOURCES = {"folder": "images", "manifest": "list.csv", "shards": "shards"}
 LINKS = 50_000  # of one file; ext4 allows 65,000
 SIDE = 8  # pixels, so that the first start takes minutes and not hours
+EACH = 10_000  # images of a shard
 SIZES = (10_000, 160_000, 1_280_000)
 
 
@@ -61,6 +69,39 @@ def write_images(folder: Path, first: int, last: int, cache: VerifyCache | None 
         assert cache is not None
         cache.add_files(home, [name.encode() for name, _ in found], np.concatenate([record for _, record in found]))
         cache.merge(home)
+
+
+def write_manifest(folder: Path, size: int) -> None:
+    """List the first ``size`` images in a random order, with label and split."""
+    with (folder / "list.csv").open("w") as file:
+        file.write("path,label,split\n")
+        for i in np.random.default_rng(0).permutation(size).tolist():
+            home = f"n{i % CLASSES:08}"
+            file.write(f"images/{home}/{home}_{i}.JPEG,{home},{'train' if i % 101 else 'test'}\n")
+
+
+def write_shards(folder: Path, size: int, cache: VerifyCache | None = None) -> None:
+    """Make shards of ``EACH`` images in all, and store in ``cache`` what verification would find of them."""
+    first = folder / "shards" / "train-00000.tar"
+    if not first.exists():
+        first.parent.mkdir()
+        stream = io.BytesIO()
+        Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(stream, "JPEG")
+        with tarfile.open(first, "w") as tar:
+            for i in range(EACH):
+                for name, content in ((f"{i}.jpg", stream.getvalue()), (f"{i}.cls", str(i % CLASSES).encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        os.utime(first, (1_700_000_000, 1_700_000_000))
+    for number in range(size // EACH):
+        if not (shard := first.with_name(f"train-{number:05}.tar")).exists():
+            os.link(first, shard)
+    if cache is not None:
+        for shard in first.parent.iterdir():
+            records = np.full(EACH, np.array((0, 0, SIDE * SIDE, np.void(bytes(16))), FILE))
+            content = np.float64(time.time()).tobytes() + records.tobytes()
+            cache.add_shard(shard.with_name(f"{shard.name}:verified"), stamp_of(shard), content)
 
 
 @contextmanager
@@ -118,6 +159,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--read", type=int, default=200_000)
+    parser.add_argument("--source", choices=SOURCES, default="folder")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -127,13 +169,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mixskd-many-files-") as name:
         folder, made = Path(name), 0
         environment = {**os.environ, "MIXSKD_VERIFIED": str(folder / "verified.sqlite"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--out", "-", "--measure", str(folder / "images")]
+        command = [sys.executable, __file__, "--out", "-", "--measure", str(folder / SOURCES[options.source])]
         command += ["--workers", str(options.workers), "--batches", str(options.batches)]
         for size in sorted(options.sizes):
             stored = size - made > options.read
             os.environ["MIXSKD_VERIFIED"] = environment["MIXSKD_VERIFIED"]
             cache = VerifyCache()
-            write_images(folder, made, size, cache if stored else None)
+            if options.source == "shards":
+                write_shards(folder, size, cache if stored else None)
+            else:
+                write_images(folder, made, size, cache if stored else None)
+            if options.source == "manifest":
+                write_manifest(folder, size)
             cache.close()
             runs = [
                 json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
@@ -158,7 +205,13 @@ def main() -> None:
                 line["bytes_per_file_and_process"] = round(growth / (size - first["files"]) / len(line["processes"]), 1)
             print(json.dumps({key: value for key, value in line.items() if key != "processes"}), flush=True)
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            about = {"workers": options.workers, "batches": options.batches, "cores": os.cpu_count(), "sizes": lines}
+            about = {
+                "source": options.source,
+                "workers": options.workers,
+                "batches": options.batches,
+                "cores": os.cpu_count(),
+                "sizes": lines,
+            }
             options.out.write_text(json.dumps(about, indent=1) + "\n")
 
 

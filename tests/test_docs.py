@@ -124,7 +124,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the digits, since what these programs reach is not looked at; a comparison starts one process."""
     whole = load_digits()
     splits = {name: split.subset(np.arange(0, len(split), 10)) for name, split in whole.splits.items()}
-    monkeypatch.setattr(mixskd.data.loading, "load_digits", lambda: replace(whole, splits=splits))
+    monkeypatch.setattr(mixskd.data.loading, "load_digits", lambda *_: replace(whole, splits=splits))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
 
 

@@ -2,8 +2,9 @@
 
     python make_manifest.py BCCD_FOLDER OUT_FOLDER
 
-BCCD_FOLDER holds train, val and test with train.json, val.json and test.json (COCO's format). A quarter has the labels of
-the boxes whose centre is in it. OUT_FOLDER gets the quarters and manifest.csv: path, split, labels (separated by ``;``).
+BCCD_FOLDER holds train, val and test with train.json, val.json and test.json (COCO's format). A quarter has the labels
+of the boxes whose centre is in it. OUT_FOLDER gets the quarters and manifest.csv: path, split, labels (separated by
+``;``).
 """
 
 import csv

@@ -37,8 +37,8 @@ install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
 _VERBS = (
-    "average", "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe", "push",
-    "report", "run_suites", "save_model", "show_data", "train", "tune",
+    "average", "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe",
+    "push", "report", "run_suites", "save_model", "show_data", "train", "tune",
 )  # fmt: skip
 _HOMES = {
     **dict.fromkeys(_VERBS, "mixskd.api"),

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mixskd.backbones import StagedBackbone
     from mixskd.comparison.comparison import compare as compare
     from mixskd.comparison.search.tune import Found
-    from mixskd.deploy.averaging import average as average
     from mixskd.deploy.calibrating import calibrate as calibrate
     from mixskd.deploy.hub import push as push
+    from mixskd.evaluation.average import average as average
     from mixskd.evaluation.runner import run_suites as run_suites
     from mixskd.evaluation.split_scores import evaluate as evaluate
     from mixskd.training.listeners import Listener
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Verbs whose own function takes the arguments that a person gives. Each is imported at its first use.
 UNCHANGED = {
-    "average": "mixskd.deploy.averaging",
+    "average": "mixskd.evaluation.average",
     "calibrate": "mixskd.deploy.calibrating",
     "compare": "mixskd.comparison.comparison",
     "evaluate": "mixskd.evaluation.split_scores",
@@ -147,7 +147,6 @@ def predict(
     batch_size: int = 64,
     device: str = "auto",
     workers: int | None = None,
-    skip_bad_images: bool = False,
     max_pixels: int = 100_000_000,
     temperature: float | None = None,
     threshold: float | None = None,
@@ -161,8 +160,7 @@ def predict(
 
     return run(
         path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
-        skip_bad_images=skip_bad_images, max_pixels=max_pixels, temperature=temperature, threshold=threshold,
-        flips=flips,
+        max_pixels=max_pixels, temperature=temperature, threshold=threshold, flips=flips,
     )  # fmt: skip
 
 
@@ -284,15 +282,17 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    range: Sequence[float] | None = None,
     thresholds: Sequence[float] = (),
 ) -> Path:
     """Write the classifier of a training loop of one's own as a model file, which every verb here takes; its path.
 
     ``backbone`` is that of a method (``method.backbone``), made by ``mixskd.build_backbone``; ``classes`` are the names
     of its outputs, in order; ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1], as the
-    training images were normalised; ``resize`` is ``stretch`` or ``centre``, by the image size if not given. Where an
-    image may have several labels, ``thresholds`` are the probabilities from which each class is named. A folder as
-    ``path`` gets ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
+    training images were normalised; ``resize`` is ``crop``, ``pad`` or ``squash``, by the image size if not given;
+    ``range`` are the values of the images that become 0 and 1, if not 0 and 255. Where an image may have several
+    labels, ``thresholds`` are the probabilities from which each class is named. A folder as ``path`` gets
+    ``model.safetensors``. Raises UserError if the classes are not as many as the outputs.
     """
     from mixskd.artifacts.model_file import save_model as save
     from mixskd.backbones import StagedBackbone
@@ -301,11 +301,13 @@ def save_model(
         raise TypeError(f"save_model() needs backbone as StagedBackbone, not {type(backbone).__name__}")
     if len(classes) != backbone.num_classes:
         raise UserError(f"the classifier has {backbone.num_classes} outputs, but {len(classes)} classes are named")
+    if not backbone.in_channels == len(mean) == len(std):
+        raise UserError(f"the classifier takes {backbone.in_channels} channels; give mean and std as many numbers")
     target = Path(path)
     target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
     save(
         backbone, target, backbone_name=backbone.name, classes=classes, image_size=image_size, mean=mean, std=std,
-        resize=resize, thresholds=thresholds,
+        resize=resize, range=range, thresholds=thresholds,
     )  # fmt: skip
     return target
 

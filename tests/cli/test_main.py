@@ -16,9 +16,12 @@ from mixskd.config import recipes, to_dict
 from mixskd.config.build import build_experiment, read_experiment
 
 
-def test_help_starts_without_torch() -> None:
+def test_help_and_mistakes_in_settings_need_no_torch() -> None:
     code = (
-        "import sys, mixskd.cli.main\ntry: mixskd.cli.main.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys, mixskd.cli.main\nmain = mixskd.cli.main.main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert main(['train', '--optim.lr', 'fast']) == main(['train', '--data.sorce', 'x']) == 2\n"
+        "assert main(['compare', '--epochs', 'x']) == 2\n"
+        "assert main(['probe', '--data', 'd', '--backbone', 'b', '--data.s', '1']) == 2\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
@@ -155,7 +158,7 @@ def test_train_evaluate_predict(tmp_path: Path, npz: Path, capsys: pytest.Captur
 
 def test_training_starts_without_what_only_evaluation_and_other_data_need() -> None:
     code = (
-        "import sys, mixskd.training\n"
+        "import sys, mixskd.training.run, mixskd.evaluation.probe\n"
         "assert not {'torchmetrics', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -26,8 +26,8 @@ RIGHT: dict[str, tuple[type, ...]] = {
     "listeners": (), "images": (tuple,), "runs": (tuple, str), "classes": (tuple,), "mean": (), "std": (),
     "methods": (tuple, str, dict), "backbones": (tuple, str), "augments": (tuple, str), "seeds": (tuple, str, list),
     "suites": (tuple, str), "options": (dict,), "transfer": (dict,), "launcher_options": (dict,), "progress": (bool,),
-    **dict.fromkeys(("resume", "overwrite", "dry_run", "skip_bad_images", "public", "force", "softmax"), (bool,)),
-    "dynamic_size": (bool,),
+    **dict.fromkeys(("resume", "overwrite", "dry_run", "public", "force", "softmax"), (bool,)),
+    **dict.fromkeys(("dynamic_size", "flips"), (bool,)),
     **dict.fromkeys(("rounds", "batch_size", "top", "workers", "seed", "image_size", "jobs"), (int,)),
     **dict.fromkeys(("images_per_update", "folds", "trials", "steps"), (int,)), "refit": (bool,), "space": (str, dict),
     **dict.fromkeys(("hours", "operations", "lowest", "highest"), (int, float)),
@@ -39,6 +39,7 @@ MORE = {"run_suites": run_suites, "compare": compare, "tune": tune}
 OPTIONS = {"export": ("input", "softmax", "temperature", "dynamic_size", "dtype")}
 NEEDED: dict[str, dict[str, Any]] = {
     "probe": {"data": "none/none", "backbone": "wrn_10_1"},
+    "average": {"runs": ["run", "other"], "out": "average"},
     "evaluate": {"path": "run"}, "predict": {"path": "run", "images": ["a.png"]}, "calibrate": {"path": "run"},
     "push": {"path": "run", "to_folder": "card"}, "export": {"path": "run", "to": "safetensors"}, "load": {},
     "train": {"data": "none/none"}, "benchmark": {"data": "none/none"}, "show_data": {"data": "none/none"},

@@ -74,7 +74,7 @@ def test_npz(npz: Path) -> None:
         ({"train_images": None}, "no train_images"),
         ({"train_labels": None}, "no train_labels"),
         ({"train_images": np.zeros((12, 8, 8, 3), np.float32)}, "must be uint8"),
-        ({"train_images": np.zeros((12, 8, 8, 2), np.uint8)}, "1, 3 or 4 channels"),
+        ({"train_images": np.zeros((12, 8, 8, 2), np.uint8)}, "have 2 channels, not 3"),
         ({"train_labels": np.zeros(5, np.int64)}, "12 train_images but 5"),
         ({"train_labels": np.arange(12) % 4}, "labels run from 0 to 3"),
         ({"test_labels": np.full(6, -1)}, "the smallest of test_labels is -1"),
@@ -223,7 +223,7 @@ def test_crops_and_flips_show_the_image_itself(npz: Path) -> None:
     data = load(npz)
     loader = train_loader(data, 12)
     images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2)
-    out = loader.load(torch.arange(12), torch.rand(3, 12))
+    out = loader.load(torch.arange(12), torch.rand(3, 12), 8)
     padded = loader.normalise(torch.nn.functional.pad(images, [loader.pad] * 4))
     for i in range(12):
         crops = [padded[i, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]

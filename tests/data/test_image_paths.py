@@ -61,13 +61,9 @@ def test_link_to_a_parent_folder_is_no_endless_loop(folder: Path) -> None:
 
 def test_paths_without_images_are_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
-    for path, message in (
-        ("empty", "holds no image"),
-        ("*.gif", "no image fits the pattern"),
-        ("x.jpg", "no image at"),
-    ):
+    for path, message in (("empty", "holds no image"), ("*.gif", "no image fits the pattern")):
         with pytest.raises(UserError, match=message):
             check_paths([folder / "a.jpg", folder / path])
     with pytest.raises(UserError, match="no image is named"):
         check_paths([])
-    check_paths([folder / "x.jpg", folder], missing_ok=True)
+    check_paths([folder / "x.jpg", folder])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,8 @@ from PIL import Image
 
 import mixskd
 from mixskd.config import DataConfig
-from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
+from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader, verify
+from mixskd.data.images import check_image
 from mixskd.data.sources.shards import expand
 from mixskd.errors import UserError
 
@@ -123,14 +127,53 @@ def test_missing_and_compressed_shards(tmp_path: Path) -> None:
         load_data(DataConfig(source=str(tmp_path)))
 
 
-def test_an_unreadable_member_is_named(tmp_path: Path) -> None:
-    files = {f"{i}.{e}": c for i in range(4) for e, c in (("jpg", jpeg(i)), ("cls", str(i % 2).encode()))}
+def test_an_unreadable_member_is_named_or_left_out(tmp_path: Path) -> None:
+    files = {f"{i}.{e}": c for i in range(6) for e, c in (("jpg", jpeg(i)), ("cls", str(i % 2).encode()))}
     write_shard(tmp_path / "train-0.tar", {**files, "3.jpg": jpeg(3)[:300]})
-    data = load_data(DataConfig(source=str(tmp_path), holdout=0.5))
+    settings: dict[str, Any] = {"source": str(tmp_path), "holdout": 0.5}
+    for options in ({}, {"verify": "headers", "max_pixels": 1999}):
+        with pytest.raises(UserError, match=r"train-0\.tar \(at byte \d+\)"):
+            load_data(DataConfig(**settings, **options))
+    data = load_data(DataConfig(**settings, verify="off"))
     with pytest.raises(UserError, match=r"train-0\.tar \(at byte \d+\)"):
         list(make_train_loader(data, DataConfig(workers=0), 2, CPU, 0).epoch(0)) + list(
             make_test_loader(data, CPU, workers=0)
         )
+    data = load_data(DataConfig(**settings, skip_bad_images=True))
+    assert len(data.train) + len(data.test) == 5
+    assert re.fullmatch(r"left out 1 unreadable image, the first .*train-0\.tar \(at byte \d+\)", data.notes[-1])
+
+
+def test_images_of_shards_are_verified_once(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in both[1].iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    reads: list[str] = []
+    monkeypatch.setattr(
+        verify, "check_image", lambda path, *x, **named: reads.append(path) or check_image(path, *x, **named)
+    )
+    config = DataConfig(source=str(both[1]), image_size=32)
+    first = load_data(config)
+    assert len(reads) == len(set(reads)) == 18
+    assert np.array_equal(first.train.digests, load_data(config).train.digests)
+    assert len(reads) == 18, "a warm start decodes nothing"
+    os.utime(both[1] / "train-0001.tar", (1_700_000_001, 1_700_000_001))
+    load_data(config)
+    assert len(reads) == 23, "and reads a shard that was changed again"
+    load_data(dataclasses.replace(config, verify="full"))
+    assert len(reads) == 41
+    with pytest.raises(UserError, match="50 x 40 pixels; max_pixels is 1,999"):
+        load_data(dataclasses.replace(config, max_pixels=1999))
+
+
+def test_an_image_in_two_splits_of_shards_is_found(tmp_path: Path) -> None:
+    def files(first: int) -> dict[str, bytes]:
+        return {f"{i}.{e}": c for i in range(4) for e, c in (("jpg", jpeg(first + i)), ("cls", str(i % 2).encode()))}
+
+    write_shard(tmp_path / "train-0.tar", files(0))
+    write_shard(tmp_path / "test-0.tar", files(3))
+    assert "1 training image also in val or test" in load_data(DataConfig(source=str(tmp_path))).notes[-1]
+    dropped = load_data(DataConfig(source=str(tmp_path), duplicates="drop"))
+    assert len(dropped.train) == 3
 
 
 def with_checksums(shards: Path) -> None:
@@ -176,7 +219,9 @@ def test_changed_bytes_of_shards_with_checksums_are_found(both: tuple[Path, Path
     content[images[0].offset + 200] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match=r"train-0000\.tar \(at byte \d+\) does not match its checksum"):
-        every_image(load_data(config))
+        load_data(config)
+    with pytest.raises(UserError, match=r"train-0000\.tar \(at byte \d+\) does not match its checksum"):
+        every_image(load_data(dataclasses.replace(config, verify="off")))
     content[images[0].offset + 200] ^= 1
     place = content.index(b'"label": ') + len(b'"label": ')
     content[place] = ord("1") if content[place] != ord("1") else ord("0")

@@ -16,8 +16,10 @@ from PIL import Image
 import mixskd
 from mixskd.config import DataConfig, recipes
 from mixskd.data import load_data, make_test_loader
+from mixskd.data.file_list import FileList
 from mixskd.data.needs import DataNeeds
 from mixskd.data.plan import BatchPlan
+from mixskd.data.sources.manifest import load_manifest
 from mixskd.data.splits_file import divided_as, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
@@ -256,6 +258,27 @@ def test_a_manifest_with_other_columns_and_delimiters(
     path = manifest(tmp_path, [line.replace(",", mark) for line in GOOD], header)
     data = load(path, columns=columns)
     assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 4, 2)
+
+
+def test_a_manifest_resolves_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, resolve, calls = manifest(tmp_path, 50 * GOOD), Path.resolve, []
+    monkeypatch.setattr(Path, "resolve", lambda self, *rest: calls.append(self) or resolve(self, *rest))
+    data = load_manifest(path, 224)
+    assert len(calls) == 2, "the manifest's folder, and images/"
+    images = data.splits["train"].images
+    assert isinstance(images, FileList)
+    assert images.folder.nbytes + images.starts.nbytes + len(images._names) == 200 * (4 + 8 + len("0.png") + 1)
+
+
+def test_a_link_out_of_the_folder_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "in", [*GOOD, "images/link.png,cat,train"])
+    image(tmp_path / "secret.png", 1)
+    (tmp_path / "in" / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(UserError, match=r"row 8: the path 'images/link\.png' is outside"):
+        load(path)
+    (tmp_path / "in" / "images" / "link.png").unlink()
+    (tmp_path / "in" / "images" / "link.png").symlink_to("0.png")
+    assert len(load(path).train) == 5
 
 
 def test_a_manifest_as_parquet(tmp_path: Path) -> None:

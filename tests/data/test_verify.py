@@ -219,9 +219,9 @@ def test_waiting_process_takes_the_results_of_the_first(folder: Path, reads: lis
         waiting = pool.submit(verify.examine, files, 100, [], renew=True)  # type: ignore[arg-type]
         time.sleep(0.3)
         found = np.zeros(len(files), verify.FILE)
-        found["size"], found["time"] = verify._sizes_and_times(files)  # type: ignore[arg-type]
         cache = verify.VerifyCache()
-        verify._read_and_store(files, found, np.arange(len(files)), cache, 100)  # type: ignore[arg-type]
+        known = verify._OfFiles(files, found, cache)  # type: ignore[arg-type]
+        verify._read_and_store(verify.Reader(files, 100, None), found, np.arange(len(files)), known)  # type: ignore[arg-type]
         cache.close()
         assert len(reads) == len(files)
     assert np.array_equal(waiting.result(), found)

@@ -25,7 +25,7 @@ from mixskd.data.preprocess import Preprocess
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-SIZE = 72  # above 64 px a photograph's short side is resized and its centre cropped
+SIZE = 72  # above 64 px a photograph's short side is resized and its centre cropped, if no other rule is given
 
 
 def tiny(num_classes: int) -> StagedBackbone:
@@ -71,7 +71,7 @@ def photos(folder: Path, split: str = "test") -> list[Path]:
 
 
 @torch.no_grad()
-def make_run(folder: Path, name: str, size: int = SIZE) -> Path:
+def make_run(folder: Path, name: str, size: int = SIZE, resize: str = "") -> Path:
     """A finished run ``folder/run`` of the backbone ``name`` on ``folder/photos``, fitted by least squares."""
     data, run = folder / "photos", folder / "run"
     run.mkdir()
@@ -79,7 +79,7 @@ def make_run(folder: Path, name: str, size: int = SIZE) -> Path:
     torch.manual_seed(0)
     backbone = build_backbone(name, len(CLASSES), size).eval()
     files = photos(data, "train")
-    transform = Preprocess(size, MEAN, STD).transform()
+    transform = Preprocess(size, MEAN, STD, resize).transform()
     images = torch.stack([transform(decode_image(file)) for file in files])
     features = backbone.pooled(backbone.feature_maps(images)[-1])
     centre = features.mean(0)
@@ -90,8 +90,9 @@ def make_run(folder: Path, name: str, size: int = SIZE) -> Path:
     head.weight.copy_(weight)
     head.bias.copy_(-weight @ centre)
     save_model(
-        backbone, run / "model.safetensors", backbone_name=name, classes=CLASSES, image_size=size, mean=MEAN, std=STD
-    )
+        backbone, run / "model.safetensors", backbone_name=name, classes=CLASSES, image_size=size, mean=MEAN, std=STD,
+        resize=resize,
+    )  # fmt: skip
     values = {"data": {"source": str(data), "workers": 0}, "backbone": name, "method": "baseline", "out": str(run)}
     (run / "config.yaml").write_text(to_yaml(build_experiment(values)))
     return run
@@ -107,12 +108,19 @@ def as_described(file: Path, about: dict[str, Any], kind: str) -> np.ndarray:
     """An image file as the description of an export asks for it, ``1 x 3 x H x W``, by Pillow and NumPy alone."""
     image = Image.open(file).convert("RGB")
     rule, size = about["resize"], about["image_size"]
-    assert rule["rule"] == "centre"
-    short, (width, height) = rule["short_side"], image.size
-    wide = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    image = image.resize(wide, Image.Resampling.BILINEAR)
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)[None]
+    if rule["rule"] == "squash":
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    elif rule["rule"] == "pad":
+        sides = [max(1, round(side * size / max(image.size))) for side in image.size]
+        whole = Image.new("RGB", (size, size), tuple(rule["fill"]))
+        whole.paste(image.resize(sides, Image.Resampling.BILINEAR), [(size - sides[0]) // 2, (size - sides[1]) // 2])
+        image = whole
+    else:
+        sides = [int(rule["short_side"] * side / min(image.size)) for side in image.size]
+        image = image.resize(sides, Image.Resampling.BILINEAR)
+        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    pixels = np.asarray(image).transpose(2, 0, 1)[None]
     if kind == "uint8":
         return np.ascontiguousarray(pixels)
     x = pixels.astype(np.float32) / 255

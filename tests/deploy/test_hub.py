@@ -41,7 +41,7 @@ def test_pushed_folder_has_model_preprocessing_and_card(
     loaded = mixskd.load(model)
     assert about["classes"] == list(loaded.classes)
     assert (about["image_size"], about["mean"], about["std"]) == (72, list(loaded.mean), list(loaded.std))
-    assert (about["resize"]["rule"], about["resize"]["short_side"]) == ("centre", loaded.preprocess.resized)
+    assert (about["resize"]["rule"], about["resize"]["short_side"]) == ("crop", loaded.preprocess.resized)
     card = (folder / "README.md").read_text()
     assert front_matter(card)["pipeline_tag"] == "image-classification"
     assert 'hf_hub_download("me/flowers", "model.safetensors")' in card

@@ -91,22 +91,22 @@ def test_bad_image_is_named_and_the_others_are_predicted(
 ) -> None:
     bad = images / "bee" / "3.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
-    with pytest.raises(UserError, match=r"cannot read the image .*bee/3\.jpg .*--skip-bad-images"):
-        mixskd.predict(model, [images])
-    predictions = mixskd.predict(model, [images, images / "gone.jpg"], skip_bad_images=True)
+    predictions = mixskd.predict(model, [images, images / "gone.jpg"], batch_size=4)
     assert len(predictions) == 22
     errors = {p["image"]: p["error"] for p in predictions if "error" in p}
     assert list(errors) == [str(bad), str(images / "gone.jpg")]
     assert "--skip-bad-images" not in "".join(errors.values())
-    assert main(["predict", str(model), str(images), "--skip-bad-images"]) == 0
+    assert main(["predict", str(model), str(images)]) == 1
     said = capsys.readouterr()
     assert said.out.count("\n") == 20
     assert str(bad) in said.err
     assert "skipped 1 of 21 images" in said.err
+    good = [p for p in mixskd.predict(model, [images], batch_size=21) if "error" not in p]
+    assert [p["class"] for p in good] == [p["class"] for p in predictions if "error" not in p]
     for path in images.rglob("*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 21 images can be read"):
-        mixskd.predict(model, [images], skip_bad_images=True)
+    with pytest.raises(UserError, match="none of the 21 images can be read, the first: cannot read the image"):
+        mixskd.predict(model, [images])
 
 
 def test_the_command_prints_lines_or_json(model: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,8 +148,8 @@ def test_progress_bar_is_shown_when_predictions_go_to_a_file(
             moved.append(task)
 
     monkeypatch.setattr("rich.progress.Progress", Shown)
-    argv = ["predict", str(model), str(images), "--skip-bad-images", "--out", str(images.parent / "a.csv")]
-    assert main(argv) == 0
+    argv = ["predict", str(model), str(images), "--out", str(images.parent / "a.csv")]
+    assert main(argv) == 1
     assert moved == [5] * 21
     assert "21 images" in capsys.readouterr().out
 

@@ -36,7 +36,7 @@ def test_csv_holds_the_predictions(model: Path, images: Path, tmp_path: Path) ->
     unknown = sum(p["class"] == "unknown" for p in expected)
     assert written == {"out": str(tmp_path / "new" / "a.csv"), "images": 6, "unknown": unknown, "skipped": 0}
     found = rows(tmp_path / "new" / "a.csv")
-    assert list(found[0]) == ["image", "class", "class_1", "probability_1", "class_2", "probability_2"]
+    assert list(found[0]) == ["image", "class", "class_1", "probability_1", "class_2", "probability_2", "error"]
     for row, prediction in zip(found, expected, strict=True):
         assert row["image"] == prediction["image"]
         for rank, likely in enumerate(prediction["classes"], start=1):
@@ -50,12 +50,12 @@ def test_csv_holds_the_predictions(model: Path, images: Path, tmp_path: Path) ->
 def test_json_lines_hold_the_predictions(model: Path, images: Path, tmp_path: Path) -> None:
     photo(images / "a\nb\udcff.jpg", 7)
     (images / "bad.png").write_bytes(b"")
-    expected = mixskd.predict(model, [images], skip_bad_images=True)
-    written = mixskd.predict(model, [images], skip_bad_images=True, out=tmp_path / "a.jsonl")
+    expected = mixskd.predict(model, [images])
+    written = mixskd.predict(model, [images], out=tmp_path / "a.jsonl")
     lines = (tmp_path / "a.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == expected
     assert (written["images"], written["skipped"]) == (8, 1)
-    mixskd.predict(model, [images], skip_bad_images=True, out=tmp_path / "a.csv")
+    mixskd.predict(model, [images], out=tmp_path / "a.csv")
     found = rows(tmp_path / "a.csv")
     assert [row["image"].removeprefix(f"{images}/") for row in found] == [
         "=cat/0.jpg", "=cat/1.jpg", "a\\nb\\xff.jpg", "ant/0.jpg", "ant/1.jpg", "bad.png", "bee/0.jpg", "bee/1.jpg",
@@ -80,12 +80,12 @@ def test_failed_prediction_leaves_no_file(model: Path, images: Path, tmp_path: P
     (images / "zebra.png").write_bytes(b"")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="cannot read the image"):
-        mixskd.predict(model, [images], out=tmp_path / "a.csv")
+        mixskd.predict(model, [images / "zebra.png"], out=tmp_path / "a.csv")
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "b.csv").write_text("mine")
     for overwrite, message in ((False, "exists already"), (True, "cannot read the image")):
         with pytest.raises(UserError, match=message):
-            mixskd.predict(model, [images], out=tmp_path / "b.csv", overwrite=overwrite)
+            mixskd.predict(model, [images / "zebra.png"], out=tmp_path / "b.csv", overwrite=overwrite)
         assert (tmp_path / "b.csv").read_text() == "mine"
 
 
@@ -103,6 +103,6 @@ def test_predictions_are_streamed_to_the_file(tmp_path: Path) -> None:
             yield {"image": f"{i}.jpg", "class": "a", "classes": [{"name": "a", "probability": 0.5}]}
             written.append(sum(path.stat().st_size for path in tmp_path.iterdir()))
 
-    write_predictions(coming(), tmp_path / "a.csv", top=1, errors=False)
+    write_predictions(coming(), tmp_path / "a.csv", top=1)
     assert written[2000] > 10_000
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

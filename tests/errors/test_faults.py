@@ -35,6 +35,7 @@ def raising(error: BaseException):
         (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), "not enough memory"),
+        (RuntimeError("could not create a primitive"), "not enough memory"),  # oneDNN's word for it
         (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1"), "another process"),
         (RuntimeError("[gloo/transport/tcp/pair.cc:1] Broken pipe"), "another process of this run ended"),
         (torch.distributed.DistNetworkError("Connection reset by peer"), "another process of this run ended"),

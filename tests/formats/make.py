@@ -50,10 +50,10 @@ def main(target: Path) -> None:
         mixskd.train(out="finished", run=RUN, **SETTINGS)
         step, calls = TrainStep.__call__, iter(range(4))
 
-        def dying(*arguments: Any) -> Any:
+        def dying(*arguments: Any, **named: Any) -> Any:
             if next(calls, None) is None:
                 raise KeyboardInterrupt
-            return step(*arguments)
+            return step(*arguments, **named)
 
         TrainStep.__call__ = dying  # type: ignore[method-assign]
         with contextlib.suppress(KeyboardInterrupt):

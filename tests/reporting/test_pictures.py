@@ -20,7 +20,7 @@ from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Readable, read_evidence
 from mixskd.reporting.page.blocks import render_blocks
-from mixskd.reporting.page.mistakes import EXPLAINED, WITHOUT, mistake_section, suspect_section
+from mixskd.reporting.page.mistakes import WITHOUT, mistake_section, suspect_section
 from tests.artifacts.test_stored_files import RESULTS
 from tests.reporting.test_tables import write_run
 
@@ -61,6 +61,22 @@ def test_named_data_set_gives_pictures_without_a_download(tmp_path: Path, monkey
     assert asked == [False]
 
 
+def test_mistakes_show_what_speaks_for_their_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(monkeypatch, here=True)
+    write_errors(tmp_path, "cifar10")
+    classes = {entry["predicted"] for entry in RESULTS["errors"]["mistakes"]} | {"another"}
+    save_model(
+        build_backbone("wrn_10_1", len(classes)), tmp_path / "baseline-seed0" / "model.safetensors",
+        backbone_name="wrn_10_1", classes=sorted(classes), image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    shown = render_blocks(mistake_section(read_evidence([tmp_path]), Readable()))
+    content = base64.b64decode(shown.partition("data:image/jpeg;base64,")[2].partition('"')[0])
+    assert Image.open(io.BytesIO(content)).size == (32, 64)
+    assert "the places that speak for the class that it was called" in shown
+    suspects = render_blocks(suspect_section(read_evidence([tmp_path]), Readable()))
+    assert "the places that speak" not in suspects
+
+
 def test_missing_images_give_a_table_and_one_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named(monkeypatch, here=False)
     write_errors(tmp_path, "cifar10")
@@ -77,17 +93,3 @@ def test_imagenet_is_not_listed_for_a_picture(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setitem(NAMED, "imagenet", dataclasses.replace(NAMED["imagenet"], read=read))
     assert Readable().bundle(DataConfig(source="imagenet")) is None
-
-
-def test_mistakes_have_grad_cam_maps_where_the_model_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named(monkeypatch, here=True)
-    write_errors(tmp_path, "cifar10")
-    predicted = RESULTS["errors"]["mistakes"][0]["predicted"]
-    save_model(
-        build_backbone("wrn_10_1", 2), tmp_path / "baseline-seed0" / "model.safetensors", backbone_name="wrn_10_1",
-        classes=[predicted, "other"], image_size=32, mean=[0.5] * 3, std=[0.2] * 3,
-    )  # fmt: skip
-    shown = render_blocks(mistake_section(read_evidence([tmp_path]), Readable()))
-    assert EXPLAINED in shown
-    content = base64.b64decode(shown.split("data:image/jpeg;base64,")[1].split('"')[0])
-    assert Image.open(io.BytesIO(content)).size == (32, 64)

@@ -115,6 +115,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_running(self: GraphedStep, inputs: Any) -> None:
         self.step = lambda *_: {}
         record(self, inputs)
+        self.step = self.true_step  # type: ignore[attr-defined]
 
         def play() -> None:
             with outside(False):

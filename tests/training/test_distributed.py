@@ -38,6 +38,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """``train`` of two short epochs of 16 steps, with a checkpoint at each fifth step."""
     npz = write_npz(tmp_path_factory.mktemp("data") / "toy.npz", train=64, test=31)
     words = ["train", "--data", str(npz), "--backbone", "wrn_10_1", "--batch-size", "4", "--epochs", "2"]
+    words += ["--data.scale-schedule", "6,8"]
     more = {"checkpoint-every-steps": "5", "precision": "fp32", "all-heads": "true"}
     return [*words, *(word for name, value in more.items() for word in (f"--run.{name}", value))]
 

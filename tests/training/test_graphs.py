@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,14 @@ def make_loader(
     count: int = 20,
     *,
     deferred: bool = False,
+    size_in: Callable[[int], int] | None = None,
 ) -> DeviceLoader | WorkerLoader:
     generator = np.random.default_rng(0)
     images = ImageSet(generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), np.arange(count) % 5)
     data = DataBundle({"train": images}, tuple("abcde"), Preprocess(8))
     plan = BatchPlan(images.labels, 4, 0, method.needs, World())
     if kind is DeviceLoader:
-        return DeviceLoader(data, plan, CPU, policy, deferred=deferred)
+        return DeviceLoader(data, plan, CPU, policy, deferred=deferred, size_in=size_in)
     return WorkerLoader(data, plan, CPU, DataConfig(augment=policy), workers=1, deferred=deferred)
 
 
@@ -151,6 +153,24 @@ def test_at_most_eight_launches_a_step_with_workers(name: str, policy: str, monk
     *_, counts = run(name, GRAPHS, policy=policy, kind=WorkerLoader, count=12, ema=0.9)
     for names in counts[4:]:
         assert len(names) + REPLAY + 1 <= 8, names
+
+
+def test_a_step_is_recorded_for_each_size_of_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    finals = []
+    for engine in (Engine(fused=True), GRAPHS):
+        if engine.cuda_graphs:
+            cuda_stub.install(monkeypatch)
+        torch.manual_seed(0)
+        method, replays = make("baseline", make_toy().float()), []
+        loader = make_loader(method, deferred=engine.cuda_graphs, size_in=lambda epoch: (4, 8)[epoch])
+        step = build_step(method, OptimConfig(lr=0.05), CPU, engine)
+        for epoch in range(2):
+            for i, batch in enumerate(loader.epoch(epoch)):
+                step(batch, 0.05, seed=5 * epoch + i)
+            replays.append(getattr(getattr(step.update, "graph", None), "replays", 0))
+        finals.append(torch.cat([p.detach().flatten() for p in method.parameters()]))
+    assert replays == [2, 2], "three steps of each size of five are not replayed"
+    assert torch.equal(*finals)
 
 
 def test_an_eager_step_launches_many() -> None:

@@ -140,7 +140,7 @@ def test_predictions_have_a_probability_a_class_and_labels_at_thresholds(run: Pa
 
 def test_csv_has_a_column_a_class(run: Path, files: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    written = mixskd.predict(run, [*files, str(tmp_path / "bad.png")], out=tmp_path / "p.csv", skip_bad_images=True)
+    written = mixskd.predict(run, [*files, str(tmp_path / "bad.png")], out=tmp_path / "p.csv")
     assert written["skipped"] == 1
     *rows, bad = rows_of(tmp_path / "p.csv")
     assert list(rows[0]) == ["image", "labels", *CLASSES, "error"]

@@ -316,11 +316,12 @@ def test_metrics_file_is_the_same_after_a_kill_and_with_other_checkpoints(tmp_pa
 def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tensor]]:
     """The end of a run of 18 steps, and of one that died after its 13th and went on from its 12th."""
     options = settings(epochs=6, device=device, deterministic=True, checkpoint_every_steps=4)
-    mixskd.train(data=str(npz), out=str(tmp_path / "whole"), **options)
+    options["data"] = {"source": str(npz), "scale_schedule": [6, 8]}
+    mixskd.train(out=str(tmp_path / "whole"), **options)
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
+        mixskd.train(out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["position"]["step"] == 12
-    mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options)
+    mixskd.train(out=str(tmp_path / "cut"), resume=True, **options)
     return [load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut")]
 
 

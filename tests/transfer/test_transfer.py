@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from safetensors.torch import load_file
 
 from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
-from mixskd.config import Experiment, OptimConfig, read_yaml
+from mixskd.config import DataConfig, Experiment, OptimConfig, read_yaml
 from mixskd.config.build import build_experiment
+from mixskd.data import verify
+from mixskd.data.images import check_image
 from mixskd.deploy.exports import networks
 from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
@@ -123,6 +127,36 @@ def test_resumed_run_is_bit_identical(name: str, tmp_path: Path, monkeypatch: py
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     texts = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "parted")]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_decoded_once_for_all_starts_and_have_a_limit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    WRITERS[name](tmp_path / "data")
+    for file in (tmp_path / "data").rglob("*.png"):
+        os.utime(file, (1e9, 1e9))  # what was just changed is not remembered
+    decoded: list[object] = []
+
+    def counting(path: object, *arguments: Any, **options: Any) -> int:
+        decoded.append(path)
+        return check_image(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verify, "check_image", counting)
+    build_parts(experiment(name, tmp_path, tmp_path / "run"))
+    first = len(decoded)
+    build_parts(experiment(name, tmp_path, tmp_path / "run"))
+    assert len(decoded) == first > 0
+    for mode in ("cached", "headers", "full"):
+        given = {"source": str(tmp_path / "data"), "workers": 0, "max_pixels": 100, "verify": mode}
+        with pytest.raises(UserError, match=r"cannot read the image .*max_pixels"):
+            build_parts(dataclasses.replace(experiment(name, tmp_path, tmp_path / "run"), data=DataConfig(**given)))
+    unread = dataclasses.replace(
+        experiment(name, tmp_path, tmp_path / "run"), data=DataConfig(**given | {"verify": "off"})
+    )
+    with pytest.raises(UserError, match=r"cannot read the image .*max_pixels"):
+        next(iter(build_parts(unread).loader.epoch(0)))
 
 
 def pixels(file: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -14,14 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
+from mixskd.config.data import MOST_CHANNELS
 from mixskd.config.records import (
     Mismatch,
+    Number,
     PositiveNumber,
     Probability,
-    ShortText,
     Text,
-    ThreeNumbers,
-    ThreePositive,
     read_record,
 )
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
@@ -57,29 +57,33 @@ def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
 
 
-FORMAT = "mixskd-model-2"
-SEVERAL = "mixskd-model-3"  # of several labels an image, which older versions would take for one
-OLDER = ("mixskd-model-1",)  # without the fields of NEWER; with one of them it is no file of this format
-NEWER = {"digest", "resize", "temperature", "threshold", "task", "thresholds"}
+FORMAT = "mixskd-model-3"
+FIRST, OLDER = "mixskd-model-1", ("mixskd-model-1", "mixskd-model-2")  # the first has no field of NEWER
+NEWER = {"digest", "resize", "temperature", "threshold", "range", "task", "thresholds"}
 
 
 class Description(Struct):
     """The metadata of a model file."""
 
     format: Text
-    backbone: ShortText
+    backbone: Text
     classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
     image_size: Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
-    mean: ThreeNumbers
-    std: ThreePositive
-    resize: Literal["", "stretch", "centre"] = ""
+    mean: Annotated[list[Number], Meta(min_length=1, max_length=MOST_CHANNELS)]
+    std: Annotated[list[PositiveNumber], Meta(min_length=1, max_length=MOST_CHANNELS)]
+    resize: Literal["", "crop", "pad", "squash", "stretch", "centre"] = ""  # the last two in older files
     temperature: PositiveNumber | UnsetType = UNSET
     threshold: Probability | UnsetType = UNSET
+    range: Annotated[list[Number], Meta(min_length=2, max_length=2)] | UnsetType = UNSET
     task: Literal["classification", "multilabel"] = "classification"
     thresholds: list[Probability] = []
     digest: Text = ""
 
     def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers and std {len(self.std)}")
+        if self.range is not UNSET and self.range[0] >= self.range[1]:
+            raise ValueError("range must be two numbers, the smaller first")
         if len(self.thresholds) != (len(self.classes) if self.task == "multilabel" else 0):
             raise ValueError("thresholds must be as many as classes where an image may have several, else none")
 
@@ -113,12 +117,13 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     resize: str = "",
+    range: Sequence[float] | None = None,
     thresholds: Sequence[float] = (),
 ) -> None:
     """Write ``backbone``'s weights under the architecture's customary keys, with what is needed to use them.
 
-    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` as
-    :class:`mixskd.data.preprocess.Preprocess` has it; ``thresholds``, a probability a class, where an image may have
+    ``image_size`` in pixels; ``mean`` and ``std`` of the channels of images in [0, 1]; ``resize`` and ``range`` as
+    :class:`mixskd.data.preprocess.Preprocess` has them; ``thresholds``, a probability a class, where an image may have
     several labels. Raises UserError on a full disk.
     """
     description = {
@@ -129,9 +134,10 @@ def save_model(
         "mean": list(mean),
         "std": list(std),
         "resize": Preprocess(image_size, tuple(mean), tuple(std), resize).resize,
+        **({} if range is None else {"range": list(range)}),
     }
     if thresholds:
-        description |= {"format": SEVERAL, "task": "multilabel", "thresholds": list(thresholds)}
+        description |= {"task": "multilabel", "thresholds": list(thresholds)}
     try:
         read_record(description, Description)
     except Mismatch as error:
@@ -169,7 +175,7 @@ def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> s
 def load_model(path: str | Path) -> Classifier:
     """The classifier in a run folder or a ``.safetensors`` file, in evaluation mode.
 
-    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x 3 x H x W`` to logits
+    It has ``classes``, ``image_size``, ``mean`` and ``std``; it maps normalised images ``B x C x H x W`` to logits
     ``B x N``. Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not written by mixskd.
     """
     path, stored, tensors = read_described(path)
@@ -178,7 +184,8 @@ def load_model(path: str | Path) -> Classifier:
     model.pretrained = True
     model.classes = tuple(about.classes)
     model.image_size, model.mean, model.std = about.image_size, tuple(about.mean), tuple(about.std)
-    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize)
+    values = None if about.range is UNSET else tuple(about.range)
+    model.preprocess = Preprocess(model.image_size, model.mean, model.std, about.resize, values)
     model.temperature = None if about.temperature is UNSET else about.temperature
     model.threshold = None if about.threshold is UNSET else about.threshold
     model.task, model.thresholds = about.task, tuple(about.thresholds)
@@ -188,13 +195,13 @@ def load_model(path: str | Path) -> Classifier:
 def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Description:
     """The description in ``about``. Raises UserError if it is not what :func:`save_model` writes, or was changed."""
     known = about.get("format") if isinstance(about, dict) else None
-    if known not in (FORMAT, SEVERAL, *OLDER):
+    if known not in (FORMAT, *OLDER):
         if isinstance(known, str) and known.startswith("mixskd-model-"):
             raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         description = read_record(about, Description)
-        older = known in OLDER and not about.keys() & NEWER
+        older = known == FIRST and not about.keys() & NEWER
         if not older and description.digest != content_digest(about, tensors):
             raise Mismatch("its content is not what was written (its digest differs)")
     except ValueError as error:  # Mismatch, and what digest_of refuses
@@ -205,20 +212,20 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
 
 def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> StagedBackbone:
     """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
-    name, classes = about.backbone, len(about.classes)
+    make = partial(build_backbone, about.backbone, len(about.classes), about.image_size, channels=len(about.mean))
     misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
-    check_local(name)
+    check_local(about.backbone)
     try:
         with torch.device("meta"):  # no memory is taken for what the file does not hold
-            wanted = build_backbone(name, classes, about.image_size).export_state_dict()
+            wanted = make().export_state_dict()
         if _forms(wanted) != _forms(tensors):
             raise misfit
-        backbone = build_backbone(name, classes, about.image_size)
+        backbone = make()
         backbone.load_export_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise misfit from None
     if about.image_size < backbone.min_size:
-        raise UserError(f"{path} is damaged: {name} takes images of {backbone.min_size} px or more")
+        raise UserError(f"{path} is damaged: {about.backbone} takes images of {backbone.min_size} px or more")
     return backbone
 
 

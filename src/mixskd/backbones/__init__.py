@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mixskd.backbones.averaged import AVERAGE, build_average, members_of
 from mixskd.backbones.densenet import densenet_40_12
+from mixskd.backbones.ensemble import Ensemble, is_ensemble, members_of
 from mixskd.backbones.from_timm import PREFIX, check_timm_architecture, timm_backbone
 from mixskd.backbones.from_torchvision import TORCHVISION, torchvision_backbone
 from mixskd.backbones.from_transformers import HF, folder_of, transformers_backbone
@@ -33,19 +33,24 @@ WIDE_RESNET = r"wrn_([0-9]{1,6})_([0-9]{1,6})"
 
 @checked
 def build_backbone(
-    name: str, num_classes: Count, image_size: Count | None = None, weights: str | Path | None = None
+    name: str,
+    num_classes: Count,
+    image_size: Count | None = None,
+    weights: str | Path | None = None,
+    channels: Count = 3,
 ) -> StagedBackbone:
     """Build the backbone ``name`` with ``num_classes`` outputs.
 
     ``name`` is a key of ``BACKBONES``, ``wrn_D_W`` for any depth and width, or ``timm/NAME`` or ``torchvision/NAME``
-    for any classifier of these libraries, or ``hf/FOLDER``
-    for one of transformers in a folder. Without ``weights`` (see :func:`start_from`) it is initialised at random.
-    ``image_size``, in pixels, matters only for models with one fixed size.
+    for any classifier of these libraries, ``hf/FOLDER`` for one of transformers in a folder, or ``ensemble/A+B`` for
+    the mean of the probabilities of several (see :mod:`mixskd.backbones.ensemble`). Without ``weights`` (see
+    :func:`start_from`) it is initialised at random. ``image_size``, in pixels, matters only for models with one fixed
+    size. ``channels`` are those of the images.
 
     Raises UserError for an unknown name, an image size that the model cannot take, or weights that do not fit.
     """
     load_plugins()
-    backbone = _fresh(name, num_classes, image_size)
+    backbone = _fresh(name, num_classes, image_size, channels)
     if weights is not None:
         start_from(backbone, str(weights))
     return backbone
@@ -57,31 +62,36 @@ def check_local(name: str) -> None:
     timm would fetch a configuration for names with ``hf-hub:`` or ``local-dir:``; only a person may give such a name.
     """
     load_plugins()
-    if name.startswith(PREFIX):
+    if is_ensemble(name):
+        for member in members_of(name):
+            check_local(member)
+    elif name.startswith(PREFIX):
         check_timm_architecture(name)
     elif name.startswith(HF):
         folder_of(name)
-    elif name.startswith(AVERAGE):
-        for member in set(members_of(name)):
-            check_local(member)
     elif not name.startswith(TORCHVISION) and name not in BACKBONES and not re.fullmatch(WIDE_RESNET, name):
         raise unknown("backbone", name, BACKBONES)
 
 
-def _fresh(name: str, num_classes: int, image_size: int | None) -> StagedBackbone:
+def _fresh(name: str, num_classes: int, image_size: int | None, channels: int) -> StagedBackbone:
+    if is_ensemble(name):
+        check_local(name)  # what is asked of a single name elsewhere would miss those inside this one
+        return Ensemble([_fresh(member, num_classes, image_size, channels) for member in members_of(name)], name)
     if name.startswith(PREFIX):
-        return timm_backbone(name, num_classes, image_size)
+        return timm_backbone(name, num_classes, image_size, channels)
     if name.startswith(TORCHVISION):
-        return torchvision_backbone(name, num_classes, image_size)
-    if name.startswith(AVERAGE):
-        return build_average(name, lambda member: _fresh(member, num_classes, image_size))
+        return torchvision_backbone(name, num_classes, image_size, channels)
+    backbone: StagedBackbone
     if name.startswith(HF):
-        return transformers_backbone(name, num_classes, image_size)
-    if name in BACKBONES:
-        return BACKBONES[name](num_classes)
-    if match := re.fullmatch(WIDE_RESNET, name):
-        return wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
-    raise unknown("backbone", name, BACKBONES)
+        backbone = transformers_backbone(name, num_classes, image_size)
+    elif name in BACKBONES:
+        backbone = BACKBONES[name](num_classes)
+    elif match := re.fullmatch(WIDE_RESNET, name):
+        backbone = wide_resnet(num_classes, depth=int(match[1]), width=int(match[2]))
+    else:
+        raise unknown("backbone", name, BACKBONES)
+    backbone.take_channels(channels)
+    return backbone
 
 
 __all__ = ["BACKBONES", "StagedBackbone", "build_backbone", "check_local", "start_from", "wrap"]

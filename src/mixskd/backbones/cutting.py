@@ -50,7 +50,7 @@ def nested(modules: dict[str, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((k, nested(v) if isinstance(v, dict) else v) for k, v in tree.items()))
 
 
-def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int) -> list[str]:
+def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int, channels: int = 3) -> list[str]:
     """Paths of the last module of each of the deepest four map sizes, for images of ``size`` px.
 
     ``axis`` is the maps' axis of height. Raises ValueError if a module's output is not a map.
@@ -68,7 +68,7 @@ def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int) -
     was = [module.training for _, module in chain]
     try:
         device = next(p for _, module in chain for p in module.parameters()).device
-        x = torch.zeros(1, 3, size, size, device=device)
+        x = torch.zeros(1, channels, size, size, device=device)
         with torch.no_grad():
             for _, module in chain:
                 x = module.eval()(x)

@@ -27,7 +27,7 @@ EMBEDDING = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")
 TOKENS = ("cls_token", "reg_token", "pos_embed", "dist_token")
 
 
-def timm_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
+def timm_backbone(name: str, num_classes: int, image_size: int | None = None, channels: int = 3) -> LibraryBackbone:
     """Build ``timm/NAME``, untrained; the deepest four of timm's feature maps are the stage maps.
 
     ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
@@ -38,13 +38,16 @@ def timm_backbone(name: str, num_classes: int, image_size: int | None = None) ->
     config = pretrained_config(name)
     usual = config.input_size[-1] if config else 224
     fixed = bool(config and config.fixed_input_size)
+    options = {} if channels == 3 else {"in_chans": channels}
     if not fixed:
-        backbone = assemble(name, num_classes, Library(partial(create, name), cut, usual))
+        library = Library(partial(create, name, **options), cut, usual, channels=channels)
+        backbone = assemble(name, num_classes, library)
         backbone.name = local_name(name)
         return backbone
     size = image_size or usual
-    options = {} if size == usual else {"img_size": size}
-    return assemble(name, num_classes, Library(partial(create, name, **options), cut, size, fixed=True))
+    options |= {} if size == usual else {"img_size": size}
+    library = Library(partial(create, name, **options), cut, size, fixed=True, channels=channels)
+    return assemble(name, num_classes, library)
 
 
 def local_name(name: str) -> str:
@@ -75,7 +78,8 @@ def create(name: str, num_classes: int, **options: Any) -> Any:
     try:
         return timm_of(name).create_model(name.removeprefix(PREFIX), num_classes=num_classes, **options)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        size = f" for images of {options['img_size']} px" if options else ""
+        size = f" for images of {options['img_size']} px" if "img_size" in options else ""
+        size += f" of {options['in_chans']} channels" if "in_chans" in options else ""
         hint = "" if options else "; see timm.list_models()"
         raise UserError(f"timm cannot make {name}{size}: {first_line(error)}{hint}") from None
 

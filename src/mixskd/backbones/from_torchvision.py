@@ -16,6 +16,7 @@ from mixskd.backbones.library import (
     assemble,
     shell,
 )
+from mixskd.backbones.staged import widened
 from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
 from mixskd.errors import UserError, first_line, unknown
 
@@ -29,7 +30,9 @@ FIXED = {"maxvit": "input_size", "vit": "image_size"}
 OPTIONS = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
 
 
-def torchvision_backbone(name: str, num_classes: int, image_size: int | None = None) -> LibraryBackbone:
+def torchvision_backbone(
+    name: str, num_classes: int, image_size: int | None = None, channels: int = 3
+) -> LibraryBackbone:
     """Build ``torchvision/NAME``, untrained; its stages end where the size of its maps changes, at most four.
 
     ``image_size`` matters only for a model with a fixed size; None is its usual one. A model that is not a chain of
@@ -45,24 +48,32 @@ def torchvision_backbone(name: str, num_classes: int, image_size: int | None = N
     option = FIXED.get(short.split("_")[0])
     size = (image_size or usual) if option else usual
     options = {option: size} if option and size != usual else {}
+    options |= {} if channels == 3 else {"channels": channels}
     make = partial(create, short, **options, **OPTIONS.get(short, {}))
-    return assemble(name, num_classes, Library(make, partial(cut, size=size), size, fixed=bool(option)))
+    parts = partial(cut, size=size, channels=channels)
+    return assemble(name, num_classes, Library(make, parts, size, fixed=bool(option), channels=channels))
 
 
-def create(short: str, num_classes: int, **options: Any) -> Any:
-    """torchvision's own model. Raises UserError if ``options`` do not fit it."""
+def create(short: str, num_classes: int, channels: int = 3, **options: Any) -> Any:
+    """torchvision's own model, with a new first convolution for other ``channels``.
+
+    Raises UserError if ``options`` do not fit it.
+    """
     from torchvision.models import get_model
 
     if short in OPTIONS:
         options["init_weights"] = True  # their own default, which they warn about
     try:
-        return get_model(short, num_classes=num_classes, **options)
+        model = get_model(short, num_classes=num_classes, **options)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         size = next((f" for images of {options[key]} px" for key in FIXED.values() if key in options), "")
         raise UserError(f"torchvision cannot make {short}{size}: {first_line(error)}") from None
+    if channels != 3:
+        widened(model, channels)
+    return model
 
 
-def cut(model: Any, size: int) -> Parts:
+def cut(model: Any, size: int, channels: int = 3) -> Parts:
     """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     if hasattr(model, "class_token"):
         return cut_transformer(model)
@@ -71,7 +82,9 @@ def cut(model: Any, size: int) -> Parts:
     last = hasattr(model, "permute")  # Swin: channels in the last place
     if type(model).__name__ == "DenseNet":
         chain.append(("relu", nn.ReLU()))
-    stages: list[nn.Module] = [nested(stage) for stage in grouped(chain, ends_by_size(chain, size, 1 if last else 2))]
+    stages: list[nn.Module] = [
+        nested(stage) for stage in grouped(chain, ends_by_size(chain, size, 1 if last else 2, channels))
+    ]
     if last:
         stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]
     return Parts(

@@ -105,7 +105,7 @@ def cut(model: Any) -> Parts:
     """Stages, pooling and head of ``model``. Raises one of ``MISFITS`` if it is not a chain of them."""
     base, classifier = getattr(model, model.base_model_prefix), model.classifier
     encoder = getattr(base, "encoder", base)
-    norm = getattr(base, "layernorm", None)
+    norm: Any = getattr(base, "layernorm", None)
     if (stages := getattr(encoder, "stages", None)) is not None:  # maps, pooled by their mean
         early = len(stages) - min(STAGES, len(stages))
         first = nn.Sequential(base.embedder if norm is None else base.embeddings, *stages[: early + 1])

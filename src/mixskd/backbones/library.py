@@ -35,12 +35,14 @@ class Library:
         cut: the parts of a model; raises one of ``MISFITS`` if it cannot be cut.
         default_size: the usual height and width of the images, in pixels.
         fixed: whether the model takes only images of that size.
+        channels: of the images.
     """
 
     create: Callable[[int], nn.Module]
     cut: Callable[[nn.Module], Parts]
     default_size: int
     fixed: bool = False
+    channels: int = 3
 
 
 class LibraryBackbone(StagedBackbone):
@@ -56,8 +58,9 @@ class LibraryBackbone(StagedBackbone):
         for key, tensor in tensors.items():
             names.setdefault(id(tensor), []).append(key)
         super().__init__(
-            parts.stages, parts.head, name=name, min_size=min_size, default_size=library.default_size, pool=parts.pool
-        )
+            parts.stages, parts.head, name=name, min_size=min_size, default_size=library.default_size, pool=parts.pool,
+            in_channels=library.channels,
+        )  # fmt: skip
         self.library, self.fixed = library, library.fixed
         self.keys = {key: names[id(x)].pop(0) for key, x in self.state_dict(keep_vars=True).items()}
         if any(names.values()):
@@ -95,10 +98,11 @@ def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
     Raises UserError if the model cannot take images of its own size.
     """
     model = library.create(classes)
-    min_size = library.default_size if library.fixed else smallest_image(model, library.default_size)
+    channels = library.channels
+    min_size = library.default_size if library.fixed else smallest_image(model, library.default_size, channels)
     size = library.default_size if library.fixed else min(library.default_size, max(64, 2 * min_size))
     try:
-        expected = logits(model, size)
+        expected = logits(model, size, channels)
     except MISFITS as error:
         raise UserError(f"{name} does not take images of {size} px: {first_line(error)}") from None
     reason = ""
@@ -106,14 +110,14 @@ def assemble(name: str, classes: int, library: Library) -> LibraryBackbone:
         tensors = model.state_dict(keep_vars=True)
         try:
             backbone = LibraryBackbone(tensors, cut(model), library, name, classes, min_size)
-            if same(expected, logits(backbone, size)):
+            if same(expected, logits(backbone, size, channels)):
                 backbone.uncut = reason
                 return backbone
         except MISFITS:
             pass
         reason = "its layers are not a chain of stages, a pooling and a head"
         model = library.create(classes)
-        expected = logits(model, size)
+        expected = logits(model, size, channels)
     raise UserError(f"{name} is not an image classifier that gives one vector of {classes} logits per image")
 
 
@@ -145,7 +149,7 @@ def shell(model: Any, children: Iterable[str] = (), tensors: Iterable[str] = ())
 class ChannelsLast(nn.Module):
     """A part of a net that computes on ``B x H x W x C``, as a stage on maps ``B x C x H x W``.
 
-    The ``first`` part takes images ``B x 3 x H x W``.
+    The ``first`` part takes images.
     """
 
     def __init__(self, module: nn.Module, *, first: bool) -> None:
@@ -195,22 +199,22 @@ class PoolMap(nn.Module):
         return self.module(as_weights(x, self.module)).flatten(1)
 
 
-def smallest_image(model: nn.Module, default: int) -> int:
+def smallest_image(model: nn.Module, default: int, channels: int = 3) -> int:
     """The smallest of ``SIZES`` that the model can take, in pixels."""
     probe = copy.deepcopy(model).to("meta").eval()
     for size in (size for size in SIZES if size < default):
         with contextlib.suppress(*MISFITS):
-            probe(torch.empty(1, 3, size, size, device="meta"))
+            probe(torch.empty(1, channels, size, size, device="meta"))
             return size
     return default
 
 
 @torch.no_grad()
-def logits(model: nn.Module, size: int) -> Tensor:
+def logits(model: nn.Module, size: int, channels: int = 3) -> Tensor:
     """The logits of two random images in evaluation mode; on the meta device without values."""
     was, device = model.training, next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, size, size, generator=generator if device.type != "meta" else None, device=device)
+    images = torch.randn(2, channels, size, size, generator=generator if device.type != "meta" else None, device=device)
     result = model.eval()(images)
     model.train(was)
     return result

@@ -30,8 +30,8 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
 
     ``source`` is a run folder, a ``.safetensors`` file, a state dict that ``torch.save`` wrote with the architecture's
     usual keys, or ``pretrained`` for the weights that torchvision or timm publish. The classifier stays as initialised
-    if its number of classes differs; a note says so. Nothing in a file is executed. Raises UserError if the file is
-    missing or corrupt, or does not fit.
+    if its number of classes differs, and a first convolution for three channels is adapted to others; notes say so.
+    Nothing in a file is executed. Raises UserError if the file is missing or corrupt, or does not fit.
     """
     state = published_weights(backbone.name) if source == PUBLISHED else read(Path(source))
     own, notes = backbone.export_state_dict(), []
@@ -39,6 +39,11 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     if any(key not in state or state[key].shape != own[key].shape for key in head):
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
+    channels = backbone.in_channels
+    for key, x in own.items() if channels != 3 else ():
+        if x.ndim == 4 and x.shape[1] == channels and key in state and state[key].shape[1:2] == (3,):
+            state = {**state, key: adapted(state[key], channels)}
+            notes.append(f"the first layer of {source} is for 3 channels; it is adapted to {channels}")
     # Files from before PyTorch 0.4.1 lack these counters. Only a cumulative average would use them.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
     for key in [*own, *state]:
@@ -50,6 +55,18 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
     backbone.load_export_state_dict(state)
     backbone.pretrained = True
     return notes
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A convolution of RGB images (``O x 3 x H x W``) for ``channels`` channels, as timm's ``adapt_input_conv``.
+
+    For grey images it is the sum over the channels. Else they are repeated in turn, times 3 / ``channels``, so that the
+    output keeps its size.
+    """
+    if channels == 1:
+        return weight.float().sum(1, keepdim=True).to(weight.dtype)
+    repeated = weight.float()[:, [i % 3 for i in range(channels)]]
+    return (repeated * (3 / channels)).to(weight.dtype)
 
 
 def mismatch(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

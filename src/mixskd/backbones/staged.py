@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,6 @@ class DeepHead(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.module, nn.Identity):  # a region without autocast that computes nothing breaks torch.export
-            return as_weights(x, self.module)
         with exact(x):
             return self.module(as_weights(x, self.module))
 
@@ -80,6 +79,19 @@ def average(feature_map: FeatureMap) -> Tensor:
     return x.mean((2, 3), dtype=dtype)
 
 
+def widened(model: nn.Module, channels: int) -> nn.Module:
+    """The new first convolution of ``model``, for images of ``channels`` channels. Raises UserError if it has none."""
+    found = next(((path, m) for path, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if found is None or found[1].in_channels != 3:
+        raise UserError("the network does not begin with a convolution of 3 channels; leave data.channels out")
+    path, old = found
+    same: Any = {name: getattr(old, name) for name in ("out_channels", "kernel_size", "stride", "padding", "dilation")}
+    convolution = nn.Conv2d(channels, **same, bias=old.bias is not None, device=old.weight.device)
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, convolution)
+    return convolution
+
+
 class StagedBackbone(nn.Module):
     """An image classifier cut into K stages, a pooling and a head.
 
@@ -93,6 +105,7 @@ class StagedBackbone(nn.Module):
         initialise: applied to the whole net and to every fresh copy of stages, after PyTorch's own defaults.
         head_name: the head's key in an exported state dict.
         pool: from the last map to pooled features, ``B x C``; the mean over positions if None.
+        in_channels: of the images.
     """
 
     def __init__(
@@ -106,13 +119,14 @@ class StagedBackbone(nn.Module):
         initialise: Callable[[nn.Module], None] | None = None,
         head_name: str = "fc",
         pool: nn.Module | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.head = as_head(head)
         self.pool = pool
         self.name = name
-        self.in_channels = 3
+        self.in_channels = in_channels
         self.min_size, self.default_size = min_size, default_size
         self.head_name = head_name
         self.pretrained = False  # whether it started from weights that exist
@@ -127,7 +141,7 @@ class StagedBackbone(nn.Module):
             self.feature_dim, self.num_classes = self._probe(lambda net, x: list(net.sizes(x)))
 
     def feature_maps(self, x: Tensor) -> list[FeatureMap]:
-        """The K stage maps, ``B x C_k x H_k x W_k``, of images ``B x 3 x H x W``; a grid of tokens is a map.
+        """The K stage maps, ``B x C_k x H_k x W_k``, of images ``B x C x H x W``; a grid of tokens is a map.
 
         A net with a class token gives a :class:`~mixskd.backbones.tokens.TokenMap`, which carries it with the grid.
         """
@@ -150,14 +164,20 @@ class StagedBackbone(nn.Module):
         """The input of the head, ``B x C``, from the last map: by ``pool``, or as the mean over positions in fp32."""
         if self.pool is None:
             return average(feature_map)
-        if isinstance(self.pool, nn.Identity):
-            return spatial(feature_map)
         with exact(spatial(feature_map)):
             return self.pool(feature_map)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``B x N`` of images ``B x 3 x H x W``."""
+        """Logits ``B x N`` of images ``B x C x H x W``."""
         return self.head(self.pooled(self.feature_maps(x)[-1]))
+
+    def take_channels(self, channels: int) -> None:
+        """Give the net a new first convolution for images of ``channels`` channels."""
+        if channels != self.in_channels:
+            convolution = widened(self.stages[0], channels)
+            if self._initialise is not None:
+                self._initialise(convolution)
+            self.in_channels = channels
 
     def require_stages(self, user: str) -> None:
         """Raise UserError if the net could not be cut into stages; ``user`` is what needs them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from mixskd.backbones import build_backbone
 from mixskd.config import Experiment, MethodChoice
 from mixskd.config.trusted_backbones import check_typed
 from mixskd.methods import method_class
+from mixskd.methods.base import Method
 from mixskd.training.classification import build_method, build_network
 from mixskd.training.teachers import teacher_without_weights
 
@@ -76,23 +78,28 @@ class Cost:
 
 
 def count_cost(experiment: Experiment, classes: int, image_size: int | None = None) -> Cost:
-    """The cost of ``experiment`` with ``classes`` classes, at ``image_size`` px (the backbone's usual size if None).
+    """The cost of ``experiment`` with ``classes`` classes, trained at ``image_size`` px (the backbone's usual size if
+    None).
 
-    Convolutions and matrix products are counted. Raises UserError for a method that
-    refuses the backbone.
+    Convolutions and matrix products are counted. With ``data.scale_schedule``, those of training are the mean over the
+    epochs; with ``data.eval_size``, those of the deployed classifier are of that size. Raises UserError for a method
+    that refuses the backbone.
     """
     with torch.device("meta"):
         choice = experiment.method
         if method_class(choice.name).taught_by is not None and not choice.options.get("teacher"):
             choice = MethodChoice(choice.name, {**choice.options, "teacher": YET_TO_TRAIN})
-        network = build_network(experiment.backbone, classes, image_size)
+        channels = experiment.data.channels
+        network = build_network(experiment.backbone, classes, image_size, channels)
         load = partial(
-            teacher_without_weights, student=experiment.backbone, classes=classes,
-            image_size=image_size or network.default_size,
+            teacher_without_weights, student=experiment.backbone, classes=classes, image_size=image_size or
+            network.default_size, channels=channels, one_size=not experiment.data.scale_schedule,
         )  # fmt: skip
         method = build_method(choice, network, BATCH, experiment.run.batch, load)
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
+    size, epochs, data = image_size or backbone.default_size, experiment.run.epochs, experiment.data
+    sizes = Counter(data.size_in(epoch, epochs, size) for epoch in range(epochs))
     forwarded = 0
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -105,26 +112,36 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
             name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
             for name, tensor in [*method.named_parameters(), *method.named_buffers()]
         }
-        size, needs = image_size or backbone.default_size, method.needs
-        images, labels = torch.randn(BATCH, 3, size, size), torch.zeros(BATCH, dtype=torch.long)
-        offered = {
-            "views": torch.randn(BATCH, max(needs.views - 1, 0), 3, size, size),
-            "partners": torch.randn(BATCH, needs.partners, 3, size, size),
-            "indices": torch.arange(BATCH),
-            "slots": torch.arange(BATCH),
-            "progress": torch.ones(()),
-        }
-        wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
-                  "slots": needs.slots, "progress": needs.progress}  # fmt: skip
-        extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
-        with flop_counter() as training:
-            functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()
+        training = sum(epochs * _training_flops(method, state, size) for size, epochs in sizes.items())
         hook.remove()
         deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
         with flop_counter() as inference, torch.no_grad():
-            functional_call(backbone.eval(), deployed, (images,))
-    flops = training.get_total_flops() / BATCH, inference.get_total_flops() / BATCH
-    return Cost(forwarded / BATCH, *flops, *parameters)
+            functional_call(backbone.eval(), deployed, (_images(data.eval_size or size, channels=channels),))
+    flops = training / epochs, inference.get_total_flops() / BATCH
+    return Cost(forwarded / BATCH / len(sizes), *flops, *parameters)
+
+
+def _images(size: int, *each: int, channels: int) -> Tensor:
+    return torch.randn(BATCH, *each, channels, size, size)
+
+
+def _training_flops(method: Method, state: dict[str, Tensor], size: int) -> float:
+    """The operations for one original image of ``size`` pixels."""
+    made, needs = partial(_images, channels=method.backbone.in_channels), method.needs
+    images, labels = made(size), torch.zeros(BATCH, dtype=torch.long)
+    offered = {
+        "views": made(size, max(needs.views - 1, 0)),
+        "partners": made(size, needs.partners),
+        "indices": torch.arange(BATCH),
+        "slots": torch.arange(BATCH),
+        "progress": torch.ones(()),
+    }
+    wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
+              "slots": needs.slots, "progress": needs.progress}  # fmt: skip
+    extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
+    with flop_counter() as counted:
+        functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()
+    return counted.get_total_flops() / BATCH
 
 
 def images_forwarded(experiment: Experiment) -> int:
@@ -136,5 +153,6 @@ def classes_from(parameters: int, experiment: Experiment) -> int:
     """The number of classes of a classifier with this number of ``parameters``, which grows linearly with it."""
     check_typed(experiment.backbone)
     with torch.device("meta"):
-        two, three = (sum(p.numel() for p in build_backbone(experiment.backbone, n).parameters()) for n in (2, 3))
+        made = partial(build_backbone, experiment.backbone, channels=experiment.data.channels)
+        two, three = (sum(p.numel() for p in made(n).parameters()) for n in (2, 3))
     return 2 + round((parameters - two) / (three - two))

@@ -16,7 +16,7 @@ from mixskd.benchmarking.variants import Variant
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, ImageSet
 from mixskd.data.batch import Batch, DeferredBatch
-from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
+from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess, for_channels
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import TYPES
 from mixskd.training.engine import Engine
@@ -112,7 +112,7 @@ def contiguous(batch: AnyBatch) -> AnyBatch:
     """``batch`` with contiguous images, views and partners."""
     if isinstance(batch, DeferredBatch):
         make = batch.make
-        return batch._replace(make=lambda indices, source: contiguous(make(indices, source)))
+        return batch._replace(make=lambda *given: contiguous(make(*given)))
     extra = {name: x.contiguous() for name, x in batch.extra.items()}
     return batch._replace(images=batch.images.contiguous(), extra=extra)
 
@@ -121,9 +121,10 @@ def benchmark_data(experiment: Experiment) -> DataBundle | None:
     """Random images in 100 classes, of ``data.image_size`` or 32 px, for the source ``synthetic``; else None."""
     if experiment.data.source != "synthetic":
         return None
-    size = experiment.data.image_size or 32
+    size, channels = experiment.data.image_size or 32, experiment.data.channels
     count = max(4 * experiment.run.batch, 2 * SYNTHETIC_CLASSES)
-    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
     images = ImageSet(pixels, np.arange(count) % SYNTHETIC_CLASSES)
     classes = tuple(map(str, range(SYNTHETIC_CLASSES)))
-    return DataBundle({"train": images, "test": images}, classes, Preprocess(size, CIFAR_MEAN, CIFAR_STD))
+    preprocess = Preprocess(size, for_channels(CIFAR_MEAN, channels), for_channels(CIFAR_STD, channels))
+    return DataBundle({"train": images, "test": images}, classes, preprocess)

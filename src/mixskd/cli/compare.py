@@ -9,6 +9,7 @@ from typing import Any
 from mixskd.cli.launching import add_launcher_flags, launcher_from
 from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
 from mixskd.config import grids, merge, read_yaml, recipes
+from mixskd.config.build import check_settings
 from mixskd.config.registry import check_method
 from mixskd.config.task_kinds import KINDS
 from mixskd.config.trusted_backbones import remember_typed
@@ -74,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     grid = grid_from(_values(arguments))
     for arm in grid.arms:
         check_method(arm.settings["method.name"])
+        own = {key: value for key, value in arm.settings.items() if not key.startswith("method.")}
+        check_settings(merge(grid.settings, own))
     from mixskd.comparison.comparison import folder_of, plan, run_grid
 
     folder = folder_of(grid, arguments.out, arguments.grid)

@@ -27,7 +27,10 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--suite", help=f"comma-separated, or all: {', '.join(SUITES)}")
     p.add_argument("--data", help="a data set, or a folder of classes; the run's data by default")
     p.add_argument("--split", help="train, val or test; test by default, else val")
-    p.add_argument("--flips", action="store_true", help="average each image with its mirror image; not for suites")
+    p.add_argument(
+        "--flips", action="store_true",
+        help="score the mean of the probabilities of an image and its mirror image, at twice the cost; not for suites",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="the seed of all random draws of a suite")
     p.add_argument("--batch-size", type=count, help="images at a time; chosen by the device if not given")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N; for suites")
@@ -55,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{next(iter(arguments.dotted))} is an option of a suite; name the suite with --suite")
         return _scores(arguments)
     if arguments.flips:
-        raise UserError("--flips is not for suites, which examine the network itself; leave it out")
+        raise UserError("--flips is for the scores alone; leave it out, or --suite, which examines the network itself")
     options = merge(arguments.dotted)
     for name, given in options.items():
         if name not in SUITES or not isinstance(given, dict):

@@ -35,8 +35,8 @@ from mixskd.runtime.version import __version__
 VERBS: dict[str, Any] = {
     "train": train, "benchmark": benchmark, "compare": compare, "detect": "boxes", "segment": "masks",
     "tune": tune, "find-lr": find_lr,
-    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "predict": predict,
-    "calibrate": calibrate, "average": average, "export": export, "push": push, "list": listing,
+    "probe": probe, "evaluate": evaluate, "report": report, "show-data": show_data, "average": average,
+    "predict": predict, "calibrate": calibrate, "export": export, "push": push, "list": listing,
 }  # fmt: skip
 WITH_OWN_HELP = (train, benchmark, evaluate, show_data, tune, find_lr)
 

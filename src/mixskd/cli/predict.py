@@ -34,8 +34,11 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         help="below this probability, name the class unknown, or of several labels none",
     )
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
-    p.add_argument("--flips", action="store_true", help="average each image with its mirror image")
-    p.add_argument("--skip-bad-images", action="store_true", help="name images that cannot be read, and continue")
+    p.add_argument("--skip-bad-images", action="store_true", help=argparse.SUPPRESS)  # of version 0.1: always so now
+    p.add_argument(
+        "--flips", action="store_true",
+        help="the mean of the probabilities of an image and its mirror image, at twice the cost",
+    )  # fmt: skip
     p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--workers", type=int, help="processes that decode images; by default as many as the cores allow")
     p.add_argument(
@@ -44,22 +47,23 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     p.add_argument("--json", action="store_true")
     p.epilog = (
+        "An image that cannot be read is named, and the exit code is then 1. "
         "Temperature and threshold are those that mixskd calibrate stored, or 1 and 0; --temperature 1 --threshold 0 "
         "leaves them out. Where an image may have several labels, a class has a threshold in the model file, and every "
         "class gets a probability; --top limits what the screen shows."
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Print the likeliest classes of each image, or write them to a file."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print the likeliest classes of each image, or write them to a file; 1 if an image could not be read."""
     from mixskd.data.image_paths import image_files
     from mixskd.deploy.predicting import prepared
     from mixskd.deploy.prediction_file import Counts, write_predictions
 
-    names = ("top", "batch_size", "device", "workers", "max_pixels", "skip_bad_images", "temperature", "threshold")
+    names = ("top", "batch_size", "device", "workers", "max_pixels", "temperature", "threshold", "flips")
     predictor = prepared(
         arguments.run, arguments.images, out=arguments.out, overwrite=arguments.overwrite,
-        **{name: getattr(arguments, name) for name in (*names, "flips")},
+        **{name: getattr(arguments, name) for name in names},
     )  # fmt: skip
     if predictor.uses_stored:
         show(
@@ -71,19 +75,14 @@ def run(arguments: argparse.Namespace) -> None:
     with image_bar(lambda: sum(1 for _ in image_files(arguments.images)), hidden=printed) as advance:
         predictions = _with_progress(predictor(arguments.images), advance)
         if arguments.out is not None:
-            written = write_predictions(
-                predictions,
-                Path(arguments.out),
-                top=predictor.top,
-                errors=predictor.skip_bad_images,
-                several=predictor.several,
-            )
+            written = write_predictions(predictions, Path(arguments.out), top=predictor.top, several=predictor.several)
             print(to_json(written)) if arguments.json else show(written_line(written))
-            return
+            return int(written["skipped"] > 0)
         counted = counts.over(predictions)
         _print_json(counted) if arguments.json else _print_lines(counted, predictor.top)
     if counts.skipped:
         show(f"skipped {counts.skipped} of {counts.images} images, which cannot be read", error=True)
+    return int(counts.skipped > 0)
 
 
 def written_line(written: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.config import merge
+from mixskd.config.build import check_settings
 from mixskd.errors import UserError
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json, visible
@@ -36,12 +37,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a table of what simple classifiers reach on frozen features, and save the best one."""
     if strange := next((key for key in arguments.dotted if not key.startswith(SETTINGS)), None):
         raise UserError(f"a probe has no setting {strange}, since nothing is trained; leave it out")
-    from mixskd.cli.progress import suite_bars
-    from mixskd.evaluation.probe import probe_data
-
     settings: dict[str, Any] = {"data.source": arguments.data, "weights": arguments.weights, **arguments.dotted}
     if arguments.skip_bad_images:
         settings["data.skip_bad_images"] = True
+    check_settings(settings)
+    from mixskd.cli.progress import suite_bars
+    from mixskd.evaluation.probe import probe_data
+
     with suite_bars(2) as progress:
         found = probe_data(
             merge(settings), arguments.backbone, arguments.out, overwrite=arguments.overwrite, progress=progress

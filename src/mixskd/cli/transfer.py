@@ -86,7 +86,7 @@ def export(arguments: argparse.Namespace) -> None:
 def settings_text(verb: str) -> str:
     """The settings that ``verb`` uses, with the defaults of its recipe, for ``--help``."""
     kind = BY_VERB[verb]
-    defaults = flatten(recipes.load(kind.recipe))
+    defaults = {k: tuple(v) if isinstance(v, list) else v for k, v in flatten(recipes.load(kind.recipe)).items()}
     meanings = {"data.source": f"{DATA[verb]}.", "method.name": f"{' or '.join(kind.networks)}."}
     groups = [(title, settings_of(group)) for group, (title, _) in GROUPS.items()]
     groups.append(("Network", fields_of(CONFIGS[verb], "method.")))
@@ -95,7 +95,7 @@ def settings_text(verb: str) -> str:
         used = [
             dataclasses.replace(
                 setting,
-                default=default_text(value_of(defaults[setting.key])) if setting.key in defaults else setting.default,
+                default=default_text(defaults[setting.key]) if setting.key in defaults else setting.default,
                 meaning=meanings.get(setting.key, setting.meaning),
             )
             for setting in settings
@@ -103,11 +103,6 @@ def settings_text(verb: str) -> str:
         ]
         parts.append(section(title, used))
     return "\n".join(parts)
-
-
-def value_of(value: object) -> object:
-    """``value`` of a YAML file as a setting holds it."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -27,7 +27,8 @@ class Budgets:
     def operations(self, label: str, experiment: Experiment) -> float:
         """The operations of an epoch, forward and backward, by :func:`mixskd.benchmarking.cost.count_cost`."""
         data, batch = self._bundle(experiment), experiment.run.batch
-        key = label, experiment.backbone, len(data.classes), data.image_size, batch
+        sizes = data.image_size, experiment.data.scale_schedule
+        key = label, experiment.backbone, len(data.classes), sizes, batch
         if key not in self._flops:  # seconds for some networks
             self._flops[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops
         return self.updates(label, experiment) * batch * self._flops[key]

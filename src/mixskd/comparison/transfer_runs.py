@@ -101,7 +101,7 @@ def examine_data(experiments: Iterable[Experiment]) -> None:
         check_supported(experiment)
         config = make_config(method_class(experiment.method.name).Config, experiment.method.options)
         pipeline = pipeline_of(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        pipeline.load(experiment.data.source, skip_images=experiment.data.skip_bad_images)
+        pipeline.load(experiment.data.source, experiment.data)
 
 
 def label_of(origin: str, experiment: Experiment) -> str:

@@ -39,6 +39,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False, keep_op
         given = {str(key).replace("-", "_") for key in optim}
         values["optim"] = {**{key: value for key, value in usual.items() if key not in given}, **optim}
     if isinstance(method := values.get("method", {}), Mapping):
+        check_settings(values)  # a mistake is found before the method imports torch
         values["method"] = chosen_method(method, keep_options)
     experiment: Experiment = convert(values, Experiment)
     optim = experiment.optim
@@ -52,6 +53,11 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False, keep_op
         base = f"runs/{source}-{backbone}-{experiment.method.name}-seed{experiment.run.seed}"
         experiment = dataclasses.replace(experiment, out=default_out(base, resume=resume))
     return experiment
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Raises UserError for a mistake in ``values``, nested or dotted, but for the method, whose options need torch."""
+    convert({**merge(values), "method": {}}, Experiment)
 
 
 def read_experiment(config: Path) -> Experiment:

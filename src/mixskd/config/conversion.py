@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import yaml
 
 from mixskd.config.type_words import NAMES, described, is_choice_or_mapping, is_optional, plain, unpacked, without_none
 from mixskd.errors import UserError, nearest
@@ -76,12 +75,12 @@ def convert(value: Any, kind: Any, key: str = "") -> Any:
     return converted
 
 
-def _mapping(text: str, key: str) -> Any:
-    """The mapping that ``text`` is in YAML, such as ``{cat: 2}``."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{key} is not a mapping such as {{cat: 2, dog: 1}}: {shown(text)}") from None
+def _mapping(text: str, key: str) -> dict[str, str]:
+    """The mapping that ``text`` is, such as ``{cat: 2, dog: 1}``."""
+    pairs = [part.rpartition(":") for part in text.strip("{} ").split(",")]
+    if not text.endswith("}") or not all(colon for _, colon, _ in pairs):
+        raise UserError(f"{key} is not a mapping such as {{cat: 2, dog: 1}}: {shown(text)}")
+    return {name.strip(" \"'"): value.strip() for name, _, value in pairs}
 
 
 def _text(value: Any, key: str) -> Any:

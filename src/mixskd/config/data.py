@@ -10,8 +10,10 @@ from msgspec import Meta
 from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, Share, WholeNumber
 from mixskd.errors import UserError
 
+PixelSize = Annotated[int, Meta(ge=1, le=4096)]
 Pair = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 
+MOST_CHANNELS = 256
 MAX_PIXELS = 100_000_000  # width times height
 SMALL = 64  # px: up to here an image is shown whole, above it is a photograph
 
@@ -23,8 +25,21 @@ class DataConfig(Settings, prefix="data."):
     Args:
         source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file,
             WebDataset shards (``train-{000..015}.tar``), or ``hf:FOLDER`` (a data set of datasets on this disk).
+            With a column ``labels``, or ``N x C`` labels in an ``.npz``, an image may have several labels.
         root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; those of the data set if not given.
+        eval_size: height and width for scoring and for the stored model; ``image_size`` if not given.
+        scale_schedule: sizes of the training images in pixels, one for each equal part of the epochs, the last one
+            ``image_size``, such as ``128,160,192,224``; always ``image_size`` if empty.
+        channels: of the images: 1 (grey), 3 (RGB), or as many as the files or arrays have.
+        range: the two values of the images that become 0 and 1, such as ``0,4095``. They are then read with all their
+            bits, and values beyond are kept. Without it they are read as 8-bit values, 0 to 255.
+        normalise: mean and std of the channels: ``auto`` (those of the weights that the run starts from; else the usual
+            ones for RGB images of 8 bits; else as ``train``), or ``train`` (of up to 512 training images).
+        resize: how an image that is not square is brought to the network's size, in training and in scoring: ``crop``
+            (its short side is resized, the ends of the long one are cut off), ``pad`` (the whole image, with a border
+            of the mean colour), ``squash`` (height and width are resized), or ``auto``: ``squash`` up to 64 px,
+            ``crop`` above.
         crop: how training images are cropped: ``pad`` (a random crop of the padded image), ``resized`` (a random part,
             resized), or ``auto``: ``pad`` up to 64 px, ``resized`` above, as the paper does.
         crop_scale: the smallest and the largest part of the area that ``resized`` crops.
@@ -64,7 +79,13 @@ class DataConfig(Settings, prefix="data."):
 
     source: str = "digits"
     root: str | None = None
-    image_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    image_size: PixelSize | None = None
+    eval_size: PixelSize | None = None
+    scale_schedule: Annotated[tuple[PixelSize, ...], Meta(max_length=8)] = ()
+    channels: Annotated[int, Meta(ge=1, le=MOST_CHANNELS)] = 3
+    range: Annotated[tuple[float, ...], Meta(min_length=2, max_length=2)] | None = None
+    normalise: Literal["auto", "train"] = "auto"
+    resize: Literal["auto", "crop", "pad", "squash"] = "auto"
     crop: Literal["auto", "pad", "resized"] = "auto"
     crop_scale: Pair = (0.08, 1.0)
     crop_ratio: Pair = (3 / 4, 4 / 3)
@@ -96,6 +117,8 @@ class DataConfig(Settings, prefix="data."):
                 raise UserError(f"data.{name} must be two numbers above 0, the smaller first, not {list(pair)}")
         if self.crop_scale[1] > 1:
             raise UserError(f"data.crop_scale must not be above 1, the whole image, not {self.crop_scale[1]}")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise UserError(f"data.range must be two numbers, the smaller first, not {list(self.range)}")
         if self.fold >= (self.folds or 1):
             has = "which is not set" if self.folds is None else f"which has the parts 0 to {self.folds - 1}"
             raise UserError(f"data.fold {self.fold} is no part of data.folds, {has}")
@@ -109,3 +132,8 @@ class DataConfig(Settings, prefix="data."):
         if self.crop != "auto":
             return self.crop
         return "pad" if image_size <= SMALL else "resized"
+
+    def size_in(self, epoch: int, epochs: int, image_size: int) -> int:
+        """Height and width of the training images in ``epoch`` (from 0) of ``epochs``, in pixels."""
+        stage = min(epoch, epochs - 1) * len(self.scale_schedule) // epochs
+        return self.scale_schedule[stage] if self.scale_schedule else image_size

@@ -98,7 +98,3 @@ class OptimConfig(Settings, prefix="optim."):
         super().__post_init__()
         if len(self.asymmetric) not in (0, 3) or self.asymmetric[2:] >= (1,):
             raise UserError(f"optim.asymmetric must be three numbers, the last below 1, not {list(self.asymmetric)}")
-
-    @property
-    def adam_betas(self) -> tuple[float, float]:
-        return self.betas[0], self.betas[1]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 8: "eight"}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 

@@ -19,14 +19,16 @@ class Batch(NamedTuple):
 
 
 class DeferredBatch(NamedTuple):
-    """The tensors that a batch is made from: ``make(indices, source)`` is the batch.
+    """The tensors that a batch is made from: ``make(indices, source, size)`` is the batch.
 
     The step calls ``make``, so that a CUDA graph records the loading too. It changes nothing and waits for nothing.
 
     ``indices`` are places in the training set, one row per image of the batch (``B`` or ``B x (1 + partners)``).
-    ``source`` are the random numbers of the augmentation, or the bytes that workers sent.
+    ``source`` are the random numbers of the augmentation, or the bytes that workers sent. ``size`` are height and width
+    in pixels.
     """
 
     indices: Tensor
     source: Tensor
-    make: Callable[[Tensor, Tensor], Batch]
+    make: Callable[[Tensor, Tensor, int], Batch]
+    size: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,8 @@ class ImageSet:
     """Images with their labels.
 
     Args:
-        images: uint8 ``N x H x W x 3``, or N files: a :class:`FileList`, a list of paths, or members of shards.
+        images: ``N x H x W x C`` (uint8, or fp32 with a range), or N files: a :class:`FileList`, a list of paths, or
+            members of shards.
         labels: N class indices; ``N x C`` probabilities (float32); or ``N x C`` of 0 and 1 (uint8), where an image
             may have several labels.
         groups: N names of patients, cameras or bursts, whose images must stay on one side of a split; or None.
@@ -105,6 +106,7 @@ class DataBundle:
         notes: for a person, such as images left out, or counts that are not the published ones.
         source: the folder under which the files are, if they are files.
         max_pixels: the largest width times height of a file's image that is decoded.
+        train_size: height and width of the training images in pixels; those of ``preprocess`` if None.
         divided: whether mixskd itself drew a split; a run then stores the split in its folder.
     """
 
@@ -116,6 +118,7 @@ class DataBundle:
     source: Path | None = None
     divided: bool = False
     max_pixels: int = MAX_PIXELS
+    train_size: int | None = None
 
     @property
     def train(self) -> ImageSet:
@@ -138,7 +141,13 @@ class DataBundle:
 
     @property
     def image_size(self) -> int:
-        return self.preprocess.image_size
+        """Height and width of the training images, in pixels."""
+        return self.train_size or self.preprocess.image_size
+
+    @property
+    def training(self) -> Preprocess:
+        """As ``preprocess``, in the size of the training images."""
+        return replace(self.preprocess, image_size=self.image_size)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -184,14 +193,15 @@ class DataBundle:
     def about_labels(self) -> str:
         """The smallest and the largest class of the training images, in one line."""
         counts = self.counts
-        least, most = (f"{round(counts[i]):,} ({self.classes[i]})" for i in (counts.argmin(), counts.argmax()))
+        order = np.argsort(-counts, kind="stable")
+        least, most = (f"{round(counts[i]):,} ({self.classes[i]})" for i in (order[-1], order[0]))
         several = ", several labels an image" if self.several else ""
         return f"images a class: {least} to {most}{several}"
 
     @property
     def several(self) -> bool:
         """Whether an image may have several labels, or none."""
-        return are_several(next(iter(self.splits.values())).labels)
+        return any(are_several(split.labels) for split in self.splits.values())
 
     @property
     def counts(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -28,13 +28,14 @@ class DeviceLoader:
     Args:
         policy: a name in BATCH_POLICIES, or ``none``.
         pad: pixels of black border before a random crop of the images' own size (He et al., 2016).
+        size_in: height and width of the batches of an epoch, in pixels; those of the images if None.
 
     ``deferred`` batches are made within the step, see :class:`DeferredBatch`.
     """
 
     def __init__(
         self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none",
-        pad: int | None = None, *, deferred: bool = False,
+        pad: int | None = None, *, deferred: bool = False, size_in: Callable[[int], int] | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = on_device(data.train, device)
         self.plan, self.device, self.flip = plan, device, data.flip
@@ -45,7 +46,7 @@ class DeviceLoader:
         numbers = GEOMETRY + (self.policy.draws if self.policy is not None else 0)
         needs, each = plan.needs, len(plan.slots)
         self.draws = Draws(plan, device, numbers, [each] * needs.views + [each * needs.partners])
-        self.deferred = deferred
+        self.deferred, self.size_in = deferred, size_in or (lambda epoch: data.image_size)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -55,28 +56,35 @@ class DeviceLoader:
         """The batches of ``epoch`` from step ``start`` on."""
         anchors, partners = self.plan.epoch(epoch)
         rows = torch.from_numpy(np.concatenate([anchors[:, :, None], partners], axis=2)).to(self.device)
+        size = self.size_in(epoch)
         for step in range(start, len(self)):
             indices, numbers = rows[step], self.draws.of(epoch, step)
-            yield DeferredBatch(indices, numbers, self.make) if self.deferred else self.make(indices, numbers)
+            yield (
+                DeferredBatch(indices, numbers, self.make, size) if self.deferred else self.make(indices, numbers, size)
+            )
 
-    def make(self, indices: Tensor, numbers: Tensor) -> Batch:
-        """The batch of ``indices`` (``B x (1 + partners)``), augmented by the random ``numbers`` of its step."""
+    def make(self, indices: Tensor, numbers: Tensor, size: int) -> Batch:
+        """The batch of ``indices`` (``B x (1 + partners)``) in ``size`` pixels, augmented by the random ``numbers`` of
+        its step.
+        """
         needs, index = self.plan.needs, indices[:, 0]
         *draws, for_partners = self.draws.split(numbers)
-        views = list(map(self.load, [index] * len(draws), draws))
+        views = [self.load(index, u, size) for u in draws]
         extra: dict[str, Tensor] = {}
         if needs.views > 1:
             extra["views"] = torch.stack(views[1:], dim=1)
         if needs.partners:
-            extra["partners"] = self.load(indices[:, 1:].flatten(), for_partners).unflatten(0, (len(index), -1))
+            extra["partners"] = self.load(indices[:, 1:].flatten(), for_partners, size).unflatten(0, (len(index), -1))
         if needs.indices:
             extra["indices"] = index
         if needs.slots:
             extra["slots"] = self.slots
         return Batch(views[0], self.labels[index], extra)
 
-    def load(self, index: Tensor, u: Tensor) -> Tensor:
-        """The images of ``index`` (``B``), cropped, flipped, augmented and normalised by ``u`` (numbers x ``B``)."""
+    def load(self, index: Tensor, u: Tensor, size: int) -> Tensor:
+        """The images of ``index`` (``B``), cropped, flipped, augmented and normalised by ``u`` (numbers x ``B``), then
+        resized to ``size``.
+        """
         images = self.images[index]
         count, _, height, width = images.shape
         corner = (u[:2, :, None] * (2 * self.pad + 1)).floor().long()
@@ -87,6 +95,8 @@ class DeviceLoader:
         padded = F.pad(images, [self.pad] * 4).permute(0, 2, 3, 1)
         which = torch.arange(count, device=self.device)[:, None, None]
         images = self.normalise(padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2))
+        if size != height:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         if self.policy is not None:
             images = self.policy.apply(images, u[GEOMETRY:], self.normalise.mean)
         return images
@@ -117,18 +127,19 @@ class DeviceTestLoader:
 
 
 def on_device(split: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
-    """uint8 images ``N x 3 x H x W`` (channels last in memory) and labels as a loss takes them."""
+    """Images ``N x C x H x W`` (channels last in memory) and labels as a loss takes them."""
     images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device).permute(0, 3, 1, 2)
     return images, as_tensor(split.labels, device)
 
 
 class Normalise:
-    """uint8 ``B x 3 x H x W`` to (x / 255 - mean) / std in fp32, channels last."""
+    """``B x C x H x W`` to (x - mean) / std in fp32, channels last; uint8 is divided by 255 before."""
 
     def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
         mean_and_std = (preprocess.mean, preprocess.std)
-        self.mean, std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in mean_and_std)
-        self.scale, self.shift = 1 / (255 * std), -self.mean / std
+        self.mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in mean_and_std)
+        self.scale = 1 / (std if preprocess.range else 255 * std)
+        self.shift = -self.mean / std
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)

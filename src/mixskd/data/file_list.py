@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from operator import eq
 from pathlib import Path
 from typing import overload
 
 import numpy as np
+
+AT_ONCE = 65_536  # Python objects that are held at a time
 
 
 class FileList(Sequence[Path]):
@@ -33,9 +34,9 @@ class FileList(Sequence[Path]):
     def of(cls, paths: Iterable[str | Path]) -> FileList:
         """The list of ``paths``."""
         made = FileListBuilder()
-        parts = (str(path).rpartition("/") for path in paths)
-        for folder, group in groupby(parts, lambda part: part[0] + part[1]):
-            made.add(folder, [name for _, _, name in group])
+        for path in paths:
+            folder, slash, name = str(path).rpartition("/")
+            made.append(folder + slash, name)
         return made.build()
 
     def __len__(self) -> int:
@@ -85,34 +86,50 @@ class FileList(Sequence[Path]):
 
     def _parts(self) -> Iterator[tuple[int, bytes]]:
         """The number of the folder, and the name of each file."""
-        for i in range(0, len(self), 65536):  # so that the lists of Python objects stay small
-            for folder, start in zip(
-                self.folder[i : i + 65536].tolist(), self.starts[i : i + 65536].tolist(), strict=True
-            ):
+        for i in range(0, len(self), AT_ONCE):
+            part = slice(i, i + AT_ONCE)
+            for folder, start in zip(self.folder[part].tolist(), self.starts[part].tolist(), strict=True):
                 yield folder, self.name(start)
 
 
 class FileListBuilder:
-    """Collects files, folder by folder, for a :class:`FileList`."""
+    """Collects files for a :class:`FileList`, one by one or many of a folder."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._folder, self._starts, self._names = array("i"), array("q"), bytearray()
+        self._waiting: list[str] = []  # names whose folders are noted already
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._folder)
+
+    def append(self, folder: str, name: str) -> None:
+        """Append the file ``name`` of ``folder``, which is empty or ends with ``/``."""
+        number = self._numbers.get(folder)
+        if number is None:
+            number = self._numbers[folder] = len(self._numbers)
+        self._folder.append(number)
+        self._waiting.append(name)
+        if len(self._waiting) == AT_ONCE:
+            self._pack()
 
     def add(self, folder: str, names: Sequence[str]) -> None:
         """Append the files ``names`` of ``folder``, which is empty or ends with ``/``."""
-        if not names:
-            return
-        joined = os.fsencode("\0".join(names) + "\0")
-        ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
-        self._folder.extend([self._numbers.setdefault(folder, len(self._numbers))] * len(names))
-        self._starts.frombytes((len(self._names) + np.insert(ends[:-1] + 1, 0, 0)).tobytes())
-        self._names += joined
+        if names:
+            self._folder.extend([self._numbers.setdefault(folder, len(self._numbers))] * len(names))
+            self._waiting += names
+            self._pack()
+
+    def _pack(self) -> None:
+        if self._waiting:
+            joined = os.fsencode("\0".join(self._waiting) + "\0")
+            ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
+            self._starts.frombytes((len(self._names) + np.insert(ends[:-1] + 1, 0, 0)).tobytes())
+            self._names += joined
+            self._waiting.clear()
 
     def build(self) -> FileList:
         """The list of all files."""
+        self._pack()
         folder, starts = np.array(self._folder, dtype=np.int32), np.array(self._starts, dtype=np.int64)
         return FileList(tuple(self._numbers), folder, starts, bytes(self._names))

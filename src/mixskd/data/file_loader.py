@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.data.device_loader import Normalise
-from mixskd.data.images import MAX_PIXELS, decode_image
-from mixskd.data.preprocess import Preprocess
+from mixskd.data.images import MAX_PIXELS, open_image
+from mixskd.data.preprocess import Preprocess, image_tensor
 from mixskd.data.worker_loader import WorkerBatches
 from mixskd.errors import UserError
 
@@ -21,23 +21,23 @@ FEW = 16  # images that are decoded sooner than worker processes have started
 
 
 class Files(Dataset[dict[str, Tensor]]):
-    """The files by their paths, cropped as in evaluation: uint8 ``images``, black if ``readable`` is False."""
+    """The files by their paths, cropped as in evaluation: ``images``, black if ``readable`` is False."""
 
     def __init__(self, preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> None:
-        self.size, self.crop, self.enough = preprocess.image_size, preprocess.crop(), preprocess.enough
-        self.max_pixels = max_pixels
+        self.wanted, self.crop, self.max_pixels = preprocess, preprocess.crop(), max_pixels
 
     def __getitem__(self, path: str) -> dict[str, Tensor]:
         try:
-            image = pil_to_tensor(self.crop(decode_image(path, None, self.enough, self.max_pixels)))
+            image = image_tensor(self.crop(open_image(path, self.wanted, None, self.max_pixels)))
         except UserError:  # the caller reports the reason
-            image = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            return {"images": image, "readable": torch.tensor(False)}
+            size = self.wanted.image_size
+            black = torch.from_numpy(np.zeros((self.wanted.channels, size, size), self.wanted.dtype))
+            return {"images": black, "readable": torch.tensor(False)}
         return {"images": image, "readable": torch.tensor(True)}
 
 
 class FileLoader:
-    """Batches of ``files``: their paths, images ``B x 3 x H x W`` (fp32, normalised, on ``device``), and whether each
+    """Batches of ``files``: their paths, images ``B x C x H x W`` (fp32, normalised, on ``device``), and whether each
     can be read (``B`` bools).
 
     Only the next few batches of ``files`` are in memory. ``workers`` processes decode them. This process decodes them

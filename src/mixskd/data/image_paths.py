@@ -25,10 +25,8 @@ def image_files(paths: Sequence[str | Path]) -> Iterator[str]:
             yield from _fitting(path)
 
 
-def check_paths(paths: Sequence[str | Path], *, missing_ok: bool = False) -> None:
-    """Raises UserError if there are none, for a folder or a pattern without images, and for a file that is missing,
-    unless ``missing_ok``.
-    """
+def check_paths(paths: Sequence[str | Path]) -> None:
+    """Raises UserError if there are none, and for a folder or a pattern without images."""
     if not paths:
         raise UserError("no image is named; give files, folders or patterns")
     for path in map(str, paths):
@@ -36,8 +34,6 @@ def check_paths(paths: Sequence[str | Path], *, missing_ok: bool = False) -> Non
             kind = "the folder" if os.path.isdir(path) else "no image fits the pattern"
             holds = f" holds no image ({', '.join(EXTENSIONS)})" if os.path.isdir(path) else ""
             raise UserError(f"{kind} {path}{holds}; give others")
-        if not missing_ok and not glob.has_magic(path) and not os.path.lexists(path):
-            raise UserError(f"no image at {path}")
 
 
 def _fitting(pattern: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Decoding image files of any usual mode to RGB."""
+"""Decoding image files: to grey or RGB of 8 bits, or with all their channels and bits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from mixskd.config.data import MAX_PIXELS
+from mixskd.data.preprocess import Preprocess
+from mixskd.data.values import check_size, read_values
 from mixskd.errors import UserError
 
 # Images up to this limit are decoded; MAX_PIXELS or data.max_pixels says so, not Pillow's own warning.
@@ -24,7 +27,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 # Formats of the extensions above. Pillow would open many more, one of which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-LONGEST_SIDE = 100  # times the shorter one, which a resize keeps
 TOO_LARGE = "more than 178,956,970 pixels, the most that Pillow decodes"
 ADVICE = "; repair or remove it, or --skip-bad-images"
 
@@ -45,14 +47,47 @@ def decode_image(
         return to_rgb(upright(image))
 
 
+def open_image(
+    path: str | Path, wanted: Preprocess, content: bytes | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image | Tensor:
+    """The image for ``wanted.crop()``, and for augmentations of the size of ``wanted``.
+
+    It is an image of Pillow, grey or RGB, as :func:`decode_image` gives it; or a tensor ``C x H x W`` for other
+    channels (uint8) or with a range (fp32). Raises UserError as :func:`decode_image` does, and for a file of other
+    channels, of other values than bytes without a range, or with values that are not finite.
+    """
+    if wanted.usual:
+        with _opened(path, content, max_pixels) as image:
+            _load(image, wanted.enough)
+            return to_rgb(upright(image), "L" if wanted.channels == 1 else "RGB")
+    with _one_line(path, content):
+        values = read_values(path, content, max_pixels)
+        if wanted.channels == 3 and values.shape[2] == 1:
+            values = values.repeat(3, axis=2)
+        if values.shape[2] != wanted.channels:
+            raise ValueError(f"it has {values.shape[2]} channels, not {wanted.channels} as data.channels says")
+        if wanted.range is None and values.dtype != np.uint8:
+            raise ValueError(f"it holds {values.dtype}; give the values for 0 and 1, such as --data.range 0,4095")
+        tensor = wanted.units(values)
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError("it holds values that are not finite")
+        return tensor
+
+
 def check_image(
-    path: str | Path, content: bytes | None = None, *, max_pixels: int = MAX_PIXELS, header_only: bool = False
-) -> int:
-    """The image's width times height. Raises UserError as :func:`decode_image` would.
+    path: str | Path, content: bytes | None = None, *, max_pixels: int = MAX_PIXELS, header_only: bool = False,
+    wanted: Preprocess | None = None,
+) -> int:  # fmt: skip
+    """The image's width times height. Raises UserError as :func:`decode_image` would, or :func:`open_image` for the
+    images that are ``wanted``.
 
     A JPEG is decoded at the lowest scale, which finds truncated files at a fraction of the cost. ``header_only``
     decodes nothing, so it finds only files that are no image, or too large.
     """
+    if wanted is not None and not wanted.usual:  # as a whole: their headers need all readers too
+        tensor = open_image(path, wanted, content, max_pixels)
+        assert isinstance(tensor, Tensor)
+        return tensor[0].numel()
     with _opened(path, content, max_pixels) as image:
         pixels = image.width * image.height
         if not header_only:
@@ -69,12 +104,21 @@ def _load(image: Image.Image, enough: int | None) -> None:
 @contextmanager
 def _opened(path: str | Path, content: bytes | None, max_pixels: int) -> Iterator[Image.Image]:
     """The image in ``path`` or ``content``, not yet decoded. Raises UserError if it cannot be opened or decoded."""
+    with (
+        _one_line(path, content),
+        Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image,
+    ):
+        check_size(*image.size, max_pixels)
+        yield image
+
+
+@contextmanager
+def _one_line(path: str | Path, content: bytes | None) -> Iterator[None]:
+    """Any error of a reader as a UserError that names ``path``."""
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise ValueError("it is not a regular file")
-        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(*image.size, max_pixels)
-            yield image
+        yield
     except FileNotFoundError:
         raise UserError(f"no image at {path}") from None
     except Image.DecompressionBombError:  # Pillow's own limit, before ours
@@ -86,14 +130,6 @@ def _opened(path: str | Path, content: bytes | None, max_pixels: int) -> Iterato
         raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    short, long = sorted((width, height))
-    if width * height > max_pixels:
-        raise ValueError(f"{width} x {height} pixels; max_pixels is {max_pixels:,}")
-    if short < 1 or long > LONGEST_SIDE * short:
-        raise ValueError(f"{width} x {height} pixels; an image has sides up to {LONGEST_SIDE}:1")
-
-
 def upright(image: Image.Image) -> Image.Image:
     """``image`` turned by its EXIF orientation; unchanged if its EXIF data are damaged."""
     try:
@@ -102,8 +138,8 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """``image`` of any mode as RGB."""
+def to_rgb(image: Image.Image, mode: str = "RGB") -> Image.Image:
+    """``image`` of any mode as RGB, or as grey (``L``)."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, or wider: PIL's own conversion would clip it
         values = np.asarray(image)
         scale = 255 / (65535.0 if values.max(initial=0) > 255 else 255.0)
@@ -115,4 +151,4 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image.convert(mode)

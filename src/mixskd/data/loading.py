@@ -14,12 +14,13 @@ from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.labels import strata
+from mixskd.data.preprocess import Preprocess, for_channels
 from mixskd.data.sources.arrays import load_digits, load_npz
 from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.hub import HUB, load_hub
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
-from mixskd.data.sources.shards import is_shards, load_shards
+from mixskd.data.sources.shards import Members, is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, nearest
@@ -54,6 +55,10 @@ def load_data(
     ``download`` only local files are used. Raises UserError for data that cannot be used.
     """
     data = _read(config, only, download)
+    form = config.channels, np.uint8 if config.range is None else np.float32
+    for images in (np.asarray(split.images) for split in data.splits.values() if split.in_memory):
+        if (images.shape[3], images.dtype) != form:
+            raise UserError(f"{config.source} has RGB images of 8 bits; leave data.channels and data.range out")
     splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
     if config.group is not None:
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
@@ -61,8 +66,9 @@ def load_data(
     if verify and config.verify != "off":
         files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
         good, verify_notes = verified(
-            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels
-        )
+            files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels,
+            wanted=_preprocess(data, config),
+        )  # fmt: skip
         splits.update(good)
         notes += verify_notes
     if config.train_on_val:
@@ -95,12 +101,30 @@ def load_data(
         notes += duplicate_notes
         if config.per_class is not None:
             splits["train"] = splits["train"].subset(first_per_class(strata(splits["train"].labels), config.per_class))
-    flip = data.flip if config.flip is None else config.flip
     data = dataclasses.replace(
-        data, splits=splits, notes=tuple(notes), divided=divided_here, flip=flip, max_pixels=config.max_pixels
-    )
+        data, splits=splits, notes=tuple(notes), divided=divided_here, max_pixels=config.max_pixels,
+        flip=data.flip if config.flip is None else config.flip,
+        preprocess=_preprocess(data, config), train_size=data.image_size,
+    )  # fmt: skip
     data.check()
     return data
+
+
+def _preprocess(data: DataBundle, config: DataConfig) -> Preprocess:
+    """How images are scored: that of the source, with the size and the resize rule of ``config``.
+
+    Raises UserError if ``scale_schedule`` does not end at the size of the training images.
+    """
+    size, schedule = data.image_size, config.scale_schedule
+    if schedule and schedule[-1] != size:
+        raise UserError(
+            f"data.scale_schedule ends at {schedule[-1]} px, but data.image_size is {size}; let both be the same"
+        )
+    p, channels = data.preprocess, config.channels
+    return Preprocess(
+        config.eval_size or size, for_channels(p.mean, channels), for_channels(p.std, channels),
+        p.resize if config.resize == "auto" else config.resize, config.range,
+    )  # fmt: skip
 
 
 def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
@@ -119,7 +143,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     if config.source in NAMED:
         return load_named(config.source, config.root, config.image_size, download=download)
     if config.source == "digits":
-        data = load_digits()
+        data = load_digits(config.channels)
     elif config.source.startswith(HUB):
         return load_hub(config.source, size, columns=config.columns, split_names=config.split_names, group=config.group)
     elif is_shards(config.source):
@@ -129,7 +153,7 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
         return load_manifest(path, size, config.group, config.columns)
     elif path.is_file() and path.suffix == ".npz":
-        data = load_npz(path)
+        data = load_npz(path, config.channels, config.range)
     elif path.is_file():
         raise UserError(f"{path} is neither a folder, an .npz file, nor a manifest ({' or '.join(SUFFIXES)})")
     else:
@@ -152,7 +176,7 @@ def _missing(path: Path) -> UserError:
 
 
 def _is_files(split: ImageSet) -> bool:
-    return isinstance(split.images, FileList) and len(split) > 0
+    return isinstance(split.images, FileList | Members) and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:

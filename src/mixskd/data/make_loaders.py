@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,20 +50,23 @@ def make_train_loader(
     world: World | None = None,
     *,
     deferred: bool = False,
+    epochs: int = 1,
 ) -> DeviceLoader | WorkerLoader:
     """Batches of ``batch_size`` training images in all processes together, with the tensors that ``needs`` names.
 
-    ``deferred`` batches are made within the step, so that a CUDA graph records that work too.
+    ``epochs`` are those of the run, into which ``data.scale_schedule`` is divided. ``deferred`` batches are made within
+    the step, so that a CUDA graph records that work too.
     """
     needs, world = needs or DataNeeds(), world or World()
     if data.several and config.balance > 0:
         raise UserError("data.balance draws by class, but an image may have several; set optim.class_weights instead")
     plan = BatchPlan(strata(data.train.labels), batch_size, seed, needs, world, balance=config.balance)
-    check_policy(config.augment)
+    check_policy(config.augment, config.color_jitter, needs.view_policy, data.preprocess)
+    size_in = partial(config.size_in, epochs=epochs, image_size=data.image_size)
     on_single_images = config.augment in IMAGE_POLICIES or needs.view_policy is not None or config.color_jitter
     if config.crop_for(data.image_size) == "pad" and not on_single_images and fits_device(data.train, device):
-        return DeviceLoader(data, plan, device, config.augment, deferred=deferred)
-    return WorkerLoader(data, plan, device, config, worker_count(config.workers), deferred=deferred)
+        return DeviceLoader(data, plan, device, config.augment, deferred=deferred, size_in=size_in)
+    return WorkerLoader(data, plan, device, config, worker_count(config.workers), deferred=deferred, size_in=size_in)
 
 
 def make_test_loader(

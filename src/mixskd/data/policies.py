@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mixskd.errors import unknown
+from mixskd.data.preprocess import Preprocess
+from mixskd.errors import UserError, unknown
 
 
 def autoaugment(image_size: int, found_on: str | None = None) -> v2.Transform:
@@ -97,7 +98,24 @@ BATCH_POLICIES = {"cutout": BatchPolicy(cutout, 2), "random_erasing": BatchPolic
 POLICIES = ("none", *IMAGE_POLICIES, *BATCH_POLICIES)
 
 
-def check_policy(name: str) -> None:
-    """Raises UserError for a name that is no policy."""
+def check_policy(
+    name: str, jitter: Sequence[float] = (), views: str | None = None, wanted: Preprocess | None = None
+) -> None:
+    """Raises UserError for a ``name`` that is no policy, and for what the images that are ``wanted`` cannot be given: a
+    policy, a colour ``jitter``, or a policy that a method uses for its ``views``.
+    """
     if name not in POLICIES:
         raise unknown("augmentation policy", name, POLICIES)
+    if wanted is None or (wanted.channels == 3 and wanted.usual):
+        return
+    if wanted.usual:
+        if any(jitter[2:]):
+            raise UserError("grey images have no saturation and no hue; give --data.color-jitter two numbers")
+        return
+    images = f"images of {wanted.channels} channels" if wanted.range is None else "images with data.range"
+    if name in IMAGE_POLICIES:
+        raise UserError(f"data.augment {name} is for grey or RGB images of 8 bits, not for {images}; leave it out")
+    if any(jitter):
+        raise UserError(f"data.color_jitter is for grey or RGB images of 8 bits, not for {images}; leave it out")
+    if views is not None:
+        raise UserError(f"this method's views by {views} are for grey or RGB images of 8 bits, not for {images}")

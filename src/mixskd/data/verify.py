@@ -1,4 +1,4 @@
-"""Verify image files before a run: find unreadable ones, and images that are in two splits."""
+"""Verify images of files and shards before a run: find unreadable ones, and images that are in two splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mixskd.data.bundle import ImageSet
 from mixskd.data.file_list import FileList
-from mixskd.data.images import MAX_PIXELS, check_image
+from mixskd.data.images import ADVICE, MAX_PIXELS, check_image
+from mixskd.data.preprocess import Preprocess
+from mixskd.data.sources.shards import Member, Members, is_settled, stamp_of
 from mixskd.data.verify_cache import FILE, VerifyCache
 from mixskd.data.verify_progress import progress
 from mixskd.errors import UserError
@@ -28,32 +30,42 @@ SAVE_EVERY = 10.0  # seconds, so that little is read again after an interruption
 
 
 def verified(
-    splits: Mapping[str, ImageSet], *, skip_bad: bool = False, mode: str = "cached", max_pixels: int = MAX_PIXELS
+    splits: Mapping[str, ImageSet],
+    *,
+    skip_bad: bool = False,
+    mode: str = "cached",
+    max_pixels: int = MAX_PIXELS,
+    wanted: Preprocess | None = None,
 ) -> tuple[dict[str, ImageSet], list[str]]:
-    """``splits`` (of files) without unreadable images and with the digests of their files, and notes for a person.
+    """``splits`` of files or shards without unreadable images, with the digests of the others, and notes for a person.
 
-    ``mode`` is ``cached``, ``full`` or ``headers``, as in ``data.verify``; ``headers`` finds no digests. Raises
-    UserError for an unreadable image without ``skip_bad``, and for a class that has no other.
+    ``mode`` is ``cached``, ``full`` or ``headers``, as in ``data.verify``; ``headers`` finds no digests. ``wanted``
+    says which channels and values the files must have. Raises UserError for an unreadable image without ``skip_bad``,
+    and for a class that has no other.
     """
     result: dict[str, ImageSet] = {}
-    bad: list[Path] = []
+    bad: list[Path | Member] = []
     notes: list[str] = []
     for name, images in splits.items():
-        assert isinstance(images.images, FileList)
+        assert isinstance(images.images, FileList | Members)
         if mode == "headers":
             found = np.zeros(len(images), FILE)
-            for i, pixels, _ in _read(images.images, np.arange(len(images)), max_pixels, headers=True):
+            for i, pixels, _ in _read(Reader(images.images, max_pixels, wanted, headers=True), np.arange(len(images))):
                 found["pixels"][i] = pixels
         else:
-            found = examine(images.images, max_pixels, notes, renew=mode == "full")
+            found = examine(images.images, max_pixels, notes, wanted, renew=mode == "full")
         fine = found["pixels"] > 0
         bad += [images.images[i] for i in np.flatnonzero(~fine).tolist()]
         if bad and not skip_bad:
+            check(bad[0], max_pixels, wanted)  # raises the reason
             raise UserError(f"cannot read the image {bad[0]}; repair or remove it, or --skip-bad-images")
         labels = images.labels
-        if labels.ndim == 1 and (empty := sorted(set(labels.tolist()) - set(labels[fine].tolist()))):
+        if labels.ndim == 1 and (
+            empty := sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[fine]).tolist()))
+        ):
             first = images.images[int(np.argmax(labels == empty[0]))]
-            raise UserError(f"the class folder {first.parent} holds no readable image; add some or remove the folder")
+            where = f"the class folder {first.parent}" if isinstance(first, Path) else f"class {empty[0]} of the shards"
+            raise UserError(f"{where} holds no readable image; add some or remove the class")
         digests = None if mode == "headers" else np.ascontiguousarray(found["digest"])
         known = dataclasses.replace(images, digests=digests)
         result[name] = known if fine.all() else known.subset(np.flatnonzero(fine))
@@ -62,21 +74,39 @@ def verified(
     return result, notes
 
 
-def examine(files: FileList, max_pixels: int, notes: list[str], *, renew: bool = False) -> np.ndarray:
+def check(image: Path | Member, max_pixels: int, wanted: Preprocess | None) -> tuple[int, bytes]:
+    """Pixels of a file or of a member of a shard, and the digest of its bytes. Raises UserError if it is unreadable."""
+    try:
+        content = image.read_bytes() if isinstance(image, Path) else image.read()
+    except OSError as error:
+        raise UserError(f"cannot read the image {image} ({error}){ADVICE}") from None
+    pixels = check_image(str(image), content, max_pixels=max_pixels, wanted=wanted)
+    return pixels, hashlib.blake2b(content, digest_size=16).digest()
+
+
+def examine(
+    files: FileList | Members,
+    max_pixels: int,
+    notes: list[str],
+    wanted: Preprocess | None = None,
+    *,
+    renew: bool = False,
+) -> np.ndarray:
     """The records of ``files`` (:data:`FILE`, ``N``): from the cache, or else by reading them with all cores.
 
     One process of this user reads at a time; others wait and take its results. ``renew`` ignores older results.
     """
     started = time.time()
     found = np.zeros(len(files), FILE)
-    found["size"], found["time"] = _sizes_and_times(files)
-    cache = VerifyCache()
+    cache = VerifyCache("" if wanted is None or wanted.usual else f"{wanted.channels} {wanted.range is None}")
+    known: _OfFiles | _OfShards
+    known = _OfFiles(files, found, cache) if isinstance(files, FileList) else _OfShards(files, found, cache)
     since = started if renew else 0
-    if len(_fill(files, found, cache, since, max_pixels)):
+    if len(known.fill(since, max_pixels)):
         with cache.only_writer(_say_that_it_waits):
-            missing = _fill(files, found, cache, since, max_pixels)
+            missing = known.fill(since, max_pixels)
             if len(missing):
-                _read_and_store(files, found, missing, cache, max_pixels)
+                _read_and_store(Reader(files, max_pixels, wanted), found, missing, known)
     cache.close()
     notes += [note for note in cache.notes if note not in notes]
     return found
@@ -117,59 +147,102 @@ def _by_folder(files: FileList, chosen: np.ndarray) -> Iterator[tuple[str, np.nd
         yield files.folders[number], part, [files.name(start) for start in files.starts[part].tolist()]
 
 
-def _fill(files: FileList, found: np.ndarray, cache: VerifyCache, since: float, max_pixels: int) -> np.ndarray:
-    """Complete those records of ``found`` that ``cache`` has; the indices of the others."""
-    missing = found["pixels"] == 0
-    for folder, here, names in _by_folder(files, np.flatnonzero(missing)):
-        known_names, known = cache.files(folder, since)
-        if names == known_names:
-            at = np.arange(len(names))
-        else:
-            place = {name: i for i, name in enumerate(known_names)}
-            at = np.fromiter((place.get(name, -1) for name in names), np.int64, len(names))
-        here, at = here[at >= 0], at[at >= 0]
-        same = (known["size"][at] == found["size"][here]) & (known["time"][at] == found["time"][here])
-        same &= known["pixels"][at] <= max_pixels
-        found[here[same]] = known[at[same]]
-    return np.flatnonzero(found["pixels"] == 0)
+class _OfFiles:
+    """What the cache knows of ``files``, to complete the records ``found`` (:data:`FILE`, ``N``)."""
+
+    def __init__(self, files: FileList, found: np.ndarray, cache: VerifyCache) -> None:
+        self.files, self.found, self.cache = files, found, cache
+        found["size"], found["time"] = _sizes_and_times(files)
+
+    def fill(self, since: float, max_pixels: int) -> np.ndarray:
+        """Complete the records of what was verified after ``since``; the indices of the others."""
+        found = self.found
+        missing = found["pixels"] == 0
+        for folder, here, names in _by_folder(self.files, np.flatnonzero(missing)):
+            known_names, known = self.cache.files(folder, since)
+            if names == known_names:
+                at = np.arange(len(names))
+            else:
+                place = {name: i for i, name in enumerate(known_names)}
+                at = np.fromiter((place.get(name, -1) for name in names), np.int64, len(names))
+            here, at = here[at >= 0], at[at >= 0]
+            same = (known["size"][at] == found["size"][here]) & (known["time"][at] == found["time"][here])
+            same &= known["pixels"][at] <= max_pixels
+            found[here[same]] = known[at[same]]
+        return np.flatnonzero(found["pixels"] == 0)
+
+    def save(self, part: np.ndarray) -> None:
+        """Store what was found of the files ``part`` (indices)."""
+        for folder, here, names in _by_folder(self.files, part[self.found["pixels"][part] > 0]):
+            self.cache.add_files(folder, names, self.found[here])
+
+    def finish(self, missing: np.ndarray) -> None:
+        """Put the rows of each folder together."""
+        for folder, _, _ in _by_folder(self.files, missing):
+            self.cache.merge(folder)
 
 
-def _read_and_store(
-    files: FileList, found: np.ndarray, missing: np.ndarray, cache: VerifyCache, max_pixels: int
-) -> None:
-    """Read the files ``missing`` (indices) into ``found``, and store in ``cache`` what is readable."""
+class _OfShards:
+    """As :class:`_OfFiles`, for the images of shards in their order: all records of a shard are stored at once."""
+
+    def __init__(self, members: Members, found: np.ndarray, cache: VerifyCache) -> None:
+        self.found, self.cache, self.ends = found, cache, np.cumsum(np.bincount(members.shard))
+        self.stamps = [stamp_of(shard) for shard in members.shards]
+        kind = os.fsdecode(cache.kind)
+        self.keys = [shard.with_name(f"{shard.name}:verified{kind}") for shard in members.shards]
+
+    def _of(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The shards of ``indices`` by number, with the records of all their images."""
+        for number in np.unique(np.searchsorted(self.ends, indices, side="right")).tolist():
+            yield number, self.found[self.ends[number - 1] if number else 0 : self.ends[number]]
+
+    def fill(self, since: float, max_pixels: int) -> np.ndarray:
+        """Complete the records of what was verified after ``since`` (Unix time); the indices of the others."""
+        for number, records in self._of(np.flatnonzero(self.found["pixels"] == 0)):
+            content = self.cache.shard(self.keys[number], self.stamps[number])
+            if content is not None and len(content) == 8 + records.nbytes and np.frombuffer(content[:8])[0] >= since:
+                records[:] = np.frombuffer(content[8:], FILE)
+        self.found["pixels"][self.found["pixels"] > max_pixels] = 0
+        return np.flatnonzero(self.found["pixels"] == 0)
+
+    def save(self, part: np.ndarray, *, partly: bool = False) -> None:
+        """Store the shards of the images ``part`` (indices), if all images of a shard are readable, or ``partly``."""
+        for number, records in self._of(part):
+            if (partly or records["pixels"].all()) and is_settled(self.stamps[number]):
+                content = np.float64(time.time()).tobytes() + records.tobytes()
+                self.cache.add_shard(self.keys[number], self.stamps[number], content)
+
+    def finish(self, missing: np.ndarray) -> None:
+        """Store the shards that hold unreadable images too."""
+        self.save(missing, partly=True)
+
+
+def _read_and_store(reader: Reader, found: np.ndarray, missing: np.ndarray, known: _OfFiles | _OfShards) -> None:
+    """Read the files ``missing`` (indices) into ``found``, and store what is readable."""
     saved = done = 0
     last = time.monotonic()
 
-    def save() -> None:
-        part = missing[saved:done]
-        for folder, here, names in _by_folder(files, part[found["pixels"][part] > 0]):
-            cache.add_files(folder, names, found[here])
-
     with progress("verifying images", len(missing)) as show:
         try:
-            for i, pixels, digest in _read(files, missing, max_pixels):
+            for i, pixels, digest in _read(reader, missing):
                 found["pixels"][i], found["digest"][i] = pixels, np.void(digest)
                 done += 1
                 if done % AT_ONCE == 0:
                     show(done)
                     if time.monotonic() - last > SAVE_EVERY:
-                        save()
+                        known.save(missing[saved:done])
                         saved, last = done, time.monotonic()
         finally:
-            save()
-    for folder, _, _ in _by_folder(files, missing):
-        cache.merge(folder)
+            known.save(missing[saved:done])
+    known.finish(missing)
 
 
-def _read(
-    files: FileList, chosen: np.ndarray, max_pixels: int, *, headers: bool = False
-) -> Iterator[tuple[int, int, bytes]]:
+def _read(reader: Reader, chosen: np.ndarray) -> Iterator[tuple[int, int, bytes]]:
     """Index, pixels (0 if unreadable) and digest of each of the files ``chosen``, in order."""
     cores = usable_cores()
     requests = [chosen[i : i + AT_ONCE].tolist() for i in range(0, len(chosen), AT_ONCE)]
     loader = DataLoader(
-        Reader(files, max_pixels, headers), batch_sampler=requests, collate_fn=list,
+        reader, batch_sampler=requests, collate_fn=list,
         num_workers=cores if cores > 1 and len(chosen) > FEW else 0,
         generator=torch.Generator(),  # not the global one, on which the weights depend
     )  # fmt: skip
@@ -180,19 +253,19 @@ def _read(
 class Reader(Dataset[tuple[int, int, bytes]]):
     """Index, pixels and digest of a file by its index: by reading all of it, or only its header."""
 
-    def __init__(self, files: FileList, max_pixels: int, headers: bool) -> None:
-        self.files, self.max_pixels, self.headers = files, max_pixels, headers
+    def __init__(
+        self, files: FileList | Members, max_pixels: int, wanted: Preprocess | None, *, headers: bool = False
+    ) -> None:
+        self.files, self.max_pixels, self.wanted, self.headers = files, max_pixels, wanted, headers
 
     def __getitem__(self, index: int) -> tuple[int, int, bytes]:
-        path = self.files[index]
+        image = self.files[index]
         try:
-            if self.headers:
-                return index, check_image(path, max_pixels=self.max_pixels, header_only=True), b""
-            content = path.read_bytes()
-            pixels = check_image(path, content, max_pixels=self.max_pixels)
-        except (OSError, UserError):
+            if self.headers and isinstance(image, Path):
+                return index, check_image(image, max_pixels=self.max_pixels, header_only=True, wanted=self.wanted), b""
+            return index, *check(image, self.max_pixels, self.wanted)
+        except UserError:
             return index, 0, b""
-        return index, pixels, hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _say_that_it_waits() -> None:

@@ -42,11 +42,12 @@ def cache_file() -> Path:
 class VerifyCache:
     """Readable image files and indexes of shards, in an SQLite file that many processes may read.
 
-    A damaged or foreign file is replaced by an empty one. If the file cannot be used, nothing is known and nothing is
-    stored. Either is a line in ``notes``.
+    ``kind`` keeps apart what was read in different ways. A damaged or foreign file is replaced by an empty one. If the
+    file cannot be used, nothing is known and nothing is stored. Either is a line in ``notes``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "") -> None:
+        self.kind = os.fsencode(f":{kind}" if kind else "")
         self.path, self.notes = cache_file(), list[str]()
         self._connection: sqlite3.Connection | None = None
         self._use(lambda _: None)
@@ -59,7 +60,7 @@ class VerifyCache:
         rows = self._use(
             lambda c: c.execute(
                 "SELECT names, files, digest FROM folders WHERE folder = ? AND checked >= ? ORDER BY rowid",
-                (_key(folder), since),
+                (self._folder(folder), since),
             ).fetchall()
         )
         names, records = list[bytes](), [np.empty(0, FILE)]
@@ -74,7 +75,7 @@ class VerifyCache:
         old = records["time"] < time.time_ns() - JUST_CHANGED
         joined, found = b"\0".join(np.array(names, object)[old].tolist()), records[old].tobytes()
         if found:
-            row = (_key(folder), time.time(), joined, found, _digest(joined, found))
+            row = (self._folder(folder), time.time(), joined, found, _digest(joined, found))
             self._use(lambda c: c.execute("INSERT INTO folders VALUES (?, ?, ?, ?, ?)", row))
 
     def merge(self, folder: str) -> None:
@@ -82,7 +83,7 @@ class VerifyCache:
         names, records = self.files(folder)
         last = {name: i for i, name in enumerate(names)}
         joined, found = b"\0".join(last), records[list(last.values())].tobytes()
-        key = _key(folder)
+        key = self._folder(folder)
 
         def replace(connection: sqlite3.Connection) -> None:
             rows, oldest = connection.execute(
@@ -121,6 +122,9 @@ class VerifyCache:
                     wait_note()
                     stack.enter_context(locked(lock))
             yield
+
+    def _folder(self, folder: str) -> bytes:
+        return _key(folder) + self.kind
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixskd.artifacts.model_file import Classifier, load_model
-from mixskd.backbones.averaged import WithMirror
+from mixskd.backbones.ensemble import Flips
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
 from mixskd.data.image_paths import check_paths, image_files
-from mixskd.data.images import ADVICE, MAX_PIXELS, decode_image
+from mixskd.data.images import ADVICE, MAX_PIXELS, open_image
 from mixskd.deploy.prediction_file import check_target, write_predictions
 from mixskd.errors import UserError, check_positive
 from mixskd.runtime.precision import choose_device, full_fp32
@@ -31,12 +31,12 @@ class Predictor:
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         workers: processes that decode images. If None, as many as the cores allow, and none for few images.
-        skip_bad_images: continue after an image that cannot be read.
         max_pixels: the largest width times height of an image that is decoded, at most 178,956,970.
-        flips: average the probabilities of each image and its mirror image, which takes twice the time.
         temperature: divides the logits. If None, that of the model file (see :func:`mixskd.calibrate`), else 1.
         threshold: the probability, 0 to 1, below which the class is ``unknown``. If None, that of the model file,
             else 0. Where an image may have several labels, the one below which a class is not named, for all classes.
+        flips: whether probabilities are the mean of those of an image and its mirror image, at twice the cost. A
+            stored temperature was fitted without them.
 
     Raises UserError for an invalid value, and if only the temperature is given where a threshold is stored.
     """
@@ -49,7 +49,6 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         device: str = "auto",
         workers: int | None = None,
-        skip_bad_images: bool = False,
         temperature: float | None = None,
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -68,10 +67,10 @@ class Predictor:
         self.several = model.classes if model.thresholds else ()
         self.thresholds = model.thresholds if threshold is None else (threshold,) * len(model.classes)
         self.task, self.top = task_of(model), min(top, len(model.classes))
-        self.batch_size, self.workers, self.skip_bad_images = batch_size, workers, skip_bad_images
+        self.batch_size, self.workers = batch_size, workers
         self.max_pixels, self.device = max_pixels, choose_device(device)
         self.model: Classifier = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = WithMirror(self.model, several=bool(self.several)) if flips else self.model
+        self.network: nn.Module = Flips(self.model, several=model.task == "multilabel") if flips else self.model
 
     def __call__(self, images: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
         """The predictions for the files, folders and patterns ``images`` (:func:`mixskd.data.image_paths.image_files`).
@@ -83,7 +82,7 @@ class Predictor:
             image_files(images), self.model.preprocess, self.device, batch_size=self.batch_size,
             workers=worker_count(self.workers), few_alone=self.workers is None, max_pixels=self.max_pixels,
         )  # fmt: skip
-        seen = bad = 0
+        seen, bad, first = 0, 0, ""
         for paths, batch, readable in loader:
             values, indices = self.likeliest(batch)
             finite = values.isfinite().all(1).tolist()
@@ -91,19 +90,20 @@ class Predictor:
             for path, fine, is_finite, probabilities, classes in rows:
                 seen += 1
                 if not fine:
-                    bad += 1
-                    yield {"image": path, "error": self._reason(path)}
+                    bad, reason = bad + 1, self._reason(path)
+                    first = first or reason
+                    yield {"image": path, "error": reason}
                     continue
                 if not is_finite:
                     raise UserError(f"the outputs of the classifier for {path} are not finite; train it again")
                 yield self._prediction(path, probabilities, classes)
         if seen and seen == bad:
-            raise UserError(f"none of the {seen} images can be read" if seen > 1 else "the image cannot be read")
+            raise UserError(f"none of the {seen} images can be read, the first: {first}" if seen > 1 else first)
 
     @full_fp32()
     @torch.inference_mode()
     def likeliest(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest probabilities of normalised images ``B x 3 x H x W`` and their classes, ``B x top`` each.
+        """The largest probabilities of normalised images ``B x C x H x W`` and their classes, ``B x top`` each.
 
         Where an image may have several labels, they are those of all classes.
         """
@@ -125,15 +125,11 @@ class Predictor:
         }
 
     def _reason(self, path: str) -> str:
-        """Why the file cannot be read. Raises it as a UserError unless bad images are skipped."""
+        """Why the file cannot be read."""
         try:
-            decode_image(path, None, self.model.preprocess.enough, self.max_pixels)
+            open_image(path, self.model.preprocess, None, self.max_pixels)
         except UserError as error:
-            if not self.skip_bad_images:
-                raise
             return str(error).removesuffix(ADVICE)
-        if not self.skip_bad_images:
-            raise UserError(f"the image {path} has changed while it was read; start again")
         return f"the image {path} has changed while it was read"
 
 
@@ -149,22 +145,20 @@ def predict(
 
     ``images`` are files, folders (all images under them, sorted) and patterns; ``options`` are those of
     :class:`Predictor`. ``classes`` are the likeliest ones first, with probabilities from 0 to 1; ``class`` is the first
-    of them, or ``unknown`` if its probability is below the threshold. An image that was skipped is
-    ``{"image", "error"}``. Where an image may have several labels, ``class`` is replaced by ``labels``, those whose
-    probability reaches their threshold, and ``classes`` are all.
+    of them, or ``unknown`` if its probability is below the threshold. An image that cannot be read is
+    ``{"image", "error"}``, and the others follow. Where an image may have several labels, ``class`` is replaced by
+    ``labels``, those whose probability reaches their threshold, and ``classes`` are all.
 
     With ``out``, a ``.csv`` or ``.jsonl`` file, they are written there as they come, whatever their number, and what is
     returned are the counts ``{"out", "images", "unknown", "skipped"}``. If anything fails, the file stays as it was.
 
-    Raises UserError naming an image that cannot be read (unless ``skip_bad_images``), if none can be read, for a folder
-    or a pattern without images, and for an ``out`` of another suffix, or one that exists without ``overwrite``.
+    Raises UserError if no image can be read, for a folder or a pattern without images, and for an ``out`` of another
+    suffix, or one that exists without ``overwrite``.
     """
     predictor = prepared(path, images, out=out, overwrite=overwrite, **options)
     if out is None:
         return list(predictor(images))
-    return write_predictions(
-        predictor(images), Path(out), top=predictor.top, errors=predictor.skip_bad_images, several=predictor.several
-    )
+    return write_predictions(predictor(images), Path(out), top=predictor.top, several=predictor.several)
 
 
 def prepared(
@@ -174,7 +168,7 @@ def prepared(
     check_options(**{name: options[name] for name in options.keys() & CHECKED})
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
-    check_paths(images, missing_ok=bool(options.get("skip_bad_images")))
+    check_paths(images)
     return Predictor(path, **options)
 
 

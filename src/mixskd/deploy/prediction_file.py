@@ -45,30 +45,30 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def write_predictions(
-    predictions: Iterable[Prediction], path: Path, *, top: int, errors: bool, several: Sequence[str] = ()
+    predictions: Iterable[Prediction], path: Path, *, top: int, several: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Write ``predictions`` of ``top`` classes each to ``path``, by its suffix; ``{"out", "images", "unknown",
     "skipped"}``.
 
-    ``errors`` gives a CSV a last column for images that could not be read. Where an image may have ``several`` of these
-    classes, a CSV has its ``labels``, separated by ``;``, and a column of probabilities for each class. If anything
-    fails, ``path`` stays as it was.
+    The last column of a CSV says why an image could not be read. Where an image may have ``several`` of these classes,
+    a CSV has its ``labels``, separated by ``;``, and a column of probabilities for each class. If anything fails,
+    ``path`` stays as it was.
     """
     counts = Counts()
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write = WRITERS[path.suffix.lower()](file, top, errors, several)
+        write = WRITERS[path.suffix.lower()](file, top, several)
         for prediction in counts.over(predictions):
             write(prediction)
     return {"out": str(path), **asdict(counts)}
 
 
-def _csv(file: TextIO, top: int, errors: bool, several: Sequence[str]) -> Write:
+def _csv(file: TextIO, top: int, several: Sequence[str]) -> Write:
     ranks = range(1, top + 1)
-    columns = ["image", "class", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))]
+    columns = ["image", "class", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability")), "error"]
     if several:
-        columns = ["image", "labels", *(safe(name, "csv") for name in several)]
+        columns = ["image", "labels", *(safe(name, "csv") for name in several), "error"]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*columns, "error"] if errors else columns)
+    writer.writerow(columns)
 
     def write(prediction: Prediction) -> None:
         named = prediction.get("class", ";".join(prediction.get("labels", ())))
@@ -79,13 +79,13 @@ def _csv(file: TextIO, top: int, errors: bool, several: Sequence[str]) -> Write:
         else:
             for likely in prediction.get("classes", ()):
                 cells += [safe(likely["name"], "csv"), likely["probability"]]
-        cells += [""] * (len(columns) - len(cells))
-        writer.writerow([*cells, safe(prediction.get("error", ""), "csv")] if errors else cells)
+        cells += [""] * (len(columns) - 1 - len(cells))
+        writer.writerow([*cells, safe(prediction.get("error", ""), "csv")])
 
     return write
 
 
-WRITERS: dict[str, Callable[[TextIO, int, bool, Sequence[str]], Write]] = {
+WRITERS: dict[str, Callable[[TextIO, int, Sequence[str]], Write]] = {
     ".csv": _csv,
-    ".jsonl": lambda file, top, errors, several: lambda prediction: file.write(to_json(prediction) + "\n"),
+    ".jsonl": lambda file, top, several: lambda prediction: file.write(to_json(prediction) + "\n"),
 }

@@ -13,10 +13,15 @@ Cell = tuple[np.ndarray, str]
 
 
 def cells(images: Tensor, texts: list[str], mean: tuple[float, ...], std: tuple[float, ...]) -> list[Cell]:
-    """Normalised images ``B x 3 x H x W`` with their texts."""
-    average, spread = (torch.tensor(values).reshape(3, 1, 1) for values in (mean, std))
-    pixels = (images.float().cpu() * spread + average).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    return list(zip(pixels, texts, strict=True))
+    """Normalised images ``B x C x H x W`` with their texts."""
+    average, spread = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+    return list(zip(map(shown, images.float().cpu() * spread + average), texts, strict=True))
+
+
+def shown(image: Tensor) -> np.ndarray:
+    """``C x H x W`` as ``H x W x 3`` with values 0 to 1: its first three channels, or its first one as grey."""
+    image = image[:3] if len(image) > 2 else image[:1].expand(3, -1, -1)
+    return image.clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def picture(columns: dict[str, list[Cell]]) -> Figure:

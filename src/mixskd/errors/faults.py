@@ -18,7 +18,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Messages of torch's allocators, CUDA, its libraries and NCCL; some have their own error class, some a RuntimeError.
 NO_MEMORY = re.compile(
     r"out of memory|not enough memory: you tried|can't allocate memory|std::bad_alloc"
-    r"|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
+    r"|could not create a (primitive|memory object)|ALLOC(ATION)?_FAILED|Failed to CUDA (calloc|malloc|host alloc)",
     re.IGNORECASE,
 )
 # Messages of gloo, NCCL and torch's store after one of several processes has ended.

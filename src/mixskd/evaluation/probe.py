@@ -25,11 +25,11 @@ from mixskd.probing.classifiers import Linear
 from mixskd.probing.features import last_layer, pooled_features
 from mixskd.probing.head import set_head
 from mixskd.probing.selection import Fitted, Labelled, Selection, fit_and_select
-from mixskd.runtime.precision import choose_device, device_name
-from mixskd.training.classification import build_network, expected_normalisation
+from mixskd.runtime.precision import choose_device
+from mixskd.training.classification import build_network, normalised
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
-from mixskd.training.summary import FORMAT, provenance
+from mixskd.training.summary import summarise_untrained
 
 Progress = Callable[[str, str, float], None]
 """Called with (backbone, split, fraction of the features that are done)."""
@@ -145,13 +145,11 @@ def check_free(folder: RunFolder, overwrite: bool) -> None:
 def probe_backbone(experiment: Experiment, data: DataBundle, device: torch.device, progress: Progress) -> Probed:
     """The classifiers on the features of ``experiment.backbone`` with ``experiment.weights``."""
     started, name = time.perf_counter(), experiment.backbone
-    network = build_network(name, len(data.classes), data.image_size)
+    network = build_network(name, len(data.classes), data.image_size, data.preprocess.channels)
     last_layer(network)
     assert experiment.weights is not None
     notes = [note for note in start_from(network, experiment.weights) if "classifier is new" not in note]
-    if (mean_and_std := expected_normalisation(name, experiment.weights)) is not None:
-        mean, std = mean_and_std
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    data = normalised(data, experiment.data, name, experiment.weights)
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     labelled = {
         split: Labelled(
@@ -181,29 +179,19 @@ def write(
     save_model(
         best.network, folder.model,
         backbone_name=best.network.name if is_elsewhere(best.name) else best.name, classes=data.classes,
-        image_size=data.image_size, mean=data.mean, std=data.std, resize=data.preprocess.resize,
+        **dataclasses.asdict(data.preprocess),
     )  # fmt: skip
     scores = {split: scores_of(chosen.linear, part) for split, part in best.labelled.items() if split != "train"}
-    of_scored = {"epoch": 0, "split": data.scored, **{key: scores[data.scored][key] for key in ("top1", "top5")}}
-    folder.write_summary({
-        "format": FORMAT,
-        "experiment": {"backbone": best.name, "method": experiment.method.name, "data": experiment.data.source,
-                       "seed": experiment.run.seed},
-        "scores": scores,
-        "probe": {"classifier": chosen.name, "chosen_by": best.selection.by,
-                  "scores": {split: {"top1": values["top1"]} for split, values in scores.items()}},
-        "deployed": {"epoch": 0, "selected_on": "val" if best.selection.by == "val" else None},
-        "last": of_scored, "best": of_scored, "epochs": 0, "stopped_early": False,
-        "notes": [f"a probe: {chosen.name} on the frozen features of {best.name}; nothing was trained", *notes],
-        "updates": 0, "images": 0, "seconds": round(seconds, 1), "images_per_second": 0.0, "processes": 1,
-        "precision": "fp32", "precision_reason": "features are computed in fp32", "device": device_name(device),
-        "classes": len(data.classes), "image_size": data.image_size,
-        "splits": {name: len(images) for name, images in data.splits.items()},
-        "splits_digest": division_digest(data),
-        "parameters": sum(p.numel() for p in best.network.parameters()),
-        "parameters_in_training": 0,
-        **provenance(),
-    })  # fmt: skip
+    folder.write_summary(summarise_untrained(
+        experiment, data.scored, scores, device, seconds,
+        probe={"classifier": chosen.name, "chosen_by": best.selection.by,
+               "scores": {split: {"top1": values["top1"]} for split, values in scores.items()}},
+        deployed={"epoch": 0, "selected_on": "val" if best.selection.by == "val" else None},
+        notes=[f"a probe: {chosen.name} on the frozen features of {best.name}; nothing was trained", *notes],
+        classes=len(data.classes), image_size=data.image_size,
+        splits={name: len(images) for name, images in data.splits.items()}, splits_digest=division_digest(data),
+        parameters=sum(p.numel() for p in best.network.parameters()),
+    ))  # fmt: skip
 
 
 def scores_of(linear: Linear, data: Labelled) -> dict[str, float]:

@@ -106,7 +106,8 @@ class Run:
     def other_data(self, source: str) -> dict[str, Batches]:
         """The training and test images of the data set ``source``, preprocessed as this model expects."""
         sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
-        config = DataConfig(source=source, image_size=self.model.image_size if sized else None)
+        p = self.model.preprocess
+        config = DataConfig(source, image_size=p.image_size if sized else None, channels=p.channels, range=p.range)
         bundle = dataclasses.replace(load_data(config), preprocess=self.model.preprocess)
         names = {"train": "train", "test": chosen_split(bundle, None)}
         return {
@@ -223,6 +224,9 @@ def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str,
 def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:
     """``context`` with the further data and models that ``suite`` needs."""
     more: dict[str, Any] = {}
+    p = run.model.preprocess
+    if suite.name == "corruption" and not (p.usual and p.channels == 3):
+        raise UserError(f"the suite corruption is for RGB images of 8 bits, and {run.name} takes others")
     if suite.name == "calibration":
         more["val"] = run.val
     if folder := getattr(suite, "files", ""):
@@ -246,6 +250,9 @@ def comparable(other: Run, run: Run) -> nn.Module:
         )
     if theirs.image_size != ours.image_size:
         raise UserError(f"{other.name} takes images of {theirs.image_size} px and {run.name} of {ours.image_size} px")
+    a, b = theirs.preprocess, ours.preprocess
+    if (a.channels, a.range) != (b.channels, b.range):
+        raise UserError(f"{other.name} and {run.name} take images of other channels or another data.range")
     given, wanted = (ours.mean, ours.std), (theirs.mean, theirs.std)
     return theirs if given == wanted else OwnView(theirs, given, wanted, theirs.image_size).to(run.device)
 

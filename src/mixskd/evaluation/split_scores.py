@@ -8,7 +8,7 @@ from typing import Any
 
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.artifacts.stored_files import read_summary
-from mixskd.backbones.averaged import WithMirror
+from mixskd.backbones.ensemble import Flips
 from mixskd.config import DataConfig
 from mixskd.config.build import read_experiment
 from mixskd.data import DataBundle, load_data, make_test_loader
@@ -36,9 +36,10 @@ def evaluate(
     ``f1_macro`` (per cent) and ``loss``, and F1 is that at the thresholds of the model file.
 
     The images are those of ``split`` of its run, as the run divided them; by default ``test``, or ``val`` if there is
-    no ``test``. ``flips`` averages the probabilities of each image and its mirror image. With ``data`` they are those
-    of another data set; of a plain folder of classes, every image. Raises UserError if the data have other classes than
-    the classifier, or no such split, or if neither ``data`` nor the run names any.
+    no ``test``. With ``data`` they are those of another data set; of a plain folder of classes, every image. With
+    ``flips`` the probabilities are the mean of those of an image and its mirror image, at twice the cost. Raises
+    UserError if the data have other classes than the classifier, or no such split, if neither ``data`` nor the run
+    names any, and for flips of images that have no mirror image (``data.flip`` is off).
     """
     check_positive(batch_size=batch_size)
     model = load_model(path)
@@ -46,17 +47,19 @@ def evaluate(
     if split is not None and split not in bundle.splits:  # all of them are read, so that the message names them
         bundle = load_data(config, verify=False, divided=data is None or not is_class_folder(config.source))
     name = chosen_split(bundle, split)
+    if flips and not bundle.flip:
+        raise UserError(f"a mirror image of {config.source} may show another class (data.flip is off); leave flips out")
     device = choose_device("auto")
     loader = make_test_loader(bundle, device, split=name, workers=config.workers, batch_size=batch_size)
-    task, several = task_of(model), model.task == "multilabel"
-    network = WithMirror(model, several=several) if flips else model
-    scores = score(network.to(device), loader, task, device)
+    network = Flips(model, several=model.task == "multilabel") if flips else model
+    scores = score(network.to(device), loader, task_of(model), device)
     undivided = list(bundle.splits) == ["train"]
     return {
         **scores,
         "task": model.task,
         "images": len(bundle.splits[name]),
         "split": "all" if undivided else name,
+        **({"flips": True} if flips else {}),
     }
 
 
@@ -69,6 +72,8 @@ def evaluation_data(
     :func:`evaluate` does.
     """
     config, division = data_of(path, data)
+    p = model.preprocess
+    config = dataclasses.replace(config, channels=p.channels, range=p.range, eval_size=None, scale_schedule=())
     if Path(config.source).expanduser().is_dir() or config.image_size is not None:
         config = dataclasses.replace(config, image_size=model.image_size)
     only = (split,) if split else tuple(name for name in SPLITS if name != "train")
@@ -82,7 +87,7 @@ def evaluation_data(
         raise UserError(
             f"{config.source} has other classes ({len(bundle.classes)}) than the classifier ({len(model.classes)})"
         )
-    if bundle.several != (model.task == "multilabel"):
+    if bundle.splits and bundle.several != (model.task == "multilabel"):
         has, takes = ("several labels", "one") if bundle.several else ("one label", "several")
         raise UserError(f"{config.source} has {has} an image, but the classifier was trained for {takes}")
     return dataclasses.replace(bundle, preprocess=model.preprocess), config

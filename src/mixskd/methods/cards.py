@@ -44,10 +44,6 @@ class About:
         """The operations of an update in words."""
         return _times(self.compute, self.other_compute)
 
-    def compute_on(self, network: str) -> float:
-        """``compute`` on one of ``NETWORKS``."""
-        return dict(zip(NETWORKS, (self.compute, *self.other_compute), strict=False)).get(network, self.compute)
-
 
 def _times(first: float, others: tuple[float, ...]) -> str:
     """A multiple of the baseline in words: on the first network, and the smallest and largest of all networks."""

@@ -10,15 +10,16 @@ import torch
 from mixskd.config import Experiment
 from mixskd.data import DataBundle, load_data, make_train_loader
 from mixskd.data.batch import Batch
-from mixskd.data.images import decode_image
-from mixskd.drawing.picture import Cell, cells, picture
+from mixskd.data.preprocess import image_tensor
+from mixskd.data.worker_loader import Images
+from mixskd.drawing.picture import Cell, cells, picture, shown
 from mixskd.drawing.plots import label, styled
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
 from mixskd.methods.parts.mixing import Mix
 from mixskd.runtime.files import check_writable, replacing
 from mixskd.tasks.labels import label_task
-from mixskd.training.classification import build_method, build_network, expected_normalisation
+from mixskd.training.classification import build_method, build_network, normalised
 
 STEPS = 3  # of which the mixes are drawn: the share of a single one may be near 0 or 1
 
@@ -46,11 +47,9 @@ def show_data(experiment: Experiment, out: str | Path = "data.png", *, images: i
 
 def batch_columns(experiment: Experiment, data: DataBundle, images: int) -> dict[str, list[Cell]]:
     """The columns of the picture, by title, with ``images`` cells each."""
-    if (expected := expected_normalisation(experiment.backbone, experiment.weights)) is not None:
-        mean, std = expected
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
+    data = normalised(data, experiment.data, experiment.backbone, experiment.weights)
     with torch.device("meta"):  # its needs and draws, without its weights
-        network = build_network(experiment.backbone, len(data.classes), data.image_size)
+        network = build_network(experiment.backbone, len(data.classes), data.image_size, data.preprocess.channels)
         method = build_method(
             experiment.method, network, len(data.train), experiment.run.batch, load=lambda _: torch.nn.Identity()
         )
@@ -83,7 +82,7 @@ def _mixes(method: Method, batch: Batch, seed: int) -> Iterator[Mix]:
 
 def _stored(data: DataBundle, index: int) -> np.ndarray | None:
     """The training image ``index`` before any augmentation; None for one inside a shard."""
-    image = data.train.images[index]
-    if data.train.in_memory:
-        return np.asarray(image)
-    return np.asarray(decode_image(image, enough=data.image_size)) if isinstance(image, Path) else None
+    if not data.train.in_memory and not isinstance(data.train.images[index], Path):
+        return None
+    image = image_tensor(Images(data.train, {}, data.training, max_pixels=data.max_pixels).open(index))
+    return shown(image if image.is_floating_point() else image / 255)

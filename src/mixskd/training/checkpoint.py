@@ -103,12 +103,9 @@ class Checkpoint(Struct):
     def __post_init__(self) -> None:
         for place, row in enumerate(self.sums):
             for name, value in row.items():
-                if type(value) is not float and not _is_scalar(value):
+                is_scalar = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
+                if type(value) is not float and not is_scalar:
                     raise ValueError(f"sums[{place}].{name} must be a number on its own")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
 
 
 def previous(path: Path) -> Path:
@@ -156,7 +153,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise UserError(f"{path} is corrupt or truncated, or it is not a checkpoint of mixskd; {hint}") from None
     known = state.pop("format", None) if isinstance(state, dict) else None
     if known not in (FORMAT, *OLDER):
-        newer = "a newer mixskd wrote it, so update this one, or " if _is_newer(known) else ""
+        is_newer = isinstance(known, str) and known.startswith("mixskd-checkpoint-")
+        newer = "a newer mixskd wrote it, so update this one, or " if is_newer else ""
         raise UserError(f"{path} is not a checkpoint of mixskd; {newer}give the folder of a run made by `mixskd train`")
     older = known in OLDER and not state.keys() & {"digest", "experiment"}
     written = state.pop("digest", None)
@@ -167,10 +165,6 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not whole:
         raise UserError(f"{path} is damaged: its content is not what was written (its digest differs); {hint}")
     return _moved(state, torch.device(device))
-
-
-def _is_newer(known: Any) -> bool:
-    return isinstance(known, str) and known.startswith("mixskd-checkpoint-")
 
 
 def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], list[str]]:

@@ -18,6 +18,8 @@ from mixskd.config.build import make_config
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.labels import are_soft
+from mixskd.data.preprocess import for_channels
+from mixskd.data.statistics import channel_statistics
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
@@ -50,12 +52,14 @@ def set_up_classification(
     settings or data that cannot be used.
     """
     data = data or load_data(settings)
-    network = build_network(backbone, len(data.classes), data.image_size)
+    network = build_network(backbone, len(data.classes), data.image_size, data.preprocess.channels)
+    check_sizes(network, data, settings)
     notes = start_from(network, weights) if weights is not None and not resumed else []
-    if (normalisation := expected_normalisation(backbone, weights)) is not None:
-        mean, std = normalisation
-        data = dataclasses.replace(data, preprocess=dataclasses.replace(data.preprocess, mean=mean, std=std))
-    load = partial(load_teacher, preprocess=data.preprocess, classes=data.classes, several=data.several)
+    data = normalised(data, settings, backbone, weights)
+    load = partial(
+        load_teacher, preprocess=data.training, classes=data.classes, several=data.several,
+        one_size=not settings.scale_schedule,
+    )  # fmt: skip
     method = build_method(choice, network, len(data.train), run.batch, load)
     check_labels(method, data, optim, run)
     method.use(criterion_of(optim, data))
@@ -72,7 +76,7 @@ def set_up_classification(
         task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred
+            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=run.epochs
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
@@ -84,7 +88,7 @@ def set_up_classification(
             f"{backbone} with {choice.name}",
             method,
             all_heads,
-            (images, 3, data.image_size, data.image_size),
+            (images, network.in_channels, data.image_size, data.image_size),
         ),
         notes=tuple(notes),
     )
@@ -111,27 +115,33 @@ def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: D
         path,
         backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
         classes=data.classes,
-        image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
-        resize=data.preprocess.resize,
+        **dataclasses.asdict(data.preprocess),
         thresholds=task.thresholds,
     )
 
 
-def build_network(name: str, classes: int, image_size: int | None) -> StagedBackbone:
-    """The backbone for images of ``image_size`` pixels, its usual size if None.
+def build_network(name: str, classes: int, image_size: int | None, channels: int = 3) -> StagedBackbone:
+    """The backbone for images of ``image_size`` pixels (its usual size if None) and ``channels`` channels.
 
     Raises UserError for images that are too small.
     """
     check_typed(name)
-    backbone = build_backbone(name, classes, image_size)
+    backbone = build_backbone(name, classes, image_size, channels=channels)
     if image_size is not None and image_size < backbone.min_size:
         raise UserError(
             f"{name} takes images of {backbone.min_size} px or more, not {image_size}; "
             f"set --data.image-size {backbone.default_size}"
         )
     return backbone
+
+
+def check_sizes(network: StagedBackbone, data: DataBundle, settings: DataConfig) -> None:
+    """Raises UserError if ``network`` cannot take the images of ``eval_size`` or of ``scale_schedule``."""
+    for name, sizes in (("eval_size", [data.preprocess.image_size]), ("scale_schedule", settings.scale_schedule)):
+        if network.fixed and any(size != data.image_size for size in sizes):
+            raise UserError(f"{network.name} takes only images of {data.image_size} px; leave data.{name} out")
+        if (least := min(sizes, default=network.min_size)) < network.min_size:
+            raise UserError(f"{network.name} takes images of {network.min_size} px or more; data.{name} has {least}")
 
 
 def build_method(
@@ -150,6 +160,19 @@ def build_method(
     method.prepare(images, load)
     method.prepare_batch(batch_size)
     return method
+
+
+def normalised(data: DataBundle, settings: DataConfig, backbone: str, weights: str | None) -> DataBundle:
+    """``data`` with the mean and std with which the weights were trained; else with those of its training images, or as
+    it is if they are RGB images of 8 bits. ``settings.normalise`` may ask for those of the training images.
+    """
+    p, found = data.preprocess, expected_normalisation(backbone, weights)
+    if settings.normalise == "train" or (found is None and (p.channels != 3 or p.range is not None)):
+        found = channel_statistics(data)
+    if found is None:
+        return data
+    found = for_channels(found[0], p.channels), for_channels(found[1], p.channels)
+    return dataclasses.replace(data, preprocess=dataclasses.replace(p, mean=found[0], std=found[1]))
 
 
 def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixskd.data import make_test_loader
+from mixskd.tasks.base import LabelTask
 from mixskd.tasks.scoring import evaluation_mode
 from mixskd.training.parts import Examples, Parts
 
@@ -23,11 +25,11 @@ class ShowExamples:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+        self.parts, self.task = parts, cast(LabelTask, parts.task)
         self.batch: tuple[Tensor, Tensor] | None = None
 
     def __call__(self) -> Examples:
-        parts, data, task = self.parts, self.parts.data, self.parts.task
+        parts, data = self.parts, self.parts.data
         if self.batch is None:
             split = data.splits[data.scored]
             # Spread over the split, since files are often in the order of their classes.
@@ -35,7 +37,7 @@ class ShowExamples:
             some = dataclasses.replace(data, splits={data.scored: few})
             self.batch = next(iter(make_test_loader(some, parts.device, workers=0, batch_size=IMAGES)))
         images, labels = self.batch
-        names = task.label_names(labels, data.classes)
+        names = self.task.label_names(labels, data.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(parts.experiment.run.seed)
             generator = torch.Generator(parts.device).manual_seed(parts.experiment.run.seed)
@@ -47,9 +49,9 @@ class ShowExamples:
         return Examples(columns, data.mean, data.std)
 
     def _with_predictions(self, images: Tensor, texts: list[str]) -> list[str]:
-        deployed, classes, task = self.parts.deployed, self.parts.data.classes, self.parts.task
+        deployed, classes = self.parts.deployed, self.parts.data.classes
         with torch.inference_mode(), evaluation_mode(deployed):
-            p, best = task.probabilities(task.predict(deployed, images)).topk(min(2, len(classes)))
+            p, best = self.task.probabilities(self.task.predict(deployed, images)).topk(min(2, len(classes)))
         predictions = [
             "\n".join(f"-> {100 * q:.0f} % {classes[i]}" for q, i in zip(*row, strict=True))
             for row in zip(p.tolist(), best.tolist(), strict=True)

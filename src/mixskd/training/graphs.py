@@ -18,29 +18,34 @@ class RecordingError(RuntimeError):
 
 
 class GraphedStep:
-    """``step`` (of nested tensors of constant shapes, to a dict of tensors) replayed from its fourth call on.
+    """``step`` (of nested tensors, to a dict of tensors) replayed from its fourth call on, until the shapes change.
 
-    The first three calls run ``step`` itself, beside the main stream as capture needs it. They are real updates, and
-    recording executes nothing, so a run takes the same updates with and without graphs. What ``step`` changes (weights,
-    buffers, momentum) it must change in place, and it must not wait for the device. Random numbers follow from the
-    seed of the default generator at each call. The tensors that a call returns are valid until the next one.
+    The first three calls, and the first three with new shapes, run ``step`` itself, beside the main stream as capture
+    needs it. They are real updates, and recording executes nothing, so a run takes the same updates with and without
+    graphs. What ``step`` changes (weights, buffers, momentum) it must change in place, and it must not wait for the
+    device. Random numbers follow from the seed of the default generator at each call. The tensors that a call returns
+    are valid until the next one.
 
-    Raises RecordingError if the fourth call cannot be recorded.
+    Raises RecordingError if a step cannot be recorded.
     """
 
     def __init__(self, step: Callable[..., dict[str, Tensor]]) -> None:
         self.step, self.calls = step, 0
+        self.form: list[Any] = []  # shapes of the tensors, and numbers, which a recording holds fixed
         self.stream = torch.cuda.Stream()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[Tensor] = []
         self.outputs: dict[str, Tensor] = {}
 
     def __call__(self, *inputs: Any) -> dict[str, Tensor]:
+        leaves, structure = pytree.tree_flatten(inputs)
+        if self.form != (form := [getattr(x, "shape", x) for x in leaves if not callable(x)]):
+            self.close()
+            self.calls, self.form = 0, form
         if self.calls < WARM_UP:
             outputs = self._beside(inputs)
             self.calls += 1
             return outputs
-        leaves, structure = pytree.tree_flatten(inputs)
         tensors = {id(x): x for x in leaves if isinstance(x, Tensor)}  # a repeated tensor is copied once
         if self.graph is None:
             fixed = {key: x.clone() for key, x in tensors.items()}

@@ -2,15 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import torch
 
 from mixskd.config import Experiment
-from mixskd.data.batch import Batch
 from mixskd.errors import UserError
 from mixskd.runtime.files import check_writable
 from mixskd.training.factory import build_parts
@@ -75,7 +73,7 @@ def range_test(parts: Parts, *, steps: int = 100, lowest: float = 1e-6, highest:
     before, random = copy.deepcopy(parts.step.state_dict()), torch.get_rng_state()
     rates, losses, average, best = [], [], 0.0, math.inf
     try:
-        for step, batch in zip(range(steps), _batches(parts), strict=False):
+        for step, batch in zip(range(steps), chain.from_iterable(map(parts.loader.epoch, count())), strict=False):
             rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
             terms = parts.step(batch, rate, step_seed(parts.experiment.run.seed, step, parts.world.rank))
             loss = terms["loss"].item()
@@ -112,11 +110,6 @@ def draw(found: RangeTest, out: Path) -> None:
     axes.axvline(found.suggestion, color="grey", linestyle=":", linewidth=1)
     with styled():
         plot.figure.savefig(out)
-
-
-def _batches(parts: Parts) -> Iterator[Batch]:
-    for epoch in count():
-        yield from parts.loader.epoch(epoch, 0)
 
 
 def _check_range(steps: int, lowest: float, highest: float) -> None:

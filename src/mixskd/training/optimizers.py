@@ -30,7 +30,7 @@ def build_optimizer(method: Method, optim: OptimConfig, engine: Engine, *, start
     fused = engine.fused or None  # with None torch uses its foreach form on a GPU, with False it does not
     if optim.name == "adamw":
         optimizer: Optimizer = torch.optim.AdamW(
-            groups, lr=optim.lr, betas=optim.adam_betas, fused=fused, capturable=engine.cuda_graphs
+            groups, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]), fused=fused, capturable=engine.cuda_graphs
         )
         # The first steps before a recording are eager, of which torch warns.
         optimizer._warned_capturable_if_run_uncaptured = engine.cuda_graphs  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ def checkpoint_stages(method: nn.Module) -> None:
         if isinstance(module, StagedBackbone):
             stages = [*module.stages]
         elif isinstance(module, AuxiliaryBranches):
-            stages = [stage for tail in module.alignments for stage in tail]  # type: ignore[union-attr]
+            stages = [stage for tail in module.alignments for stage in tail]  # type: ignore[union-attr, attr-defined]
         for stage in stages:
             found = blocks(stage) if type(stage) is nn.Sequential else [[stage]]
             forwards = [[layer.forward if layer is stage else layer for layer in block] for block in found]

@@ -119,7 +119,7 @@ class TrainStep:
 
     def _update(self, batch: Batch | DeferredBatch) -> dict[str, Tensor]:
         if isinstance(batch, DeferredBatch):
-            batch = batch.make(batch.indices, batch.source)
+            batch = batch.make(batch.indices, batch.source, batch.size)
         by_loop = {"progress": self.progress} if self.method.needs.progress else {}
         parts = [batch] if self.accumulate == 1 else split(batch, self.accumulate)
         terms: list[dict[str, Tensor]] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mixskd.config import Experiment
 from mixskd.data.splits_file import division_digest
 from mixskd.runtime.precision import device_name
 from mixskd.runtime.version import __version__
@@ -64,6 +65,35 @@ def summarise(
         "splits_digest": division_digest(parts.data),
         "parameters": sum(p.numel() for p in parts.deployed.parameters()),
         "parameters_in_training": sum(p.numel() for p in parts.step.method.parameters()),
+        **provenance(),
+    }  # fmt: skip
+
+
+def summarise_untrained(
+    experiment: Experiment,
+    scored: str,
+    scores: Mapping[str, Mapping[str, float]],
+    device: torch.device,
+    seconds: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """The summary of a model that was made without training, whose ``scores`` are by split and metric.
+
+    ``scored`` is the split that a training run would score each epoch on; ``more`` are further values of the summary.
+    """
+    own = scores[scored]
+    at = {"epoch": 0, "split": scored, **({k: own[k] for k in ("top1", "top5") if k in own} or own)}
+    return {
+        "format": FORMAT,
+        "experiment": {"backbone": experiment.backbone, "method": experiment.method.name,
+                       "data": experiment.data.source, "seed": experiment.run.seed},
+        "scores": scores,
+        "deployed": {"epoch": 0, "selected_on": None},
+        "last": at, "best": at, "epochs": 0, "stopped_early": False,
+        "updates": 0, "images": 0, "seconds": round(seconds, 1), "images_per_second": 0.0, "processes": 1,
+        "precision": "fp32", "precision_reason": "nothing is trained", "device": device_name(device),
+        "parameters_in_training": 0,
+        **more,
         **provenance(),
     }  # fmt: skip
 

@@ -19,8 +19,12 @@ from mixskd.errors import UserError
 from mixskd.methods.parts.views import OwnView
 
 
-def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str], *, several: bool = False) -> nn.Module:
+def load_teacher(
+    source: str, preprocess: Preprocess, classes: Sequence[str], *, several: bool = False, one_size: bool = True
+) -> nn.Module:
     """The classifier at ``source``, to be given images as ``preprocess`` makes them, of a student of ``classes``.
+
+    Without ``one_size`` the images change their size during the run.
 
     ``source`` is a run folder, a model file, or ``timm/NAME`` or ``torchvision/NAME`` with their published weights.
     Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.views.OwnView`.
@@ -31,23 +35,28 @@ def load_teacher(source: str, preprocess: Preprocess, classes: Sequence[str], *,
     if several != (getattr(network, "task", "") == "multilabel"):
         takes, has = ("several labels", "one") if several else ("one label", "several")
         raise UserError(f"the data have {takes} an image, but the teacher {source} was trained for {has}")
-    if (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
+    if (own.channels, own.range) != (preprocess.channels, preprocess.range):
+        raise UserError(f"the teacher {source} was trained on images of other channels or another data.range")
+    if one_size and (own.image_size, own.mean, own.std) == (preprocess.image_size, preprocess.mean, preprocess.std):
         return network
     return OwnView(network, (preprocess.mean, preprocess.std), (own.mean, own.std), own.image_size)
 
 
-def teacher_without_weights(source: str, student: str, classes: int, image_size: int | None) -> nn.Module:
+def teacher_without_weights(
+    source: str, student: str, classes: int, image_size: int, channels: int = 3, *, one_size: bool = True
+) -> nn.Module:
     """The network of the teacher at ``source`` for images of ``image_size`` pixels, as its operations are counted.
 
     Where there is none (yet), it is that of the backbone ``student``.
     """
     name, size = (source, None) if is_library(source) else _described(source)
     if name is None or is_elsewhere(name):
-        return build_backbone(student, classes, image_size)
-    check_local(name)
-    network = build_backbone(name, classes, size)
+        name, size = student, image_size
+    else:
+        check_local(name)
+    network = build_backbone(name, classes, size, channels=channels)
     size = size or network.default_size
-    return network if size == image_size else OwnView(network, ((0,), (1,)), ((0,), (1,)), size)
+    return network if one_size and size == image_size else OwnView(network, ((0,), (1,)), ((0,), (1,)), size)
 
 
 def _described(source: str) -> tuple[str | None, int | None]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta, Struct
 
+from mixskd.config.data import DataConfig
 from mixskd.config.records import Mismatch, Text, read_record
 from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
 from mixskd.data.preprocess import Preprocess
@@ -57,11 +58,14 @@ class AnnotatedBundle(DataBundle):
 
 
 def load_annotated(
-    pipeline: Pipeline, source: str, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool = True,
-    skip_images: bool = False,
+    pipeline: Pipeline, source: str, mean: tuple[float, ...], std: tuple[float, ...], data: DataConfig, *,
+    flip: bool = True,
 ) -> AnnotatedBundle:  # fmt: skip
-    """The images at ``source`` with their boxes or masks. Raises UserError for data that cannot be used."""
-    found = pipeline.load(source, skip_images=skip_images)
+    """The images at ``source`` with their boxes or masks; ``data`` says how their files are examined.
+
+    Raises UserError for data that cannot be used.
+    """
+    found = pipeline.load(source, data)
     annotated = {name: found[name] for name in SPLITS if name in found}
     files = {name: ImageSet(split.files, np.zeros(len(split), dtype=np.int64)) for name, split in annotated.items()}
     notes = tuple(note for split in annotated.values() for note in split.notes)

@@ -9,7 +9,9 @@ from mixskd.errors import UserError
 
 # Settings of classification that a detector or a segmentation network does not have.
 UNSUPPORTED = (
-    "data.root", "data.image_size", "data.crop", "data.crop_scale", "data.crop_ratio", "data.color_jitter",
+    "data.root", "data.image_size", "data.eval_size", "data.scale_schedule", "data.resize", "data.channels",
+    "data.range", "data.normalise", "data.crop",
+    "data.crop_scale", "data.crop_ratio", "data.color_jitter",
     "data.augment", "data.holdout", "data.val_holdout", "data.split_seed", "data.group", "data.duplicates",
     "data.balance", "data.per_class", "optim.layer_decay", "optim.fresh_lr_scale", "optim.freeze", "optim.head_start",
     "optim.norms", "optim.class_weights", "optim.logit_adjustment", "optim.asymmetric", "run.all_heads",

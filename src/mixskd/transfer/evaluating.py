@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from mixskd.config.build import read_experiment
+from mixskd.config.data import DataConfig
 from mixskd.data import worker_count
 from mixskd.errors import UserError
 from mixskd.runtime.precision import choose_device
@@ -46,13 +47,13 @@ def evaluate(path: str | Path, data: str | None = None, *, split: str | None = N
 
 def data_of(path: str | Path, about: About, pipeline: Pipeline, data: str | None = None) -> AnnotatedBundle:
     """The images of ``data``, or of the run at ``path``. Raises UserError if they are missing or have other classes."""
-    config_file, skip_images = Path(path) / "config.yaml", False
+    config_file, settings = Path(path) / "config.yaml", DataConfig()
     if config_file.is_file():
         settings = read_experiment(config_file).data
-        data, skip_images = data or settings.source, settings.skip_bad_images
+        data = data or settings.source
     if data is None:
         raise UserError(f"{path} does not say which data it was trained on; name some with --data")
-    bundle = load_annotated(pipeline, data, about.mean, about.std, skip_images=skip_images)
+    bundle = load_annotated(pipeline, data, about.mean, about.std, settings)
     if bundle.classes != about.classes:
         raise UserError(f"{data} has other classes ({len(bundle.classes)}) than the network ({len(about.classes)})")
     return bundle

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
+from mixskd.config.data import DataConfig
 from mixskd.runtime.distributed import World
 from mixskd.tasks.base import Task
 from mixskd.transfer.detection.config import DetectorConfig
@@ -31,7 +32,7 @@ class Pipeline(Protocol):
     config: Any
     image_size: int
 
-    def load(self, source: str, *, skip_images: bool = False) -> Mapping[str, Any]: ...
+    def load(self, source: str, data: DataConfig) -> Mapping[str, Any]: ...
     def training(self, split: Any, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]: ...
     def scoring(self, split: Any) -> tuple[Dataset[Any], Callable[[Any], Any]]: ...
     def task(self, split: Any, world: World | None = None) -> DetailedTask: ...

@@ -44,9 +44,8 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
     mean, std = normalisation_of(experiment.backbone, experiment.weights)
     pipeline = pipeline_of(config, mean, std)
     data = load_annotated(
-        pipeline, experiment.data.source, mean, std, flip=experiment.data.flip is not False,
-        skip_images=experiment.data.skip_bad_images,
-    )  # fmt: skip
+        pipeline, experiment.data.source, mean, std, experiment.data, flip=experiment.data.flip is not False
+    )
     check_typed(experiment.backbone)
     method, backbone, weight_notes = make_network(experiment, len(data.classes), config)
     images, collate = pipeline.training(data.annotated["train"], flip=data.flip)

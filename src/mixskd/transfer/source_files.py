@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from mixskd.data.images import ADVICE, FORMATS, check_image
+from mixskd.data.file_list import FileList
+from mixskd.data.images import ADVICE, FORMATS, MAX_PIXELS, check_image
+from mixskd.data.verify import examine
 from mixskd.errors import UserError, first_line
 
 
@@ -67,18 +69,25 @@ def image_size(path: Path) -> Size:
     return (height, width) if turned else (width, height)
 
 
-def examined(files: Sequence[Path]) -> Iterator[Size | UserError]:
-    """The size of each of ``files``, in order, or the UserError of one that cannot be decoded to its end."""
+def examined(files: Sequence[Path], verify: str = "cached", max_pixels: int = MAX_PIXELS) -> Iterator[Size | UserError]:
+    """The size of each of ``files``, in order, or the UserError of one that cannot be decoded or is too large.
 
-    def examine(path: Path) -> Size | UserError:
+    ``verify`` is ``data.verify``; as in classification, a file that was decoded once is not decoded at later starts.
+    """
+    fine: Sequence[bool] = [False] * len(files)
+    if verify in ("cached", "full"):
+        fine = (examine(FileList.of(files), max_pixels, [], renew=verify == "full")["pixels"] > 0).tolist()
+
+    def look(path: Path, fine: bool) -> Size | UserError:
         try:
-            check_image(path)
+            if not fine:
+                check_image(path, max_pixels=max_pixels, header_only=verify == "headers")
             return image_size(path)
         except UserError as error:
             return error
 
     with ThreadPoolExecutor(8) as pool:
-        yield from pool.map(examine, files)
+        yield from pool.map(look, files, fine)
 
 
 def lines_of(path: Path) -> list[str]:

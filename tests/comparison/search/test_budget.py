@@ -40,6 +40,16 @@ def test_method_at_four_times_the_price_gets_a_quarter_of_the_epochs() -> None:
     assert costs.whole(fitted["baseline"]) <= operations
 
 
+def test_growing_images_cost_the_mean_of_their_epochs() -> None:
+    def cost(**data: Any) -> Any:
+        return count_cost(base(backbone="wrn_10_1", method={"name": "baseline"}, run={"epochs": 5}, data=data), 10, 32)
+
+    small, full = cost(scale_schedule=[16]), cost()
+    mixed = cost(scale_schedule=[16, 32], eval_size=16)
+    assert mixed.training_flops == pytest.approx((3 * small.training_flops + 2 * full.training_flops) / 5)
+    assert (mixed.inference_flops, mixed.images) == (pytest.approx(full.inference_flops / 4, rel=0.01), full.images)
+
+
 def test_schedule_is_scaled_to_the_rung() -> None:
     costs = Costs(load_data(base().data))
     experiment = base(optim={"warmup_epochs": 4, "milestones": [8, 12]}, run={"epochs": 16, "batch_size": 64})

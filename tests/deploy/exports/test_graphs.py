@@ -11,13 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import mixskd
 from mixskd.cli.main import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
 from mixskd.deploy.exports.graph import CHECKED_LATER
-from tests.deploy.photo_run import CLASSES, MEAN, STD, as_described, photos, predicted, softmax, tempered
+from tests.deploy.photo_run import CLASSES, MEAN, STD, as_described, make_run, photos, predicted, softmax, tempered
 
 KINDS = {
     "float": Options(),
@@ -56,9 +57,39 @@ def test_onnxruntime_matches_predict(small: Path, graphs: dict[str, Path], kind:
     assert np.abs((softmax(alone) if kind == "float" else alone) - expected[:1]).max() < TOLERANCE
 
 
+def odd_photos(folder: Path) -> list[Path]:
+    """Twenty photographs with sides of 5 to 400 pixels, up to 40 to 1."""
+    draw, files = np.random.default_rng(3), []
+    for i in range(20):
+        long, share = int(draw.integers(40, 400)), draw.uniform(1, 40)
+        sides = (long, max(5, int(long / share)))[:: 1 if i % 2 else -1]
+        noise = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        files.append(folder / f"odd{i}.png")
+        noise.resize(sides, Image.Resampling.BICUBIC).save(files[-1])
+    return files
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_photographs_of_odd_shapes_are_read_alike_by_every_copy(small: Path, resize: str, tmp_path: Path) -> None:
+    run, files = make_run(tmp_path, "tiny", 65, resize), odd_photos(tmp_path)
+    expected = predicted(run, files)
+    options = Options("uint8", softmax=True)
+    graph, program = (export(run, out=tmp_path / name, options=options).file for name in ("w.onnx", "w.pt2"))
+    about = description(graph)
+    assert (about["resize"]["rule"], expected.std(0).min() > 0.01) == (resize, True)
+    assert np.abs(from_onnx(graph, files, "uint8") - expected).max() < TOLERANCE
+    images = torch.from_numpy(np.concatenate([as_described(f, about, "uint8") for f in files]))
+    with torch.inference_mode():
+        found = torch.export.load(program).module()(images).numpy()
+    assert np.abs(found - expected).max() < TOLERANCE
+
+
+def description(graph: Path) -> dict[str, Any]:
+    return json.loads({p.key: p.value for p in onnx.load(graph).metadata_props}["description"])
+
+
 def test_metadata_describe_input_and_output(graphs: dict[str, Path]) -> None:
-    props = {p.key: p.value for p in onnx.load(graphs["uint8"]).metadata_props}
-    about = json.loads(props["description"])
+    about = description(graphs["uint8"])
     assert (about["classes"], about["image_size"]) == (list(CLASSES), 72)
     assert (about["mean"], about["std"]) == (list(MEAN), list(STD))
     assert about["input"]["shape"] == ["batch", 3, "height", "width"]

@@ -138,7 +138,7 @@ def test_any_value_anywhere_is_accepted_skipped_or_gives_one_line(
     (tmp_path / "train.json").write_text(json.dumps(values))
     for skip in (False, True):
         try:
-            train = load_detection(tmp_path, skip_annotations=skip, check=False)["train"]
+            train = load_detection(tmp_path, skip_annotations=skip, verify="off")["train"]
         except UserError as error:
             lines = str(error).count("\n") + 1
         else:

@@ -100,7 +100,7 @@ def test_bad_pair_is_one_line_and_can_be_skipped(damage: Callable[[Path], None],
 
 def test_unchecked_bad_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
     unknown_label(write(tmp_path))
-    train = load_segmentation(tmp_path, check=False)["train"]
+    train = load_segmentation(tmp_path, verify="off")["train"]
     with pytest.raises(UserError, match="holds the label 5"):
         train.read_mask(1)
 

@@ -51,7 +51,7 @@ class Costs:
         size = experiment.data.image_size or self.data.image_size
         options = tuple(sorted((key, repr(value)) for key, value in experiment.method.options.items()))
         batch = experiment.run.batch
-        key = (experiment.backbone, experiment.method.name, options, size, batch)
+        key = (experiment.backbone, experiment.method.name, options, size, experiment.data.scale_schedule, batch)
         if key not in self._known:
             self._known[key] = count_cost(experiment, len(self.data.classes), size).training_flops
         steps = max(1, len(self.data.train) // batch)

@@ -1,4 +1,4 @@
-"""Data sets that fit in memory as uint8 arrays: the embedded digits, and ``.npz`` files with MedMNIST's keys."""
+"""Data sets that fit in memory as arrays: the embedded digits, and ``.npz`` files with MedMNIST's keys."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from mixskd.data.labels import are_several, are_soft
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.errors import UserError
 
+Range = tuple[float, ...] | None  # as data.range
 
-def load_digits() -> DataBundle:
+
+def load_digits(channels: int = 3) -> DataBundle:
     """1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn, enlarged to 16 x 16; 10 classes."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
     pixels = np.asarray(digits.images * (255 / 16), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
-    images = ImageSet(as_rgb(pixels), np.asarray(digits.target, dtype=np.int64))
+    images = ImageSet(with_channels(pixels, channels), np.asarray(digits.target, dtype=np.int64))
     preprocess = Preprocess(16, mean=(0.5,) * 3, std=(0.5,) * 3)
     return DataBundle({"train": images}, tuple(map(str, range(10))), preprocess, flip=False)
 
 
-def load_npz(path: Path) -> DataBundle:
-    """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with 1, 3 or 4 channels last) and ``train_labels``,
+def load_npz(path: Path, channels: int = 3, values: Range = None) -> DataBundle:
+    """An ``.npz`` with ``train_images`` (uint8 ``N x H x W``, or with channels last) and ``train_labels``,
     the same for ``val_*`` and ``test_*`` if there are, optionally ``classes``. One with ``val_*`` or ``test_*`` alone
     can be evaluated.
 
     Labels are ``N`` or ``N x 1`` integers; ``N x C`` integers or bools, 0 and 1, where an image may have several; or
     ``N x C`` floating-point numbers, the probabilities of its one class. Beside the latter, integers are as good.
 
-    Nothing in the file is executed. Raises UserError for anything else.
+    With ``values``, images of any numbers become fp32, those two values 0 and 1. Nothing in the file is executed.
+    Raises UserError for anything else.
     """
     arrays = _read(path)
-    splits = {name: _split(path, arrays, name) for name in SPLITS if f"{name}_images" in arrays}
+    splits = {name: _split(path, arrays, name, channels, values) for name in SPLITS if f"{name}_images" in arrays}
     if not splits or ("train" not in splits and "train_labels" in arrays):
         raise UserError(f"{path} has no train_images and train_labels; it holds: {', '.join(sorted(arrays))}")
     shapes = {np.asarray(split.images).shape[1:] for split in splits.values()}
@@ -73,11 +76,16 @@ def _alike(path: Path, splits: dict[str, ImageSet], classes: int) -> dict[str, I
     }
 
 
-def as_rgb(images: np.ndarray) -> np.ndarray:
-    """uint8 ``N x H x W`` or ``N x H x W x 1|3|4`` as ``N x H x W x 3``; an alpha channel is dropped."""
-    if images.ndim == 3:
-        images = images[..., None]
-    return images.repeat(3, axis=3) if images.shape[3] == 1 else np.ascontiguousarray(images[..., :3])
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """``N x H x W`` or ``N x H x W x C`` as ``N x H x W x channels``: grey images may become RGB, and an alpha channel
+    is dropped. Raises UserError for other images.
+    """
+    images = images[..., None] if images.ndim == 3 else images
+    if channels == 3 and images.shape[3] in (1, 4):
+        return images.repeat(3, axis=3) if images.shape[3] == 1 else np.ascontiguousarray(images[..., :3])
+    if images.shape[3] != channels:
+        raise UserError(f"the images have {images.shape[3]} channels, not {channels} as data.channels says")
+    return images
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -103,16 +111,20 @@ def _check_unpacked(archive: zipfile.ZipFile) -> None:
         raise ValueError(f"it holds {size / 1e9:.0f} GB, more than this machine's memory ({memory / 1e9:.0f} GB)")
 
 
-def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
+def _split(path: Path, arrays: dict[str, np.ndarray], name: str, channels: int, values: Range) -> ImageSet:
     images = arrays[f"{name}_images"]
     if f"{name}_labels" not in arrays:
         raise UserError(f"{path} has {name}_images but no {name}_labels")
     labels = arrays[f"{name}_labels"]
-    if images.dtype != np.uint8:
-        raise UserError(f"{path}: {name}_images is {images.dtype}; it must be uint8, 0 to 255")
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
+    if values is None and images.dtype != np.uint8:
         raise UserError(
-            f"{path}: {name}_images is {images.shape}; it must be N x H x W, or with 1, 3 or 4 channels last"
+            f"{path}: {name}_images is {images.dtype}; it must be uint8, 0 to 255, or --data.range says which values "
+            "become 0 and 1"
+        )
+    if images.ndim not in (3, 4) or images.dtype.kind not in "uif":
+        raise UserError(
+            f"{path}: {name}_images is {images.dtype} of shape {images.shape}; it must be numbers, N x H x W, or with "
+            "channels last"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -132,5 +144,10 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str) -> ImageSet:
         )
     if len(labels) != len(images):
         raise UserError(f"{path}: {len(images)} {name}_images but {len(labels)} {name}_labels")
+    images = with_channels(images, channels)
+    if values is not None:
+        images = (images.astype(np.float32) - np.float32(values[0])) / np.float32(values[1] - values[0])
+        if not np.isfinite(images).all():
+            raise UserError(f"{path}: {name}_images holds values that are not finite")
     kind = np.int64 if labels.ndim == 1 else np.float32 if labels.dtype.kind == "f" else np.uint8
-    return ImageSet(as_rgb(images), labels.astype(kind))
+    return ImageSet(images, labels.astype(kind))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from mixskd.data.bundle import DataBundle, ImageSet
-from mixskd.data.file_list import FileList
+from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
@@ -17,7 +21,10 @@ from mixskd.errors import UserError, nearest
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT_OF = {alias: split for split, names in NAMES.items() for alias in (*names, split)} | {"training": "train"}
+MARKS = {"1": True, "true": True, "0": False, "false": False, "": False, "1.0": True, "0.0": False}
 
+Cell = str | tuple[str, ...]
+"""What a row says of its labels: text, or names that are divided already."""
 
 # Names that other tools give these columns, in lower case.
 ALIASES = {
@@ -26,6 +33,13 @@ ALIASES = {
     "split": ("subset", "set", "partition"),
 }
 DELIMITERS = ",;\t|"
+
+
+class Part:
+    """The rows of one split, in little memory: files, the number of each row's cell of labels, and groups."""
+
+    def __init__(self) -> None:
+        self.files, self.cells, self.groups = FileListBuilder(), array("q"), list[str]()
 
 
 def load_manifest(path: Path, image_size: int, group: str | None = None, columns: Sequence[str] = ()) -> DataBundle:
@@ -40,77 +54,80 @@ def load_manifest(path: Path, image_size: int, group: str | None = None, columns
     a split or a label that is not known, or a group in two splits.
     """
     rows = read_rows(path, columns)
-    names = list(rows[0]) if rows else []
-    several = "names" if _hold_names(rows) else "columns" if _are_classes(rows, group) else ""
-    for column in ("path", *([] if several else ["label"]), *([group] if group else [])):
-        if not rows or column not in rows[0]:
+    names = [str(name) for name in next(rows, ())]
+    at, first = {name: i for i, name in enumerate(names)}, next(rows, None)
+    marked = _marked(at, first, group)
+    for column in ("path", *([] if marked or "labels" in at else ["label"]), *([group] if group else [])):
+        if column not in at:
             raise UserError(
                 f"{path} has no column {column!r}{nearest(column, names)}; it has: {', '.join(names)}"
                 "; name those of path, label and perhaps split: --data.columns A,B"
             )
-    root = path.parent.resolve()
-    by_split: dict[str, list[tuple[Path, tuple[str, ...], str]]] = {}
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}, row {number}"
-        file = checked_file(root, str(row["path"] or ""), where)
-        if several == "columns":
-            found = tuple(name for name in _classes(names, group) if MARKS[str(row[name]).strip().lower()])
-        else:
-            found = _names(row.get("labels", row.get("label")), several=bool(several))
-            if not found and not several:
-                raise UserError(f"{where}: the label is empty; give a class")
-        split = SPLIT_OF.get(str(row.get("split") or "train").strip().lower())
+    places, parts, cells, empty = Places(path.parent.resolve()), dict[str, Part](), dict[Cell, int](), 0
+    groups: dict[str, str] = {}  # one text object a group
+    in_path, in_label = at["path"], at.get("labels", at.get("label", -1))
+    in_split, in_group = at.get("split"), at.get(group or "")
+    for number, row in enumerate(chain([] if first is None else [first], rows), start=2):
+        folder, name = places.of(str(row[in_path] or ""), path, number)
+        try:
+            cell: Cell = tuple(c for c, i in marked.items() if MARKS[_text(row[i])]) if marked else _cell(row[in_label])
+        except KeyError as error:
+            raise UserError(f"{path}, row {number}: {error} is neither 0 nor 1, as a column of a class has") from None
+        empty = empty or (0 if cell else number)
+        said = "train" if in_split is None else row[in_split]
+        split = SPLIT_OF.get(_text(said) or "train")
         if split is None:
-            raise UserError(f"{where}: the split {row['split']!r} is not known; use train, val or test")
-        by_split.setdefault(split, []).append((file, found, str(row[group]) if group else ""))
-    if "train" not in by_split:
+            raise UserError(f"{path}, row {number}: the split {said!r} is not known; use train, val or test")
+        if (part := parts.get(split)) is None:
+            part = parts[split] = Part()
+        part.files.append(folder, name)
+        part.cells.append(cells.setdefault(cell, len(cells)))
+        if in_group is not None:
+            part.groups.append(groups.setdefault(str(row[in_group]), str(row[in_group])))
+    if "train" not in parts:
         raise UserError(f"{path} lists no training image; set the column split to train, or leave it out")
-    classes = ordered({name for _, found, _ in by_split["train"] for name in found})
-    if several == "columns":
-        classes = _classes(names, group)
-    for split, entries in by_split.items():
-        if strange := sorted({name for _, found, _ in entries for name in found} - set(classes)):
+    several = bool(marked) or "labels" in at or any(isinstance(cell, tuple) or ";" in cell for cell in cells)
+    if empty and not several:
+        raise UserError(f"{path}, row {empty}: the label is empty; give a class")
+    named = [_names(cell, several=several) for cell in cells]
+    found = {split: np.array(part.cells, dtype=np.int64) for split, part in parts.items()}
+    present = {split: {name for i in np.unique(of).tolist() for name in named[i]} for split, of in found.items()}
+    classes = tuple(marked) or ordered(present["train"])
+    for split, there in present.items():
+        if strange := sorted(there - set(classes)):
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
+    labels = as_labels(named, classes, several=several)
     splits = {
-        split: ImageSet(
-            FileList.of(file for file, _, _ in entries),
-            _as_labels([found for _, found, _ in entries], classes, several=bool(several)),
-            np.asarray([name for _, _, name in entries]) if group else None,
-        )
-        for split, entries in by_split.items()
+        split: ImageSet(part.files.build(), labels[found[split]], np.asarray(part.groups) if group else None)
+        for split, part in parts.items()
     }
     return DataBundle(splits, classes, Preprocess(image_size), source=path.parent)
 
 
-MARKS = {"1": True, "true": True, "0": False, "false": False, "": False, "1.0": True, "0.0": False}
+def _marked(at: Mapping[str, int], first: Sequence[object] | None, group: str | None) -> dict[str, int]:
+    """The columns that are classes with 0 or 1 in each row, if none is called ``label`` and there are two or more."""
+    found = {name: i for name, i in at.items() if name not in ("path", "split", group)}
+    marks = first is not None and all(_text(first[i]) in MARKS for i in found.values())
+    return found if marks and len(found) > 1 and not {"label", "labels"} & set(found) else {}
 
 
-def _classes(columns: Sequence[str], group: str | None) -> tuple[str, ...]:
-    """The columns that are neither ``path``, ``split`` nor ``group``."""
-    return tuple(name for name in columns if name not in ("path", "split", group))
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip().lower()
 
 
-def _are_classes(rows: Sequence[Mapping[str, object]], group: str | None) -> bool:
-    """Whether two or more columns are classes with 0 or 1 in each row, and none is called ``label``."""
-    names = _classes(list(rows[0]), group) if rows else ()
-    marks = (str(row[name]).strip().lower() in MARKS for row in rows for name in names)
-    return len(names) > 1 and not {"label", "labels"} & set(names) and all(marks)
+def _cell(value: object) -> Cell:
+    if isinstance(value, list):  # of a .parquet file
+        return tuple(text for part in value if (text := str(part).strip()))
+    return "" if value is None else str(value).strip()
 
 
-def _hold_names(rows: Sequence[Mapping[str, object]]) -> bool:
-    """Whether a column holds the names of several labels: ``labels``, or ``label`` with a ``;`` or a list in it."""
-    values = (row.get("label") for row in rows)
-    return bool(rows) and ("labels" in rows[0] or any(isinstance(v, list) or ";" in str(v) for v in values))
+def _names(cell: Cell, *, several: bool) -> tuple[str, ...]:
+    """The names in ``a;b``, or the only one; none if it is empty."""
+    parts = cell if isinstance(cell, tuple) else cell.split(";") if several else [cell]
+    return tuple(name for part in parts if (name := part.strip()))
 
 
-def _names(value: object, *, several: bool) -> tuple[str, ...]:
-    """The names in ``a;b``, or in a list of a ``.parquet`` file, or the only one; none if it is empty."""
-    text = "" if value is None else str(value)
-    parts = value if isinstance(value, list) else text.split(";") if several else [text]
-    return tuple(name for part in parts if (name := str(part).strip()))
-
-
-def _as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
+def as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
     """The labels of images with these ``names``: ``N`` indices, or ``N x C`` of 0 and 1."""
     index = {name: i for i, name in enumerate(classes)}
     if not several:
@@ -119,6 +136,35 @@ def _as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, severa
     for row, of_image in zip(labels, names, strict=True):
         row[[index[name] for name in of_image]] = 1
     return labels
+
+
+class Places:
+    """Folder and name of files under ``root``; each folder is resolved once, and each file costs one ``lstat``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders: dict[str, str] = {}  # as the manifest names them: with the root before, if they are inside
+
+    def of(self, name: str, manifest: Path, number: int) -> tuple[str, str]:
+        """The folder, which ends with ``/``, and the name. Raises UserError as :func:`checked_file` does."""
+        folder, _, base = name.rpartition("/")
+        text = self.folders.get(folder)
+        if text is None:
+            text = self.folders[folder] = self._text(folder)
+        try:
+            if text and base.lower().endswith(EXTENSIONS) and stat.S_ISREG(os.lstat(text + base).st_mode):
+                return text, base
+        except (OSError, ValueError):
+            pass
+        file = checked_file(self.root, name, f"{manifest}, row {number}")
+        return f"{file.parent}/", file.name
+
+    def _text(self, folder: str) -> str:
+        try:
+            inside = (self.root / folder).resolve().is_relative_to(self.root)
+        except (OSError, ValueError, RuntimeError):
+            inside = False
+        return f"{self.root / folder}/" if inside else ""
 
 
 def checked_file(root: Path, name: str, where: str) -> Path:
@@ -144,21 +190,16 @@ def ordered(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def read_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, object]]:
-    """The rows of a ``.csv`` (UTF-8, with a header) or a ``.parquet`` file, with the column names of mixskd.
+def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Sequence[object]]:
+    """The column names of mixskd, then the rows, of a ``.csv`` (UTF-8, with a header) or a ``.parquet``, one by one.
 
     The header of a ``.csv`` shows whether commas, semicolons, tabs or bars divide it. Raises UserError if it cannot be
     read.
     """
     try:
-        if path.suffix == ".parquet":
-            return parquet_rows(path, columns)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, strict=True, delimiter=max(DELIMITERS, key=header.count))
-            reader.fieldnames = renamed(path, reader.fieldnames or (), columns)
-            return [dict(row) for row in reader]
+        rows = (_parquet if path.suffix.lower() == ".parquet" else _csv)(path)
+        yield renamed(path, [str(name) for name in next(rows)], columns)
+        yield from rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
 
@@ -179,16 +220,27 @@ def renamed(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[st
     return [meant.get(name, name) for name in names]
 
 
-def parquet_rows(path: Path, columns: Sequence[str]) -> list[dict[str, object]]:
-    """The rows of a ``.parquet`` file by pyarrow."""
+def _csv(path: Path) -> Iterator[Sequence[object]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        line = file.readline()
+        file.seek(0)
+        rows = filter(None, csv.reader(file, strict=True, delimiter=max(DELIMITERS, key=line.count)))
+        header = next(rows, [])
+        yield header
+        for row in rows:
+            yield row if len(row) >= len(header) else [*row, *[None] * (len(header) - len(row))]
+
+
+def _parquet(path: Path) -> Iterator[Sequence[object]]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError(f"{path} needs pyarrow: pip install 'mixskd[parquet]'") from None
     try:
-        table = parquet.read_table(path)
-        rows: list[dict[str, object]] = table.rename_columns(renamed(path, table.column_names, columns)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path)
+        yield file.schema_arrow.names
+        for batch in file.iter_batches():
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    except pyarrow.ArrowException as error:
         raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
-    return rows

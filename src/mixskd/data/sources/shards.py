@@ -151,20 +151,21 @@ def _expand(pattern: str) -> list[str]:
 def read_index(shards: Sequence[Path], cache: VerifyCache | None = None) -> ImageSet:
     """The images of ``shards`` in order, by their places. Only headers and labels are read, and only once."""
     cache = cache or VerifyCache()
-    stamps = [_stamp(shard) for shard in shards]
+    stamps = [stamp_of(shard) for shard in shards]
     found = [cache.shard(shard, stamp) for shard, stamp in zip(shards, stamps, strict=True)]
     missing = [i for i, content in enumerate(found) if content is None]
     with ThreadPoolExecutor() as pool:
         for i, content in zip(missing, pool.map(_scan, [shards[i] for i in missing]), strict=True):
             found[i] = content
-            if _latest(stamps[i]) < time.time_ns() - JUST_CHANGED:
+            if is_settled(stamps[i]):
                 cache.add_shard(shards[i], stamps[i], content)
     parts = [np.frombuffer(content or b"", SCANNED) for content in found]
     table = np.concatenate(parts)
     if not len(table):
         raise UserError(f"there is no image in {', '.join(map(str, shards[:3]))}; a shard holds KEY.jpg with KEY.cls")
     shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(part) for part in parts])
-    checksums = np.ascontiguousarray(table["checksum"]) if any(map(_has_checksums, stamps)) else None
+    has_checksums = any(len(stamp.split()) > 2 for stamp in stamps)
+    checksums = np.ascontiguousarray(table["checksum"]) if has_checksums else None
     members = Members(shards, shard, np.ascontiguousarray(table["member"]), checksums)
     return ImageSet(members, np.ascontiguousarray(table["label"]))
 
@@ -174,7 +175,7 @@ def checksum_file(shard: Path) -> Path:
     return shard.with_name(f"{shard.name}.sha256")
 
 
-def _stamp(shard: Path) -> str:
+def stamp_of(shard: Path) -> str:
     """Size and time of the last change (ns) of a shard, and of its checksums if it has some."""
     parts = []
     for path in (shard, checksum_file(shard)):
@@ -186,12 +187,9 @@ def _stamp(shard: Path) -> str:
     return " ".join(parts)
 
 
-def _latest(stamp: str) -> int:
-    return max(map(int, stamp.split()[1::2]))
-
-
-def _has_checksums(stamp: str) -> bool:
-    return len(stamp.split()) > 2
+def is_settled(stamp: str) -> bool:
+    """Whether the last change is so old that another one would have another time."""
+    return max(map(int, stamp.split()[1::2])) < time.time_ns() - JUST_CHANGED
 
 
 def _checksums(shard: Path) -> dict[str, bytes] | None:

@@ -18,10 +18,12 @@ KEY = "description"
 def describe(model: Classifier, options: Options | None = None, temperature: float | None = None) -> dict[str, Any]:
     """``model`` in plain values; for a graph also its input and output.
 
-    ``resize`` says how a photograph is brought to ``image_size``: ``stretch`` resizes it to height and width,
-    ``centre`` resizes the short side to ``short_side`` pixels and crops the centre; ``crop_share`` is
-    ``image_size / short_side``. ``mean`` and ``std`` are of RGB images in [0, 1]. Where an image may have several
-    labels, ``task`` is ``multilabel``, and a class is there if its probability is not below its of the ``thresholds``.
+    ``resize`` says how a photograph is brought to ``image_size``: ``squash`` resizes it to height and width, ``crop``
+    resizes the short side to ``short_side`` pixels and crops the centre (``crop_share`` is ``image_size /
+    short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, in the
+    values of the file. ``range`` are the values that become 0 and 1. ``mean`` and ``std`` are of images in [0, 1].
+    Where an image may have several labels, ``task`` is ``multilabel``, and a class is there if its probability is not
+    below its of the ``thresholds``.
     """
     about = {
         "made_by": f"mixskd {__version__}",
@@ -31,20 +33,24 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
         "image_size": model.image_size,
         "mean": list(model.mean),
         "std": list(model.std),
+        "channels": model.preprocess.channels,
+        "range": list(model.preprocess.range or (0, 255)),
         "resize": resize_rule(model.preprocess),
     }
     if options is None:
         return about
+    channels = model.preprocess.channels
+    images = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     kinds = {
-        "float": "RGB in [0, 1], minus mean, divided by std",
-        "unit": "RGB in [0, 1]",
-        "uint8": "RGB from 0 to 255",
+        "float": f"{images} in [0, 1], minus mean, divided by std",
+        "unit": f"{images} in [0, 1]",
+        "uint8": f"{images} from 0 to 255",
     }
     size = ["height", "width"] if options.dynamic_size else [model.image_size] * 2
     about["input"] = {
         "name": "images",
         "dtype": "uint8" if options.input == "uint8" else "float32",
-        "shape": ["batch", 3, *size],
+        "shape": ["batch", channels, *size],
         "values": kinds[options.input],
     }
     about["output"] = {
@@ -63,11 +69,12 @@ def output_name(options: Options) -> str:
 
 def resize_rule(preprocess: Preprocess) -> dict[str, Any]:
     """``preprocess.resize`` in numbers."""
-    if preprocess.resize == "stretch":
-        rule: dict[str, Any] = {"rule": "stretch", "crop_share": 1.0}
-    else:
-        share = preprocess.image_size / preprocess.resized
-        rule = {"rule": "centre", "short_side": preprocess.resized, "crop_share": share}
+    rule: dict[str, Any] = {"rule": preprocess.resize, "crop_share": preprocess.image_size / preprocess.resized}
+    if preprocess.resize == "crop":
+        rule["short_side"] = preprocess.resized
+    if preprocess.resize == "pad":
+        low, high = preprocess.range or (0.0, 1.0)
+        rule["fill"] = [low + (high - low) * x for x in preprocess.fill] if preprocess.range else preprocess.fill
     return {**rule, "interpolation": "bilinear", "antialias": True}
 
 
@@ -77,8 +84,8 @@ def as_text(about: dict[str, Any]) -> str:
 
 
 def torchvision_transform(preprocess: Preprocess) -> dict[str, Any] | None:
-    """The arguments of torchvision's ``ImageClassification`` preset; None for ``stretch``, which it does not have."""
-    if preprocess.resize == "stretch":
+    """The arguments of torchvision's ``ImageClassification`` preset; None for other rules than ``crop``."""
+    if preprocess.resize != "crop":
         return None
     return {
         "crop_size": preprocess.image_size,
@@ -97,10 +104,10 @@ def timm_data_config(preprocess: Preprocess) -> dict[str, Any]:
     if math.floor(size / share) != preprocess.resized:  # timm rounds down, and the share is not exact
         share = size / (preprocess.resized + 0.5)
     return {
-        "input_size": [3, size, size],
+        "input_size": [preprocess.channels, size, size],
         "interpolation": "bilinear",
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "crop_pct": share,
-        "crop_mode": "squash" if preprocess.resize == "stretch" else "center",
+        "crop_mode": {"crop": "center", "pad": "border", "squash": "squash"}[preprocess.resize],
     }

@@ -22,7 +22,7 @@ class Deployed(nn.Module):
     """``model`` for the input that ``options`` name, with logits or probabilities as output.
 
     Args:
-        model: maps normalised images ``B x 3 x H x W`` to logits ``B x N``.
+        model: maps normalised images ``B x C x H x W`` to logits ``B x N``.
         options: what the graph contains beside the network.
         temperature: divides the logits before the softmax, or the sigmoid of several labels an image.
     """
@@ -34,7 +34,7 @@ class Deployed(nn.Module):
         super().__init__()
         self.model, self.options, self.temperature, self.task = model, options, temperature, task_of(model)
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(model, name)).reshape(1, 3, 1, 1))
+            self.register_buffer(name, torch.tensor(getattr(model, name)).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
@@ -49,20 +49,34 @@ class Deployed(nn.Module):
 
 
 def as_input(pixels: Tensor, model: Classifier, options: Options) -> Tensor:
-    """uint8 images ``B x 3 x H x W`` converted to the input that ``options`` name."""
+    """Images ``B x C x H x W`` (uint8, or fp32 in units of a range) converted to the input that ``options`` name.
+
+    Raises UserError for bytes of images with a range.
+    """
     if options.input == "uint8":
+        if model.preprocess.range is not None:
+            raise UserError("--input uint8 is for images of 8 bits; for those with data.range take --input unit")
         return pixels
-    x = pixels.to(torch.float32) / 255
+    x = pixels if pixels.is_floating_point() else pixels.to(torch.float32) / 255
     if options.input == "unit":
         return x
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (model.mean, model.std))
     return (x - mean) / std
+
+
+def random_pixels(model: Classifier, *shape: int) -> Tensor:
+    """Random images of ``shape`` (number, height, width), the same at each call: uint8, or fp32 with a range."""
+    count, height, width = shape
+    form, generator = (count, model.preprocess.channels, height, width), torch.Generator().manual_seed(0)
+    if model.preprocess.range is not None:
+        return torch.rand(form, generator=generator)
+    return torch.randint(0, 256, form, generator=generator, dtype=torch.uint8)
 
 
 def example(job: Job) -> Tensor:
     """Two images as input of the graph."""
     size = job.model.image_size
-    return as_input(torch.zeros(2, 3, size, size, dtype=torch.uint8), job.model, job.options)
+    return as_input(random_pixels(job.model, 2, size, size), job.model, job.options)
 
 
 def free_sizes(job: Job) -> dict[int, Any]:

@@ -34,7 +34,7 @@ def plain(job: Job) -> Written:
         )
     else:
         torch.save(state_of(job), job.target)
-    theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size)
+    theirs = build_backbone(job.model.name, job.model.num_classes, job.model.image_size, channels=job.model.in_channels)
     theirs.load_export_state_dict(read(job))
     return Written(theirs.eval(), about)
 
@@ -44,6 +44,8 @@ def torchvision(job: Job) -> Written:
     from torchvision.models import get_model
 
     name = library_name(job, TORCHVISION, "torchvision")
+    if job.model.in_channels != 3:
+        raise UserError(f"torchvision makes no {name} of {job.model.in_channels} channels; export it --to onnx or pt2")
     arguments = {"num_classes": job.model.num_classes, **own_options(job, TORCHVISION)}
     theirs = {"model": name, "arguments": arguments, "transform": torchvision_transform(job.model.preprocess)}
     about = {**describe(job.model), "torchvision": theirs}
@@ -96,7 +98,9 @@ def library_name(job: Job, prefix: str, library: str) -> str:
 def own_options(job: Job, prefix: str) -> dict[str, Any]:
     """Arguments of the library's model beside the number of classes, such as its fixed image size."""
     model = job.model
-    return model.options if isinstance(model, LibraryBackbone) and model.name.startswith(prefix) else {}
+    if isinstance(model, LibraryBackbone) and model.name.startswith(prefix):
+        return model.options
+    return {} if model.in_channels == 3 else {"in_chans": model.in_channels}
 
 
 def state_of(job: Job) -> dict[str, Tensor]:
@@ -158,6 +162,8 @@ def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
     ``mean`` and ``std`` are of images from 0 to 255, RGB, as these frameworks' settings take them. Raises UserError for
     a network that is no ResNet-18, 34, 50 or 101 of torchvision or timm.
     """
+    if model.in_channels != 3:
+        raise UserError(f"{framework} takes RGB images, and this network has {model.in_channels} channels")
     if model.name.removeprefix(PREFIX) not in LAYOUTS:
         raise UserError(
             f"{framework} has no {model.name}; this export is for {', '.join(LAYOUTS)}, whose stem is for large images"

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mixskd.artifacts.model_file import Classifier
 from mixskd.data.bundle import DataBundle
+from mixskd.data.preprocess import image_tensor
 from mixskd.data.worker_loader import Images
 from mixskd.deploy.exports.description import output_name
 from mixskd.deploy.exports.formats import Options
-from mixskd.deploy.exports.graph import as_input
+from mixskd.deploy.exports.graph import as_input, random_pixels
 from mixskd.deploy.exports.job import Answer
 from mixskd.errors import UserError, first_line
 from mixskd.evaluation.split_scores import chosen_split, evaluation_data
@@ -29,7 +29,7 @@ LEAST_AGREEMENT = 0.9  # of the likeliest classes of an fp16 or int8 copy, on re
 
 @dataclass(frozen=True)
 class Sample:
-    """Preprocessed images: ``pixels`` uint8 ``N x 3 x H x W``, their ``source`` in words, and whether they are real."""
+    """Preprocessed images: ``pixels`` ``N x C x H x W``, their ``source`` in words, and whether they are real."""
 
     pixels: Tensor
     source: str
@@ -72,13 +72,11 @@ def sample_of(path: Path, model: Classifier, data: str | None) -> Sample:
         if data is not None:
             raise
         size = model.image_size
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, (16, 3, size, size), generator=generator, dtype=torch.uint8)
-        return Sample(pixels, f"16 random images ({error})", False)
+        return Sample(random_pixels(model, 16, size, size), f"16 random images ({error})", False)
 
 
 def training_images(path: Path, model: Classifier, data: str | None) -> Tensor:
-    """Up to 128 training images of the run at ``path`` or of ``data``, preprocessed: uint8 ``N x 3 x H x W``.
+    """Up to 128 training images of the run at ``path`` or of ``data``, preprocessed: ``N x C x H x W``.
 
     Raises UserError if they cannot be read.
     """
@@ -100,11 +98,11 @@ def pixels_of(bundle: DataBundle, split: str, most: int) -> Tensor:
     Raises UserError if none can be read.
     """
     images, crop = bundle.splits[split], bundle.preprocess.crop()
-    opened = Images(images, crop, bundle.preprocess.enough)
+    opened = Images(images, {}, bundle.preprocess)
     found, failure = [], UserError(f"the split {split} holds no image")
     for index in np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)):
         try:
-            found.append(pil_to_tensor(crop(opened.open(int(index)))))
+            found.append(image_tensor(crop(opened.open(int(index)))))
         except UserError as error:  # the others can still be compared
             failure = error
     if not found:
@@ -135,8 +133,8 @@ def verify(
 @torch.inference_mode()
 def check_other_size(model: Classifier, answer: Answer, options: Options, temperature: float | None) -> None:
     """Raises UserError if a graph of free height and width fails on oblong images of another size than its own."""
-    size, generator = model.image_size, torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (3, 3, size + 32, size + 64), generator=generator, dtype=torch.uint8)
+    size = model.image_size
+    pixels = random_pixels(model, 3, size + 32, size + 64)
     try:
         found = verify(model, answer, Sample(pixels, "", False), options, temperature)
         check(found, options, real=False, force=False)

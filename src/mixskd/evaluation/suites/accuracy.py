@@ -27,11 +27,14 @@ class AccuracyResult(SuiteResult):
     """The stored result."""
 
     classes: Annotated[list[ClassScores], Meta(min_length=1)]
-    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None  # of several labels an image there is none
+    confusion: Annotated[list[Numbers], Meta(min_length=1)] | None = None
+    map: Number | None = None  # of several labels an image, which have no confusion
 
     def __post_init__(self) -> None:
         classes = len(self.classes)
         if self.confusion is None:
+            if self.map is None:
+                raise ValueError("it lacks confusion")
             return
         if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
             raise ValueError(f"confusion must have {classes} rows and columns, as there are classes")

@@ -28,7 +28,7 @@ def label_accuracy(suite: Evaluator, outputs: Outputs, context: Context) -> dict
         | {name: percent(values[i].nan_to_num()) for name, values in columns.items()}
         for i in range(len(images))
     ]
-    scores = {name: percent(found[name]) for name in ("map", "f1", "f1_macro")}
+    scores: dict[str, Any] = {name: percent(found[name]) for name in ("map", "f1", "f1_macro")}
     return report(
         suite, context, images=len(labels), headline=("map", scores["map"]),
         protocol="mean over the classes of the average precision; F1 at the thresholds of the model file", **scores,

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mixskd.artifacts.model_file import load_model
 from mixskd.config import DataConfig
 from mixskd.data.images import decode_image
+from mixskd.drawing.picture import shown
 from mixskd.errors import UserError
-from mixskd.evaluation.gradcam import grad_cam
 from mixskd.reporting.evidence import Evidence, Readable, Run
+from mixskd.reporting.page.attention import Attention
 from mixskd.reporting.page.blocks import Block, Content, fold, table
 from mixskd.reporting.tables.cells import Number, Table
 
@@ -27,13 +27,12 @@ WITHOUT = (
     "Runs with a table in place of pictures: their images cannot be read from here, or the section has its "
     f"{MOST_PICTURES} pictures already."
 )
-EXPLAINED = (
-    "The lower half of a picture is what the network sees, dark where it does not speak for the class that it named "
-    "(Grad-CAM; Selvaraju et al., 2017)."
+PLACES = (
+    "Below each image: the places that speak for the class that it was called, the lightest ones most (Grad-CAM on the "
+    "last map of the network)."
 )
 Entry = Mapping[str, Any]
 """An image in the result of the suite ``errors``: its index and path, two classes and their probabilities."""
-Picture = Image.Image | np.ndarray | None
 
 
 def mistake_section(evidence: Evidence, readable: Readable) -> Content:
@@ -48,9 +47,10 @@ def mistake_section(evidence: Evidence, readable: Readable) -> Content:
         title = (
             f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images of {result['split']}"
         )
-        shown = pictures.shown(run, result["split"], result["mistakes"], "called", explained=True)
+        attention = Attention(run.result.folder)
+        shown = pictures.shown(run, result["split"], result["mistakes"], "called", attention=attention)
         parts += fold(title, shown + table(pairs), open=not parts)
-    return parts + ([Block("note", EXPLAINED)] if pictures.explained else []) + pictures.remark()
+    return [*([Block("text", PLACES)] if pictures.explained else []), *parts, *pictures.remark()]
 
 
 def suspect_section(evidence: Evidence, readable: Readable) -> Content:
@@ -78,26 +78,15 @@ class Pictures:
         self.left, self.readable, self.without, self.explained = most, readable, False, False
 
     def shown(
-        self,
-        run: Run,
-        split: str,
-        entries: Sequence[Entry],
-        verb: str,
-        *,
-        ranked: bool = False,
-        explained: bool = False,
-    ) -> Content:
+        self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False,
+        attention: Attention | None = None,
+    ) -> Content:  # fmt: skip
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
         ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
-        ``explained`` pictures have a Grad-CAM map for the class that was predicted, where the run has its model file.
         """
         entries = entries[:EACH_RUN]
-        images = [self.image(run, split, entry) for entry in entries]
-        side = SIDE
-        if explained and (panels := panels_of(run, images, entries)):
-            images, side, self.explained = panels, 2 * SIDE, True
-        addresses = [None if x is None else data_address(x, side) for x in images]
+        addresses = [self.address(run, split, entry, attention) for entry in entries]
         if not any(addresses):
             self.without = self.without or bool(entries)
             return table([
@@ -116,62 +105,53 @@ class Pictures:
         """Why some runs have no picture, if there are such."""
         return [Block("note", WITHOUT)] if self.without else []
 
-    def image(self, run: Run, split: str, entry: Entry) -> Picture:
-        """The picture of ``entry``; None if it cannot be read."""
+    def address(self, run: Run, split: str, entry: Entry, attention: Attention | None = None) -> str | None:
+        """The picture of ``entry`` as a ``data:`` address; None if it cannot be read."""
         if self.left <= 0:
             return None
         try:
-            image = self._read(run.result.experiment.data, split, entry)
+            image = self._read(run.result.experiment.data, split, entry, SIDE if attention is None else None)
         except (UserError, OSError, ValueError, IndexError, KeyError):
             return None  # moved or removed since
-        self.left -= image is not None
-        return image
+        if image is None:
+            return None
+        self.left -= 1
+        image = as_picture(image)
+        if attention is None or (both := attention(image, entry["predicted"])) is None:
+            return data_address(image)
+        self.explained = True
+        return data_address(both, height=2 * SIDE)
 
-    def _read(self, data: DataConfig, split: str, entry: Entry) -> Picture:
+    def _read(self, data: DataConfig, split: str, entry: Entry, enough: int | None) -> Image.Image | np.ndarray | None:
         if entry.get("path"):
             path = Path(entry["path"])
             inside = Path(data.source) / path
-            return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=2 * SIDE)
+            return decode_image(inside if not path.is_absolute() and inside.is_file() else path, enough=enough)
         bundle = self.readable.bundle(data)
         if bundle is None or not bundle.splits[split].in_memory:
             return None
-        return np.asarray(bundle.splits[split].images[int(entry["index"])])
-
-
-def panels_of(run: Run, images: Sequence[Picture], entries: Sequence[Entry]) -> list[Picture]:
-    """``images`` as the network of ``run`` sees them, each above its Grad-CAM map for the class that it predicted.
-
-    Empty if no image is here, or the run has no model file, or one without stages.
-    """
-    shown = [
-        (i, x if isinstance(x, Image.Image) else Image.fromarray(x)) for i, x in enumerate(images) if x is not None
-    ]
-    if not shown:
-        return []
-    try:
-        model = load_model(run.result.folder)
-        classes = torch.tensor([model.classes.index(entries[i]["predicted"]) for i, _ in shown])
-        crop, transform = model.preprocess.crop(), model.preprocess.transform()
-        heat = grad_cam(model, torch.stack([transform(x) for _, x in shown]), classes).numpy()
-    except (UserError, OSError, ValueError, RuntimeError):
-        return []
-    panels: list[Picture] = [None] * len(images)
-    for (i, picture), light in zip(shown, heat, strict=True):
-        seen = np.asarray(crop(picture), dtype=np.float32)
-        panels[i] = np.concatenate([seen, seen * (0.15 + 0.85 * light[:, :, None])])
-    return panels
+        pixels = torch.from_numpy(
+            np.asarray(bundle.splits[split].images[int(entry["index"])]).transpose(2, 0, 1).copy()
+        )
+        image = shown(pixels if pixels.is_floating_point() else pixels / 255)
+        return Image.fromarray((255 * image).round().astype(np.uint8))
 
 
 def _name(entry: Entry) -> str:
     return str(entry.get("path") or f"image {entry['index']}")
 
 
-def data_address(image: Image.Image | np.ndarray, side: int = SIDE) -> str:
-    """``image`` (an array has values 0 to 255) as JPEG in a ``data:`` address, at most ``side`` px wide and high."""
+def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
+    """``image`` (an array has values 0 to 255) as RGB."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image.round().astype(np.uint8))
-    image = image.convert("RGB")
-    image.thumbnail((side, side))
+    return image.convert("RGB")
+
+
+def data_address(image: Image.Image | np.ndarray, side: int = SIDE, height: int | None = None) -> str:
+    """``image`` as JPEG in a ``data:`` address, at most ``side`` px wide, and as high or at most ``height`` px high."""
+    image = as_picture(image)
+    image.thumbnail((side, height or side))
     content = io.BytesIO()
     image.save(content, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

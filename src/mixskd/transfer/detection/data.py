@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mixskd.data.images import MAX_PIXELS
 from mixskd.errors import UserError
 from mixskd.transfer.source_files import BadItems, Size, examined, image_size
 
@@ -59,6 +60,7 @@ class DetectionSet:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -149,10 +151,10 @@ def images_from(
     return tuple(images)
 
 
-def readable(images: Sequence[AnnotatedImage], bad: BadItems) -> list[AnnotatedImage]:
+def readable(images: Sequence[AnnotatedImage], bad: BadItems, verify: str, max_pixels: int) -> list[AnnotatedImage]:
     """Those of ``images`` whose file can be decoded and has the size of its annotations; ``bad`` counts the others."""
     kept = []
-    for image, found in zip(images, examined([image.file for image in images]), strict=True):
+    for image, found in zip(images, examined([image.file for image in images], verify, max_pixels), strict=True):
         if isinstance(found, UserError):
             bad.image(str(found))
         elif found != (image.width, image.height):

@@ -73,13 +73,13 @@ class DetectionImages(Dataset[Sample]):
         )  # type: ignore[call-overload]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            image, boxes = self.transform(open_image(annotated), boxes)
+            image, boxes = self.transform(open_image(annotated, self.split.max_pixels), boxes)
         return Sample(image.as_subclass(Tensor), boxes.as_subclass(Tensor), annotated.labels[single], index)
 
 
-def open_image(annotated: AnnotatedImage) -> Image.Image:
+def open_image(annotated: AnnotatedImage, max_pixels: int) -> Image.Image:
     """The decoded file, RGB. Raises UserError if it is unreadable or has another size than its annotations say."""
-    image = decode_image(annotated.file)
+    image = decode_image(annotated.file, max_pixels=max_pixels)
     if image.size != (annotated.width, annotated.height):
         raise UserError(f"{wrong_size(annotated, image.size)}; correct them")
     return image

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mixskd.config.data import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
 from mixskd.transfer.detection import loading
@@ -28,13 +29,14 @@ class DetectionPipeline:
         self.image_size = max(config.short)
         self.to_input = loading.augmentation(loading.Sizes(config.short, config.long), mean, std, train=False)
 
-    def load(self, source: str, *, skip_images: bool = False) -> dict[str, DetectionSet]:
+    def load(self, source: str, data: DataConfig) -> dict[str, DetectionSet]:
         """Every split of the data at ``source``. Raises UserError for data or packages that cannot be used."""
         check_installed()
         config = self.config
         splits = load_detection(
-            source, skip_annotations=config.skip_bad_annotations, skip_images=skip_images, check=config.check
-        )
+            source, skip_annotations=config.skip_bad_annotations, skip_images=data.skip_bad_images,
+            verify=data.verify if config.check else "off", max_pixels=data.max_pixels,
+        )  # fmt: skip
         if not config.empty_images:
             splits["train"].check(f"the train split of {source}")
             splits["train"] = splits["train"].without_empty()

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from mixskd.data.images import MAX_PIXELS
 from mixskd.errors import UserError
 from mixskd.transfer.detection.coco import load_coco
 from mixskd.transfer.detection.data import DetectionSet, readable
@@ -12,7 +13,12 @@ from mixskd.transfer.source_files import BadItems
 
 
 def load_detection(
-    root: str | Path, *, skip_annotations: bool = False, skip_images: bool = False, check: bool = True
+    root: str | Path,
+    *,
+    skip_annotations: bool = False,
+    skip_images: bool = False,
+    verify: str = "cached",
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, DetectionSet]:
     """Every split of the data set at ``root`` by name, in the format of COCO, YOLO or Pascal VOC.
 
@@ -20,7 +26,9 @@ def load_detection(
         root: a folder, or the YAML file of a YOLO data set.
         skip_annotations: leave bad annotations out and count them.
         skip_images: leave unreadable images out and count them.
-        check: decode every image once; without it, a damaged one stops the run when it is reached.
+        verify: ``data.verify``: whether every image is decoded once. With ``off``, a bad one stops the run when it is
+            reached.
+        max_pixels: the largest width times height of an image.
 
     A ``test`` split without annotations is left out with a note. Raises UserError for a folder of no known format, for
     a missing ``train``, for splits with other categories, and for bad items that are not skipped.
@@ -51,8 +59,12 @@ def load_detection(
     for split, found in splits.items():
         if (found.classes, found.category_ids) != (splits["train"].classes, splits["train"].category_ids):
             raise UserError(f"the splits train and {split} of {root} have other categories; they must be the same")
-        images = tuple(readable(found.images, bad[split])) if check else found.images
-        splits[split] = dataclasses.replace(found, images=images, notes=bad[split].notes(where[split]))
+        images = found.images
+        if verify != "off":
+            images = tuple(readable(images, bad[split], verify, max_pixels))
+        splits[split] = dataclasses.replace(
+            found, images=images, notes=bad[split].notes(where[split]), max_pixels=max_pixels
+        )
     splits["train"] = dataclasses.replace(splits["train"], notes=(*splits["train"].notes, *notes))
     return splits
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mixskd.data.images import MAX_PIXELS
 from mixskd.errors import UserError, first_line
 from mixskd.transfer.source_files import BadItems, examined
 
@@ -32,6 +33,7 @@ class SegmentationSet:
     released_classes: int | None = None
     notes: tuple[str, ...] = ()
     all_ignored: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,7 +84,7 @@ class SegmentationSet:
         return Image.fromarray(classes.astype(np.uint8))
 
 
-def checked(split: SegmentationSet, bad: BadItems) -> SegmentationSet:
+def checked(split: SegmentationSet, bad: BadItems, verify: str = "cached") -> SegmentationSet:
     """``split``, with every image and mask decoded once; ``bad`` counts the pairs that are left out.
 
     Raises UserError, naming the file, for a missing or damaged image or mask, a mask of another size than its image and
@@ -100,7 +102,8 @@ def checked(split: SegmentationSet, bad: BadItems) -> SegmentationSet:
     kept, counted = [], False
     with ThreadPoolExecutor(8) as pool:
         masks = pool.map(look, range(len(split)))
-        for index, (image, mask) in enumerate(zip(examined(split.images), masks, strict=True)):
+        images = examined(split.images, verify, split.max_pixels)
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
             if not split.images[index].is_file():
                 bad.annotation(f"the image {split.images[index]} is missing")
             elif isinstance(mask, UserError):

@@ -80,7 +80,7 @@ class SegmentationImages(Dataset[Sample]):
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         index, seed = item
-        image = F.to_image(decode_image(str(self.split.images[index])))
+        image = F.to_image(decode_image(self.split.images[index], max_pixels=self.split.max_pixels))
         mask = tv_tensors.Mask(F.pil_to_tensor(self.split.read_mask(index)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

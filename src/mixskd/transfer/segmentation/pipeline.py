@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
+from mixskd.config.data import DataConfig
 from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
 from mixskd.transfer.drawing import coloured_mask, draw_classes
@@ -29,12 +30,13 @@ class SegmentationPipeline:
         self.image_size = config.crop
         self.to_input = loading.normalisation(mean, std, colours=config.colours)
 
-    def load(self, source: str, *, skip_images: bool = False) -> dict[str, SegmentationSet]:
+    def load(self, source: str, data: DataConfig) -> dict[str, SegmentationSet]:
         """Every split of the data at ``source``. Raises UserError for data that cannot be used."""
         config = self.config
         return load_segmentation(
-            source, config.kind, skip_annotations=config.skip_bad_annotations, skip_images=skip_images,
-            check=config.check, stuff_classes=config.stuff_classes,
+            source, config.kind, skip_annotations=config.skip_bad_annotations, skip_images=data.skip_bad_images,
+            verify=data.verify if config.check else "off", max_pixels=data.max_pixels,
+            stuff_classes=config.stuff_classes,
         )  # fmt: skip
 
     def training(self, split: SegmentationSet, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]:

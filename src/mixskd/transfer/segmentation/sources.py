@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mixskd.data.images import EXTENSIONS
+from mixskd.data.images import EXTENSIONS, MAX_PIXELS
 from mixskd.errors import UserError, unknown
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet, checked, label_table
 from mixskd.transfer.source_files import BadItems, lines_of
@@ -26,7 +26,7 @@ Splits = dict[str, SegmentationSet]
 
 def load_segmentation(
     root: str | Path, kind: str = "auto", *, skip_annotations: bool = False, skip_images: bool = False,
-    check: bool = True, stuff_classes: int = 171,
+    verify: str = "cached", max_pixels: int = MAX_PIXELS, stuff_classes: int = 171,
 ) -> Splits:  # fmt: skip
     """Every split at ``root`` by name: ``train``, ``val`` and ``test``, where they exist.
 
@@ -35,7 +35,9 @@ def load_segmentation(
         kind: one of ``SOURCES``, or ``auto`` to find out from the folders.
         skip_annotations: leave pairs with bad masks out and count them.
         skip_images: leave unreadable images out and count them.
-        check: decode every image and mask once; without it, a bad one stops the run when it is reached.
+        verify: ``data.verify``: whether every image is decoded once, and every mask. With ``off``, a bad one stops the
+            run when it is reached.
+        max_pixels: the largest width times height of an image.
         stuff_classes: of COCO-Stuff: the 171 that occur, or 182, which are its raw values, as in the released code.
 
     A ``test`` split without any mask is left out with a note. Raises UserError for a folder of no known layout, and for
@@ -55,9 +57,10 @@ def load_segmentation(
         del splits["test"]
         note = f"the test split of {root} has no masks, so it gets no scores"
         splits["train"] = replace(splits["train"], notes=(*splits["train"].notes, note))
-    if not check:
+    splits = {name: replace(split, max_pixels=max_pixels) for name, split in splits.items()}
+    if verify == "off":
         return splits
-    return {name: checked(split, BadItems(skip_annotations, skip_images)) for name, split in splits.items()}
+    return {name: checked(split, BadItems(skip_annotations, skip_images), verify) for name, split in splits.items()}
 
 
 def guess(root: Path) -> str:
