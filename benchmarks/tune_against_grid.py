@@ -37,7 +37,7 @@ def main() -> None:
     described = read_yaml(arguments.description)
     base = build_experiment({**described["base"], "out": ""})
     grid = exhaustive(base, described["grid"], arguments.out / "grid", arguments.jobs)
-    rows = [{"what": "exhaustive grid", **grid}]
+    rows = [{"what": "grid", **grid}]
     for seed in described["seeds"]:
         experiment = dataclasses.replace(base, run=dataclasses.replace(base.run, seed=seed))
         folder = arguments.out / f"search{seed}"
@@ -52,8 +52,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| | runs | operations | seconds | val | test | winner |", "|---" * 7 + "|"]
     for row in rows:
         lines.append(
-            f"| {row['what']} | {row['runs']} | {row.get('share', 1):.2f} | {3600 * row['hours']:.0f} | {row['val']:.2f} "
-            f"| {row['test']:.2f} | {row['winner']} |"
+            f"| {row['what']} | {row['runs']} | {row.get('share', 1):.2f} | {3600 * row['hours']:.0f} "
+            f"| {row['val']:.2f} | {row['test']:.2f} | {row['winner']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -53,7 +53,12 @@ def arms(folder: str) -> dict[str, Arm]:
     for path in sorted((ROOT / "results" / folder).glob("*/summary.json")):
         if found := list(scores(json.loads(path.read_text()))):
             values[re.sub(r"(-from\d+)?-seed\d+$", "", path.parent.name)].append(found)
+    table = ROOT / "results" / folder / "table.json"  # of benchmarks/tune_against_grid.py
+    searches = json.loads(table.read_text()) if table.exists() else []
     return {
+        row["what"]: Arm(frozenset(f"{row[split]:.2f}" for split in ("val", "test")), frozenset(), None, 1)
+        for row in searches
+    } | {
         name: Arm(
             frozenset(f"{run[0]:.2f}" for run in runs),
             frozenset(f"{value:.2f}" for run in runs for value in run[1:]),
