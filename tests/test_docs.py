@@ -38,7 +38,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| (.+?) \|$", flags=re.MULTILINE)
 DRY = {"train": "--print-config", "compare": "--dry-run"}  # all but the work
-NOT_OURS = ("lightning", "accelerate")  # run where installed; neither is a dependency
+NOT_OURS = ("lightning", "accelerate", "transformers")  # run where installed; neither is a dependency
 
 
 class Example(NamedTuple):

@@ -1,11 +1,12 @@
-"""Compare the probabilities of an ONNX file, from the original images and without mixskd, with those of a CSV of predict.
+"""Compare an ONNX file's probabilities, from the original images and without mixskd, with those of a CSV of predict.
 
-    python compare_onnx.py light.onnx predictions.csv
+python compare_onnx.py light.onnx predictions.csv
 """
 
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -15,7 +16,7 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 about = json.loads(session.get_modelmeta().custom_metadata_map["description"])
 size, worst, labels, images = about["image_size"], 0.0, 0, 0
 assert about["resize"]["rule"] == "stretch"
-for row in csv.DictReader(open(sys.argv[2], encoding="utf-8")):
+for row in csv.DictReader(Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()):
     image = Image.open(row["image"]).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image).transpose(2, 0, 1)[None]
     (p,) = session.run(None, {"images": pixels})[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +63,24 @@ def test_benchmark_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert report["variants"]["plain"]["engine"]["precision"] == "fp32"
     assert report["loader"]["times_the_default_step"] > 0
     assert 0 < report["objective_share"] < 1
+
+
+class FailedRecording:
+    """A process whose step could not be recorded."""
+
+    def ask(self, name: str, *_: Any) -> Any:
+        return {
+            "executed": (DEFAULT, ["the step is not recorded: it waits"]), "data_seconds": 0.1, "steps": 0.1,
+            "parts": {"objective forward": 1.0, "objective backward": 1.0, "step": 4.0},
+        }.get(name, 1)  # fmt: skip
+
+
+def test_step_that_fell_back_does_not_count_as_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "remotes", lambda *_: nullcontext(defaultdict(FailedRecording)))
+    report = running.benchmark(small(), variants="default", rounds=1, round_seconds=0.0, startup=False)
+    assert list(report["variants"]) == ["default_fallback"]
+    assert report["notes"][-1] == "default_fallback: the step is not recorded: it waits"
+    assert "times_the_default_step" not in report["loader"]
 
 
 class Clock:

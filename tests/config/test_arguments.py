@@ -20,7 +20,7 @@ from mixskd.errors import UserError
 from mixskd.evaluation.runner import run_suites
 from tests.conftest import make_toy, write_npz
 
-WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text"]
+WRONG = [3, 1.5, b"bytes", [1], {"a": 1}, object(), True, ("x",), [None], "text", "\ud800"]
 # The types that each argument may have. No call may come so far that the missing data of ``none/none`` matter.
 RIGHT: dict[str, tuple[type, ...]] = {
     "listeners": (), "images": (tuple,), "runs": (tuple, str), "classes": (tuple,), "mean": (), "std": (),

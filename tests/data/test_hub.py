@@ -94,3 +94,68 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     mixskd.train(out=str(stopped), run=run, resume=True, **settings)
     ends = [mixskd.load(out).state_dict() for out in (whole, stopped)]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
+    source = save(tmp_path / "set", "parquet", train=table(0, 12))
+    table(0, 18).to_parquet(tmp_path / "elsewhere.parquet")
+    for other in (tmp_path / "elsewhere.parquet", "https://example.org/x.parquet"):
+        named = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {other}"
+        (tmp_path / "set" / "README.md").write_text(f"---\n{named}\n---\n")
+        assert sum(map(len, load_data(DataConfig(source=source)).splits.values())) == 12
+    Image.fromarray(PIXELS[0]).save(tmp_path / "private.png")
+    cells = {"image": [str(tmp_path / "private.png")] * 6, "label": [i % 3 for i in range(6)]}
+    made = datasets.Dataset.from_dict(cells, features=table(0, 1).features)
+    data = load_data(DataConfig(source=save(tmp_path / "paths", "parquet", train=made)))
+    with pytest.raises(UserError, match="has no image, and no file in"):
+        data.train.images[0].read()
+
+
+def test_image_folder_is_that_of_the_own_reader(tmp_path: Path) -> None:
+    for i, image in enumerate(PIXELS):
+        file = tmp_path / "photos" / ("test" if i < 6 else "train") / "abc"[i % 3] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    ours = load_data(DataConfig(source=f"hf:{tmp_path / 'photos'}"))
+    own = load_data(DataConfig(source=str(tmp_path / "photos")))
+    assert ours.classes == own.classes
+    for split in own.splits:
+        got, wanted = (
+            {(pixels_of.tobytes(), label) for pixels_of, label in zip(images, data.splits[split].labels, strict=True)}
+            for data, images in (
+                (ours, map(pixels, ours.splits[split].images)),
+                (own, (np.asarray(Image.open(file)) for file in own.splits[split].images)),
+            )
+        )
+        assert got == wanted
+
+
+def labelled(kind: Any, values: list[Any]) -> Any:
+    features = datasets.Features({"image": datasets.Image(), "label": kind})
+    images = [Image.fromarray(p) for p in PIXELS[: len(values)]]
+    return datasets.Dataset.from_dict({"image": images, "label": values}, features=features)
+
+
+def test_lists_of_labels_are_several_labels_an_image(tmp_path: Path) -> None:
+    lists = [[], [0], [0, 1], [2]]
+    for name, kind, values in (
+        ("classes", datasets.ClassLabel(names=["a", "b", "c"]), lists),
+        ("text", datasets.Value("string"), [["abc"[i] for i in one] for one in lists]),
+    ):
+        made = labelled(datasets.List(kind), values)
+        data = load_data(DataConfig(source=save(tmp_path / name, "saved", train=made, test=made)))
+        assert data.several
+        assert data.classes == ("a", "b", "c")
+        assert data.train.labels.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_hidden_labels_leave_a_split_out_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    kind = datasets.ClassLabel(names=["a", "b"])
+    fine, hidden = labelled(kind, [0, 1, 0, 1]), labelled(kind, [-1, -1])
+    data = load_data(DataConfig(source=save(tmp_path / "set", "saved", train=fine, validation=fine, test=hidden)))
+    assert list(data.splits) == ["train", "val"]
+    assert data.notes == ("the images of test are left out, since they have no labels",)
+    for name, missing in (("null", None), ("minus", -1)):
+        source = save(tmp_path / name, "saved", train=labelled(kind, [0, 1, missing, 1]))
+        with pytest.raises(UserError, match=r"train/2 has no label; remove the row, or label it"):
+            load_data(DataConfig(source=source))

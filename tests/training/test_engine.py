@@ -67,6 +67,16 @@ def _restored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_restored")
+def test_steps_of_changing_shapes_are_neither_compiled_nor_timed_by_cudnn() -> None:
+    engine, notes = choose_engine(RunConfig(precision="bf16"), GPU, World(), fixed_shapes=False)
+    assert engine == Engine("bf16", channels_last=True, fused=True)
+    assert notes == []
+    torch.backends.cudnn.benchmark = True
+    configure_process(GPU, deterministic=False, fixed_shapes=False)
+    assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.usefixtures("_restored")
 def test_configure_process_sets_tf32_and_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = False, True

@@ -58,7 +58,7 @@ def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
 def _check(function: str, name: str, value: Any, kind: Any) -> None:
     try:
         msgspec.convert(_plain_value(value), _plain_type(kind))
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for half a character
         wanted = f"{function}() needs {name} as {_in_words(kind)}"
         if (place := re.search(r"`\$\[(\d+)\]", str(error))) and isinstance(value, Sequence):
             wrong = type(value[int(place[1])]).__name__

@@ -25,6 +25,7 @@ class DataConfig(Settings, prefix="data."):
     Args:
         source: a data set by name, an image folder, a manifest (``.csv`` or ``.parquet``), an ``.npz`` file,
             WebDataset shards (``train-{000..015}.tar``), or ``hf:FOLDER`` (a data set of datasets on this disk).
+            With a column ``labels``, or ``N x C`` labels in an ``.npz``, an image may have several labels.
         root: the folder of a named data set, or the folder to download it to; ``~/.cache/mixskd`` if not given.
         image_size: height and width in pixels; those of the data set if not given.
         eval_size: height and width for scoring and for the stored model; ``image_size`` if not given.

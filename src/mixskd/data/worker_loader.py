@@ -28,6 +28,7 @@ from mixskd.data.sources.hub import Row
 from mixskd.data.sources.shards import Member
 from mixskd.data.workers import errors_in_one_line, lasting_loader
 from mixskd.runtime.distributed import World
+from mixskd.runtime.random_numbers import seeded
 
 
 def augmentation(data: DataBundle, config: DataConfig, size: int) -> v2.Transform:
@@ -81,8 +82,7 @@ class Images(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, item: Item) -> dict[str, Tensor]:
         image, augment = self.open(item.anchor), self.augments[item.size]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(item.seed)
+        with seeded(item.seed):
             first = augment(image)
             # A view after the first: another augmentation, or the policy for views on the first.
             view, of = (augment, image) if self.view_policy is None else (self.view_policy, first)

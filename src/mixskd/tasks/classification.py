@@ -31,7 +31,7 @@ class Classification(LabelTask):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
 
-        from mixskd.tasks.mean_cross_entropy import MeanCrossEntropy
+        from mixskd.tasks.metrics import MeanCrossEntropy
 
         accuracies: dict[str, Metric] = {
             f"top{k}": MulticlassAccuracy(self.classes, top_k=min(k, self.classes), average="micro") for k in (1, 5)

@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities import dim_zero_cat
 
 from mixskd.tasks.base import LabelTask
 
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
 USUAL = 0.5  # threshold of a class for which none was fitted
-
-
-class LabelScores(Metric):
-    """Mean average precision, F1 and loss of logits with labels of 0 and 1 (``B x C`` each), and the best thresholds.
-
-    ``thresholds`` (``C``) are those at which F1 is computed. A class that no image has takes no part in the means over
-    classes.
-    """
-
-    thresholds: Tensor
-    logits: list[Tensor]
-    labels: list[Tensor]
-
-    def __init__(self, thresholds: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("thresholds", thresholds, persistent=False)
-        # As vectors: a process without images adds an empty one.
-        self.add_state("logits", [], dist_reduce_fx="cat")
-        self.add_state("labels", [], dist_reduce_fx="cat")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        self.logits.append(logits.flatten())
-        self.labels.append(labels.to(logits.dtype).flatten())
-
-    def compute(self) -> dict[str, Tensor]:
-        classes = len(self.thresholds)
-        z, y = (dim_zero_cat(x).view(-1, classes).double() for x in (self.logits, self.labels))
-        p, y = z.sigmoid(), y.long()
-        return {
-            **label_scores(p, y, self.thresholds),
-            "loss": F.binary_cross_entropy_with_logits(z, y.double(), reduction="none").sum(1).mean(),
-            "best_thresholds": torch.tensor(
-                [best_threshold(*column) for column in zip(p.T, y.T, strict=True)], dtype=torch.float64
-            ),
-        }
 
 
 def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
@@ -111,6 +76,10 @@ class MultiLabel(LabelTask):
         self.thresholds = list(thresholds) or [USUAL] * classes
 
     def metrics(self) -> MetricCollection:
+        from torchmetrics import MetricCollection
+
+        from mixskd.tasks.metrics import LabelScores
+
         return MetricCollection({"scores": LabelScores(torch.tensor(self.thresholds, dtype=torch.float64))})
 
     def predict(self, model: nn.Module, images: Any) -> Tensor:

@@ -6,6 +6,7 @@ is downloaded, and no code in the folder is executed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
-from mixskd.data.sources.manifest import ordered
+from mixskd.data.sources.manifest import as_labels, ordered
 from mixskd.errors import UserError, first_line, nearest
 
 HUB = "hf:"
@@ -29,11 +30,14 @@ class Row(NamedTuple):
     number: int
 
     def read(self) -> bytes:
-        """The bytes of the image's file. Raises UserError if the row has none."""
+        """The bytes of the image's file. Raises UserError if the row has none, or the path of a file elsewhere."""
         cell = self.rows.table[self.number][self.rows.column] or {}
-        if cell.get("bytes") is None and not cell.get("path"):
-            raise UserError(f"{self} has no image")
-        return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
+        if cell.get("bytes") is not None:
+            return bytes(cell["bytes"])
+        file, folder = Path(os.path.normpath(cell.get("path") or "")), Path(self.rows.name).parent
+        if not {folder.absolute(), folder.resolve()} & set(file.parents):
+            raise UserError(f"{self} has no image, and no file in {folder}; save the data set with its images inside")
+        return file.read_bytes()
 
     def __str__(self) -> str:
         return f"{self.rows.name}/{self.number}"
@@ -66,8 +70,9 @@ def load_hub(
     files.
 
     ``columns`` are those of image and label, ``split_names`` the splits that become ``train``, ``val`` and ``test``;
-    usual names if empty. ``group`` is a column too. A split without labels (-1) is left out. Raises UserError if
-    datasets or the folder is missing, or a column or split.
+    usual names if empty. ``group`` is a column too. A label is a class, or a list of classes where an image may have
+    several. A split whose labels are all hidden (-1) is left out. Raises UserError if datasets or the folder is
+    missing, or a column, a split, or a row's label.
     """
     path = Path(source.removeprefix(HUB)).expanduser()
     tables = {own: table for own, table in _chosen(_tables(path), split_names, path).items() if len(table)}
@@ -76,25 +81,33 @@ def load_hub(
     first, notes = next(iter(tables.values())), []
     image = _column(first, columns[0] if columns else None, IMAGES, path, "image")
     label = _column(first, columns[1] if len(columns) > 1 else None, LABELS, path, "label")
-    labels = {split: list(table[label]) for split, table in tables.items()}
-    names = getattr(first.features[label], "names", None)
-    if names is None:
-        classes = ordered({str(value) for value in next(iter(labels.values()))})
-        numbers = {name: i for i, name in enumerate(classes)}
-        strange = {str(value) for values in labels.values() for value in values} - numbers.keys()
-        if strange:
-            raise UserError(f"{path}: a label is not among those of the training images: {sorted(strange)[0]}")
-        labels = {split: [numbers[str(value)] for value in values] for split, values in labels.items()}
-    splits = {}
+    several = hasattr(first.features[label], "feature")
+    kind = first.features[label].feature if several else first.features[label]
+    known, found = getattr(kind, "names", None), {}
     for split, table in tables.items():
-        if min(labels[split]) < 0:
+        values = list(table[label])
+        if any(value != -1 for value in values):
+            found[split] = [_names(v, known, f"{path}/{split}/{i}") for i, v in enumerate(values)]
+        else:
             notes.append(f"the images of {split} are left out, since they have no labels")
-            continue
+    classes = tuple(known or ordered({name for names in next(iter(found.values()), []) for name in names}))
+    if strange := {name for values in found.values() for names in values for name in names} - set(classes):
+        raise UserError(f"{path}: a label is not among those of the training images: {sorted(strange)[0]}")
+    splits = {}
+    for split, table in ((split, tables[split]) for split in found):
         groups = None if group is None else np.asarray(list(map(str, table[_column(table, group, (), path, "group")])))
         encoded = table.cast_column(image, _datasets().Image(decode=False)).select_columns([image])
         rows = Rows(encoded, image, f"{path}/{split}", np.arange(len(table)))
-        splits[split] = ImageSet(rows, np.asarray(labels[split], dtype=np.int64), groups)
-    return DataBundle(splits, tuple(names or classes), Preprocess(image_size), notes=tuple(notes))
+        splits[split] = ImageSet(rows, as_labels(found[split], classes, several=several), groups)
+    return DataBundle(splits, classes, Preprocess(image_size), notes=tuple(notes))
+
+
+def _names(value: Any, known: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """The names of a label, or of a list of labels; ``known`` are those of its numbers."""
+    values = value if isinstance(value, list) else [value]
+    if any(v is None or v == -1 for v in values):
+        raise UserError(f"{where} has no label; remove the row, or label it")
+    return tuple(str(v) if known is None else known[v] for v in values)
 
 
 def _datasets() -> Any:
@@ -113,7 +126,11 @@ def _tables(path: Path) -> dict[str, Any]:
     datasets.disable_progress_bars()
     saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
-        found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+        if saved:
+            found = datasets.load_from_disk(str(path))
+        else:  # the folder as a data set of its own could have a README that names files elsewhere, also on the network
+            builder = "parquet" if next(path.rglob("*.parquet"), None) else "imagefolder"
+            found = datasets.load_dataset(builder, data_dir=str(path))
     except Exception as error:  # of its builders, of Arrow and of the file system
         raise UserError(f"datasets cannot read {path}: {first_line(error)}") from None
     return dict(found) if isinstance(found, dict) else {"train": found}

@@ -96,7 +96,7 @@ def load_manifest(path: Path, image_size: int, group: str | None = None, columns
     for split, there in present.items():
         if strange := sorted(there - set(classes)):
             raise UserError(f"{path}: the {split} images have a label that the training images lack: {strange[0]}")
-    labels = _as_labels(named, classes, several=several)
+    labels = as_labels(named, classes, several=several)
     splits = {
         split: ImageSet(part.files.build(), labels[found[split]], np.asarray(part.groups) if group else None)
         for split, part in parts.items()
@@ -127,7 +127,7 @@ def _names(cell: Cell, *, several: bool) -> tuple[str, ...]:
     return tuple(name for part in parts if (name := part.strip()))
 
 
-def _as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
+def as_labels(names: Sequence[Sequence[str]], classes: Sequence[str], *, several: bool) -> np.ndarray:
     """The labels of images with these ``names``: ``N`` indices, or ``N x C`` of 0 and 1."""
     index = {name: i for i, name in enumerate(classes)}
     if not several:

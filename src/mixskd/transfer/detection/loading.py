@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
 from mixskd.errors import UserError
+from mixskd.runtime.random_numbers import seeded
 from mixskd.transfer.detection.data import AnnotatedImage, DetectionSet, wrong_size
 
 PAD = 32  # pixels: the coarsest map of the backbone has this stride
@@ -71,8 +72,7 @@ class DetectionImages(Dataset[Sample]):
         boxes = tv_tensors.BoundingBoxes(
             annotated.boxes[single], format="XYXY", canvas_size=(annotated.height, annotated.width)
         )  # type: ignore[call-overload]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             image, boxes = self.transform(open_image(annotated, self.split.max_pixels), boxes)
         return Sample(image.as_subclass(Tensor), boxes.as_subclass(Tensor), annotated.labels[single], index)
 

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from mixskd.data.batch import Batch
 from mixskd.data.images import decode_image
+from mixskd.runtime.random_numbers import seeded
 from mixskd.transfer.segmentation.data import IGNORE, SegmentationSet
 
 CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)  # of images in 0 .. 255
@@ -82,8 +83,7 @@ class SegmentationImages(Dataset[Sample]):
         index, seed = item
         image = F.to_image(decode_image(self.split.images[index], max_pixels=self.split.max_pixels))
         mask = tv_tensors.Mask(F.pil_to_tensor(self.split.read_mask(index)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             image, mask = self.transform(image, mask)
         return Sample(image.as_subclass(Tensor), mask.as_subclass(Tensor)[0].long(), index)
 
