@@ -131,6 +131,8 @@ def measure(images: str, workers: int, batches: int) -> dict[str, Any]:
         from mixskd.data import load_data, make_train_loader
     result["memory_after_imports"] = memory(os.getpid())
     config = DataConfig(source=images, image_size=32, workers=workers, holdout=0.01, duplicates="warn")
+    with timed(result, "read"):  # names, labels and splits, without verification
+        load_data(config, verify=False)
     with timed(result, "start"):
         with timed(result, "load"):
             data = load_data(config)
@@ -190,7 +192,7 @@ def main() -> None:
                 "files": size, "new_files": size - made, "first_start": None if stored else runs[0]["load"],
                 "cache_bytes": (folder / "verified.sqlite").stat().st_size,
             }  # fmt: skip
-            for part in ("load", "fingerprint", "start", "order_of_an_epoch"):
+            for part in ("read", "load", "fingerprint", "start", "order_of_an_epoch"):
                 line[f"warm_{part}"] = {
                     kind: statistics.median(run[part][kind] for run in runs[1:])
                     for kind in ("wall_seconds", "cpu_seconds")

@@ -19,7 +19,7 @@ def test_weights_are_adapted_as_by_timm(channels: int) -> None:
     assert torch.allclose(adapted(weight, channels), timm.models.adapt_input_conv(channels, weight))
 
 
-NAMES = ("wrn_10_1", "densenet_40_12", "hcgnet_a1", "timm/resnet18", "timm/vit_tiny_patch16_224", "torchvision/swin_t")
+NAMES = ("wrn_10_1", "densenet_40_12", "timm/resnet18", "timm/vit_tiny_patch16_224", "torchvision/swin_t")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,6 +30,12 @@ def test_any_backbone_takes_other_channels(name: str) -> None:
         assert backbone.in_channels == 6
         assert backbone(torch.empty(2, 6, size, size)).shape == (2, 3)
         assert [tuple(x.shape) for x in backbone.fresh_tail(1).parameters()][:1]
+
+
+def test_mean_of_networks_takes_other_channels() -> None:
+    backbone = build_backbone("ensemble/wrn_10_1+resnet18", 3, channels=2).eval()
+    assert backbone.in_channels == 2
+    assert backbone(torch.randn(2, 2, 32, 32)).shape == (2, 3)
 
 
 def test_weights_for_rgb_start_a_network_for_others(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mixskd.backbones.wrapping import wrap
 from mixskd.config.arguments import checked
 from mixskd.config.plugins import load_plugins
 from mixskd.config.types import Count
-from mixskd.errors import unknown
+from mixskd.errors import UserError, unknown
 
 BACKBONES: dict[str, Callable[[int], StagedBackbone]] = {
     **CIFAR_RESNETS,
@@ -83,6 +83,8 @@ def _fresh(name: str, num_classes: int, image_size: int | None, channels: int) -
         return torchvision_backbone(name, num_classes, image_size, channels)
     backbone: StagedBackbone
     if name.startswith(HF):
+        if channels != 3:
+            raise UserError(f"{name} takes images of 3 channels; leave data.channels out")
         backbone = transformers_backbone(name, num_classes, image_size)
     elif name in BACKBONES:
         backbone = BACKBONES[name](num_classes)

@@ -57,9 +57,9 @@ class Ensemble(StagedBackbone):
         mean = Mean(members, several=name.startswith(SEVERAL))
         size = max(member.min_size for member in members)
         super().__init__(
-            [mean], nn.Identity(), name=name, min_size=size, default_size=members[0].default_size, pool=nn.Identity()
-        )
-        self.in_channels = members[0].in_channels
+            [mean], nn.Identity(), name=name, min_size=size, default_size=members[0].default_size, pool=nn.Identity(),
+            in_channels=members[0].in_channels,
+        )  # fmt: skip
         self.fixed = any(member.fixed for member in members)
         self.uncut = "it is the mean of several networks"
 

@@ -99,7 +99,8 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     size, epochs, data = image_size or backbone.default_size, experiment.run.epochs, experiment.data
-    sizes = Counter(data.size_in(epoch, epochs, size) for epoch in range(epochs))
+    planned = (*experiment.optim.restarts, epochs)[0]
+    sizes = Counter(data.size_in(epoch, planned, size) for epoch in range(epochs))
     forwarded = 0
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -77,7 +77,15 @@ def set_up_classification(
         task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=run.epochs
+            loaded,
+            settings,
+            run.batch,
+            device,
+            run.seed,
+            method.needs,
+            world,
+            deferred=deferred,
+            epochs=(*optim.restarts, run.epochs)[0],  # what goes on with more epochs keeps its sizes
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)

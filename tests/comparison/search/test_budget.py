@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -41,11 +42,14 @@ def test_method_at_four_times_the_price_gets_a_quarter_of_the_epochs() -> None:
 
 
 def test_growing_images_cost_the_mean_of_their_epochs() -> None:
-    def cost(**data: Any) -> Any:
-        return count_cost(base(backbone="wrn_10_1", method={"name": "baseline"}, run={"epochs": 5}, data=data), 10, 32)
+    def cost(epochs: int = 5, restarts: Sequence[int] = (), **data: Any) -> Any:
+        plan: dict[str, Any] = {"run": {"epochs": epochs}, "optim": {"restarts": restarts}, "data": data}
+        return count_cost(base(backbone="wrn_10_1", method={"name": "baseline"}, **plan), 10, 32)
 
     small, full = cost(scale_schedule=[16]), cost()
     mixed = cost(scale_schedule=[16, 32], eval_size=16)
+    again = cost(scale_schedule=[16, 32], epochs=8, restarts=[5])
+    assert again.training_flops == pytest.approx((3 * small.training_flops + 5 * full.training_flops) / 8)
     assert mixed.training_flops == pytest.approx((3 * small.training_flops + 2 * full.training_flops) / 5)
     assert (mixed.inference_flops, mixed.images) == (pytest.approx(full.inference_flops / 4, rel=0.01), full.images)
 
