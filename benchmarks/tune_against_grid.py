@@ -14,8 +14,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixskd.artifacts.results import read_result
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.launchers import LAUNCHERS
@@ -47,8 +45,17 @@ def main() -> None:
         tune(experiment, space=described["space"], operations=budget, out=folder, jobs=arguments.jobs)
         rows.append({"what": f"search, seed {seed}", **searched(folder, grid)})
     write_text(arguments.out / "table.json", json.dumps(rows, indent=1) + "\n")
+    write_text(arguments.out / "table.md", table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| | runs | operations | seconds | val | test | winner |", "|---" * 7 + "|"]
     for row in rows:
-        print(yaml.safe_dump(row, default_flow_style=True, width=1000).strip())
+        lines.append(
+            f"| {row['what']} | {row['runs']} | {row.get('share', 1):.2f} | {3600 * row['hours']:.0f} | {row['val']:.2f} "
+            f"| {row['test']:.2f} | {row['winner']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def exhaustive(base: Any, values: dict[str, Any], folder: Path, jobs: int) -> dict[str, Any]:

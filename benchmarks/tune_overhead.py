@@ -8,6 +8,7 @@ submission to its end, the load of its data and its scores included.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -61,7 +62,7 @@ def measured(epochs: int, trials: int, folder: str) -> dict[str, Any]:
     ended = time.perf_counter()
     spans = sorted(SPANS)
     runs = sum(end - start for start, end in spans)
-    gaps = [later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)]
+    gaps = [later[0] - earlier[1] for earlier, later in itertools.pairwise(spans)]
     return {
         "runs": len(spans), "seconds_of_runs": round(runs, 2),
         "median_seconds_of_a_run": round(median(end - start for start, end in spans), 2),

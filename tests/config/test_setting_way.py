@@ -33,4 +33,4 @@ def test_learning_rate_crosses_at_most_twelve_functions(tmp_path: Path, npz: Pat
     with Crossings(holds_rate, last="build_optimizer") as crossings:
         assert main(["train", *words]) == 0
     assert {"main", "build_experiment", "convert", "build_parts", "build_optimizer"} <= set(crossings.names)
-    assert len(crossings.names) <= 12, crossings.names
+    assert len(crossings.names) <= 12, " ".join(crossings.names)

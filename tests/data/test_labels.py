@@ -44,7 +44,7 @@ def test_manifest_of_names_and_of_a_column_a_class(tmp_path: Path) -> None:
     assert data.train.labels.dtype == np.uint8
     assert data.train.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
     assert labels_of(path, "test") == [[0, 1, 0]]
-    assert data.about_labels() == "images a class: 1 (dog) to 2 (cat), several labels an image"
+    assert data.about_labels() == "images a class: 1 (owl) to 2 (cat), several labels an image"
     path = manifest(tmp_path, COLUMNS)
     assert load_data(DataConfig(source=str(path))).classes == ("owl", "cat", "dog")
     assert labels_of(path) == [[0, 1, 1], [0, 0, 0], [1, 1, 0]]

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image, ImageOps
 
 import mixskd
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone, check_local
 from mixskd.backbones.ensemble import MOST, mean_of_probabilities
 from mixskd.cli.main import main
@@ -144,6 +145,20 @@ def test_equal_statistics_of_norms_are_kept(at: Path, tmp_path: Path) -> None:
     start, soup = (mixskd.load(path).export_state_dict() for path in (at / "start", tmp_path / "soup"))
     assert torch.equal(soup["norm1.running_var"], start["norm1.running_var"])
     assert len(found["notes"]) == 1
+
+
+def test_range_and_resize_of_the_runs_are_kept(at: Path, tmp_path: Path) -> None:
+    model, runs = mixskd.load(at / "a"), [at / "range", at / "range2"]
+    for run in runs:
+        save_model(
+            model, like(at / "start", run.name) / "model.safetensors", backbone_name="tiny", classes=CLASSES,
+            image_size=72, mean=model.mean, std=model.std, resize="pad", range=(0.0, 200.0),
+        )  # fmt: skip
+        change(run, data={"range": [0.0, 200.0]})
+    mixskd.average(runs, tmp_path / "mean")
+    assert mixskd.load(tmp_path / "mean").preprocess == mixskd.load(runs[0]).preprocess
+    scores = [mixskd.evaluate(path)["loss"] for path in (runs[0], tmp_path / "mean")]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)  # both have the weights of a
 
 
 def test_the_command_says_scores_and_cost(at: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,18 +61,23 @@ def test_named_data_set_gives_pictures_without_a_download(tmp_path: Path, monkey
     assert asked == [False]
 
 
-def test_mistakes_show_what_speaks_for_their_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 64)), (1, (32, 64)), (4, (32, 32))])
+def test_mistakes_show_what_speaks_for_their_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, size: tuple[int, int]
+) -> None:
+    """No picture of a few colours can show what a network of other channels sees."""
     named(monkeypatch, here=True)
     write_errors(tmp_path, "cifar10")
     classes = {entry["predicted"] for entry in RESULTS["errors"]["mistakes"]} | {"another"}
     save_model(
-        build_backbone("wrn_10_1", len(classes)), tmp_path / "baseline-seed0" / "model.safetensors",
-        backbone_name="wrn_10_1", classes=sorted(classes), image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3,
+        build_backbone("wrn_10_1", len(classes), channels=channels), tmp_path / "baseline-seed0" / "model.safetensors",
+        backbone_name="wrn_10_1", classes=sorted(classes), image_size=32, mean=(0.5,) * channels,
+        std=(0.5,) * channels,
     )  # fmt: skip
     shown = render_blocks(mistake_section(read_evidence([tmp_path]), Readable()))
     content = base64.b64decode(shown.partition("data:image/jpeg;base64,")[2].partition('"')[0])
-    assert Image.open(io.BytesIO(content)).size == (32, 64)
-    assert "the places that speak for the class that it was called" in shown
+    assert Image.open(io.BytesIO(content)).size == size
+    assert ("the places that speak for the class that it was called" in shown) == (channels < 4)
     suspects = render_blocks(suspect_section(read_evidence([tmp_path]), Readable()))
     assert "the places that speak" not in suspects
 

@@ -38,4 +38,4 @@ def test_baseline_batch_crosses_at_most_fourteen_functions(tmp_path: Path, npz: 
         trainer.update(next(batches), epoch=0)
     names = crossings.names
     assert {"DeviceLoader.epoch", "TrainStep.__call__", "Baseline.forward", "StagedBackbone.feature_maps"} <= set(names)
-    assert len(names) <= 14, names
+    assert len(names) <= 14, " ".join(names)

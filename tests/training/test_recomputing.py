@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mixskd.methods import METHODS
 from mixskd.training.engine import Engine
 from mixskd.training.recomputing import checkpoint_stages
-from mixskd.training.step import build_step
+from mixskd.training.step import _distributed, build_step
 from tests.conftest import make_toy
 from tests.methods.support import make
 from tests.training.test_step import CPU, OPTIM, make_batch, make_method
@@ -69,3 +72,27 @@ def test_checkpointed_step_compiles_without_breaks() -> None:
         torch.testing.assert_close(own.grad, other.grad)
     for own, other in zip(compiled.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(own, other)
+
+
+def test_checkpointed_step_of_distributed_processes() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        losses = []
+        for checkpoint in (False, True):
+            step = build_step(make_method("mixskd"), OPTIM, CPU, Engine(checkpoint=checkpoint))
+            step.forward = _distributed(step.method)
+            losses.append([step(make_batch(step.method.needs, i), 0.05, seed=i)["loss"].item() for i in range(2)])
+    finally:
+        dist.destroy_process_group()
+    assert losses[0] == losses[1]
+
+
+def test_copy_of_a_checkpointed_method_has_its_own_weights() -> None:
+    method = make("baseline", make_toy())
+    checkpoint_stages(method)
+    copied, images = copy.deepcopy(method), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.zero_()
+    assert method.backbone(images).abs().max() > 0
+    assert copied.backbone(images).abs().max() == 0

@@ -21,6 +21,7 @@ from mixskd.config import OptimConfig
 from mixskd.errors import UserError
 from mixskd.runtime.precision import choose_device, device_name
 from mixskd.training.checkpoint import load_checkpoint, save_checkpoint
+from mixskd.training.listeners import Listener
 from mixskd.training.schedule import learning_rate, progress, remarks
 from mixskd.training.trainer import Trainer
 from tests.conftest import write_npz
@@ -86,7 +87,11 @@ def test_finished_run_goes_on_and_its_continuation_resumes_exactly(
         monkeypatch.undo()
         with pytest.raises(UserError, match="no finished run"):
             act("stopped", more_epochs=1)
-    act("stopped", resume=True, epochs=4)
+    said: list[str] = []
+    listener = Listener()
+    listener.start = lambda info: said.extend(info.description)  # type: ignore[method-assign]
+    act("stopped", resume=True, epochs=4, listeners=[listener])
+    assert said[-1] == "resumed after step 9 of 12, in epoch 4 of 4, from checkpoint.pt"
     for name in ("model.safetensors", "metrics.csv", "config.yaml"):
         assert (tmp_path / "stopped" / name).read_bytes().replace(b"stopped", b"whole") == (
             tmp_path / "whole" / name

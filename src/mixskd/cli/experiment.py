@@ -72,16 +72,6 @@ def add_run_flags(p: argparse.ArgumentParser) -> None:
     )
 
 
-def settle_run(arguments: argparse.Namespace) -> None:
-    """Let ``--more-epochs`` resume the run that stands in place of a recipe."""
-    if arguments.more_epochs < 0:
-        raise UserError(f"--more-epochs must be 1 or more, not {arguments.more_epochs}")
-    if arguments.more_epochs:
-        arguments.resume = True
-        if arguments.recipe and not arguments.out:
-            arguments.out, arguments.recipe = arguments.recipe, None
-
-
 def check_recipe(name: str, verb: str, data: str | None) -> None:
     """Raises UserError for a folder in place of a recipe, also one with the name of a recipe that got no ``data``."""
     if not Path(name).is_dir() or (data is not None and name in recipes.names()):
@@ -98,6 +88,12 @@ def experiment_from(arguments: argparse.Namespace) -> config.Experiment:
 
     Without a recipe or a configuration, it starts from the recipe that fits the data, unless a run is resumed.
     """
+    if more := getattr(arguments, "more_epochs", 0):  # of the run that is named in place of a recipe
+        if more < 0:
+            raise UserError(f"--more-epochs must be 1 or more, not {more}")
+        arguments.resume = True
+        if arguments.recipe and not arguments.out:
+            arguments.out, arguments.recipe = arguments.recipe, None
     resume = getattr(arguments, "resume", False)
     short = {key: getattr(arguments, flag.replace("-", "_"), None) for flag, key in SHORT_FLAGS.items()}
     given: dict[str, Any] = {key: value for key, value in short.items() if value is not None}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from, settle_run
+from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from
 from mixskd.config import Experiment, to_yaml
 from mixskd.config.task_kinds import kind_of
 from mixskd.errors.terminal import show
@@ -24,7 +24,6 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], Experiment] = experiment_from) -> None:
     """Train the experiment that ``describe`` returns, and print its scores and its model file."""
-    settle_run(arguments)
     experiment = describe(arguments)
     if arguments.print_config:
         print(to_yaml(experiment), end="")

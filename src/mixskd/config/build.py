@@ -39,7 +39,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False, keep_op
         given = {str(key).replace("-", "_") for key in optim}
         values["optim"] = {**{key: value for key, value in usual.items() if key not in given}, **optim}
     if isinstance(method := values.get("method", {}), Mapping):
-        check_settings(values)  # a mistake is found before the method imports torch
+        convert({**values, "method": {}}, Experiment)  # a mistake is found before the method imports torch
         values["method"] = chosen_method(method, keep_options)
     experiment: Experiment = convert(values, Experiment)
     optim = experiment.optim

@@ -1,12 +1,11 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
 from mixskd.config.types import BelowOne, Count, NotNegative, Positive, Settings, WholeNumber
-from mixskd.errors import UserError
 
 # The usual values of each optimizer; those of sgd, also the defaults below, are the paper's for CIFAR-100.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -17,6 +16,15 @@ OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay
 
 
 NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NAME", examples=["sgd", "adamw"])
+
+
+class LabelLoss(NamedTuple):
+    """The weights of classes and the form of the cross-entropy; see :class:`OptimConfig`."""
+
+    class_weights: str | dict[str, float] = "none"
+    effective_beta: float = 0.999
+    logit_adjustment: float = 0.0
+    asymmetric: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,3 @@ class OptimConfig(Settings, prefix="optim."):
     logit_adjustment: NotNegative = 0.0
     asymmetric: Annotated[tuple[NotNegative, ...], Meta(max_length=3)] = ()
     ema: BelowOne = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.asymmetric) not in (0, 3) or self.asymmetric[2:] >= (1,):
-            raise UserError(f"optim.asymmetric must be three numbers, the last below 1, not {list(self.asymmetric)}")

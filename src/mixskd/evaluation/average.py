@@ -100,7 +100,8 @@ def average(
             shutil.copyfile(division, folder.division)
         save_model(
             network, folder.model, backbone_name=name, classes=model.classes, image_size=model.image_size,
-            mean=model.mean, std=model.std, resize=model.preprocess.resize, thresholds=task.thresholds,
+            mean=model.mean, std=model.std, resize=model.preprocess.resize, range=model.preprocess.range,
+            thresholds=task.thresholds,
         )  # fmt: skip
         kept = {"task", "classes", "image_size", "splits", "splits_digest"} & first.summary.keys()
         folder.write_summary(summarise_untrained(

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
-from mixskd.config import DataConfig, MethodChoice, OptimConfig, RunConfig
+from mixskd.config import DataConfig, MethodChoice, RunConfig
 from mixskd.config.build import make_config
+from mixskd.config.optim import LabelLoss
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.labels import are_soft
@@ -37,7 +38,7 @@ def set_up_classification(
     weights: str | None,
     choice: MethodChoice,
     settings: DataConfig,
-    optim: OptimConfig,
+    loss: LabelLoss,
     run: RunConfig,
     world: World,
     device: torch.device,
@@ -61,9 +62,9 @@ def set_up_classification(
         one_size=not settings.scale_schedule,
     )  # fmt: skip
     method = build_method(choice, network, len(data.train), run.batch, load)
-    check_labels(method, data, optim, run)
-    method.use(criterion_of(optim, data))
-    notes += imbalance_note(optim, settings.balance, data)
+    check_labels(method, data, run)
+    method.use(criterion_of(loss, data))
+    notes += imbalance_note(loss, settings.balance, data)
     task = label_task(len(data.classes), several=data.several)
     if task.fits and "val" not in data.splits:
         notes.append("without a val split the thresholds of all classes stay 0.5; hold one out: --data.val-holdout 0.1")
@@ -94,13 +95,12 @@ def set_up_classification(
     )
 
 
-def check_labels(method: Method, data: DataBundle, optim: OptimConfig, run: RunConfig) -> None:
+def check_labels(method: Method, data: DataBundle, run: RunConfig) -> None:
     """Raises UserError if the labels of ``data`` are of a kind that the method or a setting cannot use."""
     if are_soft(data.train.labels) and not method.soft_labels:
         raise UserError("this method needs one class an image as its label, but the data have probabilities of classes")
-    if data.several and (run.all_heads or optim.head_start == "probe"):
-        key = "run.all_heads" if run.all_heads else "optim.head_start probe"
-        raise UserError(f"{key} is for one label an image, but the data have several; leave it out")
+    if data.several and run.all_heads:
+        raise UserError("run.all_heads is for one label an image, but the data have several; leave it out")
 
 
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:

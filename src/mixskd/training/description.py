@@ -26,7 +26,7 @@ def describe(parts: Parts) -> list[str]:
     method = parts.step.method
     network = sum(p.numel() for p in method.backbone.parameters())
     training = sum(p.numel() for p in method.parameters())
-    about = method.about
+    about = getattr(method, "about", None)  # a detector has no card
     cost = [] if about is None or about.compute == 1 else [f"  cost of training: {about.operations}"]
     weights = f" from {experiment.weights}" if experiment.weights else ""
     engine = parts.step.engine

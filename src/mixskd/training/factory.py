@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.config import Experiment, RunConfig
+from mixskd.config.optim import LabelLoss
 from mixskd.config.registry import NETWORKS
 from mixskd.data import DataBundle
 from mixskd.errors import UserError
@@ -54,9 +55,12 @@ def build_parts(
         setup = set_up_transfer(experiment, world, device)
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
+        settings = experiment.optim
+        loss = LabelLoss(
+            settings.class_weights, settings.effective_beta, settings.logit_adjustment, settings.asymmetric
+        )
         setup = set_up_classification(
-            experiment.backbone, experiment.weights, experiment.method, experiment.data, experiment.optim, run, world,
-            device, data,
+            experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
             resumed=resumed, deferred=engine.cuda_graphs,
         )  # fmt: skip
     method = setup.method

@@ -21,9 +21,11 @@ def probe_at_start(parts: Parts) -> None:
     computes for all. Raises UserError for a head start that is not possible.
     """
     experiment = parts.experiment
+    wanted = experiment.optim.head_start == "probe"
+    if wanted and parts.data.several:
+        raise UserError("optim.head_start probe is for one label an image, but the data have several; leave it out")
     if experiment.weights is None or not isinstance(parts.task, Classification):
         return
-    wanted = experiment.optim.head_start == "probe"
     asked = experiment.run.probe == "auto"
     images = sum(map(len, parts.data.splits.values()))
     if asked and images > MOST and not wanted:

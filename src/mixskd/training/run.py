@@ -12,7 +12,7 @@ from mixskd.config.build import read_experiment
 from mixskd.data.splits_file import check_division, write_division
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World, join, may_restart, restarts
-from mixskd.training.continuation import before_restart, continued
+from mixskd.training.continuation import before_restart, continued, with_schedule
 from mixskd.training.description import describe, time_line
 from mixskd.training.factory import build_parts
 from mixskd.training.fitting import fitting_batch
@@ -50,10 +50,6 @@ def train(
         restarted = restarts() > 0 and folder.config.exists()
         begun, resume = False, resume or more_epochs > 0
 
-        def changes() -> list[str]:
-            stored = read_experiment(folder.config)
-            return difference(stored, before_restart(experiment, stored))
-
         def claim() -> bool:
             nonlocal experiment
             stack.enter_context(run_lock(folder.path))
@@ -86,7 +82,9 @@ def train(
                 write_division(trainer.parts.data, folder.division)
 
         resumed = on_first_process(world, claim)
-        experiment = world.same(experiment)
+        if resumed:  # perhaps with more epochs
+            schedule = world.same((experiment.run.epochs, experiment.optim.restarts))
+            experiment = with_schedule(experiment, *schedule)
         if experiment.run.batch_size == "auto":
             size = read_experiment(folder.config).run.batch if resumed else fitting_batch(experiment, world)
             experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=size))

@@ -10,8 +10,8 @@ from mixskd.errors import UserError
 
 def check_call(method: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
     """A hook before the forward pass of a ``method`` that is called as ``method(images, labels, ...)``."""
-    names = ("images", "labels", "draws")
-    images, labels, draws = (given[i] if len(given) > i else named.get(name) for i, name in enumerate(names))
+    arguments = {**dict(zip(("images", "labels", "draws"), given, strict=False)), **named}
+    images, labels, draws = map(arguments.get, ("images", "labels", "draws"))
     if ("images" in named or given) and not torch.compiler.is_compiling():
         check_images(images, method.backbone)  # type: ignore[arg-type]
         if draws is not None and not isinstance(draws, tuple):

@@ -31,11 +31,12 @@ class Attention:
     def __call__(self, image: Image.Image, name: str) -> Image.Image | None:
         """The RGB ``image`` as the network sees it, above what speaks for the class ``name``; None if nothing can."""
         model = self.model
-        if model is None or name not in model.classes:
+        if model is None or name not in model.classes or not model.preprocess.usual:
             return None
+        image = image.convert("L" if model.preprocess.channels == 1 else "RGB")
         heat = grad_cam(model, model.preprocess.transform()(image)[None], [model.classes.index(name)])
         if heat is None:
             return None
-        pixels = np.asarray(model.preprocess.crop()(image))
+        pixels = np.asarray(model.preprocess.crop()(image).convert("RGB"))
         colours = 255 * colormaps["inferno"](heat[0].numpy())[..., :3]
         return Image.fromarray(np.vstack([pixels, (pixels + colours) / 2]).round().astype(np.uint8))
