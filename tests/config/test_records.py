@@ -246,3 +246,16 @@ def test_what_would_never_end_has_no_digest() -> None:
     for value in (bomb, torch.zeros(1).expand(2**40), object(), torch.zeros(2).to_sparse(), {"a": {1, 2}}):
         with pytest.raises(ValueError):
             digest_of(value)
+
+
+class Counted(Struct):
+    """A number."""
+
+    count: int
+
+
+def test_half_a_character_is_no_number() -> None:
+    with pytest.raises(Mismatch, match="half a character"):
+        read_record({"count": "\ud800"}, Counted)
+    with pytest.raises(UserError, match=r"run\.epochs must be a whole number"):
+        build_experiment({"run": {"epochs": "\ud800"}})

@@ -61,7 +61,7 @@ def convert(value: Any, kind: Any, key: str = "") -> Any:
     value = parts if is_list else parts[0]
     try:
         converted = msgspec.convert(value, kind, strict=False)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter for half a character
         raise _refusal(value, kind, key) from None
     for number in converted if is_list else converted.values() if isinstance(converted, dict) else (converted,):
         if isinstance(number, float) and math.isnan(number):

@@ -47,6 +47,8 @@ def read_record(value: Any, kind: type[Record]) -> Record:
         raise Mismatch(_in_words(str(error))) from None
     except RecursionError:
         raise Mismatch("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise Mismatch("it holds half a character (a lone surrogate)") from None
 
 
 def _in_words(message: str) -> str:
