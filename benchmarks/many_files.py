@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mixskd.data.sources.shards import stamp_of
+from mixskd.data.sources.shards import _scan, stamp_of
 from mixskd.data.verify_cache import FILE, VerifyCache
 
 CLASSES = 1000
@@ -81,7 +81,7 @@ def write_manifest(folder: Path, size: int) -> None:
 
 
 def write_shards(folder: Path, size: int, cache: VerifyCache | None = None) -> None:
-    """Make shards of ``EACH`` images in all, and store in ``cache`` what verification would find of them."""
+    """Make shards of ``EACH`` images in all, and store in ``cache`` what a first start would find of them."""
     first = folder / "shards" / "train-00000.tar"
     if not first.exists():
         first.parent.mkdir()
@@ -98,7 +98,9 @@ def write_shards(folder: Path, size: int, cache: VerifyCache | None = None) -> N
         if not (shard := first.with_name(f"train-{number:05}.tar")).exists():
             os.link(first, shard)
     if cache is not None:
+        index = _scan(first)
         for shard in first.parent.iterdir():
+            cache.add_shard(shard, stamp_of(shard), index)
             records = np.full(EACH, np.array((0, 0, SIDE * SIDE, np.void(bytes(16))), FILE))
             content = np.float64(time.time()).tobytes() + records.tobytes()
             cache.add_shard(shard.with_name(f"{shard.name}:verified"), stamp_of(shard), content)

@@ -99,8 +99,7 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     size, epochs, data = image_size or backbone.default_size, experiment.run.epochs, experiment.data
-    planned = (*experiment.optim.restarts, epochs)[0]
-    sizes = Counter(data.size_in(epoch, planned, size) for epoch in range(epochs))
+    sizes = Counter(data.size_in(epoch, experiment.planned_epochs, size) for epoch in range(epochs))
     forwarded = 0
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

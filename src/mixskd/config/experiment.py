@@ -48,6 +48,11 @@ class Experiment(Settings):
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
+    @property
+    def planned_epochs(self) -> int:
+        """The epochs of the run before any ``--more-epochs``, whose images keep the last size."""
+        return (*self.optim.restarts, self.run.epochs)[0]
+
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.
 NOT_COMPARED = (

@@ -46,10 +46,12 @@ def set_up_classification(
     *,
     resumed: bool = False,
     deferred: bool = False,
+    planned_epochs: int | None = None,
 ) -> TaskSetup:
     """What classification contributes to a run; ``data`` replaces the data that ``settings`` name.
 
-    A ``resumed`` run does not read ``weights``. ``deferred`` batches are made within the step. Raises UserError for
+    A ``resumed`` run does not read ``weights``. ``planned_epochs`` are those into which ``data.scale_schedule`` is
+    divided, those of ``run`` if None. ``deferred`` batches are made within the step. Raises UserError for
     settings or data that cannot be used.
     """
     data = data or load_data(settings)
@@ -85,7 +87,7 @@ def set_up_classification(
             method.needs,
             world,
             deferred=deferred,
-            epochs=(*optim.restarts, run.epochs)[0],  # what goes on with more epochs keeps its sizes
+            epochs=planned_epochs or run.epochs,
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)

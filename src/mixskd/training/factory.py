@@ -61,7 +61,7 @@ def build_parts(
         )
         setup = set_up_classification(
             experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
-            resumed=resumed, deferred=engine.cuda_graphs,
+            resumed=resumed, deferred=engine.cuda_graphs, planned_epochs=experiment.planned_epochs,
         )  # fmt: skip
     method = setup.method
     check_selection(run, setup.data)
