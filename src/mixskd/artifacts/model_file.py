@@ -1,7 +1,5 @@
 """model.safetensors: the deployed classifier's weights, and in the metadata what is needed to use them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial

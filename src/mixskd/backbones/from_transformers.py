@@ -1,7 +1,5 @@
 """Image classifiers of transformers, from a folder or given: ``hf/FOLDER``. Nothing is downloaded or executed."""
 
-from __future__ import annotations
-
 import copy
 from functools import partial
 from pathlib import Path

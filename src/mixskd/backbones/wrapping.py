@@ -1,7 +1,5 @@
 """A staged backbone of any classifier that is a chain of modules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

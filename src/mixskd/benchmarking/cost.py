@@ -1,7 +1,5 @@
 """Count the cost of a method without computing anything: parameters, FLOPs and images forwarded."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs and times the steps of one variant, set up as ``train`` sets itself up."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``mixskd evaluate``. It imports no torch before it evaluates."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``mixskd export``. It imports no torch before it exports."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import get_args

@@ -1,7 +1,5 @@
 """``mixskd train``. It imports no torch before it trains."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable

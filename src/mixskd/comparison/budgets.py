@@ -1,7 +1,5 @@
 """Arms of a grid with equal budgets: as many updates, or as many counted operations, as one of them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 

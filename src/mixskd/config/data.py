@@ -1,7 +1,5 @@
 """The settings of the data. It imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """An experiment: all that a run depends on, as frozen dataclasses. It imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

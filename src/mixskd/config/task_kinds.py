@@ -1,7 +1,5 @@
 """The kinds of tasks beside one label an image: their verbs, networks and scores. It imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

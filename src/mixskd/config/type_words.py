@@ -1,7 +1,5 @@
 """Types of settings in words, as in ``above 0``, ``true or false``, ``pad or resized``, for messages and the help."""
 
-from __future__ import annotations
-
 import types
 import typing
 from typing import Annotated, Any

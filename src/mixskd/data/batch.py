@@ -1,7 +1,5 @@
 """A training batch, and the one that the step itself makes from smaller tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

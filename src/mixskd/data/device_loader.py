@@ -1,7 +1,5 @@
 """Loaders for arrays that are kept on the device as uint8, and augmented and normalised there, a batch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Batches of image files without labels, in order; each batch says which of its files cannot be read."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice

@@ -1,7 +1,5 @@
 """Hold out a share of a data set, by class and by group."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Decoding image files: to grey or RGB of 8 bits, or with all their channels and bits."""
 
-from __future__ import annotations
-
 import io
 import os
 import stat

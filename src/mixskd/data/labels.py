@@ -1,7 +1,5 @@
 """The labels of a split: ``N`` class indices, ``N x C`` probabilities, or ``N x C`` of 0 and 1 for several an image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Augmentation policies on top of crop and flip: on single images in the workers, or on a batch on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple

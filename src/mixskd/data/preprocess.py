@@ -1,7 +1,5 @@
 """How an image becomes a tensor. It is stored with the model, so that the model gets the same images everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Mean and standard deviation of the channels of training images."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reading image files with all their channels and bits, as arrays."""
 
-from __future__ import annotations
-
 import io
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The results of verification in the user's cache folder, so that a later start opens no image file."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """Loaders with worker processes: for image files, and for arrays whose augmentation works on single images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

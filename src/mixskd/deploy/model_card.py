@@ -1,7 +1,5 @@
 """The model card of a classifier, by the template model_card.md: Markdown with the front matter of a model hub."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 

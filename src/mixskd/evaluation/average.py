@@ -1,7 +1,5 @@
 """``mixskd average``: several runs as one model, by the mean of their probabilities or of their weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Grad-CAM: the places of an image that speak for a class (Selvaraju et al., 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

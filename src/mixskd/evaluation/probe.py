@@ -1,7 +1,5 @@
 """``mixskd probe``: simple classifiers on the frozen features of some backbones, and the best one as a model."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A trained classifier scored on the images of one split."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

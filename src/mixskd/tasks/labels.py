@@ -1,7 +1,5 @@
 """The task of a classifier: one label an image, or several."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mixskd.tasks.base import LabelTask

@@ -1,7 +1,5 @@
 """The metrics of classifiers that torchmetrics does not have. They are imported when something is scored."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

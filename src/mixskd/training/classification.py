@@ -1,7 +1,5 @@
 """The parts of a classification run: network, method, data and the file of the classifier."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial

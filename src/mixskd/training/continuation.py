@@ -1,7 +1,5 @@
 """More epochs for a finished run: its schedule starts again, and ``optim.restarts`` says after which epoch."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from mixskd.artifacts.stored_files import read_summary

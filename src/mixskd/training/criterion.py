@@ -1,7 +1,5 @@
 """The cross-entropy of a run: weights of classes and logit adjustment from the labels of its training images."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """How a step is executed: number types, memory layout, compilation, CUDA graphs. The mathematics stays the same."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A few scored images and their mixes, with the predictions of the deployed classifier during a run."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import cast
 

@@ -1,7 +1,5 @@
 """``run.batch_size auto``: the batch that the memory of the device can hold."""
 
-from __future__ import annotations
-
 import gc
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A training step recorded once as a CUDA graph and replayed, so that the host launches it as one operation."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Activation checkpointing: the backward pass computes the maps within a block again instead of keeping them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial

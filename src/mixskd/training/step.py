@@ -1,7 +1,5 @@
 """One update of the weights. It reads no tensor back to the host, whatever the method."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The summary of a finished run: summary.json."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from collections.abc import Mapping

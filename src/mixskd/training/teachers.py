@@ -1,7 +1,5 @@
 """Trained networks that teach: of a run, a model file, or with the weights that timm and torchvision publish."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The settings that detectors and segmentation networks share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mixskd.config.types import Count, Settings

@@ -1,7 +1,5 @@
 """The budget of each rung in counted training operations, and the epochs that a trial can make with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

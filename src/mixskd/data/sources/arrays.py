@@ -1,7 +1,5 @@
 """Data sets that fit in memory as arrays: the embedded digits, and ``.npz`` files with MedMNIST's keys."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A manifest: a ``.csv`` or ``.parquet`` file with one image a row (path, label or labels, perhaps split and group)."""
 
-from __future__ import annotations
-
 import csv
 import os
 import stat

@@ -1,7 +1,5 @@
 """Description of an export for its user: classes, size, normalisation and resize rule."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Compares a written copy with the classifier on images of its run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

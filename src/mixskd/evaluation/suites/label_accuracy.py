@@ -1,7 +1,5 @@
 """The suite ``accuracy`` where an image may have several labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

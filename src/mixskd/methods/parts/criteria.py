@@ -1,7 +1,5 @@
 """What a method minimises on the labels: softmax or binary cross-entropy, with weights of classes and their priors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A picture above the places in it that speak for the class that a network called it."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 

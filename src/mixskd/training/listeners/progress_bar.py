@@ -1,7 +1,5 @@
 """The screen of a run: its description, a bar with rate, time left and loss, and a line per epoch."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time
