@@ -239,7 +239,7 @@ ABOUT: list[tuple[str, dict[str, Any], str]] = [
     ("a backbone with an escape", {"backbone": "timm/\x1b[2J"}, "which the installed timm does not have"),
     ("a backbone of timm that is not there", {"backbone": "timm/resnet999"}, "which the installed timm does not have"),
     ("a backbone of timm without weights for it", {"backbone": "timm/resnet18"}, "its weights do not fit"),
-    ("a backbone of 300 characters", {"backbone": LONG}, "backbone must be text of length at most 200"),
+    ("a backbone of 300 characters", {"backbone": LONG}, "unknown backbone"),
 ]  # fmt: skip
 
 

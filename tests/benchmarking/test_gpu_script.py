@@ -113,7 +113,9 @@ def test_gpu_script_uses_valid_commands(machine: str, tmp_path: Path, monkeypatc
     assert len(asked) - len(benchmarks) == RUNS
     if machine != "cpu":
         missing = set(known) - compared
-        assert missing == {"without_low_precision", "without_channels_last"} | ({"eager"} & missing)
+        assert missing == {"without_low_precision", "without_channels_last", "with_checkpointing"} | (
+            {"eager"} & missing
+        )
 
 
 def test_failed_measurement_does_not_stop_others(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixskd.backbones import build_backbone
 from mixskd.config import Experiment, MethodChoice
+from mixskd.config.experiment import planned_epochs
 from mixskd.config.trusted_backbones import check_typed
 from mixskd.methods import method_class
 from mixskd.methods.base import Method
@@ -97,7 +98,8 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     backbone = method.backbone
     parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
     size, epochs, data = image_size or backbone.default_size, experiment.run.epochs, experiment.data
-    sizes = Counter(data.size_in(epoch, experiment.planned_epochs, size) for epoch in range(epochs))
+    planned = planned_epochs(experiment.optim.restarts, epochs)
+    sizes = Counter(data.size_in(epoch, planned, size) for epoch in range(epochs))
     forwarded = 0
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

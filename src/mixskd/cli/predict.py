@@ -93,10 +93,15 @@ def written_line(written: dict[str, Any]) -> str:
 
 
 def _with_progress(predictions: Iterable[Prediction], advance: Callable[[], object]) -> Iterator[Prediction]:
-    """``predictions``; each advances the bar, and images that were skipped are named."""
+    """``predictions``; each advances the bar, and images that were skipped are named, once one could be read."""
+    waiting, readable = [], False
     for prediction in predictions:
         if "error" in prediction:
-            show(f"skipped: {prediction['error']}", error=True)
+            waiting.append(f"skipped: {prediction['error']}")
+        readable = readable or "error" not in prediction
+        if readable and waiting:
+            show(*waiting, error=True)
+            waiting = []
         advance()
         yield prediction
 

@@ -46,10 +46,10 @@ class Experiment(Settings):
     run: RunConfig = field(default_factory=RunConfig)
     out: str = "runs/mixskd"
 
-    @property
-    def planned_epochs(self) -> int:
-        """The epochs of the run before any ``--more-epochs``, whose images keep the last size."""
-        return (*self.optim.restarts, self.run.epochs)[0]
+
+def planned_epochs(restarts: tuple[int, ...], epochs: int) -> int:
+    """The epochs of a run before any ``--more-epochs``, whose images keep the last size of ``data.scale_schedule``."""
+    return (*restarts, epochs)[0]
 
 
 # None changes what is computed (compile and cuda_graphs may change the rounding), so a run may go on with other values.

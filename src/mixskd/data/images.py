@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mixskd.config.data import MAX_PIXELS
@@ -123,6 +123,8 @@ def _one_line(path: str | Path, content: bytes | None) -> Iterator[None]:
         raise UserError(f"cannot read the image {path} ({TOO_LARGE}){ADVICE}") from None
     except UserError:
         raise
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read the image {path} (it has no known format){ADVICE}") from None
     except Exception as error:  # damaged bytes make the decoders raise any kind of error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.config import Experiment, RunConfig
+from mixskd.config.experiment import planned_epochs
 from mixskd.config.optim import LabelLoss
 from mixskd.config.registry import NETWORKS
 from mixskd.data import DataBundle
@@ -61,7 +62,7 @@ def build_parts(
         )
         setup = set_up_classification(
             experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
-            resumed=resumed, deferred=engine.cuda_graphs, planned_epochs=experiment.planned_epochs,
+            resumed=resumed, deferred=engine.cuda_graphs, planned_epochs=planned_epochs(settings.restarts, run.epochs),
         )  # fmt: skip
     method = setup.method
     check_selection(run, setup.data)
