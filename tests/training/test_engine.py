@@ -118,6 +118,7 @@ def test_side_stream_is_kept_between_epochs(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_first_signal_is_answered_and_the_second_waits_for_a_save(capfd: pytest.CaptureFixture[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
     with Interrupt(World(), answer="stopping soon") as interrupt:
         signal.raise_signal(signal.SIGINT)
         assert "SIGINT: stopping soon" in capfd.readouterr().err
