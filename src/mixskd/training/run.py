@@ -50,6 +50,10 @@ def train(
         restarted = restarts() > 0 and folder.config.exists()
         begun, resume = False, resume or more_epochs > 0
 
+        def changes() -> list[str]:
+            stored = read_experiment(folder.config)
+            return difference(stored, before_restart(experiment, stored))
+
         def claim() -> bool:
             nonlocal experiment
             stack.enter_context(run_lock(folder.path))
@@ -58,9 +62,7 @@ def train(
             resumed = folder.check(
                 resume=resume or restarted,
                 overwrite=overwrite and restarts() == 0,
-                changes=lambda: difference(
-                    stored := read_experiment(folder.config), before_restart(experiment, stored)
-                ),
+                changes=changes,
             )
             if overwrite and may_restart() and not dry_run:  # a restart would otherwise resume the earlier run
                 folder.remove_run()
