@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 # Tests run beside each other, one thread each; their subprocesses too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +23,7 @@ import torch
 from torch import nn
 
 from mixskd.backbones import StagedBackbone
+from tests.processes import ForkedWorker
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _seed() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_workers() -> Iterator[None]:
+    """Workers of comparisons start without the seconds that imports take; those of ``tests.processes`` start in full."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixskd.comparison.worker.subprocess", SimpleNamespace(Popen=ForkedWorker, PIPE=subprocess.PIPE))
+        yield
 
 
 def make_toy(stages: int = 3, classes: int = 5) -> StagedBackbone:

@@ -9,7 +9,9 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -93,6 +95,43 @@ def signalled(step: int, number: int, *words: str) -> None:
 def mixskd(log: Path, *words: str) -> Fork:
     """``python -m mixskd`` with these words."""
     return Fork(log, as_module, "mixskd", *words)
+
+
+class ForkedWorker:
+    """Instead of the ``subprocess.Popen`` of a worker of comparisons: the same code in a fork, without the imports."""
+
+    def __init__(self, command: list[str], *, env: dict[str, str], cwd: Path | None, **_: Any) -> None:
+        assert command[1:] == ["-m", "mixskd.comparison.worker"]
+        (requests, to_worker), (from_worker, answers) = (FORKS.Pipe(duplex=False) for _ in range(2))
+        self.process = FORKS.Process(target=_serve, args=(requests, answers, env, cwd))
+        self.process.start()
+        requests.close()
+        answers.close()
+        # A connection closes what it holds once it is collected, so that each file has a descriptor of its own.
+        self.stdin, self.stdout = open(os.dup(to_worker.fileno()), "w"), open(os.dup(from_worker.fileno()))
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int:
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+
+def _serve(requests: Connection, answers: Connection, environment: dict[str, str], directory: Path | None) -> None:
+    from mixskd.comparison.worker import serve
+
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory or ".")
+    for number, connection in enumerate((requests, answers)):
+        os.dup2(connection.fileno(), number)
+    requests.close()
+    answers.close()
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    serve()
 
 
 @contextmanager

@@ -259,8 +259,8 @@ def test_missing_optuna_is_named(
 
 
 ARGV = [
-    "tune", "--data.per_class", "4", "--method", "baseline", "--methods", "baseline,mixup", "--epochs", "2",
-    "--batch-size", "20", "--run.precision", "fp32", "--jobs", "1", "--devices", "cpu",
+    "tune", "--data.per_class", "4", "--backbone", "wrn_10_1", "--method", "baseline", "--methods", "baseline,mixup",
+    "--epochs", "2", "--batch-size", "20", "--run.precision", "fp32", "--jobs", "1", "--devices", "cpu",
 ]  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def test_search_trains_real_runs_and_best_yaml_repeats_the_winner(
 @pytest.mark.long
 def test_two_processes_share_a_search_past_a_kill(tmp_path: Path) -> None:
     out = tmp_path / "s"
-    argv = [*ARGV, "--trials", "6", "--out", str(out)]
+    argv = [*ARGV, "--trials", "3", "--out", str(out)]
     first, second = (mixskd_command(tmp_path / f"log{i}", *argv) for i in (1, 2))
     deadline = time.monotonic() + SECONDS
     while len(list(out.glob("trial*/config.yaml"))) < 2:  # both are at work
@@ -298,9 +298,9 @@ def test_two_processes_share_a_search_past_a_kill(tmp_path: Path) -> None:
     assert first.wait() == -signal.SIGKILL
     second.succeed()
     table = rows(out)
-    assert sorted(int(row["trial"]) for row in table) == [1, 2, 3, 4, 5, 6]
+    assert sorted(int(row["trial"]) for row in table) == [1, 2, 3]
     assert not [row for row in table if row["ended"] == "not yet"]
-    assert len(list(out.glob("trial*-rung1/summary.json"))) == 6
+    assert len(list(out.glob("trial*-rung1/summary.json"))) == 3
     for lock in (out / INSIDE).glob("trial*.lock"):
         with locked(lock, wait=False) as free:
             assert free
