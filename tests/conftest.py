@@ -48,7 +48,7 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _forked_workers() -> Iterator[None]:
-    """Workers of comparisons start without the seconds that imports take; those of ``tests.processes`` start in full."""
+    """Workers of comparisons start without the seconds of their imports; those of ``tests.processes`` start in full."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mixskd.comparison.worker.subprocess", SimpleNamespace(Popen=ForkedWorker, PIPE=subprocess.PIPE))
         yield

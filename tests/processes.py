@@ -108,7 +108,8 @@ class ForkedWorker:
         requests.close()
         answers.close()
         # A connection closes what it holds once it is collected, so that each file has a descriptor of its own.
-        self.stdin, self.stdout = open(os.dup(to_worker.fileno()), "w"), open(os.dup(from_worker.fileno()))
+        self.stdin = os.fdopen(os.dup(to_worker.fileno()), "w")
+        self.stdout = os.fdopen(os.dup(from_worker.fileno()))
 
     def poll(self) -> int | None:
         return self.process.exitcode
@@ -130,7 +131,7 @@ def _serve(requests: Connection, answers: Connection, environment: dict[str, str
         os.dup2(connection.fileno(), number)
     requests.close()
     answers.close()
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     serve()
 
 

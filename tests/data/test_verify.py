@@ -3,12 +3,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from mixskd.data.images import check_image
 from mixskd.data.verify_cache import cache_file
 from mixskd.data.verify_progress import Lines
 from mixskd.errors import UserError
+from tests.processes import Fork
 
 COUNT = 12  # images of a folder
 LAST_YEAR = 1_700_000_000  # a file that was changed just now is read again at the next start
@@ -190,26 +191,27 @@ def test_cache_that_cannot_be_written_is_a_note(folder: Path, monkeypatch: pytes
     assert "cannot be used" in load(folder).notes[0]
 
 
+def verify_slowly(folder: Path, counts: Path) -> None:
+    check = verify.check_image
+
+    def slow(*given: Any, **options: Any) -> Any:
+        time.sleep(0.05)
+        with counts.open("a") as file:
+            file.write("x")
+        return check(*given, **options)
+
+    verify.check_image = slow
+    load_data(DataConfig(source=str(folder), image_size=8, verify="full"))
+
+
 def test_processes_verify_once(folder: Path, tmp_path: Path) -> None:
     counts = tmp_path / "counts"
-    code = f"""
-import time
-from mixskd.config import DataConfig
-from mixskd.data import load_data, verify
-check = verify.check_image
-def slow(*given, **options):
-    time.sleep(0.05)
-    with open({str(counts)!r}, "a") as file: file.write("x")
-    return check(*given, **options)
-verify.check_image = slow
-load_data(DataConfig(source={str(folder)!r}, image_size=8, verify="full"))
-"""
-    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    forks = [Fork(tmp_path / f"log{i}", verify_slowly, folder, counts) for i in (1, 2)]
+    for fork in forks:
+        fork.succeed()
     assert counts.stat().st_size in (COUNT, 2 * COUNT)  # twice if the second started after the first had finished
     if counts.stat().st_size == COUNT:
-        assert "another process verifies images" in "".join(errors)
+        assert "another process verifies images" in "".join(fork.said for fork in forks)
 
 
 def test_waiting_process_takes_the_results_of_the_first(folder: Path, reads: list[str]) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
@@ -84,49 +84,66 @@ def count_cost(experiment: Experiment, classes: int, image_size: int | None = No
     epochs; with ``data.eval_size``, those of the deployed classifier are of that size. Raises UserError for a method
     that refuses the backbone.
     """
+    method, size = _method_on_meta(experiment, classes, image_size)
+    backbone, data, epochs = method.backbone, experiment.data, experiment.run.epochs
+    parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
+    planned = planned_epochs(experiment.optim.restarts, epochs)
+    sizes = Counter(data.size_in(epoch, planned, size) for epoch in range(epochs))
+    training = 0.0
+    with FakeTensorMode():
+        state = _fake_state(method)
+        for training_size, count in sizes.items():
+            with flop_counter() as counted:
+                loss, images = _training_loss(method, state, training_size)
+                loss.backward()
+            training += count * counted.get_total_flops() / BATCH
+        deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
+        with flop_counter() as inference, torch.no_grad():
+            functional_call(backbone.eval(), deployed, (_images(data.eval_size or size, channels=data.channels),))
+    return Cost(images, training / epochs, inference.get_total_flops() / BATCH, *parameters)
+
+
+def images_forwarded(experiment: Experiment) -> int:
+    """How many images the method forwards for each original: itself, views, partners and mixes."""
+    method, size = _method_on_meta(experiment, 10, None)
+    with FakeTensorMode(), torch.no_grad():
+        return round(_training_loss(method, _fake_state(method), size)[1])
+
+
+def _method_on_meta(experiment: Experiment, classes: int, image_size: int | None) -> tuple[Method, int]:
+    """The method with its backbone, without memory for weights, and the size of its images."""
     with torch.device("meta"):
         choice = experiment.method
         if method_class(choice.name).taught_by is not None and not choice.options.get("teacher"):
             choice = MethodChoice(choice.name, {**choice.options, "teacher": YET_TO_TRAIN})
         channels = experiment.data.channels
         network = build_network(experiment.backbone, classes, image_size, channels)
+        size = image_size or network.default_size
         load = partial(
-            teacher_without_weights, student=experiment.backbone, classes=classes, image_size=image_size or
-            network.default_size, channels=channels, one_size=not experiment.data.scale_schedule,
+            teacher_without_weights, student=experiment.backbone, classes=classes, image_size=size, channels=channels,
+            one_size=not experiment.data.scale_schedule,
         )  # fmt: skip
         method = build_method(choice, network, BATCH, experiment.run.batch, load)
-    backbone = method.backbone
-    parameters = sum(p.numel() for p in method.parameters()), sum(p.numel() for p in backbone.parameters())
-    size, epochs, data = image_size or backbone.default_size, experiment.run.epochs, experiment.data
-    planned = planned_epochs(experiment.optim.restarts, epochs)
-    sizes = Counter(data.size_in(epoch, planned, size) for epoch in range(epochs))
-    forwarded = 0
+    return method, size
 
-    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        nonlocal forwarded
-        forwarded += len(arguments[0])
 
-    hook = backbone.stages[0].register_forward_pre_hook(count)
-    with FakeTensorMode():  # tensors of the CPU in all but their contents, so that autocast and draws work
-        state = {
-            name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
-            for name, tensor in [*method.named_parameters(), *method.named_buffers()]
-        }
-        training = sum(epochs * _training_flops(method, state, size) for size, epochs in sizes.items())
-        hook.remove()
-        deployed = {name.removeprefix("backbone."): x for name, x in state.items() if name.startswith("backbone.")}
-        with flop_counter() as inference, torch.no_grad():
-            functional_call(backbone.eval(), deployed, (_images(data.eval_size or size, channels=channels),))
-    flops = training / epochs, inference.get_total_flops() / BATCH
-    return Cost(forwarded / BATCH / len(sizes), *flops, *parameters)
+def _fake_state(method: Method) -> dict[str, Tensor]:
+    """Its parameters and buffers within :class:`FakeTensorMode`: tensors of the CPU in all but their contents.
+
+    So autocast and draws work, which they do not on the meta device.
+    """
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
+        for name, tensor in [*method.named_parameters(), *method.named_buffers()]
+    }
 
 
 def _images(size: int, *each: int, channels: int) -> Tensor:
     return torch.randn(BATCH, *each, channels, size, size)
 
 
-def _training_flops(method: Method, state: dict[str, Tensor], size: int) -> float:
-    """The operations for one original image of ``size`` pixels."""
+def _training_loss(method: Method, state: dict[str, Tensor], size: int) -> tuple[Tensor, float]:
+    """The loss of a batch of images of ``size`` pixels, and how many images the first stage saw for each original."""
     made, needs = partial(_images, channels=method.backbone.in_channels), method.needs
     images, labels = made(size), torch.zeros(BATCH, dtype=torch.long)
     offered = {
@@ -139,14 +156,13 @@ def _training_flops(method: Method, state: dict[str, Tensor], size: int) -> floa
     wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
               "slots": needs.slots, "progress": needs.progress}  # fmt: skip
     extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
-    with flop_counter() as counted:
-        functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"].backward()
-    return counted.get_total_flops() / BATCH
-
-
-def images_forwarded(experiment: Experiment) -> int:
-    """How many images the method forwards for each original: itself, views, partners and mixes."""
-    return round(count_cost(experiment, classes=10).images)
+    forwarded: list[int] = []
+    hook = method.backbone.stages[0].register_forward_pre_hook(lambda _, inputs: forwarded.append(len(inputs[0])))
+    try:
+        loss = functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"]
+    finally:
+        hook.remove()
+    return loss, sum(forwarded) / BATCH
 
 
 def classes_from(parameters: int, experiment: Experiment) -> int:
