@@ -350,3 +350,4 @@ def test_times_with_a_million_files_are_those_of_the_benchmark() -> None:
     assert f"{million}, and each of nine processes {many[memory] / 1e6:.0f} MB" in text
     ten_thousand = f"{few[start]['wall_seconds']:.1f} s, and each process {few[memory] / 1e6:.0f} MB"
     assert f"with {few['files']:,} files it took {ten_thousand}" in text
+    assert f"an image takes {many['bytes_per_file_and_process']:.0f} bytes in each process" in text
