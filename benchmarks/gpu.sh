@@ -18,7 +18,7 @@
 #              execnet hypothesis sortedcontainers
 # FLOWERS17  a folder of flowers17, CLASS/*.jpg, to see whether 8 workers feed a step at 224 px
 # RELEASED   a clone of github.com/winycg/Self-KD-Lib, whose step is timed beside ours
-# TINY=1     shrinks everything, to try the script on a CPU: random images, one seed, at most a minute a stage
+# TINY=1     shrinks everything, to try the script on a CPU: random images and one seed; three minutes of CPU time in all
 #
 # Stages: speed checks variants released loader train weights tests (all, in this order, by default). With two calls of
 # ten minutes, the first takes those up to released, the second the others.
