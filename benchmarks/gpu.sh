@@ -221,10 +221,10 @@ weights() { # of the best MixSKD run so far, in fp16
   "$PYTHON" - "$STATE/train" "$STATE" <<'PY'
 import json, sys
 from pathlib import Path
-from safetensors import safe_open
-from safetensors.torch import save_file
 runs = [p.parent for p in Path(sys.argv[1]).glob("mixskd*/summary.json")]
 if runs:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
     best = max(runs, key=lambda run: json.loads((run / "summary.json").read_text())["scores"]["test"]["top1"])
     with safe_open(best / "model.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
