@@ -13,7 +13,11 @@ from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
 from mixskd.config import Experiment, difference, merge, to_dict
 from mixskd.config.build import build_experiment, read_experiment
+from mixskd.config.task_kinds import kind_of
+from mixskd.data.policies import check_policy
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
+from mixskd.evaluation.runner import check_images
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
 from mixskd.training.run_folder import RunFolder
@@ -59,7 +63,8 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 
     A detector or a segmentation network comes after the backbones of its seed.
 
-    Raises UserError for an unknown name or setting, and if the folder holds a run with other settings.
+    Raises UserError for an unknown name or setting, for a policy or a suite that cannot take the images, and if the
+    folder holds a run with other settings.
     """
     runs: dict[str, Run] = {}
     forwarded: dict[tuple[str, str], int] = {}
@@ -83,6 +88,11 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                 for one in grid.transfer.seeds or (seed,):
                     _add_transfer(runs, folder, SCRATCH, grid.transfer.experiment(backbone, one, None))
     for run in runs.values():
+        if kind_of(run.experiment.method.name) is None:
+            data = run.experiment.data
+            images = Preprocess(1, (0.0,) * data.channels, (1.0,) * data.channels, range=data.range)
+            check_policy(data.augment, data.color_jitter, wanted=images)
+            check_images(grid.suites, {run.name: images})
         if changed := run.other_settings():
             raise UserError(f"{run.files.path} holds a run of another configuration: {changed}; "
                             "choose another --out, or give the same settings")  # fmt: skip

@@ -192,7 +192,8 @@ def usual_settings(base: Experiment) -> dict[str, Interval | Choice]:
     settings: dict[str, Interval | Choice] = {"optim.lr": Interval(optim.lr / 10, optim.lr * 3, log=True)}
     if optim.weight_decay > 0:
         settings["optim.weight_decay"] = Interval(optim.weight_decay / 10, optim.weight_decay * 4, log=True)
-    settings["data.augment"] = Choice(tuple(dict.fromkeys((base.data.augment, "trivialaugment"))))
+    if base.data.channels in (1, 3) and base.data.range is None:  # others have no image policies
+        settings["data.augment"] = Choice(tuple(dict.fromkeys((base.data.augment, "trivialaugment"))))
     if base.weights is not None:
         settings["optim.layer_decay"] = Choice(tuple(dict.fromkeys((optim.layer_decay, 1.0, 0.75))))
         settings["optim.freeze"] = Choice(tuple(dict.fromkeys((optim.freeze, 0, 1))))

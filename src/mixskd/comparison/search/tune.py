@@ -161,7 +161,7 @@ def check_methods(space: Space, costs: Costs) -> None:
             costs.check([space.experiment({**arm.settings, "backbone": backbone})])
     costs.check([space.base])
     for policy in space.settings["data.augment"].extremes if "data.augment" in space.settings else ():
-        check_policy(str(policy))
+        check_policy(str(policy), wanted=costs.data.preprocess)
 
 
 def stored_rungs(
