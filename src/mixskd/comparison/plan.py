@@ -67,7 +67,7 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     folder holds a run with other settings.
     """
     runs: dict[str, Run] = {}
-    forwarded: dict[tuple[str, str], int] = {}
+    forwarded: dict[str, int] = {}
     budgets = Budgets()
     for seed in grid.seeds:
         for backbone in grid.backbones:
@@ -99,18 +99,17 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple[str, str], int]) -> Experiment:
+def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[str, int]) -> Experiment:
     """The experiment of ``arm`` with the settings ``own`` of its place in the grid.
 
-    ``forwarded`` caches the images that an arm forwards per original, by label and backbone.
+    ``forwarded`` caches the images that an arm forwards per original, by label; they are the same for all backbones.
     """
     folds = {} if grid.folds is None else {"data.folds": grid.folds}
     experiment = build_experiment(merge(grid.settings, {**folds, **own, **arm.settings, "out": ""}))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
-        key = arm.label, experiment.backbone
-        if key not in forwarded:  # seconds for some networks
-            forwarded[key] = images_forwarded(experiment)
-        batch = max(1, grid.images_per_update // forwarded[key])
+        if arm.label not in forwarded:  # seconds for some networks
+            forwarded[arm.label] = images_forwarded(experiment)
+        batch = max(1, grid.images_per_update // forwarded[arm.label])
         experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
     return experiment
 
