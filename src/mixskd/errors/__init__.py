@@ -32,7 +32,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     group, last = _parts(name)
     last = MEANT.get(last, last)
     best, found = (0, 0.0), ""
-    for choice in choices:
+    for choice in (choice for choice in choices if choice != name):  # a key may be no flag of this verb
         own_group, own = _parts(choice)
         part, whole = (difflib.SequenceMatcher(None, a, b).ratio() for a, b in ((own, last), (choice, name)))
         near = group in ("", own_group) or whole >= 0.5
