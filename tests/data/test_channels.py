@@ -230,6 +230,7 @@ def test_suites_work_or_say_what_they_cannot(tmp_path: Path) -> None:
             {"suites": "accuracy,corruption"},
             "the suite corruption is for RGB images of 8 bits, and baseline-wrn_10_1-seed0",
         ),
+        ({"transfer": {"recipe": "detect_coco"}}, "networks take RGB, but data.channels is 4; leave the transfer out"),
         ({"augments": "none,trivialaugment"}, "data.augment trivialaugment is for grey or RGB images of 8 bits"),
     ],
 )

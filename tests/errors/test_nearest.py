@@ -20,7 +20,8 @@ FLAGS = [f"--{key}" for key in known_keys()]
         ("optim.rate", ["optim.name", "optim.lr"], "optim.lr"), ("run.workers", ["run.epochs", "run.score_test"], None),
         ("--optim.learning-rate", FLAGS, "--optim.lr"), ("--run.epoch", FLAGS, "--run.epochs"),
         ("scan.csv", ["other.csv", "scans.csv"], "scans.csv"),
-        ("--backbone", ["--backbones", *FLAGS], "--backbones"), ("fotos", ["photos", "mixskd"], "photos"), ("xyz", ["photos"], None),
+        ("--backbone", ["--backbones", *FLAGS], "--backbones"),
+        ("fotos", ["photos", "mixskd"], "photos"), ("xyz", ["photos"], None),
     ],
 )  # fmt: skip
 def test_suggestion(typed: str, choices: list[str], meant: str | None) -> None:

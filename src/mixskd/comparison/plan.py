@@ -139,6 +139,9 @@ def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment)
 
 def _carry_on(runs: dict[str, Run], folder: Path, transfer: Transfer, label: str, trained: Experiment) -> None:
     """Add the runs that start from the backbone of the run of ``trained``."""
+    if trained.data.channels != 3:
+        raise UserError(f"detectors and segmentation networks take RGB, but data.channels is {trained.data.channels}; "
+                        "leave the transfer out")  # fmt: skip
     name, augment = run_name(label, trained), trained.data.augment
     origin = label if augment == "none" else f"{label}-{augment}"
     for seed in transfer.seeds or (trained.run.seed,):
