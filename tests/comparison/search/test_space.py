@@ -61,7 +61,7 @@ def test_recipe_options_stay_with_the_recipes_own_method() -> None:
     experiment = build_experiment({**values, "method": {**values["method"], "alpha": 0.3}, "out": ""})
     space = space_from(experiment, {}, methods="mixskd,mixup")
     assert space.experiment(drawn(space, **{
-        "method": "mixskd", "optim.lr": 0.1, "optim.weight_decay": 5e-4, "data.augment": "none",
+        "method": "mixup", "optim.lr": 0.1, "optim.weight_decay": 5e-4, "data.augment": "none",
     })) == experiment  # fmt: skip
 
 
