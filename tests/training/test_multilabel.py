@@ -248,6 +248,22 @@ def test_what_is_for_one_label_is_refused_in_a_line(name: str, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("grid", "says"),
+    [
+        ({"methods": "baseline,cskd"}, "cskd is for one label an image; with several, train with baseline"),
+        ({"methods": "baseline", "suites": "fgsm"}, "the suites are for one label an image, but .* has several"),
+    ],
+)
+def test_comparison_refuses_what_is_for_one_label_before_training(
+    grid: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "data.npz")
+    with pytest.raises(UserError, match=says):
+        mixskd.compare(data=str(data), backbones="wrn_10_1", out=tmp_path / "c", **grid)
+    assert not (tmp_path / "c").exists()
+
+
 def test_teacher_must_name_as_many_labels(run: Path, tmp_path: Path) -> None:
     values = settings(run.parent / "data.npz", tmp_path / "run")
     taught = mixskd.train(**{**values, "method": {"name": "kd", "teacher": str(run)}})
