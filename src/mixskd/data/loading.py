@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
-from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.labels import strata
 from mixskd.data.preprocess import Preprocess, for_channels
@@ -20,7 +19,7 @@ from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.hub import HUB, load_hub
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
-from mixskd.data.sources.shards import Members, is_shards, load_shards
+from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, nearest
@@ -176,7 +175,7 @@ def _missing(path: Path) -> UserError:
 
 
 def _is_files(split: ImageSet) -> bool:
-    return isinstance(split.images, FileList | Members) and len(split) > 0
+    return not split.in_memory and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:

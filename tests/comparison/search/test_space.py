@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -34,6 +35,11 @@ def test_usual_space_holds_the_recipe_and_narrow_ranges_around_it() -> None:
     assert space.base_parameters() == {
         "method": "mixskd", "optim.lr": 0.1, "optim.weight_decay": 5e-4, "data.augment": "none",
     }  # fmt: skip
+
+
+def test_images_of_many_channels_are_not_given_policies() -> None:
+    many = dataclasses.replace(base(), data=dataclasses.replace(base().data, channels=6))
+    assert "data.augment" not in space_from(many, {}).settings
 
 
 def test_layer_decay_and_freezing_are_searched_only_with_weights() -> None:
