@@ -339,3 +339,15 @@ def test_step_times_in_the_readme_are_those_of_the_benchmark() -> None:
     ours, theirs = (report["variants"][name]["step_seconds"] for name in ("default", "released"))
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"the MixSKD step of a ResNet-18 takes {ours:.1f} s; the released code takes {theirs:.1f} s" in text
+
+
+def test_times_with_a_million_files_are_those_of_the_benchmark() -> None:
+    report = json.loads((ROOT / "results/benchmarks/many_files/two_cores.json").read_text())
+    few, *_, many = report["sizes"]
+    start, order, memory = "warm_start", "warm_order_of_an_epoch", "pss_per_process"
+    text = " ".join((ROOT / "benchmarks/README.md").read_text().split())
+    million = f"{many[start]['wall_seconds']:.1f} s, the order of an epoch {many[order]['wall_seconds']:.2f} s"
+    assert f"{million}, and each of nine processes {many[memory] / 1e6:.0f} MB" in text
+    ten_thousand = f"{few[start]['wall_seconds']:.1f} s, and each process {few[memory] / 1e6:.0f} MB"
+    assert f"with {few['files']:,} files it took {ten_thousand}" in text
+    assert f"an image takes {many['bytes_per_file_and_process']:.0f} bytes in each process" in text

@@ -412,6 +412,8 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
     assert scores["ap"] / 100 == pytest.approx(reference.stats[0], abs=1e-6)
     assert scores["ar100"] / 100 == pytest.approx(reference.stats[8], abs=1e-6)
     assert scores["ap"] > 0
+    with pytest.raises(UserError, match="there is no device 'abacus'"):
+        predict(tmp_path, [data / "val"], tmp_path / "found", device="abacus")
 
 
 def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:
