@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mixskd.comparison.search.tune import Found
     from mixskd.deploy.calibrating import calibrate as calibrate
     from mixskd.deploy.hub import push as push
+    from mixskd.deploy.predicting import predict as predict
     from mixskd.evaluation.average import average as average
     from mixskd.evaluation.runner import run_suites as run_suites
     from mixskd.evaluation.split_scores import evaluate as evaluate
@@ -35,6 +36,7 @@ UNCHANGED = {
     "calibrate": "mixskd.deploy.calibrating",
     "compare": "mixskd.comparison.comparison",
     "evaluate": "mixskd.evaluation.split_scores",
+    "predict": "mixskd.deploy.predicting",
     "push": "mixskd.deploy.hub",
     "run_suites": "mixskd.evaluation.runner",
 }
@@ -134,34 +136,6 @@ def probe(
 
     values = _settings(None, data, None, None, weights, None, settings)
     return run(values, backbone, out, overwrite=overwrite, progress=progress)
-
-
-@checked
-def predict(
-    path: str | Path,
-    images: Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    top: int = 5,
-    batch_size: int = 64,
-    device: str = "auto",
-    workers: int | None = None,
-    max_pixels: int = 100_000_000,
-    temperature: float | None = None,
-    threshold: float | None = None,
-    flips: bool = False,
-) -> Any:
-    """The likeliest classes of each image, listed, or written to ``out``; see :func:`mixskd.deploy.predicting.predict`.
-
-    ``temperature`` and ``threshold`` are those of the model file (:func:`calibrate`) if None, or 1 and 0.
-    """
-    from mixskd.deploy.predicting import predict as run
-
-    return run(
-        path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
-        max_pixels=max_pixels, temperature=temperature, threshold=threshold, flips=flips,
-    )  # fmt: skip
 
 
 @checked

@@ -199,13 +199,18 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
     try:
         description = read_record(about, Description)
-        older = known == FIRST and not about.keys() & NEWER
-        if not older and description.digest != content_digest(about, tensors):
-            raise Mismatch("its content is not what was written (its digest differs)")
+        if known != FIRST or about.keys() & NEWER:
+            check_digest(about, tensors)
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_weights_finite(path, tensors)
     return description
+
+
+def check_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raises Mismatch unless the digest in ``about`` is that of its content and of ``tensors``."""
+    if about.get("digest", "") != content_digest(about, tensors):
+        raise Mismatch("its content is not what was written (its digest differs)")
 
 
 def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> StagedBackbone:

@@ -7,29 +7,46 @@ from mixskd.benchmarking.cost import count_cost
 from mixskd.config import DataConfig, Experiment
 from mixskd.data import DataBundle, load_data
 
-# What an epoch of an arm, given by its label and experiment, makes or costs.
-Measure = Callable[[str, Experiment], float]
+
+def updates_of(experiment: Experiment, data: DataBundle) -> int:
+    """The updates of an epoch of ``data``, 1 or more."""
+    return max(1, len(data.train) // experiment.run.batch)
+
+
+class Operations:
+    """Counts the training operations (FLOPs) of experiments; each network and method is counted once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], float] = {}
+
+    def of_epoch(self, experiment: Experiment, data: DataBundle) -> float:
+        """The operations of an epoch, forward and backward, by :func:`mixskd.benchmarking.cost.count_cost`.
+
+        Raises UserError for a method that refuses the backbone.
+        """
+        method, batch = experiment.method, experiment.run.batch
+        options = tuple(sorted((key, repr(value)) for key, value in method.options.items()))
+        sizes = data.image_size, experiment.data.scale_schedule
+        key = experiment.backbone, method.name, options, len(data.classes), sizes, batch
+        if key not in self._known:  # seconds for some networks
+            self._known[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops
+        return self._known[key] * updates_of(experiment, data) * batch
 
 
 class Budgets:
-    """Counts updates and operations of experiments; the data of a configuration and the cost of an arm only once."""
+    """The updates and operations of the arms of a grid; the data of each configuration are read once."""
 
     def __init__(self) -> None:
         self._data: dict[DataConfig, DataBundle] = {}
-        self._flops: dict[tuple[object, ...], float] = {}
+        self._operations = Operations()
 
-    def updates(self, label: str, experiment: Experiment) -> float:
+    def updates(self, experiment: Experiment) -> float:
         """The updates of an epoch."""
-        return max(1, len(self._bundle(experiment).train) // experiment.run.batch)
+        return updates_of(experiment, self._bundle(experiment))
 
-    def operations(self, label: str, experiment: Experiment) -> float:
-        """The operations of an epoch, forward and backward, by :func:`mixskd.benchmarking.cost.count_cost`."""
-        data, batch = self._bundle(experiment), experiment.run.batch
-        sizes = data.image_size, experiment.data.scale_schedule
-        key = label, experiment.backbone, len(data.classes), sizes, batch
-        if key not in self._flops:  # seconds for some networks
-            self._flops[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops
-        return self.updates(label, experiment) * batch * self._flops[key]
+    def operations(self, experiment: Experiment) -> float:
+        """The operations of an epoch."""
+        return self._operations.of_epoch(experiment, self._bundle(experiment))
 
     def _bundle(self, experiment: Experiment) -> DataBundle:
         if experiment.data not in self._data:
@@ -37,10 +54,15 @@ class Budgets:
         return self._data[experiment.data]
 
 
-def equalised(experiments: Mapping[str, Experiment], reference: str, measure: Measure) -> dict[str, Experiment]:
-    """Each arm with the epochs that cost as much as the whole of ``reference``, to within half an epoch."""
-    whole = experiments[reference].run.epochs * measure(reference, experiments[reference])
-    return {label: lasting(one, whole / measure(label, one)) for label, one in experiments.items()}
+def equalised(
+    experiments: Mapping[str, Experiment], reference: str, measure: Callable[[Experiment], float]
+) -> dict[str, Experiment]:
+    """Each arm with the epochs that cost as much as the whole of ``reference``, to within half an epoch.
+
+    ``measure`` gives the cost of one epoch.
+    """
+    whole = experiments[reference].run.epochs * measure(experiments[reference])
+    return {label: lasting(one, whole / measure(one)) for label, one in experiments.items()}
 
 
 def lasting(experiment: Experiment, epochs: float) -> Experiment:

@@ -27,9 +27,17 @@ SPLITS = ("train", "val", "test")
 
 
 class ClassNames(Struct):
-    """The names of the classes, as messages name their places."""
+    """The names of the classes, as messages name their places; a detector may have one class."""
 
-    classes: Annotated[list[Text], Meta(min_length=2, max_length=MOST_CLASSES)]
+    classes: Annotated[list[Text], Meta(min_length=1, max_length=MOST_CLASSES)]
+
+
+def check_class_names(classes: Sequence[str], of: str = "") -> None:
+    """Raises UserError for names that no file of mixskd can hold; ``of`` is the data's, such as `` of SOURCE``."""
+    try:
+        read_record({"classes": classes}, ClassNames)
+    except Mismatch as error:
+        raise UserError(f"the names of the classes{of} cannot be used: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -163,15 +171,19 @@ class DataBundle:
         names.
         """
         digest = hashlib.sha256()
+        self.update(digest)
+        names = {"train": "training", "val": "validation", "test": "test"}
+        counts = {names[name]: len(split) for name, split in self.splits.items()}
+        return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
+
+    def update(self, digest: Any) -> None:
+        """Add labels and file names to ``digest``, of hashlib."""
         for split in (self.splits[name] for name in SPLITS if name in self.splits):
             kind = np.int64 if split.labels.ndim == 1 else split.labels.dtype
             digest.update(np.ascontiguousarray(split.labels, dtype=kind).tobytes())
             if not split.in_memory:
                 for i, ending in enumerate(_endings(split.images)):  # type: ignore[arg-type]
                     digest.update(b"\0" + ending if i else ending)
-        names = {"train": "training", "val": "validation", "test": "test"}
-        counts = {names[name]: len(split) for name, split in self.splits.items()}
-        return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def check_unchanged(self, before: dict[str, Any], run: Path) -> None:
         """Raises UserError if the fingerprint differs from ``before``, that of the stopped ``run``."""
@@ -214,10 +226,7 @@ class DataBundle:
             raise UserError(f"there is one class only ({', '.join(self.classes)}); a classifier needs two or more")
         if not 1 <= self.image_size <= LARGEST_IMAGE:
             raise UserError(f"images of {self.image_size} px cannot be used; they have 1 to {LARGEST_IMAGE} px")
-        try:
-            read_record({"classes": self.classes}, ClassNames)
-        except Mismatch as error:
-            raise UserError(f"the names of the classes cannot be used: {error}") from None
+        check_class_names(self.classes)
         for name, split in self.splits.items():
             name = "training" if name == "train" else name
             if not len(split):

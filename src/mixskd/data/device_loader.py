@@ -25,19 +25,18 @@ class DeviceLoader:
 
     Args:
         policy: a name in BATCH_POLICIES, or ``none``.
-        pad: pixels of black border before a random crop of the images' own size (He et al., 2016).
         size_in: height and width of the batches of an epoch, in pixels; those of the images if None.
 
     ``deferred`` batches are made within the step, see :class:`DeferredBatch`.
     """
 
     def __init__(
-        self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none",
-        pad: int | None = None, *, deferred: bool = False, size_in: Callable[[int], int] | None = None,
+        self, data: DataBundle, plan: BatchPlan, device: torch.device, policy: str = "none", *,
+        deferred: bool = False, size_in: Callable[[int], int] | None = None,
     ) -> None:  # fmt: skip
         self.images, self.labels = on_device(data.train, device)
         self.plan, self.device, self.flip = plan, device, data.flip
-        self.pad = data.image_size // 8 if pad is None else pad
+        self.pad = data.image_size // 8  # black border before a random crop of the images' own size (He et al., 2016)
         self.slots = torch.from_numpy(plan.slots).to(device)
         self.normalise = Normalise(data.preprocess, device)
         self.policy = BATCH_POLICIES.get(policy)

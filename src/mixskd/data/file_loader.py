@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from mixskd.data.device_loader import Normalise
 from mixskd.data.images import MAX_PIXELS, open_image
 from mixskd.data.preprocess import Preprocess, image_tensor
-from mixskd.data.worker_loader import WorkerBatches
+from mixskd.data.workers import WorkerBatches
 from mixskd.errors import UserError
 
 FEW = 16  # images that are decoded sooner than worker processes have started

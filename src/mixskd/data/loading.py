@@ -64,7 +64,11 @@ def load_data(
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
         _check_groups(splits)
     if verify and config.verify != "off":
-        files = {name: split for name, split in splits.items() if name in only and _is_files(split)}
+        files = {
+            name: split
+            for name, split in splits.items()
+            if name in only and len(split) and isinstance(split.images, FileList | Members)
+        }
         good, verify_notes = verified(
             files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels,
             wanted=_preprocess(data, config),
@@ -173,10 +177,6 @@ def _missing(path: Path) -> UserError:
     others = f"; data sets: {', '.join(named)}" if named else ""
     give = "" if hint else f"; give an image folder, a manifest, an .npz file, or a data set's name{others}"
     return UserError(f"{what}{hint or give}")
-
-
-def _is_files(split: ImageSet) -> bool:
-    return isinstance(split.images, FileList | Members) and len(split) > 0
 
 
 def _with_groups(split: ImageSet, expression: str, source: Path | None) -> ImageSet:

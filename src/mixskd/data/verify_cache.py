@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mixskd.runtime.files import locked
+from mixskd.runtime.files import in_user_cache, locked
 
 # Size in bytes, time of the last change in ns, width times height (0 if unreadable), and BLAKE2b of the bytes.
 FILE = np.dtype([("size", "<i8"), ("time", "<i8"), ("pixels", "<i8"), ("digest", "V16")])
@@ -32,9 +32,7 @@ COMMIT;
 
 def cache_file() -> Path:
     """The file that ``MIXSKD_VERIFIED`` names, or ``verified.sqlite`` in the user's cache folder."""
-    if named := os.environ.get("MIXSKD_VERIFIED"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "verified.sqlite"
+    return in_user_cache("verified.sqlite", "MIXSKD_VERIFIED")
 
 
 class VerifyCache:

@@ -1,6 +1,6 @@
 """Loaders with worker processes: for image files, and for arrays whose augmentation works on single images."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +20,10 @@ from mixskd.data.images import MAX_PIXELS, open_image
 from mixskd.data.labels import as_tensor
 from mixskd.data.plan import BatchPlan
 from mixskd.data.policies import BATCH_POLICIES, IMAGE_POLICIES
-from mixskd.data.prefetch import ahead
 from mixskd.data.preprocess import Preprocess, image_tensor
 from mixskd.data.sources.hub import Row
 from mixskd.data.sources.shards import Member
-from mixskd.data.workers import errors_in_one_line, lasting_loader
+from mixskd.data.workers import WorkerBatches
 from mixskd.runtime.distributed import World
 from mixskd.runtime.random_numbers import seeded
 
@@ -225,27 +224,3 @@ class WorkerTestLoader:
         requests = ([Item(i, (), 0) for i in indices.tolist()] for indices in self.batch_indices)
         for samples, labels in zip(self.batches.load(requests), self.labels, strict=True):
             yield self.normalise(samples["images"].squeeze(1)), labels
-
-
-class WorkerBatches:
-    """Batches of a data set of uint8 images on the device. The workers are kept between epochs."""
-
-    def __init__(self, images: Dataset[Any], device: torch.device, workers: int) -> None:
-        self.requests, self.device = Requests(), device
-        self.loader = lasting_loader(self, images, self.requests, device, workers)
-
-    def load(self, items: Iterable[list[Any]]) -> Iterator[dict[str, Tensor]]:
-        """The samples of each batch of ``items``, in order; only the next few batches are requested ahead."""
-        self.requests.items = items
-        with errors_in_one_line():
-            yield from ahead(self.loader, self.device)
-
-
-class Requests:
-    """The items of the present epoch, for a loader that is kept between epochs."""
-
-    def __init__(self) -> None:
-        self.items: Iterable[list[Any]] = ()
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        return iter(self.items)

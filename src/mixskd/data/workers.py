@@ -7,28 +7,48 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from mixskd.data.prefetch import ahead
 from mixskd.errors import UserError
 
 
-def lasting_loader(
-    owner: object,
-    images: Dataset[Any],
-    batches: Iterable[list[Any]],
-    device: torch.device,
-    workers: int,
-    collate: Callable[[Any], Any] | None = None,
-) -> DataLoader[Any]:
-    """A loader of ``batches`` for ``device``. Its workers use one thread each, and end when ``owner`` is deleted."""
-    loader: DataLoader[Any] = DataLoader(
-        images, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0, worker_init_fn=_one_thread,
-    )  # fmt: skip
-    # This keeps the loader alive as long as its owner. Within a reference cycle Python may close the loader's pipes
-    # before the loader can end its workers, and then waits five seconds for them.
-    weakref.finalize(owner, lambda _loader: None, loader)
-    return loader
+class WorkerBatches:
+    """Collated batches of ``images`` for ``device``, from worker processes that are kept between epochs.
+
+    Workers use one thread each, and end when this object is deleted.
+    """
+
+    def __init__(
+        self, images: Dataset[Any], device: torch.device, workers: int, collate: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.requests, self.device = Requests(), device
+        self.loader: DataLoader[Any] = DataLoader(
+            images, batch_sampler=self.requests, collate_fn=collate, num_workers=workers,
+            pin_memory=device.type == "cuda", persistent_workers=workers > 0, worker_init_fn=_one_thread,
+        )  # fmt: skip
+        # This keeps the loader alive as long as its owner. Within a reference cycle Python may close the loader's pipes
+        # before the loader can end its workers, and then waits five seconds for them.
+        weakref.finalize(self, lambda _loader: None, self.loader)
+
+    def load(self, items: Iterable[list[Any]]) -> Iterator[Any]:
+        """The batch of each of ``items``, in order; only the next few are requested ahead.
+
+        Dictionaries of tensors are on the device, other batches as they were collated.
+        """
+        self.requests.items = items
+        with errors_in_one_line():
+            yield from ahead(self.loader, self.device) if self.loader.collate_fn is default_collate else self.loader
+
+
+class Requests:
+    """The items of the present epoch, for a loader that is kept between epochs."""
+
+    def __init__(self) -> None:
+        self.items: Iterable[list[Any]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self.items)
 
 
 @contextmanager

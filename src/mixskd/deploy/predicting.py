@@ -139,11 +139,18 @@ def predict(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
-    **options: Any,
-) -> list[dict[str, Any]] | dict[str, Any]:
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    temperature: float | None = None,
+    threshold: float | None = None,
+    flips: bool = False,
+) -> Any:
     """A prediction for each file, in order: ``{"image", "class", "classes": [{"name", "probability"}, ...]}``.
 
-    ``images`` are files, folders (all images under them, sorted) and patterns; ``options`` are those of
+    ``images`` are files, folders (all images under them, sorted) and patterns; ``top`` and all after it are as for
     :class:`Predictor`. ``classes`` are the likeliest ones first, with probabilities from 0 to 1; ``class`` is the first
     of them, or ``unknown`` if its probability is below the threshold. An image that cannot be read is
     ``{"image", "error"}``, and the others follow. Where an image may have several labels, ``class`` is replaced by
@@ -155,7 +162,10 @@ def predict(
     Raises UserError if no image can be read, for a folder or a pattern without images, and for an ``out`` of another
     suffix, or one that exists without ``overwrite``.
     """
-    predictor = prepared(path, images, out=out, overwrite=overwrite, **options)
+    predictor = prepared(
+        path, images, out=out, overwrite=overwrite, top=top, batch_size=batch_size, device=device, workers=workers,
+        max_pixels=max_pixels, temperature=temperature, threshold=threshold, flips=flips,
+    )  # fmt: skip
     if out is None:
         return list(predictor(images))
     return write_predictions(predictor(images), Path(out), top=predictor.top, several=predictor.several)

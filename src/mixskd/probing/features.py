@@ -1,7 +1,6 @@
 """The features of a frozen backbone: the inputs of the last linear layer of its classifier."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,18 +13,11 @@ from mixskd.backbones.staged import split
 from mixskd.data import DataBundle, ImageSet, make_test_loader
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
-from mixskd.runtime.files import replacing
+from mixskd.runtime.files import in_user_cache, replacing
 from mixskd.runtime.precision import device_name
 from mixskd.tasks.scoring import evaluation_mode
 
 MOST_BYTES = 2 * 2**30  # of all kept features together
-
-
-def cache_folder() -> Path:
-    """The folder that ``MIXSKD_FEATURES`` names, or ``features`` in the user's cache folder."""
-    if named := os.environ.get("MIXSKD_FEATURES"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "features"
 
 
 def cached_features(key: str | None, images: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -35,7 +27,7 @@ def cached_features(key: str | None, images: int, compute: Callable[[], np.ndarr
     """
     if key is None:
         return compute()
-    path = cache_folder() / f"{key}.npy"
+    path = in_user_cache("features", "MIXSKD_FEATURES") / f"{key}.npy"
     try:
         found: np.ndarray = np.load(path, allow_pickle=False)
         if found.ndim == 2 and len(found) == images and found.dtype == np.float32:

@@ -131,11 +131,10 @@ def _number(text: str | None) -> float | None:
     return value if abs(value) <= LARGEST else None
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most ``most`` of ``points``, evenly spaced, with the first and the last."""
-    if len(points) <= most:
-        return list(points)
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most ``MOST_POINTS`` of ``points``, evenly spaced, with the first and the last."""
+    count = min(len(points), MOST_POINTS)
+    return [points[round(i * (len(points) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 class Readable:

@@ -137,7 +137,7 @@ def check_readable(path: Path, missing: str) -> None:
         raise UserError(f"no permission to read {path}")
 
 
-def load_tensors(path: Path, device: Any = "cpu") -> Any:
+def load_tensors(path: Path) -> Any:
     """The tensors and plain values that ``torch.save`` wrote to ``path``. Raises ValueError for anything else."""
     import torch
 
@@ -148,11 +148,17 @@ def load_tensors(path: Path, device: Any = "cpu") -> Any:
                     raise ValueError("it is compressed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on how a foreign file was pickled, before it is refused
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except torch.OutOfMemoryError:  # of the device: the file is whole, and must not be called damaged
         raise
     except Exception as error:  # damaged bytes end the unpickler in as many ways as there are bytes
         raise ValueError(f"{path} cannot be read") from error
+
+
+def in_user_cache(name: str, variable: str) -> Path:
+    """The path that the environment's ``variable`` names, or else ``name`` in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    return Path(os.environ.get(variable) or cache / "mixskd" / name)
 
 
 def slug(text: str) -> str:

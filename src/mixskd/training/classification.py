@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ from mixskd.methods import method_class
 from mixskd.methods.base import Method
 from mixskd.methods.parts.per_image_tables import table_notes
 from mixskd.runtime.distributed import World
-from mixskd.tasks.base import LabelTask
 from mixskd.tasks.labels import label_task
 from mixskd.tasks.setup import Sample, TaskSetup
 from mixskd.training.criterion import criterion_of, imbalance_note
@@ -92,7 +90,14 @@ def set_up_classification(
             for split in data.splits
             if split == data.scored or (split == "test" and run.score_test)
         },
-        save=lambda deployed, path: save_classifier(deployed, path, backbone, loaded, task),
+        save=lambda deployed, path: save_model(
+            deployed,
+            path,
+            backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
+            classes=loaded.classes,
+            **dataclasses.asdict(loaded.preprocess),
+            thresholds=task.thresholds,
+        ),
         sample=Sample(
             f"{backbone} with {choice.name}",
             method,
@@ -114,18 +119,6 @@ def check_labels(method: Method, data: DataBundle, run: RunConfig) -> None:
 def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
     """The logits of every classifier that ``method`` trains, for ``images``."""
     return method.heads(images).values()
-
-
-def save_classifier(deployed: StagedBackbone, path: Path, backbone: str, data: DataBundle, task: LabelTask) -> None:
-    """Write ``deployed`` as a model file with what is needed to use it. Raises UserError on a full disk."""
-    save_model(
-        deployed,
-        path,
-        backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
-        classes=data.classes,
-        **dataclasses.asdict(data.preprocess),
-        thresholds=task.thresholds,
-    )
 
 
 def build_network(name: str, classes: int, image_size: int | None, channels: int = 3) -> StagedBackbone:

@@ -1,7 +1,6 @@
 """Measure times once per processor and keep them in the user's cache folder."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import Any
 import torch
 
 from mixskd.errors import UserError
-from mixskd.runtime.files import locked, write_text
+from mixskd.runtime.files import in_user_cache, locked, write_text
 from mixskd.runtime.precision import device_name
 
 
 def cache_file() -> Path:
     """The file that ``MIXSKD_MEASURED`` names, or ``measured.json`` in the user's cache folder."""
-    if named := os.environ.get("MIXSKD_MEASURED"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mixskd" / "measured.json"
+    return in_user_cache("measured.json", "MIXSKD_MEASURED")
 
 
 def processor() -> str:

@@ -88,7 +88,10 @@ class TrainStep:
         for methods that need it.
         """
         self._set_rate(lr)
-        self._set_progress(progress)
+        # A recorded step reads the progress from the device. It is sent there only when it changes, once an epoch.
+        if self.method.needs.progress and progress != self.progress_now:
+            self.progress.fill_(progress)
+            self.progress_now = progress
         while True:
             torch.manual_seed(seed)
             try:
@@ -108,12 +111,6 @@ class TrainStep:
         torch.mul(self.base_rates, lr, out=self.rates)
         for group, rate in zip(groups, self.rates.unbind(), strict=True):
             group["lr"] = rate
-
-    def _set_progress(self, progress: float) -> None:
-        # A recorded step reads it from the device. It is sent there only when it changes, once an epoch.
-        if self.method.needs.progress and progress != self.progress_now:
-            self.progress.fill_(progress)
-            self.progress_now = progress
 
     def _update(self, batch: Batch | DeferredBatch) -> dict[str, Tensor]:
         if isinstance(batch, DeferredBatch):

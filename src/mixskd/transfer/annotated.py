@@ -1,27 +1,17 @@
 """The data set of a detection or segmentation run: files by split, with their boxes or masks."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from msgspec import Meta, Struct
 
 from mixskd.config.data import DataConfig
-from mixskd.config.records import Mismatch, Text, read_record
-from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
+from mixskd.data.bundle import SPLITS, DataBundle, ImageSet, check_class_names
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
 from mixskd.transfer.pipeline import Pipeline
-
-
-class ClassNames(Struct):
-    """The names of the classes; a detector may have one."""
-
-    classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -30,15 +20,10 @@ class AnnotatedBundle(DataBundle):
 
     annotated: Mapping[str, Any] = field(default_factory=dict)
 
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """Classes, numbers of images, and a digest of the annotations and the files' names."""
-        digest = hashlib.sha256()
+    def update(self, digest: Any) -> None:
+        """Add the annotations and the files' names to ``digest``, of hashlib."""
         for split in self.splits:
             self.annotated[split].update(digest)
-        names = {"train": "training", "val": "validation", "test": "test"}
-        counts = {names[name]: len(split) for name, split in self.splits.items()}
-        return {"classes": list(self.classes), **counts, "digest": digest.hexdigest()}
 
     def about_labels(self) -> str:
         """One line about the labels of the training images."""
@@ -49,10 +34,7 @@ class AnnotatedBundle(DataBundle):
         """Raises UserError for classes or splits with which no run can be trained and scored."""
         if "val" not in self.splits and "test" not in self.splits:
             raise UserError(f"{self.source} has neither a val nor a test split; add one, since a run must be scored")
-        try:
-            read_record({"classes": self.classes}, ClassNames)
-        except Mismatch as error:
-            raise UserError(f"the names of the classes of {self.source} cannot be used: {error}") from None
+        check_class_names(self.classes, f" of {self.source}")
         for name, split in self.annotated.items():
             split.check(f"the {name} split of {self.source}")
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mixskd.data.batch import Batch
-from mixskd.data.workers import errors_in_one_line, lasting_loader
+from mixskd.data.workers import WorkerBatches
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
 
@@ -39,7 +39,7 @@ class Stream:
         if batch_size % self.world.size:
             raise UserError(f"run.batch_size {batch_size} must be a multiple of the {self.world.size} processes")
         self.length = length or max(self.count // batch_size, 1)
-        self.batches = Workers(images, collate, device, workers)
+        self.batches, self.device = WorkerBatches(images, device, workers, collate), device
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -60,7 +60,8 @@ class Stream:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from its step ``start`` on."""
         first = epoch * self.length
-        yield from self.batches.load([self.items(step) for step in range(first + start, first + self.length)])
+        items = (self.items(step) for step in range(first + start, first + self.length))
+        yield from (on_device(batch, self.device) for batch in self.batches.load(items))
 
 
 class InOrder:
@@ -72,31 +73,13 @@ class InOrder:
     ) -> None:  # fmt: skip
         world = world or World()
         self.items = [[(i, 0)] for i in range(world.rank, len(images), world.size)]  # type: ignore[arg-type]
-        self.batches = Workers(images, collate, torch.device("cpu"), workers)
+        self.batches = WorkerBatches(images, torch.device("cpu"), workers, collate)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __iter__(self) -> Iterator[Any]:
         return self.batches.load(self.items)
-
-
-class Workers:
-    """Collated batches of a data set from worker processes that persist between epochs."""
-
-    def __init__(
-        self, images: Dataset[Any], collate: Callable[[Sequence[Any]], Any], device: torch.device, workers: int
-    ) -> None:
-        self.items: list[list[Item]] = []
-        self.device = device
-        self.loader = lasting_loader(self, images, self.items, device, workers, collate)
-
-    def load(self, items: list[list[Item]]) -> Iterator[Any]:
-        """One batch for each of ``items``, in order; a Batch is on the device."""
-        self.items[:] = items
-        with errors_in_one_line():
-            for batch in self.loader:
-                yield on_device(batch, self.device) if isinstance(batch, Batch) else batch
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixskd.artifacts.model_file import check_weights_finite, content_digest, read_described
+from mixskd.artifacts.model_file import check_digest, check_weights_finite, content_digest, read_described
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
 from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record
@@ -77,9 +77,8 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
         about = read_record(description, About)
         if about.network not in NETWORKS:
             raise Mismatch(f"network must be one of {', '.join(NETWORKS)}, not {shown(about.network)}")
-        older = about.format == OLDER and "digest" not in description
-        if not older and about.digest != content_digest(description, tensors):
-            raise Mismatch("its content is not what was written (its digest differs)")
+        if about.format != OLDER or "digest" in description:
+            check_digest(description, tensors)
     except ValueError as error:  # Mismatch, and what digest_of refuses
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_local(about.backbone)

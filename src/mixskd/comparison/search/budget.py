@@ -1,10 +1,8 @@
 """The budget of each rung in counted training operations, and the epochs that a trial can make with it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mixskd.benchmarking.cost import count_cost
-from mixskd.comparison.budgets import lasting
+from mixskd.comparison.budgets import Operations, lasting
 from mixskd.config import Experiment
 from mixskd.data import DataBundle
 
@@ -38,22 +36,14 @@ def rungs_for(full: float, epochs: float) -> Rungs:
 
 
 class Costs:
-    """Counts operations of experiments on ``data``; each network and method is counted once."""
+    """The training operations (FLOPs) of experiments on ``data``."""
 
     def __init__(self, data: DataBundle) -> None:
-        self.data = data
-        self._known: dict[tuple[object, ...], float] = {}
+        self.data, self._operations = data, Operations()
 
     def epoch(self, experiment: Experiment) -> float:
-        """The training operations (FLOPs) of one epoch. Raises UserError for a method that refuses the backbone."""
-        size = experiment.data.image_size or self.data.image_size
-        options = tuple(sorted((key, repr(value)) for key, value in experiment.method.options.items()))
-        batch = experiment.run.batch
-        key = (experiment.backbone, experiment.method.name, options, size, experiment.data.scale_schedule, batch)
-        if key not in self._known:
-            self._known[key] = count_cost(experiment, len(self.data.classes), size).training_flops
-        steps = max(1, len(self.data.train) // batch)
-        return self._known[key] * steps * batch
+        """The operations of one epoch. Raises UserError for a method that refuses the backbone."""
+        return self._operations.of_epoch(experiment, self.data)
 
     def fitted(self, experiment: Experiment, operations: float) -> Experiment:
         """``experiment`` with the epochs that ``operations`` pay, 1 or more; warm-up and milestones scale with them."""
@@ -61,10 +51,5 @@ class Costs:
         return lasting(experiment, epochs)
 
     def whole(self, experiment: Experiment) -> float:
-        """The training operations of the whole run."""
+        """The operations of the whole run."""
         return self.epoch(experiment) * experiment.run.epochs
-
-    def check(self, experiments: Iterable[Experiment]) -> None:
-        """Raises UserError for one whose method refuses its backbone or images."""
-        for experiment in experiments:
-            self.epoch(experiment)

@@ -123,17 +123,16 @@ class Space:
         """The parameters of the base, as far as the space holds them; so Optuna learns from trial 1."""
         base = self.base
         flat = {**flatten(to_dict(base)), "backbone": base.backbone}
-        arm = next((a for a in self.arms if self._is_base(a)), None)
-        found = {} if arm is None else {"method": arm.label}
+        found: dict[str, Any] = {}
+        for arm in self.arms:
+            if self.experiment({**arm.settings, "backbone": base.backbone}).method == base.method:
+                found.setdefault("method", arm.label)
         if len(self.backbones) > 1 and base.backbone in self.backbones:
             found["backbone"] = base.backbone
         for key, values in self.of_method(base.method.name).items():
             if values.holds(flat.get(_own(key))):
                 found[key] = flat[_own(key)]
         return found
-
-    def _is_base(self, arm: Arm) -> bool:
-        return self.experiment({**arm.settings, "backbone": self.base.backbone}).method == self.base.method
 
     def check(self) -> None:
         """Raises UserError for a value that an experiment refuses, naming the setting."""

@@ -89,9 +89,6 @@ class Claim:
         """Store ``value`` under ``key`` of the mapping ``name`` of the trial."""
         self.note(name, {**self.trial.user_attrs.get(name, {}), key: value})
 
-    def report(self, score: float, resource: int) -> None:
-        self.trial.report(score, resource)
-
     def weak(self) -> bool:
         """Whether successive halving ends the trial at its last score."""
         weak: bool = self.trial.should_prune()
@@ -176,12 +173,10 @@ class Study:
             parts[name].draw(trial, name)
         return {"backbone": self.space.base.backbone}
 
-    def complete(self, claim: Claim, score: float) -> None:
-        self.study.tell(claim.trial, score)
-        claim.release()
-
-    def prune(self, claim: Claim) -> None:
-        self.study.tell(claim.trial, state=self.optuna.trial.TrialState.PRUNED)
+    def end(self, claim: Claim, score: float | None) -> None:
+        """End the trial of ``claim`` with its score on the last rung, or pruned if it has none."""
+        state = self.optuna.trial.TrialState
+        self.study.tell(claim.trial, score, state=state.PRUNED if score is None else state.COMPLETE)
         claim.release()
 
     def others_at_work(self) -> bool:

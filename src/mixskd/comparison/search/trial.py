@@ -78,7 +78,7 @@ class Search:
         known = run.name in held.claim.trial.user_attrs.get("operations", {})
         if held.claim.number and not self._affordable(0 if known else operations, operations):
             if not held.running:
-                self._drop(held)
+                del self.held[held.claim.number]
                 self.parked.add(held.claim.number)
                 held.claim.release()
             return None
@@ -130,7 +130,7 @@ class Search:
         score = fmean(held.scores.values())
         held.claim.note("scores", {**held.claim.trial.user_attrs.get("scores", {}), **held.scores})
         if held.claim.reported == held.claim.rung:
-            held.claim.report(score, self.rungs.resource(held.claim.rung))
+            held.claim.trial.report(score, self.rungs.resource(held.claim.rung))
         self._decide(held, score)
 
     def _decide(self, held: Held, score: float) -> None:
@@ -145,16 +145,10 @@ class Search:
             self._plan(held)
 
     def _end(self, held: Held, score: float | None) -> None:
-        self._drop(held)
-        if score is None:
-            self.study.prune(held.claim)
-        else:
-            self.study.complete(held.claim, score)
+        del self.held[held.claim.number]
+        self.study.end(held.claim, score)
         self._show(held.claim.number)
         write_leaderboard(self.folder, self.study, self.rungs.operations)
-
-    def _drop(self, held: Held) -> None:
-        del self.held[held.claim.number]
 
     def _score(self, run: Run) -> float:
         """Top-1 on ``val``, in per cent. Raises UserError if the folder holds a run with other settings."""

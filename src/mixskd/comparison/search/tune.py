@@ -147,14 +147,17 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
 
 
 def check_methods(space: Space, costs: Costs) -> None:
-    """Raises UserError for a method without its teacher or that refuses a backbone, and for an unknown policy."""
+    """Raises UserError for a method without its teacher or that refuses a backbone, and for an unknown policy.
+
+    Counting the operations of an epoch builds each method on its backbone.
+    """
     for arm in space.arms:
         taught_by = method_class(arm.settings["method.name"]).taught_by
         if taught_by is not None and not arm.settings.get("method.teacher"):
             raise UserError(f"{arm.label} learns from a trained {taught_by}; give it one: {arm.label}[teacher=FOLDER]")
         for backbone in space.backbones:
-            costs.check([space.experiment({**arm.settings, "backbone": backbone})])
-    costs.check([space.base])
+            costs.epoch(space.experiment({**arm.settings, "backbone": backbone}))
+    costs.epoch(space.base)
     for policy in space.settings["data.augment"].extremes if "data.augment" in space.settings else ():
         check_policy(str(policy))
 

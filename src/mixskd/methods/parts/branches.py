@@ -83,10 +83,10 @@ class SelfTeacher(nn.Module):
 class Discriminators(nn.Module):
     """D_1 .. D_K of MixSKD Eq. 8: two-layer perceptrons on pooled maps, ``B x C`` -> 128 -> ``B x outputs`` logits."""
 
-    def __init__(self, stages: int, channels: int, outputs: int = 1, hidden: int = 128) -> None:
+    def __init__(self, stages: int, channels: int, outputs: int = 1) -> None:
         super().__init__()
         self.towers = nn.ModuleList(
-            nn.Sequential(Head(channels, hidden), nn.ReLU(), Head(hidden, outputs)) for _ in range(stages)
+            nn.Sequential(Head(channels, 128), nn.ReLU(), Head(128, outputs)) for _ in range(stages)
         )
 
     def forward(self, pooled: Sequence[Tensor]) -> list[Tensor]:

@@ -72,10 +72,10 @@ def suspect_section(evidence: Evidence, readable: Readable) -> Content:
 
 
 class Pictures:
-    """Reads at most ``most`` of the images that the suites name; arrays are read once for all runs."""
+    """Reads at most ``MOST_PICTURES`` of the images that the suites name; arrays are read once for all runs."""
 
-    def __init__(self, readable: Readable, most: int = MOST_PICTURES) -> None:
-        self.left, self.readable, self.without, self.explained = most, readable, False, False
+    def __init__(self, readable: Readable) -> None:
+        self.left, self.readable, self.without, self.explained = MOST_PICTURES, readable, False, False
 
     def shown(
         self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False,

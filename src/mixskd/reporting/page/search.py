@@ -37,25 +37,18 @@ def search_section(evidence: Evidence) -> tuple[Content, list[Plot]]:
             f"{total / 1e12:,.2f}e12 training operations. The scores on val chose the winner, so the winner's is a "
             "little too high; test chose nothing."
         ))  # fmt: skip
+        tested = {n: s["top1"] for n, s in search["tested"].items() if isinstance(s.get("top1"), int | float)}
         rows: Table = [
             {"trial": Number(trial["number"] + 1), "rung": f"{len(trial['scores'])} of {rungs}",
              "val top-1 (%)": Number(trial["scores"][-1], 2) if trial["scores"] else None,
-             "test top-1 (%)": _tested(search["tested"].get(str(trial["number"]), {})),
+             "test top-1 (%)": Number(tested[key], 2) if (key := str(trial["number"])) in tested else None,
              "operations (1e12)": Number(trial["operations"] / 1e12, 3), "state": str(trial["state"]),
-             "settings": ", ".join(f"{key} {_short(value)}" for key, value in trial["parameters"].items())}
+             "settings": ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                                   for name, value in trial["parameters"].items())}
             for trial in sorted(trials, key=lambda t: (-len(t["scores"]), -max(t["scores"][-1:], default=0.0)))
         ]  # fmt: skip
         content += table(rows[:MOST_ROWS]) + figures(drawn)
     return content, plots
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _tested(scores: dict[str, object]) -> Number | None:
-    value = scores.get("top1")
-    return Number(float(value), 2) if isinstance(value, int | float) else None
 
 
 def search_plots(search: Mapping[str, Any], name: str = "search") -> list[Plot]:

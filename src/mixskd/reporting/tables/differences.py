@@ -20,13 +20,13 @@ NOTE = (
 )
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """Student's interval of the mean of ``values``; None for fewer than three."""
     count = len(values)
     if count < FEWEST:
         return None
     mean = fmean(values)
-    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * stdev(values) / sqrt(count)
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * stdev(values) / sqrt(count)
     return Interval(mean, mean - half, mean + half)
 
 

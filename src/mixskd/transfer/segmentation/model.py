@@ -22,14 +22,14 @@ from mixskd.transfer.segmentation.data import IGNORE
 class PaperHead(nn.Sequential):
     """ASPP of 512 channels, a 3x3 convolution of 512, dropout 0.1 and the classifier."""
 
-    def __init__(self, channels: int, classes: int, rates: tuple[int, int, int], width: int = 512) -> None:
+    def __init__(self, channels: int, classes: int, rates: tuple[int, int, int]) -> None:
         super().__init__(
-            ASPP(channels, rates, width),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            ASPP(channels, rates, 512),
+            nn.Conv2d(512, 512, 3, padding=1, bias=False),
+            nn.BatchNorm2d(512),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Conv2d(width, classes, 1),
+            nn.Conv2d(512, classes, 1),
         )
 
 
