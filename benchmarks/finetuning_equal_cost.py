@@ -59,7 +59,8 @@ def link_draw(images: Path, target: Path, rng: random.Random) -> None:
 
 
 def write_table(folder: Path) -> None:
-    sizes = {size: [file.parent for file in folder.glob(f"images{size}_draw*/*/summary.json")] for size in EPOCHS}
+    scored = "*/evaluation/calibration.json"
+    sizes = {size: [file.parents[1] for file in folder.glob(f"images{size}_draw*/{scored}")] for size in EPOCHS}
     tables = "".join(table(f"{size} images a class", runs) for size, runs in sizes.items())
     write_text(folder / "table.md", "# Fine-tuning at equal cost\n\n" + tables)
 

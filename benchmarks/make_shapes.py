@@ -1,6 +1,6 @@
 """Make a small data set of boxes in COCO's format: squares and discs of any colour on noise, none of which overlap.
 
-``python benchmarks/make_shapes.py FOLDER``: 96 images to train on and 48 others to score, 96 pixels wide, with one to
+``python benchmarks/make_shapes.py FOLDER``: 384 images to train on and 48 others to score, 96 pixels wide, with one to
 four objects of 14 to 40 pixels. They show on a CPU whether a detector learns what can be learned, on images that it has
 never seen. results/detect_shapes has a run.
 """
@@ -39,7 +39,7 @@ def shapes(numbers: np.random.Generator) -> tuple[Image.Image, list[tuple[int, l
 def main(folder: Path) -> None:
     """Write ``train.json``, ``val.json`` and their images."""
     numbers = np.random.default_rng(0)
-    for split, count in (("train", 96), ("val", 48)):
+    for split, count in (("train", 384), ("val", 48)):
         (folder / split).mkdir(parents=True, exist_ok=True)
         images, annotations = [], []
         for number in range(count):

@@ -217,6 +217,19 @@ def main() -> None:
                 "sizes": lines,
             }
             options.out.write_text(json.dumps(about, indent=1) + "\n")
+    draw_growth(lines, options.out)
+
+
+def draw_growth(lines: list[dict[str, Any]], out: Path) -> None:
+    """Beside ``out``, the seconds of a warm start and the megabytes of a process, by the number of files."""
+    from mixskd.drawing.plots import line_plot
+
+    files = [line["files"] / 1000 for line in lines]
+    series = [
+        ("warm start, seconds", files, [line["warm_start"]["wall_seconds"] for line in lines]),
+        ("memory of a process, MB", files, [line["pss_per_process"] / 1e6 for line in lines]),
+    ]
+    line_plot(out.stem, "", series, "thousand files", "seconds, MB", log_x=True, log_y=True).write(out.parent)
 
 
 if __name__ == "__main__":

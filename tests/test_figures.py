@@ -239,16 +239,7 @@ def test_swapped_rows_wrong_seeds_and_wrong_sentences_are_found() -> None:
 LINK = re.compile(r"\]\(((?:\.\./)+results/[^)]*)/(?:table\.md|runs\.csv)\)")
 
 
-def results_of(folder: Path) -> dict[str, tuple[str, str]]:
-    """Top-1 and the number of seeds of every method in a folder's table, as printed there."""
-    text = (folder / "table.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines()]
-    head = rows[0]
-    top1, seeds = head.index("top-1 (%)"), head.index("seeds")
-    until = next(i for i, row in enumerate(rows) if row == [""])
-    return {row[0]: (row[top1], str(len(row[seeds].split(",")))) for row in rows[2:until]}
-
-
+NUMBERS = ("", "one", "two", "three", "four", "five", "six")
 CARD = re.compile(r"^\| `(\w+)` \| .*\n\|---\|---\|\n(?:\| .*\n)*?\| Measured \| (.*) \|$", flags=re.MULTILINE)
 
 
@@ -261,10 +252,12 @@ def test_card_of_a_method_has_the_result_of_its_runs() -> None:
                 continue
             link = LINK.search(measured)
             assert link
-            table = results_of((page.parent / link[1]).resolve())
-            first, seeds = re.match(r"(\d{2}\.\d{2}(?: ± \d\.\d{2})?) %", measured), "three seeds" in measured
+            folder, count = Path(link[1]).name, re.search(r"(\w+) (?:seeds|draws)", measured)
+            first = re.match(r"(\d{2}\.\d{2})(?: ± (\d\.\d{2}))? %", measured)
             assert first
-            assert table[name] == (first[1], "3" if seeds else "1"), name
+            runs = NUMBERS.index(count[1]) if count else 1
+            found = [arm for arm in named(name, folder, exact=True) if arm.seeds == runs]
+            assert any(arm.has(first[1], first[2] or "", strict=True) for arm in found), name
             compared += 1
     assert compared >= 20
 
@@ -339,3 +332,15 @@ def test_step_times_in_the_readme_are_those_of_the_benchmark() -> None:
     ours, theirs = (report["variants"][name]["step_seconds"] for name in ("default", "released"))
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"the MixSKD step of a ResNet-18 takes {ours:.1f} s; the released code takes {theirs:.1f} s" in text
+
+
+def test_times_with_a_million_files_are_those_of_the_benchmark() -> None:
+    report = json.loads((ROOT / "results/benchmarks/many_files/two_cores.json").read_text())
+    few, *_, many = report["sizes"]
+    start, order, memory = "warm_start", "warm_order_of_an_epoch", "pss_per_process"
+    text = " ".join((ROOT / "benchmarks/README.md").read_text().split())
+    million = f"{many[start]['wall_seconds']:.1f} s, the order of an epoch {many[order]['wall_seconds']:.2f} s"
+    assert f"{million}, and each of nine processes {many[memory] / 1e6:.0f} MB" in text
+    ten_thousand = f"{few[start]['wall_seconds']:.1f} s, and each process {few[memory] / 1e6:.0f} MB"
+    assert f"with {few['files']:,} files it took {ten_thousand}" in text
+    assert f"an image takes {many['bytes_per_file_and_process']:.0f} bytes in each process" in text

@@ -46,7 +46,7 @@ def test_a_model_file_is_read(stored: Path) -> None:
 
 def test_a_model_file_is_calibrated(stored: Path) -> None:
     before = mixskd.load("finished")
-    store_calibration("finished", 1.5, 0.5)
+    store_calibration("finished", 1.5, threshold=0.5)
     after = mixskd.load("finished")
     assert (before.temperature, before.threshold, after.temperature, after.threshold) == (None, None, 1.5, 0.5)
     assert described(Path("finished/model.safetensors"))["format"] == MODEL

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import pytest
 
 from mixskd.benchmarking.variants import choose, variants_of
 from mixskd.cli.main import main
+from mixskd.config import DataConfig
+from mixskd.data import load_data
+from mixskd.training import run
 from mixskd.training.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -161,11 +165,26 @@ def test_parts_of_the_data_are_joined(tmp_path: Path) -> None:
     assert Path(joined).read_text() == "12"
 
 
-def test_epoch_seconds_are_projected(tmp_path: Path, npz: Path) -> None:
+def test_trial_needs_no_data_and_trains_one_seed(tmp_path: Path) -> None:
+    asked, _ = run_script(tmp_path, "cpu", ["speed", "train"], CIFAR100="", TINY="1")
+    measured, *trained = asked
+    assert measured[measured.index("--variants") + 1] == "default"
+    assert [Path(words[1]).stem for words in trained] == [
+        f"seconds_{name}-seed0" for name in ("mixskd", "baseline", "mixskd_released", "mixup", "mixskd_cutmix")
+    ]
+    data = load_data(DataConfig(source=trained[0][trained[0].index("--data") + 1]))
+    assert (len(data.train), len(data.classes), set(data.splits)) == (200, 100, {"train", "test"})
+
+
+def test_epoch_seconds_are_projected(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = tmp_path / "seconds.json"
     words = ["--data", str(npz), "--backbone", "wrn_10_1", "--method", "baseline", "--epochs", "3", "--batch-size", "4"]
-    command = [sys.executable, "benchmarks/timed_train.py", seconds, *words, "--out", tmp_path / "run"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    script = str(ROOT / "benchmarks" / "timed_train.py")
+    monkeypatch.setattr(sys, "argv", [script, str(seconds), *words, "--out", str(tmp_path / "run")])
+    monkeypatch.setattr(run, "train", run.train)  # which the script replaces
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert not ended.value.code
     figures = json.loads(seconds.read_text())
     first, *others = figures["seconds_of_epochs"]
     assert len(others) == 2

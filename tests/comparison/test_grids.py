@@ -81,4 +81,4 @@ def test_command_line_accepts_a_named_grid(capsys: pytest.CaptureFixture[str], t
     names = [line.split("-")[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["mixup", "cutmix", "mixskd", "mixskd_cutmix"]
     assert main(["compare", "--grid", "table9"]) == 2
-    assert "unknown grid 'table9'; did you mean 'table4'?" in capsys.readouterr().err
+    assert "unknown grid 'table9'; did you mean 'table1'?" in capsys.readouterr().err

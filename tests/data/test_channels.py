@@ -214,5 +214,36 @@ def test_suites_work_or_say_what_they_cannot(tmp_path: Path) -> None:
     )  # fmt: skip
     results = mixskd.run_suites([run], "accuracy,fgsm,calibration,linearity")["run"]
     assert results["fgsm"]["images"] == 4
+    written = (run / "evaluation" / "accuracy.json").stat().st_mtime_ns
     with pytest.raises(UserError, match="the suite corruption is for RGB images of 8 bits"):
-        mixskd.run_suites([run], "corruption")
+        mixskd.run_suites([run], "accuracy,corruption")
+    other = npz(tmp_path / "rgb.npz", train_images=many[:8, ..., :3])
+    with pytest.raises(UserError, match="the images have 3 channels, not 4"):
+        mixskd.run_suites([run], "accuracy,ood", options={"ood": {"data": other}})
+    assert (run / "evaluation" / "accuracy.json").stat().st_mtime_ns == written, "refused before any suite"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"suites": "accuracy,corruption"},
+            "the suite corruption is for RGB images of 8 bits, and baseline-wrn_10_1-seed0",
+        ),
+        ({"transfer": {"recipe": "detect_coco"}}, "networks take RGB, but data.channels is 4; leave the transfer out"),
+        ({"augments": "none,trivialaugment"}, "data.augment trivialaugment is for grey or RGB images of 8 bits"),
+    ],
+)
+def test_comparison_refuses_what_cannot_take_the_images_before_training(
+    settings: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    source = npz(tmp_path / "d.npz", train_images=np.zeros((8, 8, 8, 4), np.uint8))
+    with pytest.raises(UserError, match=says):
+        mixskd.compare(
+            methods="baseline",
+            backbone="wrn_10_1",
+            data={"source": source, "channels": 4},
+            out=tmp_path / "c",
+            **settings,
+        )
+    assert not (tmp_path / "c").exists()

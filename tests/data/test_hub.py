@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from PIL import Image
 
 import mixskd
 from mixskd.config import DataConfig
-from mixskd.data import load_data
-from mixskd.data.images import decode_image
+from mixskd.data import load_data, verify
+from mixskd.data.images import check_image, decode_image
 from mixskd.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -106,9 +108,42 @@ def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "private.png")
     cells = {"image": [str(tmp_path / "private.png")] * 6, "label": [i % 3 for i in range(6)]}
     made = datasets.Dataset.from_dict(cells, features=table(0, 1).features)
-    data = load_data(DataConfig(source=save(tmp_path / "paths", "parquet", train=made)))
-    with pytest.raises(UserError, match="has no image, and no file in"):
-        data.train.images[0].read()
+    with pytest.raises(UserError, match="paths/train/0 has no image, and no file in"):
+        load_data(DataConfig(source=save(tmp_path / "paths", "parquet", train=made)))
+
+
+def test_images_are_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save(tmp_path / "set", "saved", train=table(0, 12), test=table(11, 18))
+    for file in (tmp_path / "set").rglob("*.arrow"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    monkeypatch.setattr("mixskd.data.sources.hub.PART", 5)
+    reads: list[str] = []
+    monkeypatch.setattr(verify, "check_image", lambda path, *x, **y: reads.append(path) or check_image(path, *x, **y))
+    config = DataConfig(source=source, image_size=8)
+    first = load_data(config)
+    assert "1 training image also in val or test" in first.notes[-1]
+    assert len(reads) == len(set(reads)) == 19
+    assert np.array_equal(load_data(config).train.digests, first.train.digests)  # type: ignore[arg-type]
+    assert len(reads) == 19, "a warm start decodes nothing"
+    for file in (tmp_path / "set" / "train").rglob("*.arrow"):
+        os.utime(file, (1_700_000_001, 1_700_000_001))
+    load_data(config)
+    assert len(reads) == 31, "and reads a table that was changed again"
+
+
+def test_unreadable_image_is_named_or_left_out(tmp_path: Path) -> None:
+    encoded = table(0, 12).cast_column("image", datasets.Image(decode=False))
+    broken = encoded.map(
+        lambda row, i: {"image": {"bytes": row["image"]["bytes"][: 40 if i == 4 else None], "path": None}},
+        with_indices=True,
+        features=encoded.features,
+    )
+    config = DataConfig(source=save(tmp_path / "set", "saved", train=broken, test=table(12, 18)))
+    with pytest.raises(UserError, match=r"set/train/4"):
+        load_data(config)
+    data = load_data(dataclasses.replace(config, skip_bad_images=True))
+    assert (len(data.train), data.train.images[4].number) == (11, 5)
+    assert data.notes == (f"left out 1 unreadable image, the first {tmp_path}/set/train/4",)
 
 
 def test_image_folder_is_that_of_the_own_reader(tmp_path: Path) -> None:
@@ -121,11 +156,8 @@ def test_image_folder_is_that_of_the_own_reader(tmp_path: Path) -> None:
     assert ours.classes == own.classes
     for split in own.splits:
         got, wanted = (
-            {(pixels_of.tobytes(), label) for pixels_of, label in zip(images, data.splits[split].labels, strict=True)}
-            for data, images in (
-                (ours, map(pixels, ours.splits[split].images)),
-                (own, (np.asarray(Image.open(file)) for file in own.splits[split].images)),
-            )
+            {(str(file), label) for file, label in zip(one.images, one.labels, strict=True)}
+            for one in (data.splits[split] for data in (ours, own))
         )
         assert got == wanted
 
@@ -154,7 +186,7 @@ def test_hidden_labels_leave_a_split_out_and_a_missing_one_is_named(tmp_path: Pa
     fine, hidden = labelled(kind, [0, 1, 0, 1]), labelled(kind, [-1, -1])
     data = load_data(DataConfig(source=save(tmp_path / "set", "saved", train=fine, validation=fine, test=hidden)))
     assert list(data.splits) == ["train", "val"]
-    assert data.notes == ("the images of test are left out, since they have no labels",)
+    assert data.notes[0] == "the images of test are left out, since they have no labels"
     for name, missing in (("null", None), ("minus", -1)):
         source = save(tmp_path / name, "saved", train=labelled(kind, [0, 1, missing, 1]))
         with pytest.raises(UserError, match=r"train/2 has no label; remove the row, or label it"):

@@ -93,10 +93,12 @@ def test_scores_and_the_stored_model_have_a_size_of_their_own(tmp_path: Any) -> 
     data = load_data(DataConfig(**settings))
     assert next(iter(make_test_loader(data, CPU, workers=0)))[0].shape[-1] == 12
     assert (data.image_size, data.preprocess.image_size) == (8, 12)
-    mixskd.train(
-        data=settings, backbone="wrn_10_1", method="baseline", out=str(tmp_path / "run"),
-        run={"epochs": 2, "batch_size": 6, "progress": False},
-    )  # fmt: skip
+    run: dict[str, Any] = {
+        "data": settings, "backbone": "wrn_10_1", "method": "baseline", "out": str(tmp_path / "run"),
+        "run": {"epochs": 2, "batch_size": 6, "progress": False},
+    }  # fmt: skip
+    assert "images of 8 px, scored at 12 px;" in "\n".join(mixskd.train(**run, dry_run=True)["plan"])
+    mixskd.train(**run)
     stored = mixskd.load(tmp_path / "run").preprocess
     assert (stored.image_size, stored.resize) == (12, "pad")
     assert mixskd.evaluate(tmp_path / "run")["images"] == 6

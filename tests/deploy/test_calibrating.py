@@ -12,8 +12,8 @@ from scipy.special import log_softmax
 
 import mixskd
 from mixskd.cli.main import main
-from mixskd.deploy.calibrating import threshold_for_accuracy, threshold_for_coverage
 from mixskd.errors import UserError
+from mixskd.tasks.thresholds import threshold_for_accuracy, threshold_for_coverage
 from mixskd.training.run_lock import run_lock
 from tests.bad_inputs import described
 from tests.deploy.support import photos, write_model

@@ -55,7 +55,7 @@ def test_the_card_of_a_run_has_its_method_and_scores(tmp_path: Path, npz: Path) 
         data={"source": str(npz), "val_holdout": 0.5}, backbone="wrn_10_1", method="mixup", out=str(run),
         run={"epochs": 1, "batch_size": 3, "progress": False, "precision": "fp32"},
     )  # fmt: skip
-    store_calibration(run, 1.5, 0.25)
+    store_calibration(run, 1.5, threshold=0.25)
     mixskd.push(run, to_folder=tmp_path / "pushed")
     card = (tmp_path / "pushed" / "README.md").read_text()
     assert "mixup" in front_matter(card)["tags"]
@@ -149,6 +149,6 @@ def test_missing_package_is_named_with_its_extra(model: Path, monkeypatch: pytes
 
 def test_calibration_keeps_the_weights(model: Path) -> None:
     before = mixskd.load(model).export_state_dict()
-    store_calibration(model, 2.5, 0.5)
+    store_calibration(model, 2.5, threshold=0.5)
     after = mixskd.load(model).export_state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before | after)

@@ -67,7 +67,7 @@ def test_temperature_and_threshold_are_given_stored_or_neither(model: Path, imag
     assert unknown == (softened.max(1) < 0.6).tolist()
     assert 0 < sum(unknown) < len(unknown)
     before = mixskd.load(model)
-    store_calibration(model, 2.0, 0.6)
+    store_calibration(model, 2.0, threshold=0.6)
     assert mixskd.predict(model, [images]) == given
     assert mixskd.predict(model, [images], temperature=1, threshold=0) == plain
     with pytest.raises(UserError, match=r"fitted at the temperature 2; give --threshold"):
@@ -81,7 +81,7 @@ def test_only_predict_uses_the_stored_calibration(tmp_path: Path) -> None:
     file = write_model(tmp_path / "m.safetensors", classes=("a", "b", "c"))
     images = photos(tmp_path / "photos", each=3, classes=("a", "b", "c"))
     scores, logits = mixskd.evaluate(file, str(images)), mixskd.load(file)(torch.ones(1, 3, 72, 72))
-    store_calibration(file, 3.0, 0.9)
+    store_calibration(file, 3.0, threshold=0.9)
     assert mixskd.evaluate(file, str(images)) == scores
     assert torch.equal(mixskd.load(file)(torch.ones(1, 3, 72, 72)), logits)
 
@@ -120,7 +120,7 @@ def test_the_command_prints_lines_or_json(model: Path, images: Path, capsys: pyt
     first = expected[[p["image"] for p in expected].index(str(images / "ant" / "0.jpg"))]["classes"][0]
     said = capsys.readouterr()
     assert said.out == f"{images}/ant/0.jpg: unknown ({first['name']} {100 * first['probability']:.1f} %)\n"
-    store_calibration(model, 2.0, 0.0)
+    store_calibration(model, 2.0, threshold=0.0)
     assert main(["predict", str(model), str(images / "ant" / "0.jpg")]) == 0
     assert "temperature 2, threshold 0 (what is not given comes from mixskd calibrate)" in capsys.readouterr().err
 

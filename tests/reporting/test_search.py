@@ -77,7 +77,9 @@ def test_chromium_shows_the_section_and_it_fits_the_page(folder: Path, tmp_path:
 def test_search_with_one_trial_has_its_course_alone() -> None:
     one = search()
     one["trials"], one["importance"] = one["trials"][:1], {}  # type: ignore[index]
-    assert [plot.name for plot in search_plots(one)] == ["search_course"]
+    for task, score in ((None, "top-1"), ("multilabel", "mAP")):
+        (course,) = search_plots({**one, "task": task})
+        assert (course.name, course.figure.axes[0].get_ylabel()) == ("search_course", f"{score} on val (%)")
 
 
 @pytest.mark.parametrize(

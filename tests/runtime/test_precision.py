@@ -12,7 +12,7 @@ from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import RunConfig
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
-from mixskd.runtime.precision import choose_device, choose_precision, device_name, full_fp32, why_not_use
+from mixskd.runtime.precision import autocast, choose_device, choose_precision, device_name, full_fp32, why_not_use
 from mixskd.tasks.scoring import evaluation_mode
 from mixskd.training.engine import choose_engine, configure_process
 
@@ -118,6 +118,8 @@ def test_tf32_is_as_it_was_after_scores_and_never_changed_by_a_choice_of_device(
         with evaluation_mode(torch.nn.Identity()):
             assert tf32() == (False, False)
         assert tf32() == before
+        with evaluation_mode(torch.nn.Identity(), autocast(CPU, "fp32")):
+            assert tf32() == before, "the scores of an epoch have it as the steps do"
 
 
 def newer() -> dict[str, str]:

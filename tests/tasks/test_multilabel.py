@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor, nn
 
 from mixskd.runtime.distributed import join
-from mixskd.tasks.multilabel import MultiLabel, best_threshold, label_scores
+from mixskd.tasks.multilabel import MultiLabel, label_scores
 from mixskd.tasks.scoring import measure, score
+from mixskd.tasks.thresholds import best_threshold
 from tests.processes import run_two
 
 CPU = torch.device("cpu")

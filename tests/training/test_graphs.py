@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mixskd.backbones import build_backbone
 from mixskd.config import DataConfig, OptimConfig
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.device_loader import DeviceLoader
@@ -176,6 +179,16 @@ def test_a_step_is_recorded_for_each_size_of_a_schedule(monkeypatch: pytest.Monk
 def test_an_eager_step_launches_many() -> None:
     *_, counts = run("mixskd", Engine(fused=True), epochs=1)
     assert len(counts[-1]) > 300, "the counter sees what it should count"
+    assert not {"index_put", "index_put_", "index_add", "index_add_"} & set(counts[-1]), "mixes are gathers both ways"
+
+
+def test_counters_and_casts_on_the_page_of_benchmarks_are_counted() -> None:
+    with torch.device("meta"):
+        method = make("mixskd", build_backbone("cifar_resnet18", 100), 20)
+    kinds = [type(module) for module in method.modules()]
+    page = " ".join((Path(__file__).parents[2] / "benchmarks/README.md").read_text().split())
+    norms, convolutions = kinds.count(nn.BatchNorm2d), kinds.count(nn.Conv2d)
+    assert f"Its {norms} batch norms add 1 to their own counters, and its {convolutions} convolutions cast" in page
 
 
 def test_recording_allows_other_threads_to_use_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

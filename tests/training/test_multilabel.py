@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score
 
 import mixskd
@@ -134,8 +137,45 @@ def test_predictions_have_a_probability_a_class_and_labels_at_thresholds(run: Pa
         assert prediction["labels"] == named
         assert "class" not in prediction
     assert [p["labels"] for p in mixskd.predict(run, files, threshold=0.0)] == [list(CLASSES)] * 20
-    with pytest.raises(UserError, match="fitted at the temperature 1; give --threshold too"):
-        mixskd.predict(run, files, temperature=2.0)
+    softened = mixskd.predict(run, files, temperature=2.0)  # the same labels at other probabilities
+    assert [p["labels"] for p in softened] == [p["labels"] for p in predictions]
+    assert softened[0]["classes"] != predictions[0]["classes"]
+
+
+def test_calibration_fits_a_temperature_and_thresholds(
+    run: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    with pytest.raises(UserError, match="a coverage are for one label an image; leave them out"):
+        mixskd.calibrate(copy, coverage=90)
+    before, fitted = mixskd.evaluate(copy, split="val"), mixskd.calibrate(copy)
+    images, labels = labelled(20, 1)
+    z = logit(probabilities(run, images))
+
+    def nll(t: float) -> float:
+        p = expit(z / t)
+        return float(-np.log(np.where(labels > 0, p, 1 - p)).sum(1).mean())
+
+    best = minimize_scalar(nll, bounds=(0.02, 50), method="bounded", options={"xatol": 1e-9})
+    assert fitted["temperature"] == pytest.approx(best.x, rel=1e-3)
+    assert (fitted["before"]["nll"], fitted["after"]["nll"]) == pytest.approx((nll(1), best.fun), rel=1e-5)
+    p = expit(z / fitted["temperature"])
+    gaps = [abs(sum((p[:, n] - labels[:, n])[(15 * p[:, n]).astype(int) == b])) for n in range(3) for b in range(15)]
+    assert fitted["after"]["ece"] == pytest.approx(100 * sum(gaps) / labels.size, rel=1e-4)
+    named = p >= np.array([fitted["thresholds"][name] for name in CLASSES])
+    assert fitted["after"]["f1_macro"] == pytest.approx(100 * f1_score(labels, named, average="macro"))
+    assert mixskd.evaluate(copy, split="val") == before  # those of the training were fitted on the same images
+    predictions, after = (mixskd.predict(place, files) for place in (run, copy))
+    assert [q["labels"] for q in predictions] == [q["labels"] for q in after]
+    assert max(c["probability"] for c in after[0]["classes"]) == pytest.approx(
+        expit(logit(max(c["probability"] for c in predictions[0]["classes"])) / fitted["temperature"])
+    )
+    assert main(["calibrate", str(copy)]) == 0
+    assert "thresholds of 3 classes: F1" in capsys.readouterr().out
+    mixskd.push(copy, to_folder=tmp_path / "hub")
+    about = json.loads((tmp_path / "hub" / "preprocess.json").read_text())
+    assert about["thresholds"] == pytest.approx(list(fitted["thresholds"].values()))
+    assert f"cat (threshold {fitted['thresholds']['cat']:.4g})" in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_csv_has_a_column_a_class(run: Path, files: list[str], tmp_path: Path) -> None:
@@ -174,8 +214,6 @@ def test_suites_report_and_refusals(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert one["f1"] == pytest.approx(100 * f1_score(labels[:, n], p[:, n] >= one["threshold"]), abs=1e-4)
     with pytest.raises(UserError, match="suite fgsm is for one label an image, but run names several; use accuracy"):
         mixskd.run_suites([run], "accuracy,fgsm")
-    with pytest.raises(UserError, match="calibrate is for one label an image"):
-        mixskd.calibrate(run)
     text = write_report([run], tmp_path / "report.html").read_text()
     assert "Multilabel" in text
     assert "mAP (%)" in text
@@ -208,6 +246,22 @@ def test_what_is_for_one_label_is_refused_in_a_line(name: str, tmp_path: Path) -
     with pytest.raises(UserError, match=says):
         mixskd.train(**values)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "says"),
+    [
+        ({"methods": "baseline,cskd"}, "cskd is for one label an image; with several, train with baseline"),
+        ({"methods": "baseline", "suites": "fgsm"}, "the suites are for one label an image, but .* has several"),
+    ],
+)
+def test_comparison_refuses_what_is_for_one_label_before_training(
+    grid: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "data.npz")
+    with pytest.raises(UserError, match=says):
+        mixskd.compare(data=str(data), backbones="wrn_10_1", out=tmp_path / "c", **grid)
+    assert not (tmp_path / "c").exists()
 
 
 def test_teacher_must_name_as_many_labels(run: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import mixskd
 from mixskd.config import DataConfig, RunConfig
 from mixskd.data import DataBundle, load_data
 from mixskd.errors import UserError
+from mixskd.tasks.classification import Classification
 from mixskd.training.selection import Selection
 
 
@@ -73,7 +74,7 @@ def test_patience(scores: list[float], patience: int, stops: bool, with_val: Pat
 
 def test_run_with_val_is_scored_once_on_test(with_val: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    summary = mixskd.train(data=str(with_val), out=str(out), **settings())
+    summary = mixskd.train(data=str(with_val), out=str(out), **settings(precision="fp32"))
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert all("test_top1" not in row and row["val_top1"] for row in rows)
     chosen = next(row for row in rows if int(float(row["epoch"])) == summary["deployed"]["epoch"])
@@ -86,6 +87,33 @@ def test_run_with_val_is_scored_once_on_test(with_val: Path, tmp_path: Path) -> 
         assert again["top1"] == summary["scores"][split]["top1"]
         assert again["loss"] == pytest.approx(summary["scores"][split]["loss"])
     assert json.loads((out / "summary.json").read_text())["scores"] == summary["scores"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_epochs_are_scored_like_steps_and_deployed_weights_in_fp32(
+    precision: str, with_val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, autocast = Classification.predict, list[bool]()
+
+    def spy(self: Classification, model: nn.Module, images: Any) -> torch.Tensor:
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return predict(self, model, images)
+
+    monkeypatch.setattr(Classification, "predict", spy)
+    out = tmp_path / "run"
+    options = settings(precision=precision, epochs=2, all_heads=True)
+    summary = mixskd.train(data=str(with_val), out=str(out), **options)
+    rough = precision == "bf16"
+    again = [False, False] if rough else [False]  # on val only where it differs, and on test
+    assert autocast == [rough] * 2 + again
+    assert summary["best"] == {
+        "epoch": summary["deployed"]["epoch"], "split": "val",
+        **{name: summary["scores"]["val"][name] for name in ("top1", "top5")},
+    }  # fmt: skip
+    monkeypatch.setattr(Classification, "predict", predict)
+    assert mixskd.evaluate(out, split="val")["loss"] == pytest.approx(summary["scores"]["val"]["loss"], rel=1e-6)
+    losses = [float(row["val_loss"]) for row in csv.DictReader((out / "metrics.csv").read_text().splitlines())]
+    assert (summary["scores"]["val"]["loss"] in losses) == (not rough)
 
 
 def test_patience_stops_a_run_without_progress(with_val: Path, tmp_path: Path) -> None:

@@ -328,6 +328,10 @@ def test_weights_of_a_run_give_backbone_and_normalisation(tmp_path: Path, capsys
     assert torch.equal(*(next(net.stages.parameters()) for net in (made, backbone)))
     assert main(["detect", "train", "--weights", str(tmp_path), "--out", str(tmp_path / "x"), "--print-config"]) == 0
     assert "backbone: tiny" in capsys.readouterr().out
+    grey = {"backbone_name": "tiny", "classes": ("a", "b"), "image_size": 64, "mean": (0.5,), "std": (0.5,)}
+    save_model(backbone, file, **grey)
+    assert main(["detect", "train", "--weights", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert "is for images of 1 channel; detectors and segmentation networks take RGB" in capsys.readouterr().err
 
 
 def test_poly_schedule_falls_at_every_step() -> None:
@@ -408,6 +412,8 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
     assert scores["ap"] / 100 == pytest.approx(reference.stats[0], abs=1e-6)
     assert scores["ar100"] / 100 == pytest.approx(reference.stats[8], abs=1e-6)
     assert scores["ap"] > 0
+    with pytest.raises(UserError, match="there is no device 'abacus'"):
+        predict(tmp_path, [data / "val"], tmp_path / "found", device="abacus")
 
 
 def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class Classifier(StagedBackbone):
 
     ``temperature`` and ``threshold`` are those that :func:`mixskd.calibrate` stored, or None. They are not part of the
     network: its logits are the same with and without them. ``task`` is ``classification``, or ``multilabel`` where an
-    image may have several labels: a class is there if its probability is not below its one of the ``thresholds``.
+    image may have several labels: a class is there if its probability at temperature 1 is not below its one of the
+    ``thresholds`` (see :func:`at_temperature`).
     """
 
     classes: tuple[str, ...]
@@ -144,15 +145,22 @@ def save_model(
     _write(path, description, tensors)
 
 
-def store_calibration(path: str | Path, temperature: float, threshold: float) -> Path:
-    """Put ``temperature`` (above 0) and ``threshold`` (0 to 1) into the model file at ``path``; the file's own path.
+def at_temperature(thresholds: Sequence[float], temperature: float) -> list[float]:
+    """``thresholds`` of sigmoid(logits) for sigmoid(logits / temperature): they name the same labels."""
+    scaled = torch.tensor(thresholds, dtype=torch.float64).logit() / temperature
+    return list(thresholds) if temperature == 1 else scaled.sigmoid().tolist()
+
+
+def store_calibration(path: str | Path, temperature: float, **thresholds: float | Sequence[float]) -> Path:
+    """Put ``temperature`` (above 0) and ``threshold`` (0 to 1), or ``thresholds`` by class, into the model file at
+    ``path``; the file's own path.
 
     All else in it stays as it is; a file of an older format becomes one of the present format. Raises UserError as
     :func:`load_model` does, and on a full disk, which leaves the file as it was.
     """
     path, stored, tensors = read_described(path)
     _checked(path, stored, tensors)
-    about = {**stored, "format": FORMAT, "temperature": temperature, "threshold": threshold}
+    about = {**stored, "format": FORMAT, "temperature": temperature, **thresholds}
     read_record(about, Description)
     _write(path, about, tensors)
     return path

@@ -9,7 +9,7 @@ from typing import Any
 from mixskd.artifacts.stored_files import read_summary
 from mixskd.config import NOT_COMPARED, Experiment, flatten, to_dict
 from mixskd.config.build import read_experiment
-from mixskd.config.task_kinds import Kind, kind_of
+from mixskd.config.task_kinds import Kind, kind_of, monitor_of
 from mixskd.errors import UserError
 from mixskd.runtime.files import slug
 
@@ -45,7 +45,7 @@ class Result:
     @property
     def score(self) -> float | None:
         """The main score of the deployed network, in per cent: top-1, AP or mIoU; None if its data cannot give one."""
-        return deployed_scores(self.summary)[1].get("top1" if self.kind is None else self.kind.monitor)
+        return deployed_scores(self.summary)[1].get(monitor_of(self.kind).name)
 
     @property
     def split(self) -> str:

@@ -169,6 +169,7 @@ class SearchFile(Struct):
     tested: dict[Text, dict[Text, Any]]
     importance: dict[Text, Number]
     trials: Annotated[list[Trial], Meta(max_length=MOST_TRIALS)]
+    task: Literal["multilabel"] | None = None
 
 
 def read_search(path: Path) -> dict[str, Any]:

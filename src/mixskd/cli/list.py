@@ -1,4 +1,4 @@
-"""``mixskd list``. Only backbones need torch."""
+"""``mixskd list``. Only the backbones of a library need torch."""
 
 import argparse
 

@@ -66,11 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         **{name: getattr(arguments, name) for name in names},
     )  # fmt: skip
     if predictor.uses_stored:
-        show(
-            f"temperature {predictor.temperature:.4g}, threshold {predictor.threshold:.4g} "
-            "(what is not given comes from mixskd calibrate)",
-            error=True,
-        )
+        threshold = "" if predictor.several else f", threshold {predictor.threshold:.4g}"
+        note = "(what is not given comes from mixskd calibrate)"
+        show(f"temperature {predictor.temperature:.4g}{threshold} {note}", error=True)
     counts, printed = Counts(), arguments.out is None and sys.stdout.isatty()
     with image_bar(lambda: sum(1 for _ in image_files(arguments.images)), hidden=printed) as advance:
         predictions = _with_progress(predictor(arguments.images), advance)

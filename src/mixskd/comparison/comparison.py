@@ -12,13 +12,18 @@ from mixskd.artifacts.stored_files import read_grid
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
-from mixskd.comparison.plan import plan, unfinished
+from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge
+from mixskd.config.task_kinds import kind_of
 from mixskd.config.trusted_backbones import remember_typed
+from mixskd.data import load_data
+from mixskd.data.sources.hub import HUB
+from mixskd.data.sources.manifest import SUFFIXES
 from mixskd.errors import UserError, unknown
 from mixskd.errors.text import safe
+from mixskd.methods import method_class
 from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.runtime.files import slug, write_text
@@ -134,6 +139,7 @@ def run_grid(
     failures = {}
     if missing := unfinished(runs):
         examine_data(run.experiment for run in missing)
+        check_labels(missing, grid.suites)
         carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
             write_text(folder / "grid.yaml", to_yaml(grid))
@@ -142,6 +148,25 @@ def run_grid(
             carrier.close()
     rows = tabulate(folder, grid.suites) if any(run.finished for run in runs) else []
     return Comparison(folder, rows, failures)
+
+
+def check_labels(runs: Sequence[Run], suites: Sequence[str]) -> None:
+    """Raises UserError for a method of ``runs``, or for ``suites``, if their images have several labels. A file of data
+    that may hold several is read once.
+    """
+    several: dict[Any, bool] = {}
+    for run in runs:
+        data, method = run.experiment.data, run.experiment.method.name
+        if kind_of(method) or not (data.source.startswith(HUB) or data.source.endswith((*SUFFIXES, ".npz"))):
+            continue
+        key = data.source, data.channels, data.range
+        if key not in several:
+            several[key] = load_data(data, verify=False).several
+        if several[key]:
+            method_class(method).check_several(run.label)
+            if suites:
+                raise UserError(f"the suites are for one label an image, but {data.source} has several; leave --suites "
+                                "out, and use mixskd evaluate RUN --suite accuracy")  # fmt: skip
 
 
 def tabulate(folder: Path, suites: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rich.progress import Progress as RichProgress
 from mixskd.artifacts.results import deployed_scores
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.config.task_kinds import kind_of
-from mixskd.errors.text import visible
+from mixskd.errors.text import counted, visible
 
 
 class RunsDisplay:
@@ -31,7 +31,7 @@ class RunsDisplay:
         self.bar_of: dict[str, int] = {}
 
     def __enter__(self) -> RunsDisplay:
-        self.console.print(f"{self.total} runs, {self.done} of them finished before")
+        self.console.print(f"{counted(self.total, 'run')}, {self.done} of them finished before")
         self.bars.start()
         return self
 

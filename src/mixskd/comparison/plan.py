@@ -13,7 +13,11 @@ from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
 from mixskd.config import Experiment, difference, merge, to_dict
 from mixskd.config.build import build_experiment, read_experiment
+from mixskd.config.task_kinds import kind_of
+from mixskd.data.policies import check_policy
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
+from mixskd.evaluation.runner import check_images
 from mixskd.methods import method_class
 from mixskd.runtime.files import slug
 from mixskd.training.run_folder import RunFolder
@@ -59,10 +63,11 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
 
     A detector or a segmentation network comes after the backbones of its seed.
 
-    Raises UserError for an unknown name or setting, and if the folder holds a run with other settings.
+    Raises UserError for an unknown name or setting, for a policy or a suite that cannot take the images, and if the
+    folder holds a run with other settings.
     """
     runs: dict[str, Run] = {}
-    forwarded: dict[tuple[str, str], int] = {}
+    forwarded: dict[str, int] = {}
     budgets = Budgets()
     for seed in grid.seeds:
         for backbone in grid.backbones:
@@ -83,24 +88,28 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
                 for one in grid.transfer.seeds or (seed,):
                     _add_transfer(runs, folder, SCRATCH, grid.transfer.experiment(backbone, one, None))
     for run in runs.values():
+        if kind_of(run.experiment.method.name) is None:
+            data = run.experiment.data
+            images = Preprocess(1, (0.0,) * data.channels, (1.0,) * data.channels, range=data.range)
+            check_policy(data.augment, data.color_jitter, wanted=images)
+            check_images(grid.suites, {run.name: images})
         if changed := run.other_settings():
             raise UserError(f"{run.files.path} holds a run of another configuration: {changed}; "
                             "choose another --out, or give the same settings")  # fmt: skip
     return list(runs.values())
 
 
-def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[tuple[str, str], int]) -> Experiment:
+def _experiment(grid: Grid, arm: Arm, own: dict[str, Any], forwarded: dict[str, int]) -> Experiment:
     """The experiment of ``arm`` with the settings ``own`` of its place in the grid.
 
-    ``forwarded`` caches the images that an arm forwards per original, by label and backbone.
+    ``forwarded`` caches the images that an arm forwards per original, by label; they are the same for all backbones.
     """
     folds = {} if grid.folds is None else {"data.folds": grid.folds}
     experiment = build_experiment(merge(grid.settings, {**folds, **own, **arm.settings, "out": ""}))
     if grid.images_per_update is not None and "run.batch_size" not in arm.settings:
-        key = arm.label, experiment.backbone
-        if key not in forwarded:  # seconds for some networks
-            forwarded[key] = images_forwarded(experiment)
-        batch = max(1, grid.images_per_update // forwarded[key])
+        if arm.label not in forwarded:  # seconds for some networks
+            forwarded[arm.label] = images_forwarded(experiment)
+        batch = max(1, grid.images_per_update // forwarded[arm.label])
         experiment = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, batch_size=batch))
     return experiment
 
@@ -130,6 +139,9 @@ def _add(runs: dict[str, Run], folder: Path, label: str, experiment: Experiment)
 
 def _carry_on(runs: dict[str, Run], folder: Path, transfer: Transfer, label: str, trained: Experiment) -> None:
     """Add the runs that start from the backbone of the run of ``trained``."""
+    if trained.data.channels != 3:
+        raise UserError(f"detectors and segmentation networks take RGB, but data.channels is {trained.data.channels}; "
+                        "leave the transfer out")  # fmt: skip
     name, augment = run_name(label, trained), trained.data.augment
     origin = label if augment == "none" else f"{label}-{augment}"
     for seed in transfer.seeds or (trained.run.seed,):

@@ -23,7 +23,7 @@ class RunConfig(Settings, prefix="run."):
         seed: the seed of weights, order, augmentation and mixing.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is bf16 on GPUs with bf16 arithmetic. On CPUs with
             bf16 arithmetic it is bf16 or fp32, whichever is faster for the network (see ``measure``). Elsewhere it is
-            fp32.
+            fp32. The scores of each epoch have this precision too; those of the deployed weights are in fp32.
         measure: on a CPU with bf16 arithmetic, time once which precision is faster. The times are kept in
             ``~/.cache/mixskd`` for later runs, and a resumed run keeps its choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

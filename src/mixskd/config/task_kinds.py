@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ SEGMENTATION = Kind(
 MULTILABEL = Kind("multilabel", "", (), "", {"map": "mAP", "f1": "F1", "f1_macro": "mean F1 of the classes"}, 2)
 KINDS = (MULTILABEL, DETECTION, SEGMENTATION)
 BY_VERB = {kind.verb: kind for kind in KINDS if kind.verb}
+
+
+class Score(NamedTuple):
+    """The ``name`` of a score in summaries, and its ``title`` for a person; it is in per cent."""
+
+    name: str
+    title: str
+
+
+def monitor_of(kind: Kind | None) -> Score:
+    """The score that selects the weights; ``kind`` is as that of :func:`kind_of`."""
+    return Score("top1", "top-1") if kind is None else Score(kind.monitor, kind.scores[kind.monitor])
 
 
 def kind_of(network: str, task: str | None = None) -> Kind | None:

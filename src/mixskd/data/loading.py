@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
-from mixskd.data.file_list import FileList
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.labels import strata
 from mixskd.data.preprocess import Preprocess, for_channels
@@ -20,7 +19,7 @@ from mixskd.data.sources.folder import load_folder, split_folders
 from mixskd.data.sources.hub import HUB, load_hub
 from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
-from mixskd.data.sources.shards import Members, is_shards, load_shards
+from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.splits_file import names_of
 from mixskd.data.verify import verified, without_duplicates
 from mixskd.errors import UserError, nearest
@@ -64,11 +63,7 @@ def load_data(
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
         _check_groups(splits)
     if verify and config.verify != "off":
-        files = {
-            name: split
-            for name, split in splits.items()
-            if name in only and len(split) and isinstance(split.images, FileList | Members)
-        }
+        files = {name: split for name, split in splits.items() if name in only and len(split) and not split.in_memory}
         good, verify_notes = verified(
             files, skip_bad=config.skip_bad_images, mode=config.verify, max_pixels=config.max_pixels,
             wanted=_preprocess(data, config),

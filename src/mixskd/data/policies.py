@@ -104,7 +104,7 @@ def check_policy(
     """
     if name not in POLICIES:
         raise unknown("augmentation policy", name, POLICIES)
-    if wanted is None or (wanted.channels == 3 and wanted.usual):
+    if wanted is None or wanted.rgb:
         return
     if wanted.usual:
         if any(jitter[2:]):

@@ -48,6 +48,11 @@ class Preprocess:
         """Whether Pillow holds the images: grey or RGB, of 8 bits. Others are tensors ``C x H x W``."""
         return self.channels in (1, 3) and self.range is None
 
+    @property
+    def rgb(self) -> bool:
+        """Whether the images are RGB of 8 bits."""
+        return self.usual and self.channels == 3
+
     def __post_init__(self) -> None:
         usual = "squash" if self.image_size <= SMALL else "crop"
         object.__setattr__(self, "resize", OLD_NAMES.get(self.resize, self.resize) or usual)

@@ -1,4 +1,4 @@
-"""Verify images of files and shards before a run: find unreadable ones, and images that are in two splits."""
+"""Verify images of files, shards and tables before a run: find unreadable ones, and images that are in two splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from mixskd.data.bundle import ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.images import ADVICE, MAX_PIXELS, check_image
 from mixskd.data.preprocess import Preprocess
-from mixskd.data.sources.shards import Member, Members, is_settled, stamp_of
+from mixskd.data.sources.hub import Row, Rows
+from mixskd.data.sources.shards import Member, Members, is_settled
 from mixskd.data.verify_cache import FILE, VerifyCache
 from mixskd.data.verify_progress import progress
 from mixskd.errors import UserError
@@ -37,17 +38,17 @@ def verified(
     max_pixels: int = MAX_PIXELS,
     wanted: Preprocess | None = None,
 ) -> tuple[dict[str, ImageSet], list[str]]:
-    """``splits`` of files or shards without unreadable images, with the digests of the others, and notes for a person.
+    """``splits`` of files, shards or tables without unreadable images, with the others' digests, and notes to show.
 
     ``mode`` is ``cached``, ``full`` or ``headers``, as in ``data.verify``; ``headers`` finds no digests. ``wanted``
     says which channels and values the files must have. Raises UserError for an unreadable image without ``skip_bad``,
     and for a class that has no other.
     """
     result: dict[str, ImageSet] = {}
-    bad: list[Path | Member] = []
+    bad: list[Path | Member | Row] = []
     notes: list[str] = []
     for name, images in splits.items():
-        assert isinstance(images.images, FileList | Members)
+        assert isinstance(images.images, FileList | Members | Rows)
         if mode == "headers":
             found = np.zeros(len(images), FILE)
             for i, pixels, _ in _read(Reader(images.images, max_pixels, wanted, headers=True), np.arange(len(images))):
@@ -64,7 +65,7 @@ def verified(
             empty := sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[fine]).tolist()))
         ):
             first = images.images[int(np.argmax(labels == empty[0]))]
-            where = f"the class folder {first.parent}" if isinstance(first, Path) else f"class {empty[0]} of the shards"
+            where = f"the class folder {first.parent}" if isinstance(first, Path) else f"class {empty[0]} of {name}"
             raise UserError(f"{where} holds no readable image; add some or remove the class")
         digests = None if mode == "headers" else np.ascontiguousarray(found["digest"])
         known = dataclasses.replace(images, digests=digests)
@@ -74,8 +75,8 @@ def verified(
     return result, notes
 
 
-def check(image: Path | Member, max_pixels: int, wanted: Preprocess | None) -> tuple[int, bytes]:
-    """Pixels of a file or of a member of a shard, and the digest of its bytes. Raises UserError if it is unreadable."""
+def check(image: Path | Member | Row, max_pixels: int, wanted: Preprocess | None) -> tuple[int, bytes]:
+    """Pixels of an image, and the digest of its bytes. Raises UserError if it is unreadable."""
     try:
         content = image.read_bytes() if isinstance(image, Path) else image.read()
     except OSError as error:
@@ -85,7 +86,7 @@ def check(image: Path | Member, max_pixels: int, wanted: Preprocess | None) -> t
 
 
 def examine(
-    files: FileList | Members,
+    files: FileList | Members | Rows,
     max_pixels: int,
     notes: list[str],
     wanted: Preprocess | None = None,
@@ -99,8 +100,8 @@ def examine(
     started = time.time()
     found = np.zeros(len(files), FILE)
     cache = VerifyCache("" if wanted is None or wanted.usual else f"{wanted.channels} {wanted.range is None}")
-    known: _OfFiles | _OfShards
-    known = _OfFiles(files, found, cache) if isinstance(files, FileList) else _OfShards(files, found, cache)
+    known: _OfFiles | _OfParts
+    known = _OfFiles(files, found, cache) if isinstance(files, FileList) else _OfParts(files, found, cache)
     since = started if renew else 0
     if len(known.fill(since, max_pixels)):
         with cache.only_writer(_say_that_it_waits):
@@ -182,17 +183,18 @@ class _OfFiles:
             self.cache.merge(folder)
 
 
-class _OfShards:
-    """As :class:`_OfFiles`, for the images of shards in their order: all records of a shard are stored at once."""
+class _OfParts:
+    """As :class:`_OfFiles`, for the images of shards or of a table in their order: all records of a part are stored at
+    once.
+    """
 
-    def __init__(self, members: Members, found: np.ndarray, cache: VerifyCache) -> None:
-        self.found, self.cache, self.ends = found, cache, np.cumsum(np.bincount(members.shard))
-        self.stamps = [stamp_of(shard) for shard in members.shards]
-        kind = os.fsdecode(cache.kind)
-        self.keys = [shard.with_name(f"{shard.name}:verified{kind}") for shard in members.shards]
+    def __init__(self, images: Members | Rows, found: np.ndarray, cache: VerifyCache) -> None:
+        paths, self.stamps, self.ends = zip(*images.parts, strict=True)
+        self.found, self.cache, kind = found, cache, os.fsdecode(cache.kind)
+        self.keys = [path.with_name(f"{path.name}:verified{kind}") for path in paths]
 
     def _of(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """The shards of ``indices`` by number, with the records of all their images."""
+        """The parts of ``indices`` by number, with the records of all their images."""
         for number in np.unique(np.searchsorted(self.ends, indices, side="right")).tolist():
             yield number, self.found[self.ends[number - 1] if number else 0 : self.ends[number]]
 
@@ -206,18 +208,18 @@ class _OfShards:
         return np.flatnonzero(self.found["pixels"] == 0)
 
     def save(self, part: np.ndarray, *, partly: bool = False) -> None:
-        """Store the shards of the images ``part`` (indices), if all images of a shard are readable, or ``partly``."""
+        """Store the parts of the images ``part`` (indices), if all images of one are readable, or ``partly``."""
         for number, records in self._of(part):
             if (partly or records["pixels"].all()) and is_settled(self.stamps[number]):
                 content = np.float64(time.time()).tobytes() + records.tobytes()
                 self.cache.add_shard(self.keys[number], self.stamps[number], content)
 
     def finish(self, missing: np.ndarray) -> None:
-        """Store the shards that hold unreadable images too."""
+        """Store the parts that hold unreadable images too."""
         self.save(missing, partly=True)
 
 
-def _read_and_store(reader: Reader, found: np.ndarray, missing: np.ndarray, known: _OfFiles | _OfShards) -> None:
+def _read_and_store(reader: Reader, found: np.ndarray, missing: np.ndarray, known: _OfFiles | _OfParts) -> None:
     """Read the files ``missing`` (indices) into ``found``, and store what is readable."""
     saved = done = 0
     last = time.monotonic()
@@ -254,7 +256,7 @@ class Reader(Dataset[tuple[int, int, bytes]]):
     """Index, pixels and digest of a file by its index: by reading all of it, or only its header."""
 
     def __init__(
-        self, files: FileList | Members, max_pixels: int, wanted: Preprocess | None, *, headers: bool = False
+        self, files: FileList | Members | Rows, max_pixels: int, wanted: Preprocess | None, *, headers: bool = False
     ) -> None:
         self.files, self.max_pixels, self.wanted, self.headers = files, max_pixels, wanted, headers
 

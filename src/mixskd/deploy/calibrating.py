@@ -1,22 +1,24 @@
-"""A temperature and a threshold for ``predict``, fitted on the validation split and kept in the model file."""
+"""A temperature and thresholds for ``predict``, fitted on the validation split and kept in the model file."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mixskd.artifacts.model_file import Classifier, load_model, store_calibration
+from mixskd.artifacts.model_file import Classifier, at_temperature, load_model, store_calibration
 from mixskd.data import make_test_loader
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.split_scores import evaluation_data
-from mixskd.evaluation.suites.calibration import calibration
+from mixskd.evaluation.suites.calibration import calibration, equal_width_error
 from mixskd.runtime.precision import choose_device, full_fp32
+from mixskd.tasks.multilabel import binary_entropy, label_scores
 from mixskd.tasks.temperature_scaling import best_temperature
+from mixskd.tasks.thresholds import best_threshold, threshold_for_accuracy, threshold_for_coverage
 from mixskd.training.run_lock import run_lock
 
 TARGET_ACCURACY = 95.0
@@ -33,7 +35,7 @@ def calibrate(
     device: str = "auto",
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Any]:
-    """Fit a temperature and a threshold on ``val``, and store both in the model file at ``path``, or in that run.
+    """Fit a temperature and a threshold on ``val``, and store them in the model file at ``path``, or in that run.
 
     The temperature minimises the mean negative log-likelihood (Guo et al., 2017). If no image of ``val`` is
     misclassified it would go to 0, so it stays 1 then. The threshold is the lowest one at which the accuracy of the
@@ -42,41 +44,78 @@ def calibrate(
 
     Returns ``images``, ``temperature``, ``threshold``, ``before`` and ``after`` (``nll`` in nats and ``ece`` in per
     cent on ``val``, with 15 bins), ``top1`` of all images, ``accepted`` (their share in per cent), ``accepted_images``
-    and ``accepted_top1``. Only :func:`mixskd.predict` uses what is stored. Raises UserError without ``val``, and if no
-    threshold reaches ``target_accuracy``; the file then stays as it was.
+    and ``accepted_top1``. Only :func:`mixskd.predict` uses what is stored.
+
+    Where an image may have several labels, the negative log-likelihood is the binary cross-entropy, summed over the
+    classes, and each class gets the threshold with the highest F1. ``thresholds`` (for probabilities at the
+    temperature, by class) then replace what is said of accepted images, and ``before`` and ``after`` also have ``f1``
+    and ``f1_macro`` in per cent. ECE is that of each class (the distance of the mean probability in a bin from the
+    share of its images that have the class), averaged over the classes (Kull et al., 2019).
+
+    Raises UserError without ``val``, for a target where an image may have several labels, and if no threshold reaches
+    ``target_accuracy``; the file then stays as it was.
     """
     check_positive(batch_size=batch_size)
     check_targets(target_accuracy, coverage)
     place = Path(path)
     model = load_model(place)
-    if model.task == "multilabel":
-        raise UserError(
-            f"calibrate is for one label an image; the classes of {path}, of which an image may have several, have "
-            "thresholds that were fitted on val when it was trained"
-        )
+    several = model.task == "multilabel"
+    if several and (target_accuracy, coverage) != (None, None):
+        raise UserError("a target accuracy and a coverage are for one label an image; leave them out: each class of "
+                        "several gets the threshold with the highest F1")  # fmt: skip
     with run_lock(place) if place.is_dir() else nullcontext():
         outputs = _outputs(place, model, data, batch_size, choose_device(device), progress)
-        right = outputs.predictions == outputs.labels
-        temperature = 1.0 if right.all() else best_temperature(outputs.logits, outputs.labels)
-        confidence = (outputs.logits.double() / temperature).softmax(1).max(1).values
-        if coverage is not None:
-            threshold = threshold_for_coverage(confidence, coverage)
+        logits, labels = outputs.logits.double(), outputs.labels
+        if several:
+            stored, found = labels_fitted(logits, labels, model)
         else:
-            threshold = threshold_for_accuracy(confidence, right, target_accuracy or TARGET_ACCURACY)
-        accepted = confidence >= threshold
-        before, after = (calibration(outputs.logits.double() / t, outputs.labels, BINS) for t in (1.0, temperature))
-        store_calibration(place, temperature, threshold)
-        return {
-            "images": len(right),
-            "temperature": temperature,
-            "threshold": threshold,
-            "before": {name: before[name] for name in ("nll", "ece")},
-            "after": {name: after[name] for name in ("nll", "ece")},
-            "top1": percent(right.double().mean()),
-            "accepted": percent(accepted.double().mean()),
-            "accepted_images": int(accepted.sum()),
-            "accepted_top1": percent(right[accepted].double().mean()),
-        }
+            stored, found = class_fitted(logits, labels, target_accuracy or TARGET_ACCURACY, coverage)
+        store_calibration(place, **stored)
+        return {"images": len(labels), "temperature": stored["temperature"], **found}
+
+
+Fitted = tuple[dict[str, Any], dict[str, Any]]  # what is stored, and what is found
+
+
+def class_fitted(logits: Tensor, labels: Tensor, target_accuracy: float, coverage: float | None) -> Fitted:
+    """The temperature and the threshold of one label an image, from logits ``N x C``."""
+    right = logits.argmax(1) == labels
+    temperature = 1.0 if right.all() else best_temperature(logits, labels)
+    confidence = (logits / temperature).softmax(1).max(1).values
+    if coverage is not None:
+        threshold = threshold_for_coverage(confidence, coverage)
+    else:
+        threshold = threshold_for_accuracy(confidence, right, target_accuracy)
+    accepted = confidence >= threshold
+    before, after = (calibration(logits / t, labels, BINS) for t in (1.0, temperature))
+    return {"temperature": temperature, "threshold": threshold}, {
+        "threshold": threshold,
+        "before": {name: before[name] for name in ("nll", "ece")},
+        "after": {name: after[name] for name in ("nll", "ece")},
+        "top1": percent(right.double().mean()),
+        "accepted": percent(accepted.double().mean()),
+        "accepted_images": int(accepted.sum()),
+        "accepted_top1": percent(right[accepted].double().mean()),
+    }
+
+
+def labels_fitted(logits: Tensor, labels: Tensor, model: Classifier) -> Fitted:
+    """The temperature and the thresholds of several labels an image (logits and labels ``N x C``)."""
+    right = (logits > 0) == (labels > 0)
+    temperature = 1.0 if right.all() else best_temperature(logits, labels, binary_entropy)
+    thresholds = [best_threshold(*column) for column in zip(logits.sigmoid().T, labels.long().T, strict=True)]
+
+    def scores(t: float, at: Sequence[float]) -> dict[str, float]:
+        p, named = (logits / t).sigmoid(), label_scores(logits.sigmoid(), labels.long(), torch.tensor(at))
+        ece = [equal_width_error(*column, BINS) for column in zip(p.T, labels.double().T, strict=True)]
+        return {"nll": float(binary_entropy(logits / t, labels)), "ece": percent(fmean(ece)),
+                **{name: percent(named[name]) for name in ("f1", "f1_macro")}}  # fmt: skip
+
+    before, after = scores(1.0, model.thresholds), scores(temperature, thresholds)
+    shown = dict(zip(model.classes, at_temperature(thresholds, temperature), strict=True))
+    return {"temperature": temperature, "thresholds": thresholds}, {
+        "thresholds": shown, "before": before, "after": after
+    }  # fmt: skip
 
 
 def check_targets(target_accuracy: float | None, coverage: float | None) -> None:
@@ -86,47 +125,6 @@ def check_targets(target_accuracy: float | None, coverage: float | None) -> None
     for name, value in {"target accuracy": target_accuracy, "coverage": coverage}.items():
         if value is not None and not 1 < value <= 100:
             raise UserError(f"the {name} is in per cent, above 1 and up to 100, such as 95; it is {value}")
-
-
-def threshold_for_accuracy(confidence: Tensor, right: Tensor, target: float) -> float:
-    """The lowest threshold at which at least ``target`` per cent of the accepted images are ``right`` (``N`` each).
-
-    It is halfway between two confidences, and 0 if all images are accepted. Raises UserError if no threshold
-    reaches the target.
-    """
-    ordered, order = confidence.double().sort(descending=True, stable=True)
-    hits = right[order].long().cumsum(0)
-    numbers = torch.arange(1, len(hits) + 1)
-    reached = (100 * hits >= target * numbers) & _ends(ordered)
-    if not reached.any():
-        best = percent((hits / numbers)[_ends(ordered)].max())
-        raise UserError(
-            f"no threshold reaches an accuracy of {target:g} % on val; the highest that one reaches is {best:.2f} %, "
-            "so give a lower --target-accuracy, or --coverage"
-        )
-    return _below(ordered, int(reached.nonzero()[-1]))
-
-
-def threshold_for_coverage(confidence: Tensor, coverage: float) -> float:
-    """The highest threshold that accepts at least ``coverage`` per cent of the images, between two confidences."""
-    ordered = confidence.double().sort(descending=True).values
-    least = max(math.ceil(coverage * len(ordered) / 100 - 1e-9), 1)
-    last = _ends(ordered).nonzero()[:, 0]
-    return _below(ordered, int(last[last >= least - 1][0]))
-
-
-def _ends(ordered: Tensor) -> Tensor:
-    """Whether the next of the decreasing values is smaller; a threshold cannot separate equal values."""
-    return torch.cat([ordered[1:] < ordered[:-1], torch.ones(1, dtype=torch.bool)])
-
-
-def _below(ordered: Tensor, last: int) -> float:
-    """A threshold that accepts the first of the decreasing values up to index ``last``."""
-    if last == len(ordered) - 1:
-        return 0.0
-    accepted, refused = ordered[last].item(), ordered[last + 1].item()
-    middle = (accepted + refused) / 2
-    return middle if middle > refused else accepted  # adjacent floats have no middle
 
 
 @full_fp32()

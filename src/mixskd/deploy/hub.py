@@ -67,6 +67,7 @@ def write_files(path: Path, folder: Path, repository: str | None) -> None:
     card = model_card(model, path, repository)
     with replacing(folder / MODEL) as temporary:
         shutil.copyfile(path / MODEL if path.is_dir() else path, temporary)
-    about = {**describe(model), "temperature": model.temperature, "threshold": model.threshold}
+    fitted = {"temperature": model.temperature, "threshold": model.threshold}
+    about = {**describe(model, temperature=model.temperature), **fitted}
     write_text(folder / PREPROCESSING, to_json(about, indent=2) + "\n")
     write_text(folder / CARD, card)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from mixskd.artifacts.model_file import Classifier
+from mixskd.artifacts.model_file import Classifier, at_temperature
 from mixskd.artifacts.results import read_result
 from mixskd.config.task_kinds import MULTILABEL
 from mixskd.errors.text import safe
@@ -37,5 +37,6 @@ def model_card(model: Classifier, path: Path, repository: str | None) -> str:
     return template.render(
         name=(repository or (path.resolve().name if path.is_dir() else path.stem)).rpartition("/")[2],
         model=model, run=run, repository=repository, about=about, scores=scores, most=MOST_CLASSES,
+        thresholds=at_temperature(model.thresholds, model.temperature or 1.0),
         columns={key: title for key, title in COLUMNS.items() if any(key in values for values in scores.values())},
     )  # fmt: skip

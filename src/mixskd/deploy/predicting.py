@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.artifacts.model_file import Classifier, load_model
+from mixskd.artifacts.model_file import Classifier, at_temperature, load_model
 from mixskd.backbones.ensemble import Flips
 from mixskd.data import worker_count
 from mixskd.data.file_loader import FileLoader
@@ -56,16 +56,16 @@ class Predictor:
     ) -> None:
         check_options(top, batch_size, workers, temperature, threshold, max_pixels)
         model = load_model(path)
-        stored = model.threshold is not None or model.thresholds
-        if temperature not in (None, model.temperature or 1.0) and threshold is None and stored:
-            fitted = model.temperature or 1.0
+        fitted = model.temperature or 1.0
+        if temperature not in (None, fitted) and threshold is None and model.threshold is not None:
             raise UserError(f"the threshold in {path} was fitted at the temperature {fitted:.4g}; give --threshold too")
         given = ((temperature, model.temperature), (threshold, model.threshold))
         self.uses_stored = any(ours is None and stored is not None for ours, stored in given)
         self.temperature = _first(temperature, model.temperature, 1.0)
         self.threshold = _first(threshold, model.threshold, 0.0)
         self.several = model.classes if model.thresholds else ()
-        self.thresholds = model.thresholds if threshold is None else (threshold,) * len(model.classes)
+        own = at_temperature(model.thresholds, self.temperature)
+        self.thresholds = own if threshold is None else [threshold] * len(model.classes)
         self.task, self.top = task_of(model), min(top, len(model.classes))
         self.batch_size, self.workers = batch_size, workers
         self.max_pixels, self.device = max_pixels, choose_device(device)

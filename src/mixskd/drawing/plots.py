@@ -125,7 +125,7 @@ def line_plot(
                 (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # powers need parsed text
                 axis.set_minor_formatter(NullFormatter())
-        if all(float(x).is_integer() for _, xs, _ in series for x in xs):
+        if not log_x and all(float(x).is_integer() for _, xs, _ in series for x in xs):
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(ax)
     return Plot(name, caption, figure)

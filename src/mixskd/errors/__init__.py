@@ -20,17 +20,40 @@ class UserError(Exception):
     rank: int | None = None
 
 
+MEANT = {"rate": "lr", "learning_rate": "lr"}  # usual names of settings that have another one here
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest of ``choices``, or the empty string if none is close.
 
-    The last part of a dotted name says what it means, so a choice with that part comes first: ``optim.lr`` for ``lr``.
+    The last part of a dotted name says what it means. A choice with that part comes first (``optim.lr`` for ``lr``),
+    then one with all its words (``data.image_size`` for ``data.size``), and then one that is spelled alike.
     """
-    choices = list(choices)
-    by_meaning = {choice.lstrip("-").rpartition(".")[2]: choice for choice in reversed(choices)}
-    last = name.lstrip("-").rpartition(".")[2].replace("-", "_")
-    close = [by_meaning[part] for part in difflib.get_close_matches(last, by_meaning, n=1, cutoff=0.8)]
-    close = close or difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    group, last = _parts(name)
+    last = MEANT.get(last, last)
+    best, found = (0, 0.0), ""
+    for choice in (choice for choice in choices if choice != name):  # a key may be no flag of this verb
+        own_group, own = _parts(choice)
+        part, whole = (difflib.SequenceMatcher(None, a, b).ratio() for a, b in ((own, last), (choice, name)))
+        near = group in ("", own_group) or whole >= 0.5
+        if near and own == last:
+            rank = 4, whole
+        elif near and set(last.split("_")) <= set(own.split("_")):
+            rank = 3, float(own_group == group)
+        elif near and part >= 0.8:
+            rank = 2, part
+        else:
+            alike = part if group and group == own_group else whole
+            rank = int(alike >= 0.5), alike
+        if rank[0] and rank > best:
+            best, found = rank, choice
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The group of a setting's dotted name, and its last part."""
+    group, _, last = name.lstrip("-").replace("-", "_").rpartition(".")
+    return group, last
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

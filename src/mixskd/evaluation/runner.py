@@ -1,7 +1,7 @@
 """Runs suites on trained runs and writes each result to RUN/evaluation/NAME.json."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 from mixskd.artifacts.model_file import Classifier, load_model
 from mixskd.config import DataConfig
 from mixskd.data import DataBundle, load_data, make_test_loader
+from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError, check_positive
 from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.corruptions.published import PublishedFiles
@@ -103,12 +104,16 @@ class Run:
         """Where results are written."""
         return (self.path if self.path.is_dir() else self.path.parent) / "evaluation"
 
-    def other_data(self, source: str) -> dict[str, Batches]:
-        """The training and test images of the data set ``source``, preprocessed as this model expects."""
+    def other_bundle(self, source: str) -> DataBundle:
+        """The data set ``source``, preprocessed as this model expects. Raises UserError if it cannot be."""
         sized = Path(source).expanduser().exists() and Path(source).suffix != ".npz"
         p = self.model.preprocess
         config = DataConfig(source, image_size=p.image_size if sized else None, channels=p.channels, range=p.range)
-        bundle = dataclasses.replace(load_data(config), preprocess=self.model.preprocess)
+        return self._shared(f"other data {source}", lambda: dataclasses.replace(load_data(config), preprocess=p))
+
+    def other_data(self, source: str) -> dict[str, Batches]:
+        """The training and test images of the data set ``source``, preprocessed as this model expects."""
+        bundle = self.other_bundle(source)
         names = {"train": "train", "test": chosen_split(bundle, None)}
         return {
             key: make_test_loader(bundle, self.device, split=name, batch_size=self.batch_size)
@@ -158,6 +163,10 @@ def run_suites(
         raise UserError(
             f"the suite {strange} is for one label an image, but {odd.name} names several; use {', '.join(SEVERAL)}"
         )
+    check_images([suite.name for suite in evaluators], {run.name: run.model.preprocess for run in opened})
+    for run in opened:
+        for suite in usable[run.name]:
+            check_fits(suite, run, opened)
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
@@ -221,12 +230,24 @@ def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str,
     return suites
 
 
+def check_images(suites: Iterable[str], runs: Mapping[str, Preprocess]) -> None:
+    """Raises UserError for one of ``suites`` that cannot take the images of one of ``runs``."""
+    if "corruption" in suites and (odd := next((name for name, p in runs.items() if not p.rgb), None)):
+        raise UserError(f"the suite corruption is for RGB images of 8 bits, and {odd} takes others")
+
+
+def check_fits(suite: Evaluator, run: Run, runs: Sequence[Run]) -> None:
+    """Raises UserError if other runs or other data that ``suite`` needs have images that ``run`` does not take."""
+    if suite.name == "confidence":
+        for other in runs:
+            comparable(other, run)
+    if source := getattr(suite, "data", ""):
+        run.other_bundle(source)
+
+
 def prepared(suite: Evaluator, run: Run, runs: Sequence[Run], context: Context) -> Context:
     """``context`` with the further data and models that ``suite`` needs."""
     more: dict[str, Any] = {}
-    p = run.model.preprocess
-    if suite.name == "corruption" and not (p.usual and p.channels == 3):
-        raise UserError(f"the suite corruption is for RGB images of 8 bits, and {run.name} takes others")
     if suite.name == "calibration":
         more["val"] = run.val
     if folder := getattr(suite, "files", ""):

@@ -58,9 +58,15 @@ class Method(Hooks, nn.Module):
 
     def use(self, ce: CrossEntropy) -> None:
         """Minimise ``ce`` on the labels. Raises UserError if it is for several an image, and the method is not."""
-        if ce.several and not self.several_labels:
-            raise UserError(f"this method is for one label an image; with several, train with {', '.join(SEVERAL)}")
+        if ce.several:
+            self.check_several()
         self.ce = ce
+
+    @classmethod
+    def check_several(cls, name: str = "this method") -> None:
+        """Raises UserError, with the ``name`` of the method, if it is for one label an image."""
+        if not cls.several_labels:
+            raise UserError(f"{name} is for one label an image; with several, train with {', '.join(SEVERAL)}")
 
     @property
     def needs(self) -> DataNeeds:

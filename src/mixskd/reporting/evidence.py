@@ -13,7 +13,7 @@ from mixskd.artifacts.results import Result, read_result, read_results
 from mixskd.artifacts.stored_files import read_rows
 from mixskd.config import DataConfig
 from mixskd.config.records import LARGEST
-from mixskd.config.task_kinds import KINDS, Kind
+from mixskd.config.task_kinds import KINDS, Kind, monitor_of
 from mixskd.data import DataBundle, load_data
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
@@ -106,8 +106,9 @@ def read_evidence(paths: Sequence[str | Path]) -> Evidence:
             else:
                 float(result.score)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError):
-            named = "top-1" if result.kind is None else result.kind.scores[result.kind.monitor]
-            raise UserError(f"{result.folder} has no {named} in its summary; leave this run out") from None
+            raise UserError(
+                f"{result.folder} has no {monitor_of(result.kind).title} in its summary; leave this run out"
+            ) from None
     lines = put_together(results.values())
     lines.sort(key=_place)
     runs = [Run(_name(line, result), result) for line in lines for result in line.results]

@@ -1,7 +1,7 @@
 """Rows of ``mixskd list``: methods, backbones, data sets, recipes, grids and suites.
 
-Those of our own methods, data sets and suites are stored in ``listings.json``, so that no torch is imported to show
-them. ``python -m mixskd.reporting.listing`` writes that file anew from the classes.
+Those of our own methods, backbones, data sets and suites are stored in ``listings.json``, so that no torch is imported
+to show them. ``python -m mixskd.reporting.listing`` writes that file anew from the classes.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.config import grids, recipes
-from mixskd.config.plugins import load_plugins
+from mixskd.config.plugins import has_plugins, load_plugins
 from mixskd.config.registry import METHODS
 from mixskd.errors import UserError
 
@@ -21,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 
 def stored(kind: str) -> Rows:
-    """The stored rows of a ``kind``: ``methods``, ``datasets`` or ``suites``."""
+    """The stored rows of a ``kind``: ``methods``, ``backbones``, ``datasets`` or ``suites``."""
     rows: Rows = json.loads((files(__package__) / "listings.json").read_text(encoding="utf-8"))[kind]
     return rows
 
@@ -41,31 +41,32 @@ def method_row(name: str) -> dict[str, Any]:
     return {"method": name, "in short": summary, "cost": "-" if about is None else about.cost}
 
 
-def backbones(num_classes: int = 100) -> Rows:
-    """Each backbone with its parameters at ``num_classes`` classes: deployed, and in MixSKD's training graph.
+def backbones() -> Rows:
+    """Each backbone with its parameters at 100 classes. Those of plugins are imported, and torch with them."""
+    rows = {row["backbone"]: row for row in stored("backbones")}
+    if not has_plugins():
+        return list(rows.values())
+    load_plugins()
+    from mixskd.backbones import BACKBONES
 
-    The discriminators are not counted, as in the paper.
+    return [rows.get(name) or backbone_row(name) for name in BACKBONES]
+
+
+def backbone_row(name: str) -> dict[str, Any]:
+    """The row of one backbone: its parameters deployed, and in MixSKD's training graph, without the discriminators, as
+    the paper counts them.
     """
     import torch
 
-    from mixskd.backbones import BACKBONES, build_backbone
+    from mixskd.backbones import build_backbone
     from mixskd.methods import MixSKD
 
-    load_plugins()
-    rows = []
-    for name in BACKBONES:
-        with torch.device("meta"):
-            backbone = build_backbone(name, num_classes)
-            graph = MixSKD(backbone, discriminator="off")
-        rows.append(
-            {
-                "backbone": name,
-                "image size": backbone.default_size,
-                "parameters": sum(p.numel() for p in backbone.parameters()),
-                "in MixSKD's training graph": sum(p.numel() for p in graph.parameters()),
-            }
-        )
-    return rows
+    with torch.device("meta"):
+        backbone = build_backbone(name, 100)
+        graph = MixSKD(backbone, discriminator="off")
+    deployed, trained = (sum(p.numel() for p in module.parameters()) for module in (backbone, graph))
+    return {"backbone": name, "image size": backbone.default_size, "parameters": deployed,
+            "in MixSKD's training graph": trained}  # fmt: skip
 
 
 def library_backbones(pattern: str) -> tuple[Rows, int]:
@@ -133,12 +134,15 @@ LISTINGS: dict[str, Callable[[], Rows]] = {
 
 
 def to_store() -> str:
-    """The text of ``listings.json``, from the classes. A plugin's methods are left out."""
+    """The text of ``listings.json``, from the classes. Methods and backbones of plugins are left out."""
+    from mixskd.backbones import BACKBONES
     from mixskd.data import DATASETS
 
     datasets = [{"data set": name, "contents": about} for name, about in DATASETS.items()]
     own = [name for name in METHODS if METHODS[name].__module__.startswith("mixskd.")]
-    rows = {"methods": [method_row(name) for name in own], "datasets": datasets, "suites": suite_rows()}
+    nets = [name for name, make in BACKBONES.items() if getattr(make, "func", make).__module__.startswith("mixskd.")]
+    rows = {"methods": [method_row(name) for name in own], "backbones": [backbone_row(name) for name in nets],
+            "datasets": datasets, "suites": suite_rows()}  # fmt: skip
     return json.dumps(rows, indent=1) + "\n"
 
 

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from mixskd.tasks.multilabel import best_threshold, label_scores
+from mixskd.tasks.multilabel import binary_entropy, label_scores
+from mixskd.tasks.thresholds import best_threshold
 
 
 class MeanCrossEntropy(Metric):
@@ -56,7 +57,7 @@ class LabelScores(Metric):
         p, y = z.sigmoid(), y.long()
         return {
             **label_scores(p, y, self.thresholds),
-            "loss": F.binary_cross_entropy_with_logits(z, y.double(), reduction="none").sum(1).mean(),
+            "loss": binary_entropy(z, y),
             "best_thresholds": torch.tensor(
                 [best_threshold(*column) for column in zip(p.T, y.T, strict=True)], dtype=torch.float64
             ),

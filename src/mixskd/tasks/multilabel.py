@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mixskd.tasks.base import LabelTask
+from mixskd.tasks.thresholds import USUAL
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
-
-USUAL = 0.5  # threshold of a class for which none was fitted
 
 
 def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
@@ -41,22 +41,9 @@ def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Ten
     }
 
 
-def best_threshold(p: Tensor, labels: Tensor) -> float:
-    """The threshold with the highest F1 of probabilities and labels (``N``); the highest of several, and 0.5 if no
-    image has the label.
-
-    It is halfway between two probabilities.
-    """
-    ordered, order = p.double().sort(descending=True, stable=True)
-    hits = labels[order].cumsum(0)
-    if not len(hits) or not hits[-1]:
-        return USUAL
-    predicted = torch.arange(1, len(hits) + 1, device=p.device)
-    ends = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(ordered[:1], dtype=torch.bool)])  # not within a tie
-    last = int((2 * hits / (predicted + hits[-1]) * ends).argmax())
-    below = ordered[last + 1].item() if last + 1 < len(ordered) else 0.0
-    middle = (ordered[last].item() + below) / 2
-    return middle if middle > below else ordered[last].item()  # adjacent floats have no middle
+def binary_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The binary cross-entropy of ``N x C``, summed over the classes, its mean over the images."""
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(1).mean()
 
 
 class MultiLabel(LabelTask):

@@ -1,8 +1,8 @@
-"""The scores of a model on one split. They are computed in fp32, so that all reports agree."""
+"""The scores of a model on one split: in fp32, so that all reports agree, unless a caller asks for less."""
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -14,30 +14,45 @@ from mixskd.tasks.base import Task
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Context with ``model`` in evaluation mode and without TF32; both are restored at its end."""
+def evaluation_mode(model: nn.Module, arithmetic: AbstractContextManager[Any] | None = None) -> Iterator[None]:
+    """Context with ``model`` in evaluation mode and in ``arithmetic``: fp32 without TF32 if None.
+
+    Both are restored at its end.
+    """
     was_training = model.training
     model.eval()
     try:
-        with full_fp32():
+        with arithmetic or full_fp32():
             yield
     finally:
         model.train(was_training)
 
 
-def score(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, float]:
-    """The scores of ``task`` for ``model`` on the batches of ``loader``.
+def score(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    task: Task,
+    device: torch.device,
+    arithmetic: AbstractContextManager[Any] | None = None,
+) -> dict[str, float]:
+    """The scores of ``task`` for ``model`` on the batches of ``loader``, in ``arithmetic``: fp32 without TF32 if None.
 
     With several processes each gives its own part of the images, which may be none, and gets the scores of all.
     """
-    return task.scores(measure(model, loader, task, device))
+    return task.scores(measure(model, loader, task, device, arithmetic))
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, loader: Iterable[tuple[Any, Any]], task: Task, device: torch.device) -> dict[str, Any]:
+def measure(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    task: Task,
+    device: torch.device,
+    arithmetic: AbstractContextManager[Any] | None = None,
+) -> dict[str, Any]:
     """What the metrics of ``task`` compute, as :func:`score`."""
     metrics = task.metrics().to(device)
-    with evaluation_mode(model):
+    with evaluation_mode(model, arithmetic):
         for images, targets in loader:
             if len(targets):
                 metrics.update(task.predict(model, on(device, images)), on(device, targets))
@@ -54,11 +69,12 @@ def score_heads(
     *,
     split: str = "test",
     world: World | None = None,
+    arithmetic: AbstractContextManager[Any] | None = None,
 ) -> dict[str, float]:
     """``SPLIT_NAME_top1`` in per cent of each of ``method.heads``, and the best as ``SPLIT_max_head_top1``."""
     correct: dict[str, Tensor] = {}
     count = 0
-    with evaluation_mode(method):
+    with evaluation_mode(method, arithmetic):
         for images, labels in loader:
             for name, logits in method.heads(on(device, images)).items():
                 hits = (logits.float().argmax(1) == on(device, labels)).sum()

@@ -1,20 +1,23 @@
 """Temperature scaling of logits (Guo et al., ICML 2017)."""
 
+from collections.abc import Callable
+
 from torch import Tensor
+from torch.nn import functional as F
 
 
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T in 0.01 to 100 that minimises the mean cross-entropy of ``logits / T`` (``N x C``) with ``labels``.
+def best_temperature(
+    logits: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+) -> float:
+    """The T in 0.01 to 100 that minimises ``loss(logits / T, labels)`` (``N x C``), by default the mean cross-entropy.
 
-    The loss is convex in 1/T, so that there is one minimum.
+    The loss must be convex in 1/T, so that there is one minimum; a cross-entropy is, with a softmax or binary.
     """
     from scipy.optimize import minimize_scalar
 
-    scores, targets = logits.double(), labels[:, None]
-
-    def loss(inverse: float) -> float:
-        scaled = scores * inverse
-        return float((scaled.logsumexp(1) - scaled.gather(1, targets)[:, 0]).mean())
-
-    found = minimize_scalar(loss, bounds=(0.01, 100.0), method="bounded", options={"xatol": 1e-9})
+    scores = logits.double()
+    found = minimize_scalar(
+        lambda inverse: float(loss(scores * inverse, labels)), bounds=(0.01, 100.0), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
     return 1 / float(found.x)

@@ -20,6 +20,8 @@ def describe(parts: Parts) -> list[str]:
     """Lines on the data, the network, the method, the device and the steps."""
     experiment, data, run = parts.experiment, parts.data, parts.experiment.run
     images = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    scored = data.preprocess.image_size
+    size = f"{data.image_size} px" if scored == data.image_size else f"{data.image_size} px, scored at {scored} px"
     how = "each epoch is scored on val" if data.scored == "val" else "each epoch is scored on test"
     if "test" in data.splits and data.scored == "val":
         how += ", the deployed weights once on test"
@@ -32,7 +34,7 @@ def describe(parts: Parts) -> list[str]:
     engine = parts.step.engine
     steps = len(parts.loader)
     return [
-        f"data: {experiment.data.source}, {len(data.classes)} classes, {images} images of {data.image_size} px; {how}",
+        f"data: {experiment.data.source}, {len(data.classes)} classes, {images} images of {size}; {how}",
         f"  {data.about_labels()}",
         f"network: {experiment.backbone}{weights}, {network:,} parameters; {training:,} while it trains",
         f"method: {experiment.method.name}; optimizer steps: {counted(run.epochs, 'epoch')} x {steps:,} = "

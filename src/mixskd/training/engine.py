@@ -98,7 +98,8 @@ def configure_process(device: torch.device, *, deterministic: bool, fixed_shapes
     than it gains.
 
     fp32 steps on a GPU: TF32 in convolutions, not in matrix products. These are torch's own defaults, with which the
-    released code ran; they are set here so that nothing else decides them. Scores are without TF32.
+    released code ran; they are set here so that nothing else decides them. The scores of deployed weights
+    are without TF32.
     """
     if device.type == "cpu":
         keep_freed_memory()

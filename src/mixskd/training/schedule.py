@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from mixskd.errors.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -58,9 +60,8 @@ def remarks(optim: OptimConfig, epochs: int) -> list[str]:
     found = [f"the schedule starts again after epoch {restart}" for restart in optim.restarts if restart < epochs]
     epochs = part(optim.restarts, 0, epochs)[1]
     if optim.warmup_epochs >= epochs:
-        found.append(
-            f"the learning rate is still warming up after {epochs} epochs; set a smaller --optim.warmup-epochs"
-        )
+        lasting = counted(epochs, "epoch")
+        found.append(f"the learning rate is still warming up after {lasting}; set a smaller --optim.warmup-epochs")
     elif optim.schedule == "step" and all(milestone >= epochs for milestone in optim.milestones):
         found.append(
             f"the learning rate never falls in {epochs} epochs; set --optim.milestones, or --optim.schedule cosine"

@@ -27,11 +27,16 @@ def summarise(
     deployed: Mapping[str, float],
     scores: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The summary of a run. ``deployed`` is the row of the deployed weights; ``scores`` are by split and metric."""
+    """The summary of a run. ``deployed`` is the row of the deployed weights, and ``scores`` are theirs.
+
+    ``scores`` are by split and metric. Those of other epochs are in their rows.
+    """
     experiment, split = parts.experiment, parts.data.scored
     last, best = position.rows[-1], selection.best(position.rows)
 
     def of(row: Mapping[str, float]) -> dict[str, Any]:
+        if row["epoch"] == deployed["epoch"]:
+            row = {**row, **{f"{split}_{name}": value for name, value in scores[split].items()}}
         own = {name.removeprefix(f"{split}_"): row[name] for name in row if name in (f"{split}_top1", f"{split}_top5")}
         return {"epoch": row["epoch"], "split": split, **(own or {selection.monitor: row[selection.monitor]})}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
+from mixskd.runtime.precision import autocast
 from mixskd.tasks.scoring import measure, score, score_heads
 from mixskd.training.checkpoint import (
     check_fits,
@@ -172,21 +174,33 @@ class Trainer:
             listener.epoch(row)
 
     def evaluate(self, epoch: int) -> dict[str, float]:
-        """The scores after ``epoch`` on ``val``, or on ``test`` if there is no ``val``; empty if they are not due."""
+        """The scores after ``epoch`` on ``val``, or on ``test`` if there is no ``val``; empty if they are not due.
+
+        They are computed in the arithmetic of the steps, which is faster than that of the scores in the summary.
+        """
         run, split = self.experiment.run, self.parts.data.scored
         if (epoch + 1) % run.evaluate_every and epoch + 1 < run.epochs:
             return {}
-        row = {f"{split}_{name}": value for name, value in self.score(split).items()}
+        row = {f"{split}_{name}": value for name, value in self.score(split, self.arithmetic).items()}
         if run.all_heads:
             self.world.share(self.step.method.buffers())
-            loader = self.parts.score_loaders[split]
-            row |= score_heads(self.step.method, loader, self.parts.device, split=split, world=self.world)
+            row |= score_heads(
+                self.step.method, self.parts.score_loaders[split], self.parts.device, split=split, world=self.world,
+                arithmetic=self.arithmetic,
+            )  # fmt: skip
         return row
 
-    def score(self, split: str) -> dict[str, float]:
-        """The scores of the present deployed model on ``split``."""
+    @property
+    def arithmetic(self) -> AbstractContextManager[Any] | None:
+        """That of the steps: their precision, and on a GPU TF32 as they use it. None for fp32 without TF32."""
+        precision, device = self.step.engine.precision, self.parts.device
+        return None if precision == "fp32" and device.type == "cpu" else autocast(device, precision)
+
+    def score(self, split: str, arithmetic: AbstractContextManager[Any] | None = None) -> dict[str, float]:
+        """The scores of the present deployed model on ``split``, in ``arithmetic``: fp32 without TF32 if None."""
         self.world.share(self.parts.deployed.buffers())
-        return score(self.parts.deployed, self.parts.score_loaders[split], self.parts.task, self.parts.device)
+        loader = self.parts.score_loaders[split]
+        return score(self.parts.deployed, loader, self.parts.task, self.parts.device, arithmetic)
 
     def check_finite(self) -> None:
         """Raises UserError if a term was NaN or infinite, with its step and the last good checkpoint."""
@@ -282,7 +296,7 @@ class Trainer:
         return {name: ratio * sum(float(part[name]) for part in sums) for name in sums[0]}
 
     def finish(self) -> dict[str, Any]:
-        """Score the deployed model on every split, save it, and write and return the summary."""
+        """Score the deployed model in fp32 on every split, save it, and write and return the summary."""
         deployed, data = self.parts.deployed, self.parts.data
         row = self.selection.choose(self.position.rows, deployed)
         chosen, task = f"{data.scored}_", self.parts.task
@@ -291,7 +305,7 @@ class Trainer:
             task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
             split: {name: row[chosen + name] for name in task.names if chosen + name in row}
-            if split == data.scored and not task.fits
+            if split == data.scored and not task.fits and self.arithmetic is None
             else self.score(split)
             for split in self.parts.score_loaders
         }

@@ -17,6 +17,7 @@ from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import kind_of
 from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
+from mixskd.errors.text import counted
 from mixskd.transfer.config import TransferConfig
 from mixskd.transfer.network_file import read_network, state_of
 
@@ -87,7 +88,8 @@ def normalisation_of(backbone: str, weights: str | None) -> tuple[tuple[float, .
 def description_of(weights: str) -> dict[str, Any]:
     """The description in a model file of mixskd, in a run's folder or a file; empty for other weights.
 
-    Raises UserError if it names a backbone that is not of this installation, or values that a model file cannot hold.
+    Raises UserError if it names a backbone that is not of this installation, is for images of other channels than RGB,
+    or holds values that a model file cannot hold.
     """
     path = Path(weights) / "model.safetensors" if Path(weights).is_dir() else Path(weights)
     if path.suffix != ".safetensors" or not path.is_file():
@@ -95,6 +97,9 @@ def description_of(weights: str) -> dict[str, Any]:
     path, about, _ = read_described(path)
     if not about:
         return {}
+    if isinstance(means := about.get("mean"), list) and len(means) != 3:
+        raise UserError(f"{weights} is for images of {counted(len(means), 'channel')}; detectors and segmentation "
+                        "networks take RGB, so give weights for RGB")  # fmt: skip
     try:
         read_record(about, Description)
     except Mismatch as error:

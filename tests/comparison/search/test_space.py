@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -36,6 +37,11 @@ def test_usual_space_holds_the_recipe_and_narrow_ranges_around_it() -> None:
     }  # fmt: skip
 
 
+def test_images_of_many_channels_are_not_given_policies() -> None:
+    many = dataclasses.replace(base(), data=dataclasses.replace(base().data, channels=6))
+    assert "data.augment" not in space_from(many, {}).settings
+
+
 def test_layer_decay_and_freezing_are_searched_only_with_weights() -> None:
     space = space_from(base("finetune"), {}, methods="baseline")
     assert {"optim.layer_decay", "optim.freeze"} <= set(space.settings)
@@ -55,7 +61,7 @@ def test_recipe_options_stay_with_the_recipes_own_method() -> None:
     experiment = build_experiment({**values, "method": {**values["method"], "alpha": 0.3}, "out": ""})
     space = space_from(experiment, {}, methods="mixskd,mixup")
     assert space.experiment(drawn(space, **{
-        "method": "mixskd", "optim.lr": 0.1, "optim.weight_decay": 5e-4, "data.augment": "none",
+        "method": "mixup", "optim.lr": 0.1, "optim.weight_decay": 5e-4, "data.augment": "none",
     })) == experiment  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import mixskd
+from mixskd.artifacts.results import read_result
 from mixskd.cli.main import main
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.search.study import INSIDE
@@ -262,6 +264,47 @@ ARGV = [
     "tune", "--data.per_class", "4", "--backbone", "wrn_10_1", "--method", "baseline", "--methods", "baseline,mixup",
     "--epochs", "2", "--batch-size", "20", "--run.precision", "fp32", "--jobs", "1", "--devices", "cpu",
 ]  # fmt: skip
+
+
+class Training(Scripted):
+    """A launcher that trains each run at once, in this process."""
+
+    def submit(self, folder: Path, name: str) -> Future[int]:
+        self.submitted.append(name)
+        mixskd.train(**read_yaml(settings_file(folder, name)))
+        future = Future[int]()
+        future.set_result(0)
+        return future
+
+
+def test_several_labels_are_ranked_by_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {f"{split}_images": draw.integers(0, 255, (12, 8, 8, 3), np.uint8) for split in ("train", "val", "test")}
+    arrays |= {f"{split}_labels": draw.integers(0, 2, (12, 3)) for split in ("train", "val", "test")}
+    np.savez(tmp_path / "data.npz", **arrays)
+    run = {"epochs": 1, "batch_size": 6, "precision": "fp32", "progress": False}
+    tiny: dict[str, Any] = {
+        "data": str(tmp_path / "data.npz"),
+        "backbone": "wrn_10_1",
+        "method": "baseline",
+        "run": run,
+    }
+    with pytest.raises(UserError, match="cskd is for one label an image; with several, train with baseline"):
+        mixskd.tune(**tiny, methods="baseline,cskd", trials=2, out=tmp_path / "s")
+    launcher = Training(lambda _: 0)
+    monkeypatch.setitem(LAUNCHERS, "local", lambda *_: launcher)
+    found = mixskd.tune(**tiny, methods="baseline,mixup", trials=2, refit=True, out=tmp_path / "s")
+    assert launcher.submitted == ["trial001-rung1", "trial002-rung1", "refit"]
+    table = rows(tmp_path / "s")
+    scores = [
+        read_result(tmp_path / "s" / f"trial{row['trial']:0>3}-rung1").summary["scores"]["val"]["map"] for row in table
+    ]
+    assert [float(row["val mAP (%)"]) for row in table] == pytest.approx(sorted(scores, reverse=True), abs=0.006)
+    tested = mixskd.evaluate(tmp_path / "s" / f"trial{table[0]['trial']:0>3}-rung1", split="test")["map"]
+    assert f"test mAP {tested:.2f} %, which chose nothing" in found.line
+    assert "trial 2: " in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -67,6 +67,14 @@ def test_gradient_of_a_mix_is_read_through_the_inverse_permutation(within: int |
     assert torch.autograd.gradgradcheck(whole, x)
 
 
+def test_draw_of_a_box_takes_no_product_over_a_tensor() -> None:
+    """CUDA's kernel for it is compiled when a process first calls it."""
+    with Launches() as launches:
+        sample_mix(torch.zeros(2, 3, 4, 4), 1.0, "cutmix")
+    assert "floor" in launches.names
+    assert "prod" not in launches.names
+
+
 def test_halves_of_token_map() -> None:
     tokens = TokenMap(torch.arange(24.0).reshape(4, 2, 3, 1), torch.arange(8.0).reshape(4, 2, 1))
     first, second = halves(tokens)

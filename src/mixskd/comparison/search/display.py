@@ -13,9 +13,10 @@ from mixskd.errors.text import visible
 
 
 class TrialsDisplay:
-    """Prints a line for each trial; the single runs show nothing, since each has its log."""
+    """Prints a line for each trial with its ``score``; the single runs show nothing, since each has its log."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, score: str = "top-1", *, quiet: bool = False) -> None:
+        self.score = score
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> TrialsDisplay:
@@ -44,7 +45,7 @@ class TrialsDisplay:
         trial = next(trial for trial in trials if trial.number == number)
         best = winner(trials)
         parts = [f"trial {number + 1}: {settings_text(trial.user_attrs['settings'], number)}: "
-                 f"{outcome(trial, last_rung)}"]  # fmt: skip
+                 f"{outcome(trial, last_rung, self.score)}"]  # fmt: skip
         if best is not None:
             parts.append(f"best so far {best.value:.2f} % (trial {best.number + 1})")
         if left is not None:

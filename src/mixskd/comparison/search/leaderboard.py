@@ -12,6 +12,7 @@ import yaml
 from mixskd.artifacts.stored_files import FORMAT
 from mixskd.comparison.search.study import INSIDE, Study
 from mixskd.config import Experiment, read_yaml, to_dict
+from mixskd.config.task_kinds import Score, monitor_of
 from mixskd.errors.text import to_json
 from mixskd.reporting.repeated import mean_and_std
 from mixskd.reporting.tables.cells import Number, Table, comma_separated, markdown
@@ -38,12 +39,12 @@ def last_score(trial: FrozenTrial) -> float:
     return float(values[max(values)]) if values else 0.0
 
 
-def outcome(trial: FrozenTrial, last: int) -> str:
+def outcome(trial: FrozenTrial, last: int, title: str) -> str:
     """How a trial ended, in words."""
     if reason := trial.user_attrs.get("failure"):
         return f"stopped: {reason}"
     rungs = len(trial.intermediate_values)
-    score = f"val top-1 {last_score(trial):.2f} %" if rungs else "no score yet"
+    score = f"val {title} {last_score(trial):.2f} %" if rungs else "no score yet"
     if trial.state.name == "COMPLETE":
         return score
     if trial.state.name == "PRUNED":
@@ -59,7 +60,7 @@ def shown_settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def table(trials: Sequence[FrozenTrial], base: Experiment, last: int) -> Table:
+def table(trials: Sequence[FrozenTrial], base: Experiment, last: int, title: str) -> Table:
     """The rows of the leaderboard, best first."""
     rows: Table = []
     for place, trial in enumerate(ranked(trials), start=1):
@@ -69,7 +70,7 @@ def table(trials: Sequence[FrozenTrial], base: Experiment, last: int) -> Table:
             "place": Number(place), "trial": Number(trial.number + 1),
             "method": str(settings.get("method", base.method.name)),
             "backbone": str(settings.get("backbone", base.backbone)),
-            "val top-1 (%)": Number(last_score(trial), 2) if trial.intermediate_values else None,
+            f"val {title} (%)": Number(last_score(trial), 2) if trial.intermediate_values else None,
             **({"deviation over folds": Number(mean_and_std(folds)[1] or 0.0, 2) if folds else None}
                if any("-fold" in name for t in trials for name in t.user_attrs.get("scores", {})) else {}),
             "rung": f"{len(trial.intermediate_values)} of {last + 1}",
@@ -90,9 +91,10 @@ def write_leaderboard(folder: Path, study: Study, operations: Sequence[float], *
     trials, tested = study.trials, stored_tests(folder)
     if not trials:
         return
-    rows, best = table(trials, study.space.base, len(operations) - 1), winner(trials)
+    score, best = monitor_of(study.kind), winner(trials)
+    rows = table(trials, study.space.base, len(operations) - 1, score.title)
     write_text(folder / "leaderboard.csv", comma_separated(rows))
-    write_text(folder / "leaderboard.md", "\n".join([markdown(rows), *notes(trials, best, tested)]) + "\n")
+    write_text(folder / "leaderboard.md", "\n".join([markdown(rows), *notes(trials, best, tested, score)]) + "\n")
     record = {
         "format": FORMAT,
         "operations": list(operations),
@@ -100,6 +102,7 @@ def write_leaderboard(folder: Path, study: Study, operations: Sequence[float], *
         "tested": {str(number): dict(scores) for number, scores in tested.items()},
         "importance": study.importance() if importance else {},
         "trials": [as_record(trial) for trial in trials],
+        **({} if study.kind is None else {"task": study.kind.name}),
     }
     write_text(folder / "search.json", to_json(record, indent=1) + "\n")
 
@@ -130,29 +133,30 @@ def as_record(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def notes(
-    trials: Sequence[FrozenTrial], best: FrozenTrial | None, tested: Mapping[int, Mapping[str, Any]]
+    trials: Sequence[FrozenTrial], best: FrozenTrial | None, tested: Mapping[int, Mapping[str, Any]], score: Score
 ) -> list[str]:
     """What a reader of the leaderboard must know."""
     found = [
-        "Scores are top-1 on val at the highest rung of each trial. Only trials of the last rung are compared for the "
-        "win. Operations are the counted training operations (FLOPs) of all runs of a trial."
+        f"Scores are {score.title} on val at the highest rung of each trial. Only trials of the last rung are compared "
+        "for the win. Operations are the counted training operations (FLOPs) of all runs of a trial."
     ]
     if best is not None:
-        found.append(verdict(trials, best, tested.get(best.number)))
+        found.append(verdict(trials, best, tested.get(best.number), score))
     if len(tested) > 1:
         numbers = ", ".join(str(number + 1) for number in tested)
         found.append(f"The search was continued, and test was scored for each winner: trials {numbers}.")
     return [f"\n{note}" for note in found]
 
 
-def verdict(trials: Sequence[FrozenTrial], best: FrozenTrial, test: Mapping[str, Any] | None) -> str:
+def verdict(trials: Sequence[FrozenTrial], best: FrozenTrial, test: Mapping[str, Any] | None, score: Score) -> str:
     """The winner's score on ``val`` beside the one on ``test``, in a line."""
     recipe = next((trial for trial in trials if trial.number == 0 and trial.state.name == "COMPLETE"), None)
     beside = "" if recipe is None or best.number == 0 else f" (the recipe: {recipe.value:.2f} %)"
-    line = f"winner: trial {best.number + 1}, val top-1 {best.value:.2f} %{beside}, the highest of {len(trials)} trials"
+    line = f"winner: trial {best.number + 1}, val {score.title} {best.value:.2f} %{beside}, "
+    line += f"the highest of {len(trials)} trials"
     if test is None:
         return f"{line}; a score that was chosen so is too high, and there is no test split to measure by how much"
-    return f"{line} and therefore a little too high; test top-1 {test['top1']:.2f} %, which chose nothing"
+    return f"{line} and therefore a little too high; test {score.title} {test[score.name]:.2f} %, which chose nothing"
 
 
 def write_best(folder: Path, experiment: Experiment) -> Path:

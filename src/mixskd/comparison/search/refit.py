@@ -10,14 +10,17 @@ from mixskd.comparison.launchers import Launcher
 from mixskd.comparison.plan import Run
 from mixskd.comparison.scheduler import Display, carry_out_all
 from mixskd.config import Experiment
+from mixskd.config.task_kinds import kind_of, monitor_of
 from mixskd.errors import UserError
 from mixskd.evaluation.split_scores import evaluate
 
 
 def scores_on_test(folders: Sequence[Path]) -> dict[str, Any]:
-    """``top1`` in per cent on ``test``, the mean over the winner's runs, and each of them."""
-    each = [float(evaluate(folder, split="test")["top1"]) for folder in folders]
-    return {"top1": fmean(each), "each": each}
+    """The score that ranks, in per cent on ``test``: by its name the mean over the winner's runs, and each of them."""
+    found = [evaluate(folder, split="test") for folder in folders]
+    name = monitor_of(kind_of("", found[0]["task"])).name
+    each = [float(scores[name]) for scores in found]
+    return {name: fmean(each), "each": each}
 
 
 def refitted(experiment: Experiment) -> Experiment:

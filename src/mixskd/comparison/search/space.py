@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # The methods of the default space, one of each kind that the comparisons of docs/choose.md found good somewhere.
 USUAL = ("baseline", "label_smoothing", "mixup", "cutmix", "cskd", "mixskd", "mixskd[mix=cutmix]")
+USUAL_OF_SEVERAL = tuple(name for name in USUAL if name != "cskd")  # where an image may have several labels
 # Settings that the search itself decides, or that would change what is measured.
 FIXED = (
     "out", "run.epochs", "run.seed", "run.score_test", "data.source", "data.root", "data.holdout", "data.val_holdout",
@@ -159,17 +160,19 @@ class Space:
         return {"methods": methods, "backbones": list(self.backbones), **settings}
 
 
-def space_from(base: Experiment, given: Mapping[str, Any], methods: Any = None, backbones: Any = None) -> Space:
+def space_from(
+    base: Experiment, given: Mapping[str, Any], methods: Any = None, backbones: Any = None, usual: Sequence[str] = USUAL
+) -> Space:
     """The space that ``given`` describes: ``methods``, ``backbones``, and values by the dotted names of settings.
 
-    What it does not name has the default of the recipe (:func:`usual_settings`, ``USUAL``). Raises UserError for a
-    name or a range that cannot be.
+    What it does not name has the default of the recipe (:func:`usual_settings`, and the methods ``usual``).
+    Raises UserError for a name or a range that cannot be.
     """
     given = _dotted(given)
     methods, backbones = methods or given.pop("methods", None), backbones or given.pop("backbones", None)
     given.pop("methods", None), given.pop("backbones", None)
     if methods is None:
-        methods = [base.method.name, *(name for name in USUAL if name != base.method.name)]
+        methods = [base.method.name, *(name for name in usual if name != base.method.name)]
     whole = {key: value for key, value in to_dict(base).items() if key != "out"}
     grid = grid_from({**whole, "methods": methods, "backbones": backbones or base.backbone})
     settings = {key: _values(key, value) for key, value in given.items()} if given else usual_settings(base)
@@ -188,7 +191,8 @@ def usual_settings(base: Experiment) -> dict[str, Interval | Choice]:
     settings: dict[str, Interval | Choice] = {"optim.lr": Interval(optim.lr / 10, optim.lr * 3, log=True)}
     if optim.weight_decay > 0:
         settings["optim.weight_decay"] = Interval(optim.weight_decay / 10, optim.weight_decay * 4, log=True)
-    settings["data.augment"] = Choice(tuple(dict.fromkeys((base.data.augment, "trivialaugment"))))
+    if base.data.channels in (1, 3) and base.data.range is None:  # others have no image policies
+        settings["data.augment"] = Choice(tuple(dict.fromkeys((base.data.augment, "trivialaugment"))))
     if base.weights is not None:
         settings["optim.layer_decay"] = Choice(tuple(dict.fromkeys((optim.layer_decay, 1.0, 0.75))))
         settings["optim.freeze"] = Choice(tuple(dict.fromkeys((optim.freeze, 0, 1))))

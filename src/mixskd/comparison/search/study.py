@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixskd.comparison.search.budget import FACTOR
 from mixskd.comparison.search.space import Choice, Space
+from mixskd.config.task_kinds import Kind
 from mixskd.errors import UserError
 from mixskd.runtime.files import locked
 
@@ -99,15 +100,17 @@ class Claim:
 
 
 class Study:
-    """The trials of the search in ``folder``, with the sampler and the successive halving of Optuna."""
+    """The trials of the search in ``folder``, with the sampler and the successive halving of Optuna; ``kind`` is that
+    of their task.
+    """
 
-    def __init__(self, folder: Path, space: Space, seed: int) -> None:
+    def __init__(self, folder: Path, space: Space, seed: int, kind: Kind | None = None) -> None:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.optuna, self.inside, self.space, self.seed = optuna, folder / INSIDE, space, seed
+        self.optuna, self.inside, self.space, self.seed, self.kind = optuna, folder / INSIDE, space, seed, kind
         self.inside.mkdir(parents=True, exist_ok=True)
         journal = self.inside / "journal.log"
         backend = JournalFileBackend(str(journal), lock_obj=FileLock(self.inside / "journal.lock"))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from mixskd.comparison.search.display import TrialsDisplay
 from mixskd.comparison.search.leaderboard import write_leaderboard
 from mixskd.comparison.search.study import Claim, Study
 from mixskd.config import Experiment
+from mixskd.config.task_kinds import monitor_of
 from mixskd.errors import UserError
 
 
@@ -151,10 +152,11 @@ class Search:
         write_leaderboard(self.folder, self.study, self.rungs.operations)
 
     def _score(self, run: Run) -> float:
-        """Top-1 on ``val``, in per cent. Raises UserError if the folder holds a run with other settings."""
+        """The score on ``val`` that ranks, in per cent. Raises UserError if the folder holds another run."""
         if changed := run.other_settings():
             raise UserError(f"{run.files.path} holds a run of another configuration: {changed}; choose another --out")
-        return float(read_result(run.files.path).summary["scores"]["val"]["top1"])
+        result = read_result(run.files.path)
+        return float(result.summary["scores"]["val"][monitor_of(result.kind).name])
 
     @property
     def spent(self) -> float:

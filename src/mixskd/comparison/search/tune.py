@@ -23,10 +23,11 @@ from mixskd.comparison.search.leaderboard import (
     write_leaderboard,
 )
 from mixskd.comparison.search.refit import scores_on_test, train_winner
-from mixskd.comparison.search.space import Space, space_from
+from mixskd.comparison.search.space import USUAL, USUAL_OF_SEVERAL, Space, space_from
 from mixskd.comparison.search.study import INSIDE, Study, check_optuna
 from mixskd.comparison.search.trial import Limits, Search
 from mixskd.config import Experiment, read_yaml, to_dict
+from mixskd.config.task_kinds import MULTILABEL, monitor_of
 from mixskd.data import DataBundle, load_data
 from mixskd.data.policies import check_policy
 from mixskd.errors import UserError, unknown
@@ -77,7 +78,8 @@ def tune(
     launcher_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Found:
-    """Search for a method and settings that raise top-1 on ``val``, beginning with the experiment ``base``.
+    """Search for a method and settings that raise top-1 on ``val`` (mean average precision where an image may have
+    several labels), beginning with the experiment ``base``.
 
     ``methods`` and ``backbones`` are as in a comparison, and ``space`` is a file or a mapping as
     :func:`mixskd.comparison.search.space.space_from` reads it. The search ends after ``hours`` of this call, at
@@ -100,13 +102,14 @@ def tune(
     if refit and "test" not in data.splits:
         raise UserError("--refit trains on val too, and the data have no test split to score it on; leave --refit out")
     given = read_yaml(Path(space)) if isinstance(space, str | Path) else space or {}
-    whole, costs = space_from(base, given, methods, backbones), Costs(data)
+    kind, usual = (MULTILABEL, USUAL_OF_SEVERAL) if data.several else (None, USUAL)
+    whole, costs = space_from(base, given, methods, backbones, usual), Costs(data)
     check_methods(whole, costs)
     carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options or {})
-    display = TrialsDisplay(quiet=not progress)
+    display = TrialsDisplay(monitor_of(kind).title, quiet=not progress)
     try:
         rungs, speed = stored_rungs(folder, whole, costs, limits, folds, carrier, display)
-        study = Study(folder, whole, base.run.seed)
+        study = Study(folder, whole, base.run.seed, kind)
         search = Search(folder, study, costs, rungs, limits, folds, display, speed)
         try:
             carry_out_all([], carrier, display, search)
@@ -135,8 +138,6 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
         raise UserError(f"--folds must be 2 or more, not {folds}")
     run = dataclasses.replace(base.run, score_test=False)
     own = load_data(dataclasses.replace(base.data, val_holdout=0.0, folds=None, fold=0), verify=False)
-    if own.several:
-        raise UserError("tune ranks by top-1, but the data have several labels an image; use train or compare")
     if "val" in own.splits and folds is not None:
         raise UserError("--folds divides the training images, but the data have a val split; leave --folds out")
     changed: dict[str, Any] = {"folds": folds, "fold": 0}
@@ -147,7 +148,8 @@ def with_val(base: Experiment, folds: int | None) -> tuple[Experiment, DataBundl
 
 
 def check_methods(space: Space, costs: Costs) -> None:
-    """Raises UserError for a method without its teacher or that refuses a backbone, and for an unknown policy.
+    """Raises UserError for a method without its teacher or that refuses a backbone or the labels, and for an unknown
+    policy.
 
     Counting the operations of an epoch builds each method on its backbone.
     """
@@ -155,11 +157,13 @@ def check_methods(space: Space, costs: Costs) -> None:
         taught_by = method_class(arm.settings["method.name"]).taught_by
         if taught_by is not None and not arm.settings.get("method.teacher"):
             raise UserError(f"{arm.label} learns from a trained {taught_by}; give it one: {arm.label}[teacher=FOLDER]")
+        if costs.data.several:
+            method_class(arm.settings["method.name"]).check_several(arm.label)
         for backbone in space.backbones:
             costs.epoch(space.experiment({**arm.settings, "backbone": backbone}))
     costs.epoch(space.base)
     for policy in space.settings["data.augment"].extremes if "data.augment" in space.settings else ():
-        check_policy(str(policy))
+        check_policy(str(policy), wanted=costs.data.preprocess)
 
 
 def stored_rungs(
@@ -244,4 +248,4 @@ def conclude(search: Search, launcher: Launcher, has_test: bool, refit: bool) ->
         if refit:
             model = train_winner(folder, experiment, launcher, search.display).files.path
         write_leaderboard(folder, study, search.rungs.operations, importance=True)
-    return Found(folder, path, model, verdict(study.trials, best, tested.get(best.number)))
+    return Found(folder, path, model, verdict(study.trials, best, tested.get(best.number), monitor_of(study.kind)))

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.file_list import FileList
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.data.sources.manifest import as_labels, ordered
 from mixskd.errors import UserError, first_line, nearest
 
 HUB = "hf:"
+PART = 10_000  # rows whose verification is stored at once
 IMAGES, LABELS = ("image", "img", "pixel_values"), ("label", "labels", "fine_label", "class", "target")
 
 
@@ -30,14 +32,11 @@ class Row(NamedTuple):
     number: int
 
     def read(self) -> bytes:
-        """The bytes of the image's file. Raises UserError if the row has none, or the path of a file elsewhere."""
-        cell = self.rows.table[self.number][self.rows.column] or {}
-        if cell.get("bytes") is not None:
-            return bytes(cell["bytes"])
-        file, folder = Path(os.path.normpath(cell.get("path") or "")), Path(self.rows.name).parent
-        if not {folder.absolute(), folder.resolve()} & set(file.parents):
-            raise UserError(f"{self} has no image, and no file in {folder}; save the data set with its images inside")
-        return file.read_bytes()
+        """The bytes of the image's file. Raises UserError if the row has none."""
+        content = (self.rows.table[self.number][self.rows.column] or {}).get("bytes")
+        if content is None:
+            raise UserError(f"{self} has no image; save the data set with its images inside")
+        return bytes(content)
 
     def __str__(self) -> str:
         return f"{self.rows.name}/{self.number}"
@@ -48,6 +47,14 @@ class Rows(Sequence[Row]):
 
     def __init__(self, table: Any, column: str, name: str, indices: np.ndarray) -> None:
         self.table, self.column, self.name, self.indices = table, column, name, indices
+
+    @property
+    def parts(self) -> list[tuple[Path, str, int]]:
+        """Of each few thousand rows a path that names them, the stamp of the table's files, and where they end."""
+        files = [os.stat(file["filename"]) for file in self.table.cache_files]
+        stamp = " ".join(f"{file.st_size} {file.st_mtime_ns}" for file in files)
+        ends = [*range(PART, len(self), PART), len(self)]
+        return [(Path(f"{self.name}:{self.column}:{end}"), stamp, end) for end in ends]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -97,9 +104,24 @@ def load_hub(
     for split, table in ((split, tables[split]) for split in found):
         groups = None if group is None else np.asarray(list(map(str, table[_column(table, group, (), path, "group")])))
         encoded = table.cast_column(image, _datasets().Image(decode=False)).select_columns([image])
-        rows = Rows(encoded, image, f"{path}/{split}", np.arange(len(table)))
-        splits[split] = ImageSet(rows, as_labels(found[split], classes, several=several), groups)
+        splits[split] = ImageSet(
+            _images(encoded, image, path, split), as_labels(found[split], classes, several=several), groups
+        )
     return DataBundle(splits, classes, Preprocess(image_size), notes=tuple(notes))
+
+
+def _images(table: Any, column: str, folder: Path, split: str) -> Rows | FileList:
+    """The images of ``table``, or their files where it has no image but only paths. Raises UserError for a path that is
+    not in ``folder``.
+    """
+    if any(len(chunk) > chunk.field("bytes").null_count for chunk in table.data.column(column).chunks):
+        return Rows(table, column, f"{folder}/{split}", np.arange(len(table)))
+    files = [os.path.normpath((cell or {}).get("path") or "") for cell in table[column]]
+    for i, file in enumerate(files):
+        if not {folder.absolute(), folder.resolve()} & set(Path(file).parents):
+            raise UserError(f"{folder}/{split}/{i} has no image, and no file in {folder}; "
+                            "save the data set with its images inside")  # fmt: skip
+    return FileList.of(files)
 
 
 def _names(value: Any, known: Sequence[str] | None, where: str) -> tuple[str, ...]:

@@ -69,6 +69,12 @@ class Members(Sequence[Member]):
     ) -> None:
         self.shards, self.shard, self.places, self.checksums = shards, shard, places, checksums
 
+    @property
+    def parts(self) -> list[tuple[Path, str, int]]:
+        """Each shard, its stamp, and where its members end."""
+        ends = np.cumsum(np.bincount(self.shard, minlength=len(self.shards))).tolist()
+        return [(shard, stamp_of(shard), end) for shard, end in zip(self.shards, ends, strict=True)]
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -189,7 +195,7 @@ def stamp_of(shard: Path) -> str:
 
 def is_settled(stamp: str) -> bool:
     """Whether the last change is so old that another one would have another time."""
-    return max(map(int, stamp.split()[1::2])) < time.time_ns() - JUST_CHANGED
+    return max(map(int, stamp.split()[1::2]), default=math.inf) < time.time_ns() - JUST_CHANGED
 
 
 def _checksums(shard: Path) -> dict[str, bytes] | None:

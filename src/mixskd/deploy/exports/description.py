@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from mixskd.artifacts.model_file import Classifier
+from mixskd.artifacts.model_file import Classifier, at_temperature
 from mixskd.data.preprocess import Preprocess
 from mixskd.deploy.exports.formats import Options
 from mixskd.runtime.version import __version__
@@ -21,13 +21,14 @@ def describe(model: Classifier, options: Options | None = None, temperature: flo
     short_side``), and ``pad`` resizes the long side and fills up with the value ``fill`` of each channel, in the
     values of the file. ``range`` are the values that become 0 and 1. ``mean`` and ``std`` are of images in [0, 1].
     Where an image may have several labels, ``task`` is ``multilabel``, and a class is there if its probability is not
-    below its of the ``thresholds``.
+    below its of the ``thresholds``, which are those for probabilities at ``temperature``.
     """
+    thresholds = at_temperature(model.thresholds, temperature or 1.0)
     about = {
         "made_by": f"mixskd {__version__}",
         "backbone": model.name,
         "classes": list(model.classes),
-        **({"task": model.task, "thresholds": list(model.thresholds)} if model.thresholds else {}),
+        **({"task": model.task, "thresholds": thresholds} if thresholds else {}),
         "image_size": model.image_size,
         "mean": list(model.mean),
         "std": list(model.std),

@@ -118,7 +118,7 @@ def calibration(logits: Tensor, labels: Tensor, bins: int) -> dict[str, Any]:
     right = (predictions == labels).double()
     own = p.gather(1, labels[:, None])[:, 0]
     confidences, hits = confidence.numpy(), right.numpy()
-    width = np.minimum((confidences * bins).astype(int), bins - 1)
+    width = equal_width(confidences, bins)
     equal_count = np.empty(len(hits), dtype=int)
     equal_count[np.argsort(confidences, kind="stable")] = np.arange(len(hits)) * bins // len(hits)
     return {
@@ -130,6 +130,16 @@ def calibration(logits: Tensor, labels: Tensor, bins: int) -> dict[str, Any]:
         "confidence": percent(confidence.mean()),
         "reliability": reliability(confidences, hits, width, bins),
     }
+
+
+def equal_width(confidences: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each confidence."""
+    return np.minimum((confidences * bins).astype(int), bins - 1)
+
+
+def equal_width_error(p: Tensor, hits: Tensor, bins: int) -> float:
+    """ECE, from 0 to 1, of probabilities ``N`` of what is so (``hits`` 1) or not (0)."""
+    return expected_error(p.numpy(), hits.numpy(), equal_width(p.numpy(), bins), bins)
 
 
 def expected_error(confidences: np.ndarray, hits: np.ndarray, which: np.ndarray, bins: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from mixskd.artifacts.stored_files import read_search
+from mixskd.config.task_kinds import Score, kind_of, monitor_of
 from mixskd.drawing.plots import Plot, axes, colour, label, legend, styled
 from mixskd.reporting.evidence import Evidence
 from mixskd.reporting.page.blocks import Block, Content, figures, table
@@ -27,7 +28,7 @@ def search_section(evidence: Evidence) -> tuple[Content, list[Plot]]:
     content, plots = Content(), list[Plot]()
     for number, path in enumerate(folder / "search.json" for folder in folders if (folder / "search.json").exists()):
         search = read_search(path)
-        drawn = search_plots(search, f"search{number}" if number else "search")
+        score, drawn = _score(search), search_plots(search, f"search{number}" if number else "search")
         plots += drawn
         trials, rungs = search["trials"], len(search["operations"])
         ended = sum(len(trial["scores"]) == rungs for trial in trials)
@@ -37,30 +38,41 @@ def search_section(evidence: Evidence) -> tuple[Content, list[Plot]]:
             f"{total / 1e12:,.2f}e12 training operations. The scores on val chose the winner, so the winner's is a "
             "little too high; test chose nothing."
         ))  # fmt: skip
-        tested = {n: s["top1"] for n, s in search["tested"].items() if isinstance(s.get("top1"), int | float)}
         rows: Table = [
             {"trial": Number(trial["number"] + 1), "rung": f"{len(trial['scores'])} of {rungs}",
-             "val top-1 (%)": Number(trial["scores"][-1], 2) if trial["scores"] else None,
-             "test top-1 (%)": Number(tested[key], 2) if (key := str(trial["number"])) in tested else None,
+             f"val {score.title} (%)": Number(trial["scores"][-1], 2) if trial["scores"] else None,
+             f"test {score.title} (%)": _tested(search["tested"].get(str(trial["number"]), {}).get(score.name)),
              "operations (1e12)": Number(trial["operations"] / 1e12, 3), "state": str(trial["state"]),
-             "settings": ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                                   for name, value in trial["parameters"].items())}
+             "settings": ", ".join(f"{key} {_short(value)}" for key, value in trial["parameters"].items())}
             for trial in sorted(trials, key=lambda t: (-len(t["scores"]), -max(t["scores"][-1:], default=0.0)))
         ]  # fmt: skip
         content += table(rows[:MOST_ROWS]) + figures(drawn)
     return content, plots
 
 
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _score(search: Mapping[str, Any]) -> Score:
+    """The score by which the trials of a search.json are ranked."""
+    return monitor_of(kind_of("", search.get("task")))
+
+
+def _tested(value: object) -> Number | None:
+    return Number(float(value), 2) if isinstance(value, int | float) else None
+
+
 def search_plots(search: Mapping[str, Any], name: str = "search") -> list[Plot]:
     """The figures of the content of a search.json that have something to show; ``name`` begins their names."""
     scored = [trial for trial in search["trials"] if trial["scores"]]
-    plots = [_course(scored, len(search["operations"]), f"{name}_course")] if scored else []
-    plots += [_parallel(scored, f"{name}_parallel")] if len(scored) > 1 else []
+    plots = [_course(scored, len(search["operations"]), f"{name}_course", _score(search).title)] if scored else []
+    plots += [_parallel(scored, f"{name}_parallel", _score(search).title)] if len(scored) > 1 else []
     plots += [_importance(search["importance"], f"{name}_importance")] if search["importance"] else []
     return plots
 
 
-def _course(trials: Sequence[Mapping[str, Any]], rungs: int, name: str) -> Plot:
+def _course(trials: Sequence[Mapping[str, Any]], rungs: int, name: str, title: str) -> Plot:
     order = sorted(trials, key=lambda trial: (trial["ended"] or math.inf, trial["number"]))
     spent, best, total, highest = [0.0], list[float](), 0.0, -math.inf
     points: dict[int, list[tuple[float, float]]] = {}
@@ -72,7 +84,7 @@ def _course(trials: Sequence[Mapping[str, Any]], rungs: int, name: str) -> Plot:
             spent.append(total)
             best.append(highest)
     with styled():
-        figure, ax = axes("training operations of the search (1e12)", "top-1 on val (%)")
+        figure, ax = axes("training operations of the search (1e12)", f"{title} on val (%)")
         for rung, found in sorted(points.items()):
             ax.plot(*zip(*found, strict=True), linestyle="none", marker="o^s"[min(rung, 3) - 1], markersize=4,
                     color=colour(rung), label=f"ended on rung {rung} of {rungs}")  # fmt: skip
@@ -82,12 +94,12 @@ def _course(trials: Sequence[Mapping[str, Any]], rungs: int, name: str) -> Plot:
     return Plot(name, "Each trial by the operations that the search had used when it ended.", figure)
 
 
-def _parallel(trials: Sequence[Mapping[str, Any]], name: str) -> Plot:
+def _parallel(trials: Sequence[Mapping[str, Any]], name: str, title: str) -> Plot:
     names = list(dict.fromkeys(key for trial in trials for key in trial["parameters"]))[:MOST_AXES]
     values = {key: [trial["parameters"].get(key) for trial in trials] for key in names}
     places = {key: _places(column) for key, column in values.items()}
     scores = [float(trial["scores"][0]) for trial in trials]
-    places["val top-1 (%)"] = _places(scores)
+    places[f"val {title} (%)"] = _places(scores)
     low, high = min(scores), max(scores)
     with styled():
         figure, ax = axes("", "")
