@@ -85,7 +85,9 @@ def _best(fitted: Sequence[Fitted]) -> Fitted:
     return max(reversed(fitted), key=lambda one: np.nan_to_num(one.held_out, nan=-1.0))
 
 
-def fit_and_select(train: Labelled, val: Labelled | None, classes: int, groups: np.ndarray | None = None) -> Selection:
+def fit_and_select(
+    train: Labelled, val: Labelled | None, classes: int, groups: np.ndarray | None = None, seed: int = 0
+) -> Selection:
     """All classifiers fitted on ``train``; settings and ranks are decided on ``val``, or without one by folds.
 
     Folds are stratified, and keep the images of each of ``groups`` together.
@@ -94,7 +96,7 @@ def fit_and_select(train: Labelled, val: Labelled | None, classes: int, groups: 
     with threadpool_limits(1 if len(train.labels) <= MANY else None):
         if val is not None:
             return _selected(train, [(train, val)], classes, "val")
-        parts = folds(train.labels, groups)
+        parts = folds(train.labels, groups, seed)
         by = f"{len(parts)} folds" if len(parts) != 1 else "a part of train"
         trials = [(train.at(fit), train.at(held)) for fit, held in parts]
         return _selected(train, trials, classes, by if parts else "nothing, for want of images")
@@ -132,7 +134,7 @@ def _selected(train: Labelled, trials: Sequence[tuple[Labelled, Labelled]], clas
     )
 
 
-def folds(labels: np.ndarray, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Indices to fit on and to hold out; empty if a class, or the number of groups, is too small to divide."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -142,7 +144,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None) -> list[tuple[np.ndarra
         return []
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     try:
-        parts = list(kind(number, shuffle=True, random_state=0).split(labels, labels, groups))
+        parts = list(kind(number, shuffle=True, random_state=seed).split(labels, labels, groups))
     except ValueError as error:
         raise UserError(f"data.group leaves no folds to choose by: {first_line(error)}; add a val") from None
     parts = [(fit, held) for fit, held in parts if len(held) and len(np.unique(labels[fit])) > 1]

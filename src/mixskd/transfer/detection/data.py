@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,10 @@ class DetectionSet:
     def objects(self) -> int:
         """The number of annotated objects, crowds included."""
         return sum(len(image.labels) for image in self.images)
+
+    def without_empty(self) -> DetectionSet:
+        """The images that hold at least one object that is no crowd, as the paper trains on."""
+        return dataclasses.replace(self, images=tuple(image for image in self.images if not image.crowd.all()))
 
     def update(self, digest: Any) -> None:
         """Add the annotations and the files' names to ``digest``, of hashlib."""

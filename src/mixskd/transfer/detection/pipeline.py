@@ -1,7 +1,6 @@
 """How images with boxes become batches, scores, predictions and drawings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ class DetectionPipeline:
         )  # fmt: skip
         if not config.empty_images:
             splits["train"].check(f"the train split of {source}")
-            images = tuple(image for image in splits["train"].images if not image.crowd.all())
-            splits["train"] = replace(splits["train"], images=images)  # as the paper trains
+            splits["train"] = splits["train"].without_empty()
         return splits
 
     def training(self, split: DetectionSet, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]:
