@@ -23,13 +23,13 @@ from mixskd.deploy.model_card import model_card
 from mixskd.errors import UserError
 from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
-from mixskd.reporting import repeated
+from mixskd.reporting import grouping
 from mixskd.reporting.evidence import Readable, Run, read_evidence
+from mixskd.reporting.grouping import put_together
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
 from mixskd.reporting.page.report import _trained, _worst
 from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.suites import suite_plots
-from mixskd.reporting.repeated import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.reporting.tables.suites import suite_tables
 from tests.config.test_records import JSON, SOME, one_line, paths, put_at
@@ -86,8 +86,8 @@ METRICS = "epoch,step,train_loss\n1,4,1.5\n"
 def _cost() -> Iterator[None]:
     """Nothing is counted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeated, "count_cost", lambda *_: Cost(1.0, 2.0, 3.0, 4, 5))
-        patch.setattr(repeated, "classes_from", lambda *_: 3)
+        patch.setattr(grouping, "count_cost", lambda *_: Cost(1.0, 2.0, 3.0, 4, 5))
+        patch.setattr(grouping, "classes_from", lambda *_: 3)
         yield
 
 

@@ -82,7 +82,7 @@ def test_every_public_function_is_in_the_table() -> None:
 
 
 def test_report_works_after_its_package_was_imported() -> None:
-    import mixskd.reporting.repeated
+    import mixskd.reporting.grouping
 
     with pytest.raises(UserError, match="there is no folder none"):
         mixskd.report("none")

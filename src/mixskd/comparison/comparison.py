@@ -24,7 +24,7 @@ from mixskd.data.sources.manifest import SUFFIXES
 from mixskd.errors import UserError, unknown
 from mixskd.errors.text import safe
 from mixskd.methods import method_class
-from mixskd.reporting.repeated import put_together
+from mixskd.reporting.grouping import put_together
 from mixskd.reporting.tables.comparison import write_tables
 from mixskd.runtime.files import slug, write_text
 

@@ -19,7 +19,7 @@ from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
 from mixskd.evaluation.stored_results import read_suite
 from mixskd.evaluation.suites import SUITES
-from mixskd.reporting.repeated import Repeated, put_together
+from mixskd.reporting.grouping import Repeated, put_together
 
 MOST_POINTS = 200
 NOT_CURVES = ("epoch", "step")

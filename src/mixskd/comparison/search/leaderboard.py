@@ -14,7 +14,7 @@ from mixskd.comparison.search.study import INSIDE, Study
 from mixskd.config import Experiment, read_yaml, to_dict
 from mixskd.config.task_kinds import Score, monitor_of
 from mixskd.errors.text import to_json
-from mixskd.reporting.repeated import mean_and_std
+from mixskd.reporting.grouping import mean_and_std
 from mixskd.reporting.tables.cells import Number, Table, comma_separated, markdown
 from mixskd.runtime.files import write_text
 

@@ -8,9 +8,9 @@ from mixskd.config import to_dict
 from mixskd.drawing.picture import Cell
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, Run
+from mixskd.reporting.grouping import Repeated
 from mixskd.reporting.page.blocks import Block, Content, fold
 from mixskd.reporting.page.mistakes import data_address
-from mixskd.reporting.repeated import Repeated
 from mixskd.reporting.show_data import batch_columns
 
 IMAGES = 3  # rows of a setting's picture

@@ -8,6 +8,7 @@ from mixskd.config.task_kinds import KINDS
 from mixskd.drawing.plots import Plot
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, read_evidence
+from mixskd.reporting.grouping import Repeated, differences
 from mixskd.reporting.page.blocks import Block, Content, figures, fold, render, table
 from mixskd.reporting.page.example_images import example_section, training_image_section
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
@@ -17,7 +18,6 @@ from mixskd.reporting.plots.curves import cost_plot, head_plots, operation_plots
 from mixskd.reporting.plots.suites import suite_plots
 from mixskd.reporting.published.classification import FGSM, FGSM_NOTE
 from mixskd.reporting.published.transfer import TABLE
-from mixskd.reporting.repeated import Repeated, differences
 from mixskd.reporting.tables import comparison as tables
 from mixskd.reporting.tables.cells import Number, Table
 from mixskd.reporting.tables.suites import suite_tables

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from mixskd.config.registry import METHODS
 from mixskd.drawing.plots import colour
 from mixskd.reporting.evidence import Evidence, Run
-from mixskd.reporting.repeated import Repeated
+from mixskd.reporting.grouping import Repeated
 
 # The most used methods have the ten colours that differ most. New names are added at the end: colours must not change.
 ORDER = (

@@ -6,8 +6,8 @@ from typing import Any
 
 from mixskd.drawing.plots import Plot, axes, label, legend, line_plot, styled
 from mixskd.reporting.evidence import Evidence
+from mixskd.reporting.grouping import Repeated, mean_and_std
 from mixskd.reporting.plots.colours import Looks
-from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.runtime.files import slug
 
 MOST_LINES = 10  # in one figure; more colours cannot be distinguished

@@ -8,9 +8,9 @@ from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
 from mixskd.evaluation.stored_results import read_headline, read_suite
+from mixskd.reporting.grouping import Repeated, mean_and_std
+from mixskd.reporting.grouping import differences as setting_differences
 from mixskd.reporting.published import classification as paper
-from mixskd.reporting.repeated import Repeated, mean_and_std
-from mixskd.reporting.repeated import differences as setting_differences
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
 from mixskd.reporting.tables.differences import NOTE, difference_columns
 from mixskd.reporting.tables.transfer import machine_columns, of_kind, single_transfers, transfer, transfer_notes

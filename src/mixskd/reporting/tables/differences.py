@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 
 from mixskd.artifacts.results import Result
-from mixskd.reporting.repeated import Repeated
+from mixskd.reporting.grouping import Repeated
 from mixskd.reporting.tables.cells import Cell, Interval
 
 FEWEST = 3  # pairs; with fewer an interval says nothing

@@ -7,8 +7,8 @@ from pathlib import Path
 from mixskd.artifacts.results import Result, deployed_scores
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import Kind
+from mixskd.reporting.grouping import Repeated, mean_and_std
 from mixskd.reporting.published.transfer import TABLE, beside, published_transfer, value_beside
-from mixskd.reporting.repeated import Repeated, mean_and_std
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table
 
 NOTHING = "nothing"
