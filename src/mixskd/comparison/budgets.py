@@ -24,12 +24,13 @@ class Operations:
 
         Raises UserError for a method that refuses the backbone.
         """
-        method, batch = experiment.method, experiment.run.batch
+        method, batch, config = experiment.method, experiment.run.batch, experiment.data
         options = tuple(sorted((key, repr(value)) for key, value in method.options.items()))
-        sizes = data.image_size, experiment.data.scale_schedule
-        key = experiment.backbone, method.name, options, len(data.classes), sizes, batch
+        size, classes = config.image_size or data.image_size, len(data.classes)
+        images = size, config.channels, config.scale_schedule
+        key = experiment.backbone, method.name, options, classes, images, batch
         if key not in self._known:  # seconds for some networks
-            self._known[key] = count_cost(experiment, len(data.classes), data.image_size).training_flops
+            self._known[key] = count_cost(experiment, classes, size).training_flops
         return self._known[key] * updates_of(experiment, data) * batch
 
 

@@ -18,9 +18,7 @@ from mixskd.comparison.transfer_runs import examine_data
 from mixskd.config import grids, merge
 from mixskd.config.task_kinds import kind_of
 from mixskd.config.trusted_backbones import remember_typed
-from mixskd.data import load_data
-from mixskd.data.sources.hub import HUB
-from mixskd.data.sources.manifest import SUFFIXES
+from mixskd.data.loading import load_data, may_have_several
 from mixskd.errors import UserError, unknown
 from mixskd.errors.text import safe
 from mixskd.methods import method_class
@@ -157,7 +155,7 @@ def check_labels(runs: Sequence[Run], suites: Sequence[str]) -> None:
     several: dict[Any, bool] = {}
     for run in runs:
         data, method = run.experiment.data, run.experiment.method.name
-        if kind_of(method) or not (data.source.startswith(HUB) or data.source.endswith((*SUFFIXES, ".npz"))):
+        if kind_of(method) or not may_have_several(data.source):
             continue
         key = data.source, data.channels, data.range
         if key not in several:

@@ -162,6 +162,11 @@ def _read(config: DataConfig, only: Sequence[str], download: bool) -> DataBundle
     return data
 
 
+def may_have_several(source: str) -> bool:
+    """Whether images of this kind of ``source`` can have several labels; only reading it tells whether they do."""
+    return source.startswith(HUB) or source.endswith((*SUFFIXES, ".npz"))
+
+
 def _missing(path: Path) -> UserError:
     """The error for a source that is neither here nor the name of a data set."""
     beside = path.parent.iterdir() if path.parent.is_dir() else ()

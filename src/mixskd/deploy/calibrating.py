@@ -47,10 +47,11 @@ def calibrate(
     and ``accepted_top1``. Only :func:`mixskd.predict` uses what is stored.
 
     Where an image may have several labels, the negative log-likelihood is the binary cross-entropy, summed over the
-    classes, and each class gets the threshold with the highest F1. ``thresholds`` (for probabilities at the
-    temperature, by class) then replace what is said of accepted images, and ``before`` and ``after`` also have ``f1``
-    and ``f1_macro`` in per cent. ECE is that of each class (the distance of the mean probability in a bin from the
-    share of its images that have the class), averaged over the classes (Kull et al., 2019).
+    classes, and each class gets the threshold with the highest F1. The result then has ``thresholds`` (by class, for
+    probabilities at the temperature) in place of ``threshold``, ``top1`` and the three values of accepted images, and
+    ``before`` and ``after`` also have ``f1`` and ``f1_macro`` in per cent. ECE is that of each class (the distance of
+    the mean probability in a bin from the share of its images that have the class), averaged over the classes (Kull et
+    al., 2019).
 
     Raises UserError without ``val``, for a target where an image may have several labels, and if no threshold reaches
     ``target_accuracy``; the file then stays as it was.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,18 @@ def test_method_at_four_times_the_price_gets_a_quarter_of_the_epochs() -> None:
     assert fitted["mixskd"].run.epochs == 40
     assert fitted["baseline"].run.epochs == int(40 * prices["mixskd"] / prices["baseline"])
     assert costs.whole(fitted["baseline"]) <= operations
+
+
+@pytest.mark.parametrize("setting", [{"image_size": 64}, {"channels": 1}])
+def test_each_size_and_number_of_channels_has_its_own_cost(setting: dict[str, int]) -> None:
+    usual = base(backbone="wrn_10_1", method={"name": "baseline"})
+    other = dataclasses.replace(usual, data=dataclasses.replace(usual.data, **setting))
+    costs = Costs(load_data(usual.data))
+    counted = count_cost(other, 10, other.data.image_size or costs.data.image_size).training_flops
+    assert costs.epoch(other) / costs.epoch(usual) == pytest.approx(
+        counted / count_cost(usual, 10, costs.data.image_size).training_flops
+    )
+    assert costs.epoch(other) != costs.epoch(usual)
 
 
 def test_growing_images_cost_the_mean_of_their_epochs() -> None:

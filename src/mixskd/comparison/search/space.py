@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # The methods of the default space, one of each kind that the comparisons of docs/choose.md found good somewhere.
 USUAL = ("baseline", "label_smoothing", "mixup", "cutmix", "cskd", "mixskd", "mixskd[mix=cutmix]")
-USUAL_OF_SEVERAL = tuple(name for name in USUAL if name != "cskd")  # where an image may have several labels
 # Settings that the search itself decides, or that would change what is measured.
 FIXED = (
     "out", "run.epochs", "run.seed", "run.score_test", "data.source", "data.root", "data.holdout", "data.val_holdout",
@@ -124,10 +123,10 @@ class Space:
         """The parameters of the base, as far as the space holds them; so Optuna learns from trial 1."""
         base = self.base
         flat = {**flatten(to_dict(base)), "backbone": base.backbone}
-        found: dict[str, Any] = {}
-        for arm in self.arms:
-            if self.experiment({**arm.settings, "backbone": base.backbone}).method == base.method:
-                found.setdefault("method", arm.label)
+        alike = (
+            a for a in self.arms if self.experiment({**a.settings, "backbone": base.backbone}).method == base.method
+        )
+        found: dict[str, Any] = {"method": arm.label} if (arm := next(alike, None)) else {}
         if len(self.backbones) > 1 and base.backbone in self.backbones:
             found["backbone"] = base.backbone
         for key, values in self.of_method(base.method.name).items():

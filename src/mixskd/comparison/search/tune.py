@@ -23,7 +23,7 @@ from mixskd.comparison.search.leaderboard import (
     write_leaderboard,
 )
 from mixskd.comparison.search.refit import scores_on_test, train_winner
-from mixskd.comparison.search.space import USUAL, USUAL_OF_SEVERAL, Space, space_from
+from mixskd.comparison.search.space import USUAL, Space, space_from
 from mixskd.comparison.search.study import INSIDE, Study, check_optuna
 from mixskd.comparison.search.trial import Limits, Search
 from mixskd.config import Experiment, read_yaml, to_dict
@@ -102,7 +102,8 @@ def tune(
     if refit and "test" not in data.splits:
         raise UserError("--refit trains on val too, and the data have no test split to score it on; leave --refit out")
     given = read_yaml(Path(space)) if isinstance(space, str | Path) else space or {}
-    kind, usual = (MULTILABEL, USUAL_OF_SEVERAL) if data.several else (None, USUAL)
+    kind = MULTILABEL if data.several else None
+    usual = [name for name in USUAL if not data.several or method_class(name.partition("[")[0]).several_labels]
     whole, costs = space_from(base, given, methods, backbones, usual), Costs(data)
     check_methods(whole, costs)
     carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options or {})
