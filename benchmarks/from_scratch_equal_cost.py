@@ -23,7 +23,7 @@ from equal_cost_table import ARMS, table
 from mixskd.comparison.comparison import compare
 from mixskd.runtime.files import write_text
 
-TRIALS = 6
+TRIALS = 4
 IMAGES = 100  # training images a class
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("arrays", type=Path, help="CIFAR-100 as an .npz file")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     sources = arguments.arrays.parent / "cifar100_draws"
