@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.artifacts.results import read_result
+from mixskd.comparison.costs import Costs
 from mixskd.comparison.display import RunsDisplay
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import Run
 from mixskd.comparison.scheduler import carry_out_all
-from mixskd.comparison.search.budget import Costs
 from mixskd.comparison.search.space import Choice, space_from
 from mixskd.comparison.search.tune import tune, with_val
 from mixskd.config import read_yaml

@@ -10,8 +10,8 @@ import yaml
 from mixskd.artifacts.results import Result, read_results
 from mixskd.artifacts.stored_files import read_grid
 from mixskd.comparison.display import RunsDisplay
-from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from
-from mixskd.comparison.launchers import LAUNCHERS
+from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from, options_by_label
+from mixskd.comparison.launchers import LAUNCHERS, check_launcher
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.transfer_runs import examine_data
@@ -19,7 +19,7 @@ from mixskd.config import grids, merge
 from mixskd.config.task_kinds import kind_of
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.data.loading import load_data, may_have_several
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError
 from mixskd.errors.text import safe
 from mixskd.methods import method_class
 from mixskd.reporting.grouping import put_together
@@ -95,13 +95,14 @@ def compare(
     }  # fmt: skip
     given = {key: value for key, value in axes.items() if value is not None}
     data = str(data) if isinstance(data, Path) else data
-    own = {"data": data, "backbone": backbone, "method": method, "weights": weights}
-    settings |= {key: value for key, value in own.items() if value is not None}
+    short = {"data": data, "backbone": backbone, "method": method, "weights": weights}
+    own = merge(settings | {key: value for key, value in short.items() if value is not None})
     remember_typed(backbones, backbone)
     named = grids.load(grid) if grid is not None else {}
     if transfer is not None:  # it refines that of the named grid
         given["transfer"] = merge(named.get("transfer", {}), transfer)
-    own = merge(settings) if recipe or "recipe" in named else default_values(merge(settings))
+    if not (recipe or "recipe" in named):
+        own = default_values(own)
     whole = grid_from({**own, **named, **given})
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
@@ -129,10 +130,7 @@ def run_grid(
     progress: bool = True,
 ) -> Comparison:
     """Train the missing runs of ``grid`` in ``folder``, and write its tables there."""
-    if launcher not in LAUNCHERS:
-        raise unknown("launcher", launcher, LAUNCHERS)
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, not {jobs}")
+    check_launcher(launcher, jobs)
     runs = plan(grid, folder)
     failures = {}
     if missing := unfinished(runs):
@@ -194,15 +192,12 @@ def is_measured(result: Result, suite: str) -> bool:
 
 def to_yaml(grid: Grid) -> str:
     """``grid`` as a file for ``--config``."""
-    methods = {
-        arm.label: {key.removeprefix("method."): value for key, value in arm.settings.items()} for arm in grid.arms
-    }
     values = {
-        "methods": methods, "backbones": list(grid.backbones), "augments": list(grid.augments),
+        "methods": options_by_label(grid.arms), "backbones": list(grid.backbones), "augments": list(grid.augments),
         "seeds": list(grid.seeds), "equal_updates": grid.equal_updates, "equal_cost": grid.equal_cost,
-        "images_per_update": grid.images_per_update,
-        "paper_table": grid.paper_table, "suites": list(grid.suites) or None,
-        "transfer": None if grid.transfer is None else grid.transfer.to_dict(), "folds": grid.folds,
+        "images_per_update": grid.images_per_update, "paper_table": grid.paper_table,
+        "suites": list(grid.suites) or None, "folds": grid.folds,
+        "transfer": None if grid.transfer is None else grid.transfer.to_dict(),
     }  # fmt: skip
     given = {key: value for key, value in values.items() if value is not None}
     return yaml.safe_dump({**given, **grid.settings}, sort_keys=False)

@@ -28,6 +28,11 @@ class Arm:
     settings: dict[str, Any]
 
 
+def options_by_label(arms: Iterable[Arm]) -> dict[str, dict[str, Any]]:
+    """``arms`` as the mapping ``methods`` of a grid's file."""
+    return {arm.label: {key.removeprefix("method."): value for key, value in arm.settings.items()} for arm in arms}
+
+
 @dataclass(frozen=True)
 class Grid:
     """Every arm with every backbone, augmentation policy and seed.

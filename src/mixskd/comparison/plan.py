@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixskd.benchmarking.cost import images_forwarded
-from mixskd.comparison.budgets import Budgets, equalised
+from mixskd.comparison.costs import CostsByData, equalised
 from mixskd.comparison.grid import Arm, Grid
 from mixskd.comparison.transfer_runs import SCRATCH, Transfer, label_of
 from mixskd.config import Experiment, difference, merge, to_dict
@@ -68,16 +68,16 @@ def plan(grid: Grid, folder: Path) -> list[Run]:
     """
     runs: dict[str, Run] = {}
     forwarded: dict[str, int] = {}
-    budgets = Budgets()
+    costs = CostsByData()
     for seed in grid.seeds:
         for backbone in grid.backbones:
             for augment, fold in product(grid.augments, range(grid.folds or 1)):
                 own = {"backbone": backbone, "data.augment": augment, "data.fold": fold, "run.seed": seed}
                 experiments = {arm.label: _experiment(grid, arm, own, forwarded) for arm in grid.arms}
                 if grid.equal_updates is not None:
-                    experiments = equalised(experiments, grid.equal_updates, budgets.updates)
+                    experiments = equalised(experiments, grid.equal_updates, lambda e: costs(e).updates(e))
                 if grid.equal_cost is not None:
-                    experiments = equalised(experiments, grid.equal_cost, budgets.operations)
+                    experiments = equalised(experiments, grid.equal_cost, lambda e: costs(e).epoch(e))
                 # Teachers first: an arm with the experiment of a teacher serves as that teacher.
                 for label, experiment in sorted(experiments.items(), key=lambda item: _taught_by(item[1]) is not None):
                     _add(runs, folder, label, experiment)
@@ -169,11 +169,16 @@ def _taught_by(experiment: Experiment) -> str | None:
 
 def run_name(label: str, experiment: Experiment, of_seed: int | None = None) -> str:
     """``LABEL-BACKBONE[-AUGMENT][-fromM][-foldK]-seedN``, which every file system accepts; M is ``of_seed``."""
-    augment = experiment.data.augment
-    parts = [label, experiment.backbone, *([augment] if augment != "none" else [])]
-    parts += [*([] if of_seed is None else [f"from{of_seed}"])]
-    parts += [*([] if experiment.data.folds is None else [f"fold{experiment.data.fold}"]), f"seed{experiment.run.seed}"]
-    name = "-".join(map(slug, parts))
+    data = experiment.data
+    parts = (
+        label,
+        experiment.backbone,
+        data.augment if data.augment != "none" else "",
+        "" if of_seed is None else f"from{of_seed}",
+        "" if data.folds is None else f"fold{data.fold}",
+        f"seed{experiment.run.seed}",
+    )
+    name = "-".join(slug(part) for part in parts if part)
     if len(name.encode()) > 200:  # the limit is 255, and the files beside it have longer names
         raise UserError(f"{label[:40]!r}... is too long for a folder's name; give it a label: LABEL={label[:40]}...")
     return name

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from mixskd.comparison.launchers.local import Local
 from mixskd.comparison.launchers.ray import Ray
 from mixskd.comparison.launchers.slurm import Slurm
+from mixskd.errors import UserError, unknown
 
 
 class Job(Protocol):
@@ -41,3 +42,11 @@ LAUNCHERS: dict[str, Callable[[Path, int | None, str, Mapping[str, Any]], Launch
     "slurm": Slurm,
     "ray": Ray,
 }
+
+
+def check_launcher(name: str, jobs: int | None) -> None:
+    """Raises UserError for an unknown launcher, and for fewer ``jobs`` than 1."""
+    if name not in LAUNCHERS:
+        raise unknown("launcher", name, LAUNCHERS)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {jobs}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixskd.comparison.grid import Arm, grid_from
+from mixskd.comparison.grid import Arm, grid_from, options_by_label
 from mixskd.config import Experiment, flatten, known_keys, merge, to_dict
 from mixskd.config.build import build_experiment
 from mixskd.config.registry import METHODS
@@ -152,11 +152,8 @@ class Space:
 
     def plain(self) -> dict[str, Any]:
         """The space as a file for ``--space``."""
-        methods = {
-            arm.label: {key.removeprefix("method."): value for key, value in arm.settings.items()} for arm in self.arms
-        }
         settings = {key: values.plain() for key, values in self.settings.items()}
-        return {"methods": methods, "backbones": list(self.backbones), **settings}
+        return {"methods": options_by_label(self.arms), "backbones": list(self.backbones), **settings}
 
 
 def space_from(

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixskd.comparison.search.budget import FACTOR
+from mixskd.comparison.search.rungs import FACTOR
 from mixskd.comparison.search.space import Choice, Space
 from mixskd.config.task_kinds import Kind
 from mixskd.errors import UserError
@@ -52,8 +52,7 @@ class Claim:
 
     @property
     def number(self) -> int:
-        number: int = self.trial.number
-        return number
+        return int(self.trial.number)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,14 +62,11 @@ class Claim:
     @property
     def rung(self) -> int:
         """The rung that it works on: that after the ones it was promoted from."""
-        rung: int = self.trial.user_attrs.get("rung", 0)
-        return rung
+        return int(self.trial.user_attrs.get("rung", 0))
 
     @property
     def _reports(self) -> dict[int, float]:
-        trials = self.trial.study.get_trials(deepcopy=False)
-        reports: dict[int, float] = trials[self.number].intermediate_values
-        return reports
+        return dict(self.trial.study.get_trials(deepcopy=False)[self.number].intermediate_values)
 
     @property
     def reported(self) -> int:
@@ -92,8 +88,7 @@ class Claim:
 
     def weak(self) -> bool:
         """Whether successive halving ends the trial at its last score."""
-        weak: bool = self.trial.should_prune()
-        return weak
+        return bool(self.trial.should_prune())
 
     def release(self) -> None:
         self.lock.close()

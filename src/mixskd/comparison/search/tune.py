@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from mixskd.artifacts.results import read_result
-from mixskd.comparison.launchers import LAUNCHERS, Launcher
+from mixskd.comparison.costs import Costs
+from mixskd.comparison.launchers import LAUNCHERS, Launcher, check_launcher
 from mixskd.comparison.plan import Run
 from mixskd.comparison.scheduler import carry_out_all
-from mixskd.comparison.search.budget import SHARE, Costs, Rungs, rungs_for
 from mixskd.comparison.search.display import TrialsDisplay
 from mixskd.comparison.search.leaderboard import (
     stored_tests,
@@ -23,14 +23,15 @@ from mixskd.comparison.search.leaderboard import (
     write_leaderboard,
 )
 from mixskd.comparison.search.refit import scores_on_test, train_winner
+from mixskd.comparison.search.rungs import SHARE, Rungs, rungs_for
 from mixskd.comparison.search.space import USUAL, Space, space_from
 from mixskd.comparison.search.study import INSIDE, Study, check_optuna
-from mixskd.comparison.search.trial import Limits, Search
+from mixskd.comparison.search.successive_halving import Limits, Search
 from mixskd.config import Experiment, read_yaml, to_dict
 from mixskd.config.task_kinds import MULTILABEL, monitor_of
 from mixskd.data import DataBundle, load_data
 from mixskd.data.policies import check_policy
-from mixskd.errors import UserError, unknown
+from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import locked, write_text
 
@@ -91,10 +92,7 @@ def tune(
     """
     check_optuna()
     limits = limits_from(hours, trials, operations)
-    if launcher not in LAUNCHERS:
-        raise unknown("launcher", launcher, LAUNCHERS)
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, not {jobs}")
+    check_launcher(launcher, jobs)
     folder = Path(out or f"runs/tune-{Path(base.data.source).stem or 'data'}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
@@ -116,7 +114,7 @@ def tune(
             carry_out_all([], carrier, display, search)
         finally:
             search.release()
-            write_leaderboard(folder, study, rungs.operations, importance=True)
+            write_leaderboard(folder, study, rungs, importance=True)
         return conclude(search, carrier, "test" in data.splits, refit)
     finally:
         carrier.close()
@@ -196,12 +194,10 @@ def stored_rungs(
             if different := [key for key in described if stored.get(key) != described[key]]:
                 raise UserError(f"{path} is that of a search with another {different[0]}; choose another --out, or "
                                 "give the same settings")  # fmt: skip
-            return Rungs(tuple(stored["rungs"])), stored.get("speed")
+            return tuple(stored["rungs"]), stored.get("speed")
         rungs = rungs_for(full, space.base.run.epochs * full / costs.whole(space.base))
-        write_text(
-            path, yaml.safe_dump({**described, "rungs": list(rungs.operations), "speed": speed}, sort_keys=False)
-        )
-    epochs = costs.fitted(space.base, rungs.operations[-1]).run.epochs
+        write_text(path, yaml.safe_dump({**described, "rungs": list(rungs), "speed": speed}, sort_keys=False))
+    epochs = costs.fitted(space.base, rungs[-1]).run.epochs
     if epochs < space.base.run.epochs:
         display.say(f"the budget does not pay for trials of {space.base.run.epochs} epochs of the recipe; "
                     f"the last rung has {epochs}")  # fmt: skip
@@ -234,9 +230,9 @@ def conclude(search: Search, launcher: Launcher, has_test: bool, refit: bool) ->
         return Found(
             folder, None, None, "no trial came to the last rung; the same command with a larger budget continues"
         )
-    experiment = search.costs.fitted(study.space.experiment(best.user_attrs["settings"]), search.rungs.operations[-1])
+    experiment = search.costs.fitted(study.space.experiment(best.user_attrs["settings"]), search.rungs[-1])
     path = write_best(folder, experiment)
-    last = f"trial{best.number + 1:03d}-rung{search.rungs.last + 1}"
+    last = f"trial{best.number + 1:03d}-rung{len(search.rungs)}"
     runs = sorted(name for name in best.user_attrs["operations"] if name.startswith(last))
     if study.others_at_work():
         return Found(folder, path, folder / runs[0], "another process still works on this search; it will end it")
@@ -248,5 +244,5 @@ def conclude(search: Search, launcher: Launcher, has_test: bool, refit: bool) ->
         model = folder / runs[0]
         if refit:
             model = train_winner(folder, experiment, launcher, search.display).files.path
-        write_leaderboard(folder, study, search.rungs.operations, importance=True)
+        write_leaderboard(folder, study, search.rungs, importance=True)
     return Found(folder, path, model, verdict(study.trials, best, tested.get(best.number), monitor_of(study.kind)))

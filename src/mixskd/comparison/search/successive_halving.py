@@ -1,4 +1,4 @@
-"""The course of a search: which run comes next, and when a trial is promoted, pruned or complete."""
+"""The successive halving of a search: which run comes next, and when a trial is promoted, pruned or complete."""
 
 import dataclasses
 import time
@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import fmean, median
 
 from mixskd.artifacts.results import read_result
+from mixskd.comparison.costs import Costs
 from mixskd.comparison.plan import Run
-from mixskd.comparison.search.budget import Costs, Rungs
 from mixskd.comparison.search.display import TrialsDisplay
 from mixskd.comparison.search.leaderboard import write_leaderboard
+from mixskd.comparison.search.rungs import FACTOR, Rungs
 from mixskd.comparison.search.study import Claim, Study
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import monitor_of
@@ -50,6 +51,7 @@ class Search:
         display: TrialsDisplay, speed: float | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.study, self.costs, self.rungs = folder, study, costs, rungs
+        self.last = len(rungs) - 1
         self.limits, self.folds, self.display, self.speed = limits, folds, display, speed
         self.deadline = None if limits.hours is None else time.monotonic() + 3600 * limits.hours
         self.held: dict[int, Held] = {}
@@ -90,9 +92,9 @@ class Search:
 
     def _plan(self, held: Held) -> None:
         """Line up the runs of the trial's rung; those that have ended in an earlier process are counted at once."""
-        claim, last = held.claim, held.claim.rung == self.rungs.last
+        claim, last = held.claim, held.claim.rung == self.last
         experiment = self.study.space.experiment(claim.settings)
-        experiment = self.costs.fitted(experiment, self.rungs.operations[claim.rung])
+        experiment = self.costs.fitted(experiment, self.rungs[claim.rung])
         folds = range(self.folds or 1) if last else range(1)
         runs = [self._run(claim, experiment, fold if last and self.folds else None) for fold in folds]
         held.waiting = [run for run in runs if not run.finished]
@@ -131,13 +133,13 @@ class Search:
         score = fmean(held.scores.values())
         held.claim.note("scores", {**held.claim.trial.user_attrs.get("scores", {}), **held.scores})
         if held.claim.reported == held.claim.rung:
-            held.claim.trial.report(score, self.rungs.resource(held.claim.rung))
+            held.claim.trial.report(score, FACTOR**held.claim.rung)
         self._decide(held, score)
 
     def _decide(self, held: Held, score: float) -> None:
         claim = held.claim
         weak = claim.weak()  # also of the first trial, with which the others compete
-        if claim.rung == self.rungs.last:
+        if claim.rung == self.last:
             self._end(held, score)
         elif weak and claim.number:
             self._end(held, None)
@@ -149,7 +151,7 @@ class Search:
         del self.held[held.claim.number]
         self.study.end(held.claim, score)
         self._show(held.claim.number)
-        write_leaderboard(self.folder, self.study, self.rungs.operations)
+        write_leaderboard(self.folder, self.study, self.rungs)
 
     def _score(self, run: Run) -> float:
         """The score on ``val`` that ranks, in per cent. Raises UserError if the folder holds another run."""
@@ -166,7 +168,7 @@ class Search:
     def _show(self, number: int) -> None:
         limit = self.limits.operations
         used = None if limit is None else self.spent / limit
-        self.display.trial(self.study.trials, number, self.rungs.last, self.seconds_left(), used)
+        self.display.trial(self.study.trials, number, self.last, self.seconds_left(), used)
 
     def seconds_left(self) -> float | None:
         """Seconds until the limit of hours; None without one."""
@@ -177,7 +179,7 @@ class Search:
             return True
         if self.parked:  # what the budget does not pay for a strong trial, it does not pay for a further one
             return False
-        first = self.rungs.operations[0]
+        first = self.rungs[0]
         return (self.limits.trials is None or begun < self.limits.trials) and self._affordable(first, first)
 
     def _affordable(self, further: float, operations: float) -> bool:
