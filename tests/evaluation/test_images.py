@@ -141,7 +141,10 @@ def test_corruptions_change_more_with_severity_and_do_not_depend_on_the_batch(na
 def test_corruption_suite() -> None:
     names = ("gaussian_noise", "contrast")
     suite = Corruption(names=names, severities=(1, 5), images=10)
-    result = suite(Toy(), batches(), context())
+    progress: list[float] = []
+    result = suite(Toy(), batches(), context(progress=progress.append))
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
     assert result == suite(Toy(), batches(batch=3), context())
     means = [result["corruptions"][name]["error"] for name in names]
     assert result["mean_corruption_error"] == pytest.approx(sum(means) / 2)
@@ -204,7 +207,10 @@ def test_published_files_are_scored(tmp_path: Path, arrays: bool) -> None:
             return torch.stack([1 - light, light], 1)
 
     suite = Corruption(files=str(tmp_path), images=0)
-    result = suite(Bright(), batches(classes=2), context(corrupted=files))
+    progress: list[float] = []
+    result = suite(Bright(), batches(classes=2), context(corrupted=files, progress=progress.append))
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
     for name in ("fog", "spatter"):
         assert result["corruptions"][name]["by_severity"] == pytest.approx([400 / 6, *[200 / 6] * 4])
     assert result["images"] == 6
@@ -223,9 +229,13 @@ def test_published_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.full(30, 2))
     with pytest.raises(UserError, match="a label 2, but the model has 2 classes"):
         files.batches("fog", 1, 0, torch.Generator())
-    np.save(tmp_path / "fog.npy", np.zeros((31, 8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match="must hold uint8 images of 5 severities"):
+    np.save(tmp_path / "labels.npy", np.full(30, -1))
+    with pytest.raises(UserError, match="a label -1, but the model has 2 classes"):
         files.batches("fog", 1, 0, torch.Generator())
+    for number in (31, 0):
+        np.save(tmp_path / "fog.npy", np.zeros((number, 8, 8, 3), np.uint8))
+        with pytest.raises(UserError, match="must hold uint8 images of 5 severities"):
+            files.batches("fog", 1, 0, torch.Generator())
     (tmp_path / "fog.npy").write_bytes(b"no array")
     with pytest.raises(UserError, match="cannot read the published corruption"):
         files.batches("fog", 1, 0, torch.Generator())

@@ -20,6 +20,7 @@ from mixskd.config.trusted_backbones import is_elsewhere
 from mixskd.data import make_test_loader
 from mixskd.errors import UserError
 from mixskd.evaluation.probe import check_free
+from mixskd.evaluation.runner import check_distinct
 from mixskd.evaluation.split_scores import evaluation_data
 from mixskd.runtime.precision import choose_device
 from mixskd.tasks.labels import task_of
@@ -115,8 +116,7 @@ def read_runs(runs: Sequence[str | Path]) -> tuple[list[Result], list[Classifier
     places = [Path(run) for run in runs]
     if len(places) < 2:
         raise UserError("an average needs two runs or more; name their folders")
-    if twice := next((p for i, p in enumerate(places) if p.resolve() in [q.resolve() for q in places[:i]]), None):
-        raise UserError(f"{twice} is named twice; name each run once")
+    check_distinct(places)
     if odd := next((place for place in places if not place.is_dir()), None):
         raise UserError(f"there is no folder {odd}; give the folders of finished runs")
     results = [read_result(place) for place in places]

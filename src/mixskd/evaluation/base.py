@@ -143,6 +143,13 @@ def images_in(data: Batches) -> int:
     return sum(len(targets) for _, targets in data) if number is None else number
 
 
+def random_choice(total: int, most: int, generator: torch.Generator) -> Tensor:
+    """A mask of ``total`` images that is true for a random choice of ``most`` of them; for all if ``most`` is 0."""
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=generator)[: most or total]] = True
+    return chosen
+
+
 def selected(data: Iterable[tuple[Tensor, Tensor]], chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The images of ``data`` where the mask ``chosen`` is true, in batches as large as the first of ``data``.
 

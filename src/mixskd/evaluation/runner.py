@@ -28,7 +28,7 @@ Progress = Callable[[str, str, float], None]
 """Called with (run, suite, fraction done)."""
 
 
-SEVERAL = ("accuracy",)  # the suites for classifiers of several labels an image
+MULTILABEL_SUITES = ("accuracy",)  # for classifiers of several labels an image
 
 
 @dataclass
@@ -156,12 +156,13 @@ def run_suites(
     opened = open_runs(runs, where, None if data is None else str(data), split, batch_size)
     evaluators = choose_suites(suites, options or {}, len(opened))
     usable = {
-        run.name: [one for one in evaluators if not run.model.thresholds or one.name in SEVERAL] for run in opened
+        run.name: [s for s in evaluators if not run.model.thresholds or s.name in MULTILABEL_SUITES] for run in opened
     }
     if suites != "all" and (odd := next((run for run in opened if usable[run.name] != evaluators), None)):
         strange = next(one.name for one in evaluators if one not in usable[odd.name])
         raise UserError(
-            f"the suite {strange} is for one label an image, but {odd.name} names several; use {', '.join(SEVERAL)}"
+            f"the suite {strange} is for one label an image, but {odd.name} names several; "
+            f"use {', '.join(MULTILABEL_SUITES)}"
         )
     check_images([suite.name for suite in evaluators], {run.name: run.model.preprocess for run in opened})
     for run in opened:
@@ -170,8 +171,8 @@ def run_suites(
     results: dict[str, dict[str, dict[str, Any]]] = {run.name: {} for run in opened}
     known: dict[tuple[int, int], Outputs] = {}
     shared: dict[str, dict[str, Any]] = {}
+    own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
     for run in opened:
-        own_features = any(suite.name == "features" and not getattr(suite, "data", "") for suite in evaluators)
         images = run.bundle[0].splits[run.scored]
         context = Context(
             device=run.device, seed=seed, mean=run.model.mean, std=run.model.std, split=run.scored, name=run.name,
@@ -203,12 +204,18 @@ def open_runs(
     places = [Path(path) for path in paths]
     if not places:
         raise UserError("no run is named; give the folder of a finished run")
-    if twice := next((p for i, p in enumerate(places) if p.resolve() in [q.resolve() for q in places[:i]]), None):
-        raise UserError(f"{twice} is named twice; name each run once")
+    check_distinct(places)
     names = [p.resolve().name for p in places]
     names = [name if names.count(name) == 1 else str(place) for name, place in zip(names, places, strict=True)]
     common: dict[Hashable, Any] = {}
     return [Run(n, p, device, data, split, batch_size, common) for n, p in zip(names, places, strict=True)]
+
+
+def check_distinct(places: Sequence[Path]) -> None:
+    """Raises UserError if one of the runs at ``places`` is named twice."""
+    resolved = [place.resolve() for place in places]
+    if twice := next((place for i, place in enumerate(places) if resolved[i] in resolved[:i]), None):
+        raise UserError(f"{twice} is named twice; name each run once")
 
 
 def choose_suites(names: Sequence[str] | str, options: Mapping[str, Mapping[str, Any]], runs: int) -> list[Evaluator]:

@@ -56,17 +56,15 @@ class PublishedFiles:
             images, labels = np.load(path, mmap_mode="r"), np.load(self.folder / "labels.npy")
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot read the published corruption {path} with its labels.npy: {error}") from None
-        number = len(images) // SEVERITIES
-        part = slice((severity - 1) * number, severity * number)
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or len(images) % SEVERITIES:
+        number, rest = divmod(len(images) if images.ndim == 4 else 0, SEVERITIES)
+        if not number or rest or images.shape[3] != 3 or images.dtype != np.uint8:
             raise UserError(f"{path} must hold uint8 images of 5 severities, 5N x H x W x 3, not {images.shape}")
-        if len(labels) not in (number, len(images)) or not np.issubdtype(labels.dtype, np.integer):
+        if labels.shape not in ((number,), (len(images),)) or not np.issubdtype(labels.dtype, np.integer):
             raise UserError(f"{self.folder / 'labels.npy'} must hold {number} or {len(images)} whole numbers")
+        part, classes = slice((severity - 1) * number, severity * number), len(self.model.classes)
         own = (labels if len(labels) == number else labels[part]).astype(np.int64)
-        if own.min() < 0 or own.max() >= len(self.model.classes):
-            raise UserError(
-                f"{self.folder} has a label {own.max()}, but the model has {len(self.model.classes)} classes"
-            )
+        if len(wrong := own[(own < 0) | (own >= classes)]):
+            raise UserError(f"{self.folder} has a label {wrong[0]}, but the model has {classes} classes")
         return ImageSet(np.array(images[part]), own)
 
     def _files(self, name: str, severity: int) -> ImageSet:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mixskd.config.records import Number, Numbers, Text
 from mixskd.config.types import Settings, WholeNumber
 from mixskd.errors import UserError, unknown
-from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.base import Batches, Context, percent, random_choice, report
 from mixskd.evaluation.corruptions.functions import FUNCTIONS, corrupt
 from mixskd.evaluation.stored_results import SuiteResult, read_suite
 
@@ -90,14 +90,13 @@ class Corruption(Settings, prefix="corruption."):
         known = tuple(context.corrupted.names()) if context.corrupted is not None else tuple(FUNCTIONS)
         names = self.names or known
         reference = self._reference(names, context) if self.reference else {}
-        outputs = context.outputs(model, data, 0, 10)
-        chosen = torch.arange(len(outputs.labels))
-        if self.images:
-            chosen = torch.randperm(len(chosen), generator=context.generator())[: self.images]
+        outputs = context.outputs(model, data, 0, 2)
+        chosen = random_choice(len(outputs.labels), self.images, context.generator())
         with torch.inference_mode():
-            wrong, count = (self._published if context.corrupted else self._generated)(
-                model, data, context, names, chosen
-            )
+            if context.corrupted is None:
+                wrong, count = self._generated(model, data, context, names, chosen)
+            else:
+                wrong, count = self._published(model, context, names)
         clean = percent((outputs.predictions != outputs.labels)[chosen].double().mean())
         errors = {name: [percent(wrong[name, s] / count) for s in self.severities] for name in names}
         means = {name: sum(values) / len(values) for name, values in errors.items()}
@@ -115,33 +114,30 @@ class Corruption(Settings, prefix="corruption."):
     def _generated(
         self, model: nn.Module, data: Batches, context: Context, names: tuple[str, ...], chosen: Tensor
     ) -> tuple[Wrong, int]:
-        """Mistakes on the images ``chosen`` of ``data``, which are corrupted here."""
+        """Mistakes on the images ``chosen`` (a mask) of ``data``, which are corrupted here, and their number."""
         mean, std = (torch.tensor(list(v)).reshape(-1, 1, 1) for v in (context.mean, context.std))
         wrong: Wrong = {(name, severity): 0 for name in names for severity in self.severities}
-        keep, start = set(chosen.tolist()), 0
-        for images, labels in context.batches(data, 1, 1):
-            kept = [k for k in range(len(labels)) if start + k in keep]
-            places = [start + k for k in kept]
+        start = 0
+        for images, labels in context.batches(data, 1, 2):
+            kept = chosen[start : start + len(labels)].nonzero()[:, 0]
+            places = (start + kept).tolist()
             start += len(labels)
-            if not kept:
+            if not places:
                 continue
             images, labels = images[kept], labels[kept]
             pixels = (images.cpu().float() * std + mean).clamp(0, 1)
             for name, severity in wrong:
                 x = (corrupt(pixels, name, severity, context.seed, places) - mean) / std
                 wrong[name, severity] += int((model(x.to(images)).argmax(1) != labels).sum())
-        return wrong, len(chosen)
+        return wrong, int(chosen.sum())
 
-    def _published(
-        self, model: nn.Module, data: Batches, context: Context, names: tuple[str, ...], chosen: Tensor
-    ) -> tuple[Wrong, int]:
-        """Mistakes on the published images."""
-        assert context.corrupted is not None
+    def _published(self, model: nn.Module, context: Context, names: tuple[str, ...]) -> tuple[Wrong, int]:
+        """Mistakes on the published images, and their number in each corruption and severity."""
         cells = [(name, severity) for name in names for severity in self.severities]
         wrong, count = dict.fromkeys(cells, 0), 0
         for part, (name, severity) in enumerate(cells):
             batches, count = context.corrupted.batches(name, severity, self.images, context.generator())
-            for images, labels in context.batches(batches, part, len(cells)):
+            for images, labels in context.batches(batches, len(cells) + part, 2 * len(cells)):
                 wrong[name, severity] += int((model(images).argmax(1) != labels).sum())
         return wrong, count
 

@@ -11,7 +11,7 @@ from torch import nn
 from mixskd.config.records import Amount, Number, Text
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.errors import UserError
-from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, report
+from mixskd.evaluation.base import Batches, Context, head_inputs, images_in, percent, random_choice, report, selected
 from mixskd.evaluation.stored_results import SuiteResult
 
 
@@ -99,20 +99,11 @@ def extract(
     model: nn.Module, data: Batches, context: Context, part: int, *, keep: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features ``N x D`` in fp32 and labels ``N``; of a seeded choice of ``keep`` images if that is not 0."""
-    features, labels, counted = [], [], 0
-    chosen: set[int] | None = None
-    if keep:
-        total = images_in(data)
-        if total > keep:
-            chosen = set(torch.randperm(total, generator=context.generator())[:keep].tolist())
+    features, labels, batches = [], [], context.batches(data, part, 2)
+    if keep and (total := images_in(data)) > keep:
+        batches = selected(batches, random_choice(total, keep, context.generator()))
     with head_inputs(model) as seen, torch.inference_mode():
-        for images, targets in context.batches(data, part, 2):
-            if chosen is not None:
-                wanted = [k for k in range(len(targets)) if counted + k in chosen]
-                counted += len(targets)
-                if not wanted:
-                    continue
-                images, targets = images[wanted], targets[wanted]
+        for images, targets in batches:
             model(images)
             features.append(seen.pop().float().flatten(1).cpu())
             labels.append(targets.cpu())

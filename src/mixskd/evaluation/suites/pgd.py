@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
-from mixskd.evaluation.base import Batches, Context, percent, report, selected
+from mixskd.evaluation.base import Batches, Context, percent, random_choice, report, selected
 from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
@@ -40,9 +40,7 @@ class Pgd(Settings, prefix="pgd."):
         space = Space.of(self.space, context)
         generator = context.generator()
         outputs = context.outputs(model, data, 0, 2)
-        total = len(outputs.labels)
-        chosen = torch.zeros(total, dtype=torch.bool)
-        chosen[torch.randperm(total, generator=context.generator())[: self.images or total]] = True
+        chosen = random_choice(len(outputs.labels), self.images, context.generator())
         clean = (outputs.predictions == outputs.labels)[chosen].double().mean()
         count = 0
         hits = [0] * len(self.epsilons)
