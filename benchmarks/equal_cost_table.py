@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mixskd.reporting.tables.differences import t_interval
+from mixskd.reporting.tables.paired_differences import t_interval
 
 SCORES = {"top1": "test top-1", "loss": "log-loss", "ece": "ECE"}
 PLAIN = ("baseline", "label_smoothing", "mixup", "cutmix")  # the best of them is the opponent of all others

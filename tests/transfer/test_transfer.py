@@ -26,7 +26,7 @@ from mixskd.config.build import build_experiment
 from mixskd.data import verify
 from mixskd.data.images import check_image
 from mixskd.deploy.exports import networks
-from mixskd.deploy.exports.networks import OneImage, compare_detections, export_onnx, run_by_onnxruntime
+from mixskd.deploy.exports.transfer_onnx import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
 from mixskd.training.factory import build_parts
 from mixskd.training.run import train

@@ -2,6 +2,7 @@
 
 import argparse
 
+from mixskd.cli.flags import add_device
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
 
@@ -17,7 +18,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         help="average the weights, not the probabilities: for runs of one network from the same weights",
     )  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add_device(p)
     p.add_argument("--json", action="store_true")
     p.epilog = (
         "A mean of probabilities holds all networks, and a prediction costs as much as those of all runs together. A "

@@ -2,8 +2,7 @@
 
 import argparse
 
-from mixskd.cli.numbers import count
-from mixskd.cli.predict import RUN
+from mixskd.cli.flags import add_device, add_run, count
 from mixskd.cli.progress import suite_bars
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
@@ -13,7 +12,7 @@ SUMMARY = "Fit a temperature and thresholds for predict on the validation split.
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
-    p.add_argument("run", help=RUN)
+    add_run(p)
     p.add_argument("--data", help="a data set with a validation split; the run's data by default")
     goal = p.add_mutually_exclusive_group()
     goal.add_argument(
@@ -27,7 +26,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "Where an image may have several labels, each class gets the threshold with the highest F1; leave both out."
     )
     p.add_argument("--batch-size", type=count, default=256)
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add_device(p)
     p.add_argument("--json", action="store_true")
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mixskd.cli.numbers import count
+from mixskd.cli.flags import count
 from mixskd.cli.option_help import FLAGS, OptionHelp, options_text
 from mixskd.cli.progress import suite_bars
 from mixskd.config import merge

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from mixskd.cli.flags import add_run
 from mixskd.deploy.exports.formats import SUFFIXES, Dtype, Input, Options, resolve
-from mixskd.errors import UserError
 from mixskd.errors.terminal import show
 
 SUMMARY = "Write the classifier for use without mixskd, and check the copy."
@@ -13,7 +13,7 @@ SUMMARY = "Write the classifier for use without mixskd, and check the copy."
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
-    p.add_argument("run", help="a run's folder or a .safetensors file")
+    add_run(p)
     p.add_argument("--to", choices=list(SUFFIXES), help="the format; by default the suffix of --out decides")
     p.add_argument("--out", help="the file to write (.safetensors, .pth, .onnx, .pt2); beside the model by default")
     p.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -25,24 +25,21 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     graphs.add_argument("--softmax", action="store_true", help="give probabilities, not logits; of several labels too")
     graphs.add_argument(
-        "--temperature",
-        metavar="T",
+        "--temperature", metavar="T",
         help="divide the logits by T before the softmax; stored takes the one in the model file",
-    )
+    )  # fmt: skip
     graphs.add_argument("--dynamic-size", action="store_true", help="take images of any height and width")
     graphs.add_argument(
-        "--dtype",
-        choices=get_args(Dtype),
-        default="fp32",
+        "--dtype", choices=get_args(Dtype), default="fp32",
         help="the number type of an ONNX file's weights and arithmetic",
-    )
+    )  # fmt: skip
     graphs.add_argument("--force", action="store_true", help="keep an fp16 or int8 file that names other classes")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the classifier in a form that needs nothing of ours, and print where; the check goes to stderr."""
     options = Options(
-        arguments.input, arguments.softmax, temperature(arguments.temperature), arguments.dynamic_size, arguments.dtype
+        arguments.input, arguments.softmax, arguments.temperature, arguments.dynamic_size, arguments.dtype
     )
     options.check(resolve(arguments.to, arguments.out, Path(arguments.run))[0])  # before torch is imported
     from mixskd.deploy.exporting import export
@@ -53,13 +50,3 @@ def run(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     show(done.file, *([] if done.beside is None else [done.beside]))
     show(done.verified or "a backbone without classifier: not checked", error=True)
-
-
-def temperature(text: str | None) -> float | str | None:
-    """The number in ``text``, or ``stored``. Raises UserError for anything else."""
-    if text in (None, "stored"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--temperature must be a number above 0, or stored, not {text!r}") from None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixskd.cli.numbers import count
+from mixskd.cli.flags import add_device, add_run, count
 from mixskd.cli.progress import image_bar
 from mixskd.errors.terminal import show
 from mixskd.errors.text import to_json
@@ -17,22 +17,19 @@ if TYPE_CHECKING:
     from mixskd.deploy.prediction_file import Prediction
 
 SUMMARY = "Name the likeliest classes of images."
-RUN = "a run's folder or a .safetensors file"
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
-    p.add_argument("run", help=RUN)
+    add_run(p)
     p.add_argument("images", nargs="+", metavar="PATH", help="image files, folders, or patterns such as 'in/*.jpg'")
     p.add_argument("--out", metavar="FILE", help="write the predictions there: .csv, or .jsonl for JSON lines")
     p.add_argument("--overwrite", action="store_true", help="replace the file in --out")
     p.add_argument("--top", type=count, default=5, help="classes per image")
     p.add_argument(
-        "--threshold",
-        type=float,
-        metavar="P",
+        "--threshold", type=float, metavar="P",
         help="below this probability, name the class unknown, or of several labels none",
-    )
+    )  # fmt: skip
     p.add_argument("--temperature", type=float, metavar="T", help="divide the logits by T")
     p.add_argument("--skip-bad-images", action="store_true", help=argparse.SUPPRESS)  # of version 0.1: always so now
     p.add_argument(
@@ -44,7 +41,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--max-pixels", type=count, default=100_000_000, metavar="N", help="largest width times height of an image"
     )
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    add_device(p)
     p.add_argument("--json", action="store_true")
     p.epilog = (
         "An image that cannot be read is named, and the exit code is then 1. "

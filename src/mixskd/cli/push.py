@@ -2,7 +2,7 @@
 
 import argparse
 
-from mixskd.cli.predict import RUN
+from mixskd.cli.flags import add_run
 from mixskd.errors.terminal import show
 
 SUMMARY = "Publish a classifier with a model card on the Hugging Face Hub, or in a folder."
@@ -10,7 +10,7 @@ SUMMARY = "Publish a classifier with a model card on the Hugging Face Hub, or in
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """Give ``p`` the flags of the verb."""
-    p.add_argument("run", help=RUN)
+    add_run(p)
     p.add_argument("repository", nargs="?", metavar="REPO_ID", help="a repository of the Hugging Face Hub: ME/MODEL")
     p.add_argument("--to-folder", metavar="DIR", help="write the files there and send nothing")
     p.add_argument("--public", action="store_true", help="make a new repository public; it is private by default")

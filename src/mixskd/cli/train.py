@@ -40,20 +40,15 @@ def run(arguments: argparse.Namespace, describe: Callable[[argparse.Namespace], 
 
 def scores_line(summary: dict[str, Any]) -> str:
     """The scores of a finished run in one line."""
-    best, deployed, kind = (
-        summary["best"],
-        summary["deployed"],
-        kind_of(summary["experiment"]["method"], summary.get("task")),
-    )
+    best, deployed = summary["best"], summary["deployed"]
     which = f"the weights of epoch {deployed['epoch']:.0f}"
-    if kind is not None:
-        scores = "  ".join(f"{split} {kind.line(values)}" for split, values in summary["scores"].items())
-        return f"{scores}  by {which}, in {summary['seconds']:.0f} s"
-    scores = "  ".join(
-        f"{split} top-1 {values['top1']:.2f} %" for split, values in sorted(summary["scores"].items(), reverse=True)
-    )
-    if deployed["selected_on"]:
-        which += ", the best on val"
-    elif best["epoch"] != deployed["epoch"]:
-        which += f" (best on {best['split']}: {best['top1']:.2f} % at epoch {best['epoch']:.0f})"
-    return f"{scores}  by {which}, in {summary['seconds']:.0f} s"
+    if kind := kind_of(summary["experiment"]["method"], summary.get("task")):
+        scores = [f"{split} {kind.line(values)}" for split, values in summary["scores"].items()]
+    else:
+        splits = sorted(summary["scores"], reverse=True)  # val before test
+        scores = [f"{split} top-1 {summary['scores'][split]['top1']:.2f} %" for split in splits]
+        if deployed["selected_on"]:
+            which += ", the best on val"
+        elif best["epoch"] != deployed["epoch"]:
+            which += f" (best on {best['split']}: {best['top1']:.2f} % at epoch {best['epoch']:.0f})"
+    return f"{'  '.join(scores)}  by {which}, in {summary['seconds']:.0f} s"

@@ -2,17 +2,18 @@
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from mixskd.cli import train as cli_train
 from mixskd.cli.experiment import add_experiment_flags, add_run_flags, experiment_from
+from mixskd.cli.flags import add_run
 from mixskd.config import Experiment, flatten, recipes
 from mixskd.config.settings import GROUPS, default_text, fields_of, section, settings_of
 from mixskd.config.task_kinds import BY_VERB
 from mixskd.errors import UserError
 from mixskd.errors.terminal import show
+from mixskd.errors.text import to_json
 from mixskd.transfer.config import NOT_USED, UNSUPPORTED
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.segmentation.config import DeepLabConfig
@@ -46,9 +47,8 @@ def described(arguments: argparse.Namespace) -> Experiment:
         arguments.dotted["method.skip_bad_annotations"] = "true"
     experiment = experiment_from(arguments)
     if experiment.method.name not in known:
-        raise UserError(
-            f"mixskd {arguments.verb} trains {', '.join(known)}, not {experiment.method.name}; leave --method out"
-        )
+        name = experiment.method.name
+        raise UserError(f"mixskd {arguments.verb} trains {', '.join(known)}, not {name}; leave --method out")
     return experiment
 
 
@@ -58,7 +58,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     scores = run(arguments.run, arguments.data, split=arguments.split)
     if arguments.json:
-        print(json.dumps(scores))
+        print(to_json(scores))
         return
     show(f"{scores['split']} {BY_VERB[arguments.verb].line(scores)}  on {scores['images']} images")
     for name, value in scores["per_class"].items():
@@ -77,7 +77,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write a trained network as ONNX, and print where."""
-    from mixskd.deploy.exports.networks import export_onnx
+    from mixskd.deploy.exports.transfer_onnx import export_onnx
 
     size = getattr(arguments, "size", None)
     show(export_onnx(arguments.run, arguments.out, size=size, overwrite=arguments.overwrite))
@@ -128,7 +128,7 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
     p.add_argument("--json", action="store_true")
 
     p = action("predict", predict, f"Draw {what} on images, and write them as JSON.")
-    p.add_argument("run", help="a run's folder or a .safetensors file")
+    add_run(p)
     p.add_argument("images", nargs="+", metavar="IMAGE", help="image files, and folders of images")
     p.add_argument("--out", default="predictions", help="the folder to write to")
     p.add_argument("--batch-size", type=int, default=8, help="images of one size that are predicted together")
@@ -136,7 +136,7 @@ def add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
         p.add_argument("--threshold", type=float, default=0.5, help="the lowest score of a box that is drawn")
 
     p = action("export", export, "Write a trained network as ONNX.")
-    p.add_argument("run", help="a run's folder or a .safetensors file")
+    add_run(p)
     p.add_argument("--out", help="the .onnx file to write; beside the model by default")
     p.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     if verb == "segment":

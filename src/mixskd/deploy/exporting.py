@@ -59,7 +59,7 @@ def export(
     to, target = resolve(to, out, path if path.is_dir() else path.parent)
     options.check(to)
     side = beside(to, target)
-    check_free(path, [target, *([side] if side else [])], overwrite=overwrite)
+    check_replaceable(path, [target, *([side] if side else [])], overwrite=overwrite)
     model = load_model(path)
     temperature = temperature_of(model, options)
     with replacing(target) as temporary:
@@ -78,7 +78,7 @@ def export(
     return Exported(target, side, found)
 
 
-def check_free(source: Path, files: list[Path], *, overwrite: bool) -> None:
+def check_replaceable(source: Path, files: list[Path], *, overwrite: bool) -> None:
     """Raises UserError if one of ``files`` exists and may not be replaced, or is the model itself."""
     model = source / "model.safetensors" if source.is_dir() else source
     for file in files:

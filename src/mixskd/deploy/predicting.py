@@ -175,14 +175,10 @@ def prepared(
     path: str | Path, images: Sequence[str | Path], *, out: str | Path | None, overwrite: bool, **options: Any
 ) -> Predictor:
     """The predictor of :func:`predict`, after all checks that need no image. Raises UserError as it does."""
-    check_options(**{name: options[name] for name in options.keys() & CHECKED})
     if out is not None:
         check_target(Path(out), overwrite=overwrite)
     check_paths(images)
     return Predictor(path, **options)
-
-
-CHECKED = {"top", "batch_size", "workers", "max_pixels", "temperature", "threshold"}
 
 
 def check_options(

@@ -13,7 +13,7 @@ from mixskd.artifacts.results import Result, read_result, read_results
 from mixskd.artifacts.stored_files import read_rows
 from mixskd.config import DataConfig
 from mixskd.config.records import LARGEST
-from mixskd.config.task_kinds import KINDS, Kind, monitor_of
+from mixskd.config.task_kinds import KINDS, monitor_of
 from mixskd.data import DataBundle, load_data
 from mixskd.data.sources.named import NAMED
 from mixskd.errors import UserError
@@ -50,13 +50,8 @@ class Run:
     @cached_property
     def suites(self) -> dict[str, dict[str, Any]]:
         """The results of the evaluation suites, by name. Raises UserError for an invalid file."""
-        found = {}
-        for name in SUITES:
-            path = self.result.folder / "evaluation" / f"{name}.json"
-            if not path.exists():
-                continue
-            found[name] = read_suite(path, name)
-        return found
+        paths = {name: self.result.folder / "evaluation" / f"{name}.json" for name in SUITES}
+        return {name: read_suite(path, name) for name, path in paths.items() if path.exists()}
 
 
 @dataclass(frozen=True)
@@ -68,10 +63,6 @@ class Evidence:
 
     lines: tuple[Repeated, ...]
     runs: tuple[Run, ...]
-
-    def of_kind(self, kind: Kind | None) -> list[Repeated]:
-        """The settings of this kind of task; None for classifiers."""
-        return [line for line in self.lines if line.kind is kind]
 
     def first_runs(self) -> list[tuple[Repeated, Run]]:
         """Each setting with the first of its runs."""
@@ -116,8 +107,7 @@ def read_evidence(paths: Sequence[str | Path]) -> Evidence:
 
 
 def _place(line: Repeated) -> tuple[int, float]:
-    order = (None, *KINDS)
-    return order.index(line.kind), -fmean(result.score or 0.0 for result in line.results)
+    return (None, *KINDS).index(line.kind), -fmean(result.score or 0.0 for result in line.results)
 
 
 def _name(line: Repeated, result: Result) -> str:

@@ -49,6 +49,11 @@ class Repeated:
         return statistics.fmean(result.summary[key] for result in self.results)
 
 
+def of_kind(lines: Iterable[Repeated], kind: Kind | None) -> list[Repeated]:
+    """The lines of this kind of task; None for classifiers."""
+    return [line for line in lines if line.kind is kind]
+
+
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean and the sample standard deviation (ddof 1), which one value alone does not have."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
@@ -81,7 +86,7 @@ def _distinct_label(line: Repeated, lines: Sequence[Repeated]) -> str:
     return f"{line.label} ({shown})" if shown else line.label
 
 
-def differences(lines: Sequence[Repeated]) -> list[str]:
+def unusual_settings(lines: Sequence[Repeated]) -> list[str]:
     """For each line its settings that are not those of most lines, such as ``run.batch_size 128``; empty for none.
 
     Backbone, augmentation policy and the options of the method are left out.

@@ -1,6 +1,7 @@
 """The export formats, their suffixes and options. It imports no torch."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,6 +60,12 @@ class Options(Settings, prefix="--"):
     temperature: float | str | None = None
     dynamic_size: bool = False
     dtype: Dtype = "fp32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.temperature, str):
+            with suppress(ValueError):  # a number as text; other text is refused by check()
+                object.__setattr__(self, "temperature", float(self.temperature))
 
     def check(self, to: str) -> None:
         """Raises UserError for an invalid temperature, and for options that the format ``to`` does not have."""

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mixskd.artifacts.model_file import Classifier, read_described
+from mixskd.artifacts.model_file import read_described
 from mixskd.backbones import build_backbone
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION
@@ -22,6 +22,11 @@ from mixskd.deploy.exports.job import Answer, Job, Written
 from mixskd.errors import UserError
 from mixskd.runtime.files import load_tensors
 from mixskd.runtime.packages import needed
+
+# Keys of a configuration of timm that describe the weights that timm publishes.
+OF_TIMMS_WEIGHTS = (
+    "label_offset", "label_names", "pool_size", "tag", "license", "origin_url", "paper_name", "paper_ids",
+)  # fmt: skip
 
 
 def plain(job: Job) -> Written:
@@ -70,16 +75,8 @@ def timm_config(job: Job, model: Any, options: dict[str, Any]) -> dict[str, Any]
         hub.save_config_for_hf(model, file, {"label_names": list(job.model.classes)}, model_args=options or None)
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     own = config["pretrained_cfg"]
-    for key in [key for key in own if key.startswith("test_")] + ["label_offset", "label_names", "pool_size"]:
-        own.pop(key, None)
-    for key in (
-        "tag",
-        "license",
-        "origin_url",
-        "paper_name",
-        "paper_ids",
-    ):  # these describe the weights that timm publishes
-        own.pop(key, None)
+    for key in [key for key in own if key.startswith("test_") or key in OF_TIMMS_WEIGHTS]:
+        del own[key]
     own |= {**timm_data_config(job.model.preprocess), "num_classes": job.model.num_classes, "custom_load": False}
     return config
 
@@ -131,22 +128,14 @@ def loaded(model: torch.nn.Module, job: Job) -> Answer:
 FRAMEWORKS = ("mmdetection", "mmsegmentation", "detectron2")
 
 
-def mmlab_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's part of ``state`` (torchvision's keys) for the ``ResNet`` of MMDetection and mmsegmentation.
-
-    Their keys are torchvision's, without the classifier.
-    """
-    return {key: value for key, value in state.items() if not key.startswith("fc.")}
-
-
 def detectron2_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's part of ``state`` (torchvision's keys) for Detectron2's ResNet.
+    """The backbone's ``state`` (torchvision's keys) for Detectron2's ResNet.
 
     There the stem is ``stem.conv1``, ``layer1`` to ``layer4`` are ``res2`` to ``res5``, the norm of a convolution is
     its child ``norm``, and the shortcut is called ``shortcut``. It counts no batches.
     """
     found = {}
-    for key, value in mmlab_state(state).items():
+    for key, value in state.items():
         if key.endswith("num_batches_tracked"):
             continue
         key = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", key)
@@ -156,27 +145,26 @@ def detectron2_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def checkpoint(model: Classifier, framework: str) -> dict[str, Any]:
-    """The content of the file for ``framework``: ``mmdetection``, ``mmsegmentation`` or ``detectron2``.
+def older_framework(job: Job, *, framework: str) -> Written:
+    """The backbone for ``framework``: ``mmdetection``, ``mmsegmentation`` (both have torchvision's keys) or
+    ``detectron2``. ``weights_only`` loading reads the file.
 
     ``mean`` and ``std`` are of images from 0 to 255, RGB, as these frameworks' settings take them. Raises UserError for
     a network that is no ResNet-18, 34, 50 or 101 of torchvision or timm.
     """
+    model = job.model
     if model.in_channels != 3:
         raise UserError(f"{framework} takes RGB images, and this network has {model.in_channels} channels")
     if model.name.removeprefix(PREFIX) not in LAYOUTS:
         raise UserError(
             f"{framework} has no {model.name}; this export is for {', '.join(LAYOUTS)}, whose stem is for large images"
         )
-    state = {key: value.detach().cpu().contiguous() for key, value in model.export_state_dict().items()}
+    state = {key: value for key, value in state_of(job).items() if not key.startswith("fc.")}
     about = {"mean": [255 * x for x in model.mean], "std": [255 * x for x in model.std], "backbone": model.name}
     if framework == "detectron2":
         # With this its loader matches the keys by their endings, in any of its models.
-        return {"model": detectron2_state(state), "__author__": "mixskd", "matching_heuristics": True, "about": about}
-    return {"state_dict": mmlab_state(state), "meta": about}
-
-
-def older_framework(job: Job, *, framework: str) -> Written:
-    """The :func:`checkpoint` for ``framework``; ``weights_only`` loading reads it."""
-    torch.save(checkpoint(job.model, framework), job.target)
+        made = {"model": detectron2_state(state), "__author__": "mixskd", "matching_heuristics": True, "about": about}
+    else:
+        made = {"state_dict": state, "meta": about}
+    torch.save(made, job.target)
     return Written(None)

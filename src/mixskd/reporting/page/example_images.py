@@ -8,7 +8,7 @@ from mixskd.config import to_dict
 from mixskd.drawing.picture import Cell
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, Run
-from mixskd.reporting.grouping import Repeated
+from mixskd.reporting.grouping import Repeated, of_kind
 from mixskd.reporting.page.blocks import Block, Content, fold
 from mixskd.reporting.page.mistakes import data_address
 from mixskd.reporting.show_data import batch_columns
@@ -22,7 +22,7 @@ EACH_RUN, MOST_RUNS, SIDE, THRESHOLD = 4, 12, 280, 0.5
 def training_image_section(evidence: Evidence, readable: Readable) -> Content:
     """A folded picture for each setting that shows other images than those before it, and a note on the others."""
     parts, shown, without = Content(), set[str](), list[str]()
-    for line in evidence.of_kind(None):
+    for line in of_kind(evidence.lines, None):
         experiment = to_dict(line.experiment)
         key = json.dumps([experiment["data"], experiment["method"]], sort_keys=True, default=str)
         if key in shown or len(parts) == MOST_SETTINGS:

@@ -15,8 +15,8 @@ from mixskd.data.images import decode_image
 from mixskd.drawing.picture import shown
 from mixskd.errors import UserError
 from mixskd.reporting.evidence import Evidence, Readable, Run
-from mixskd.reporting.page.attention import Attention
 from mixskd.reporting.page.blocks import Block, Content, fold, table
+from mixskd.reporting.page.grad_cam_picture import GradCamPicture
 from mixskd.reporting.tables.cells import Number, Table
 
 EACH_RUN = 12
@@ -47,8 +47,9 @@ def mistake_section(evidence: Evidence, readable: Readable) -> Content:
         title = (
             f"{run.label}: {result['number_of_mistakes']} mistakes in {result['images']} images of {result['split']}"
         )
-        attention = Attention(run.result.folder)
-        shown = pictures.shown(run, result["split"], result["mistakes"], "called", attention=attention)
+        shown = pictures.shown(
+            run, result["split"], result["mistakes"], "called", explain=GradCamPicture(run.result.folder)
+        )
         parts += fold(title, shown + table(pairs), open=not parts)
     return [*([Block("text", PLACES)] if pictures.explained else []), *parts, *pictures.remark()]
 
@@ -79,14 +80,15 @@ class Pictures:
 
     def shown(
         self, run: Run, split: str, entries: Sequence[Entry], verb: str, *, ranked: bool = False,
-        attention: Attention | None = None,
+        explain: GradCamPicture | None = None,
     ) -> Content:  # fmt: skip
         """The first of ``entries`` with their pictures, or a table of them if none has one.
 
-        ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered.
+        ``verb`` is written between an image's label and its other class. ``ranked`` entries are numbered, and
+        ``explain`` adds what speaks for the other class.
         """
         entries = entries[:EACH_RUN]
-        addresses = [self.address(run, split, entry, attention) for entry in entries]
+        addresses = [self.address(run, split, entry, explain) for entry in entries]
         if not any(addresses):
             self.without = self.without or bool(entries)
             return table([
@@ -105,19 +107,19 @@ class Pictures:
         """Why some runs have no picture, if there are such."""
         return [Block("note", WITHOUT)] if self.without else []
 
-    def address(self, run: Run, split: str, entry: Entry, attention: Attention | None = None) -> str | None:
+    def address(self, run: Run, split: str, entry: Entry, explain: GradCamPicture | None = None) -> str | None:
         """The picture of ``entry`` as a ``data:`` address; None if it cannot be read."""
         if self.left <= 0:
             return None
         try:
-            image = self._read(run.result.experiment.data, split, entry, SIDE if attention is None else None)
+            image = self._read(run.result.experiment.data, split, entry, SIDE if explain is None else None)
         except (UserError, OSError, ValueError, IndexError, KeyError):
             return None  # moved or removed since
         if image is None:
             return None
         self.left -= 1
         image = as_picture(image)
-        if attention is None or (both := attention(image, entry["predicted"])) is None:
+        if explain is None or (both := explain(image, entry["predicted"])) is None:
             return data_address(image)
         self.explained = True
         return data_address(both, height=2 * SIDE)

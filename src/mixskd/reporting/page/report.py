@@ -7,8 +7,9 @@ from mixskd.config import to_yaml
 from mixskd.config.task_kinds import KINDS
 from mixskd.drawing.plots import Plot
 from mixskd.errors import UserError
+from mixskd.errors.text import counted
 from mixskd.reporting.evidence import Evidence, Readable, read_evidence
-from mixskd.reporting.grouping import Repeated, differences
+from mixskd.reporting.grouping import Repeated, of_kind, unusual_settings
 from mixskd.reporting.page.blocks import Block, Content, figures, fold, render, table
 from mixskd.reporting.page.example_images import example_section, training_image_section
 from mixskd.reporting.page.mistakes import mistake_section, suspect_section
@@ -43,23 +44,22 @@ def write_report(
     out, folder = Path(out), None if figures is None else Path(figures)
     if out.is_dir():
         raise UserError(f"{out} is a folder; name a file, such as {out / 'report.html'}")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the figures")
     evidence = read_evidence(runs)
     check_writable(out)
     sections, plots = compose(evidence)
     if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file; name a folder for the figures")
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
             plot.write(folder)
-    number = len(evidence.runs)
-    write_text(out, render(f"mixskd: {number} {'run' if number == 1 else 'runs'}", sections))
+    write_text(out, render(f"mixskd: {counted(len(evidence.runs), 'run')}", sections))
     return out
 
 
 def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
     """The sections by heading, in order, and all figures in them."""
-    classifiers, looks = evidence.of_kind(None), Looks(evidence)
+    classifiers, looks = of_kind(evidence.lines, None), Looks(evidence)
     curves, heads, terms = score_plots(evidence, looks), head_plots(evidence), term_plots(evidence)
     cost = [cost_plot(classifiers, looks), *operation_plots(evidence, looks)] if classifiers else []
     suites, measured, readable = suite_plots(evidence, looks), suite_tables(evidence), Readable()
@@ -93,7 +93,7 @@ def compose(evidence: Evidence) -> tuple[dict[str, Content], list[Plot]]:
                 *fold("Each run", table(single_transfers(evidence.lines, kind))),
             ]
             for kind in KINDS
-            if evidence.of_kind(kind)
+            if of_kind(evidence.lines, kind)
         },
         "What the networks find": example_section(evidence),
         "Most confident mistakes": mistake_section(evidence, readable),
@@ -165,7 +165,7 @@ def _worst(evidence: Evidence) -> Content:
 def _differences(lines: Sequence[Repeated]) -> Content:
     """The options of each setting's method, and its settings that are not those of most."""
     rows: Table = []
-    for line, other in zip(lines, differences(lines), strict=True):
+    for line, other in zip(lines, unusual_settings(lines), strict=True):
         options = {k: v for k, v in line.results[0].setting().items() if k.startswith("method.")}
         own = ", ".join(f"{key} {value}" for key, value in options.items())
         rows.append({"setting": line.label, "method": own or "-", "differs from most settings in": other or "-"})

@@ -12,6 +12,7 @@ from mixskd.runtime.files import slug
 
 MOST_LINES = 10  # in one figure; more colours cannot be distinguished
 MOST_TERMS = 30  # figures of loss terms, and of classifiers that are used only in training
+Series = tuple[str, list[float], list[float]]  # its label, x and y
 HEAD = re.compile(r"(val|test)_.+_top1")  # the columns of run.all_heads
 SCORES = (
     "val_top1", "test_top1", "val_top5", "test_top5", "val_map", "test_map", "val_f1", "test_f1", "val_ap", "test_ap",
@@ -26,14 +27,23 @@ def score_plots(evidence: Evidence, looks: Looks) -> list[Plot]:
         having = [(line, run.curves[name]) for line, run in evidence.first_runs() if len(run.curves.get(name, ())) > 1]
         if not having:
             continue
-        series = [(line.label, *map(list, zip(*curve, strict=True))) for line, curve in having[:MOST_LINES]]
-        caption = f"{name} over the epochs, the first run of each setting"
-        if len(having) > MOST_LINES:
-            caption += f"; the {MOST_LINES} settings with the highest score of {len(having)}"
-        per_cent = "" if "loss" in name else " (%)"
+        series = [as_series(line.label, curve) for line, curve in having[:MOST_LINES]]
         drawn = [looks.line(line) for line, _ in having[:MOST_LINES]]
-        plots.append(line_plot(f"curve_{name}", caption + ".", series, "epoch", name + per_cent, looks=drawn))  # type: ignore[arg-type]
+        caption = f"{name} over the epochs, {first_runs_of(len(having))}"
+        y_label = name if "loss" in name else f"{name} (%)"
+        plots.append(line_plot(f"curve_{name}", caption, series, "epoch", y_label, looks=drawn))
     return plots
+
+
+def as_series(name: str, curve: Sequence[tuple[float, float]]) -> Series:
+    """A curve of (x, y) pairs as :func:`mixskd.drawing.plots.line_plot` takes it."""
+    return name, [x for x, _ in curve], [y for _, y in curve]
+
+
+def first_runs_of(settings: int) -> str:
+    """The end of a caption: which of the ``settings`` a figure shows."""
+    limit = f"; the {MOST_LINES} settings with the highest score of {settings}" if settings > MOST_LINES else ""
+    return f"the first run of each setting{limit}."
 
 
 def operation_plots(evidence: Evidence, looks: Looks) -> list[Plot]:
@@ -41,21 +51,19 @@ def operation_plots(evidence: Evidence, looks: Looks) -> list[Plot]:
 
     The operations are counted, as in the tables; those of evaluations and of a teacher's training are not among them.
     """
-    series: list[tuple[str, list[float], list[float]]] = []
+    series: list[Series] = []
     drawn: list[dict[str, Any]] = []
     for line, run in evidence.first_runs():
         curve = next((run.curves[name] for name in ("val_top1", "test_top1") if name in run.curves), ())
         if line.kind is None and len(curve) > 1:
             spent = run.result.summary["images"] * line.cost.training_flops / 1e12 / curve[-1][0]  # of an epoch
-            series.append((line.label, [epoch * spent for epoch, _ in curve], [value for _, value in curve]))
+            series.append(as_series(line.label, [(epoch * spent, value) for epoch, value in curve]))
             drawn.append(looks.line(line))
     if not series:
         return []
-    caption = "Top-1 over the operations spent in training, the first run of each setting"
-    if len(series) > MOST_LINES:
-        caption += f"; the {MOST_LINES} settings with the highest score of {len(series)}"
+    caption = f"Top-1 over the operations spent in training, {first_runs_of(len(series))}"
     shown, looks_of = series[:MOST_LINES], drawn[:MOST_LINES]
-    return [line_plot("operations", f"{caption}.", shown, "TFLOPs in training", "top-1 (%)", looks=looks_of)]
+    return [line_plot("operations", caption, shown, "TFLOPs in training", "top-1 (%)", looks=looks_of)]
 
 
 def head_plots(evidence: Evidence) -> list[Plot]:
@@ -65,10 +73,10 @@ def head_plots(evidence: Evidence) -> list[Plot]:
         heads = {name: points for name, points in run.curves.items() if HEAD.fullmatch(name) and len(points) > 1}
         if not heads or len(plots) == MOST_TERMS:
             continue
-        series = [(name.removesuffix("_top1"), *map(list, zip(*points, strict=True))) for name, points in heads.items()]
+        series = [as_series(name.removesuffix("_top1"), points) for name, points in heads.items()]
         name = f"heads_{len(plots):02d}_{slug(line.label)[:60]}"
         caption = f"Top-1 of each classifier of {run.label}; only the backbone is deployed."
-        plots.append(line_plot(name, caption, series, "epoch", "top-1 (%)"))  # type: ignore[arg-type]
+        plots.append(line_plot(name, caption, series, "epoch", "top-1 (%)"))
     return plots
 
 
@@ -77,13 +85,13 @@ def term_plots(evidence: Evidence) -> list[Plot]:
     plots: list[Plot] = []
     for line, run in evidence.first_runs()[:MOST_TERMS]:
         terms = {k: v for k, v in run.curves.items() if (k.startswith("train_") or k == "lr") and len(v) > 1}
-        series = [(name, *map(list, zip(*curve, strict=True))) for name, curve in terms.items()]
+        series = [as_series(name, curve) for name, curve in terms.items()]
         if not series:
             continue
         positive = all(value > 0 for curve in terms.values() for _, value in curve)
         name = f"terms_{len(plots):02d}_{slug(line.label)[:60]}"
         caption = f"Loss terms and learning rate of {run.label}."
-        plots.append(line_plot(name, caption, series, "epoch", "value", log_y=positive))  # type: ignore[arg-type]
+        plots.append(line_plot(name, caption, series, "epoch", "value", log_y=positive))
     return plots
 
 

@@ -8,12 +8,11 @@ from mixskd.config import Experiment
 from mixskd.config.task_kinds import KINDS, Kind
 from mixskd.errors.text import visible
 from mixskd.evaluation.stored_results import read_headline, read_suite
-from mixskd.reporting.grouping import Repeated, mean_and_std
-from mixskd.reporting.grouping import differences as setting_differences
+from mixskd.reporting.grouping import Repeated, mean_and_std, of_kind, unusual_settings
 from mixskd.reporting.published import classification as paper
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table, comma_separated, latex, markdown, plain_rows
-from mixskd.reporting.tables.differences import NOTE, difference_columns
-from mixskd.reporting.tables.transfer import machine_columns, of_kind, single_transfers, transfer, transfer_notes
+from mixskd.reporting.tables.paired_differences import NOTE, difference_columns
+from mixskd.reporting.tables.transfer import machine_columns, single_transfers, transfer, transfer_notes
 from mixskd.runtime.files import write_text
 
 
@@ -26,13 +25,13 @@ def accuracy(
     All scores of a row are on its split: the best epoch is left out where it was chosen on another one.
     """
     columns: dict[str, list[Cell]] = {}
-    differences = {} if reference is None else difference_columns(lines, reference)
+    gains = {} if reference is None else difference_columns(lines, reference)
     for name in suites:
         columns |= _headlines(lines, name)
     if paper_table == paper.FGSM:
         columns |= _attacks(lines)
     divided = any(line.experiment.data.folds for line in lines)
-    if any(own := setting_differences(lines)):
+    if any(own := unusual_settings(lines)):
         columns["other settings"] = [text or None for text in own]
     return [
         {
@@ -41,7 +40,7 @@ def accuracy(
             **({"folds": _folds(line)} if divided else {}),
             "split": line.results[0].split,
             "top-1 (%)": Spread(*mean_and_std([result.top1 for result in line.results])),
-            **{title: cells[index] for title, cells in differences.items()},
+            **{title: cells[index] for title, cells in gains.items()},
             "best epoch (%)": _best(line),
             "published (%)": Spread(value.top1, value.std) if (value := paper.published(line.experiment)) else None,
             **_beside(line, paper_table),

@@ -7,7 +7,7 @@ from pathlib import Path
 from mixskd.artifacts.results import Result, deployed_scores
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import Kind
-from mixskd.reporting.grouping import Repeated, mean_and_std
+from mixskd.reporting.grouping import Repeated, mean_and_std, of_kind
 from mixskd.reporting.published.transfer import TABLE, beside, published_transfer, value_beside
 from mixskd.reporting.tables.cells import Cell, Number, Spread, Table
 
@@ -25,11 +25,6 @@ class Origin:
     def experiment(self) -> Experiment | None:
         """The experiment of its runs, if known."""
         return self.runs[0].experiment if self.runs else None
-
-
-def of_kind(lines: Sequence[Repeated], kind: Kind | None) -> list[Repeated]:
-    """The lines of this kind of task; None for classifiers."""
-    return [line for line in lines if line.kind is kind]
 
 
 def with_origins(lines: Sequence[Repeated], kind: Kind) -> list[tuple[Repeated, Origin]]:

@@ -12,7 +12,7 @@ from mixskd.errors import UserError
 from mixskd.evaluation.grad_cam import grad_cam
 
 
-class Attention:
+class GradCamPicture:
     """Draws the Grad-CAM of the network in the folder ``run``, which is read on first use."""
 
     def __init__(self, run: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from mixskd.data.images import decode_image
-from mixskd.deploy.exporting import check_free
+from mixskd.deploy.exporting import check_replaceable
 from mixskd.deploy.exports.description import KEY
 from mixskd.deploy.exports.formats import resolve
 from mixskd.deploy.exports.graph import quiet
@@ -58,7 +58,7 @@ def export_onnx(
     model, about = load_network(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     target = resolve("onnx", out, folder)[1]
-    check_free(Path(path), [target], overwrite=overwrite)
+    check_replaceable(Path(path), [target], overwrite=overwrite)
     package = needed("onnx", "onnx")
     detector = isinstance(about.config, DetectorConfig)
     side = size or (32 * (max(about.config.short) // 32) if detector else about.config.crop)

@@ -14,7 +14,7 @@ from mixskd.comparison.comparison import tabulate
 from mixskd.reporting.evidence import read_evidence
 from mixskd.reporting.plots.colours import Looks
 from mixskd.reporting.plots.curves import operation_plots
-from mixskd.reporting.tables.differences import t_interval
+from mixskd.reporting.tables.paired_differences import t_interval
 from tests.reporting.test_tables import write_run
 
 PLAIN, MIXED, FEW = {0: 70.1, 1: 71.3, 2: 69.6, 3: 70.0}, {0: 70.9, 1: 71.8, 3: 71.1, 7: 90.0}, {0: 75.0, 1: 75.0}
