@@ -36,12 +36,7 @@ if TYPE_CHECKING:
 install()
 
 # Loaded on first use, so that the command line's help does not wait for torch.
-_VERBS = (
-    "average", "benchmark", "calibrate", "compare", "evaluate", "export", "find_lr", "load", "predict", "probe",
-    "push", "report", "run_suites", "save_model", "show_data", "train", "tune",
-)  # fmt: skip
-_HOMES = {
-    **dict.fromkeys(_VERBS, "mixskd.api"),
+_HOMES = {  # of what is not in mixskd.api
     "Listener": "mixskd.training.listeners",
     "StagedBackbone": "mixskd.backbones",
     "build_backbone": "mixskd.backbones",
@@ -58,8 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(importlib.import_module(_HOMES.get(name, "mixskd.api")), name)
     if name[:1].isupper():  # every method, by its class's name
         from mixskd.methods import METHODS
 

@@ -69,11 +69,8 @@ def benchmark(
     """
     from mixskd.benchmarking.benchmark import benchmark as run
 
-    return run(
-        build_experiment(_settings(recipe, data, backbone, method, weights, None, settings)),
-        variants=variants,
-        rounds=rounds,
-    )
+    experiment = build_experiment(_settings(recipe, data, backbone, method, weights, None, settings))
+    return run(experiment, variants=variants, rounds=rounds)
 
 
 @checked

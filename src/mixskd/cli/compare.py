@@ -2,12 +2,11 @@
 
 import argparse
 import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mixskd.cli.launching import add_launcher_flags, launcher_from
-from mixskd.comparison.grid import GRID_KEYS, default_values, grid_from, words
+from mixskd.comparison.grid import GRID_KEYS, combined, grid_from, words
 from mixskd.config import grids, merge, read_yaml, recipes
 from mixskd.config.build import check_settings
 from mixskd.config.registry import check_method
@@ -45,19 +44,15 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--epochs", help="passes over the training images")
     p.add_argument("--batch-size", help="original images per update")
     p.add_argument(
-        "--config",
-        metavar="FILE.yaml",
+        "--config", metavar="FILE.yaml",
         help="a grid and its settings; they override the recipe, and flags override them",
-    )
+    )  # fmt: skip
     p.add_argument("--out", help="the folder of runs and tables; runs/compare-DATA by default")
     p.add_argument("--equal-updates", metavar="METHOD", help="give every method as many updates as this one makes")
     p.add_argument(
-        "--equal-cost",
-        nargs="?",
-        const="",
-        metavar="METHOD",
+        "--equal-cost", nargs="?", const="", metavar="METHOD",
         help="give every method as many counted operations in training as this one (baseline, or else the first)",
-    )
+    )  # fmt: skip
     p.add_argument("--images-per-update", metavar="N", help="set batch sizes so that each update forwards N images")
     add_launcher_flags(p)
     p.add_argument("--dry-run", action="store_true", help="list the runs and stop")
@@ -81,8 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = folder_of(grid, arguments.out, arguments.grid)
     if arguments.dry_run:
-        runs = plan(grid, folder)
-        for one in runs:
+        for one in plan(grid, folder):
             show(f"{one.name}: {one.state}{', after ' + ', '.join(one.after) if one.after else ''}")
         return 0
     done = run_grid(grid, folder, **launcher)
@@ -105,14 +99,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     remember_typed(axes.get("backbones"), settings.get("backbone"))
     if arguments.config:
         settings = merge(read_yaml(Path(arguments.config)), settings)
-    named = grids.load(arguments.grid) if arguments.grid else {}
-    if isinstance(given := settings.get("transfer"), Mapping):  # it refines that of the named grid
-        settings["transfer"] = named["transfer"] = merge(named.get("transfer", {}), given)
-    return (
-        {**named, **settings, **axes}
-        if arguments.recipe or arguments.config or "recipe" in named
-        else {**default_values(settings), **named, **axes}
-    )
+    return combined(settings, arguments.grid, axes, whole=bool(arguments.config))
 
 
 DETAILS = (" std", " from", " to")  # the ends of the names of columns that are shown with the one before them

@@ -10,12 +10,12 @@ import yaml
 from mixskd.artifacts.results import Result, read_results
 from mixskd.artifacts.stored_files import read_grid
 from mixskd.comparison.display import RunsDisplay
-from mixskd.comparison.grid import Grid, check_columns, default_values, grid_from, options_by_label
+from mixskd.comparison.grid import Grid, check_columns, combined, grid_from, options_by_label
 from mixskd.comparison.launchers import LAUNCHERS, check_launcher
 from mixskd.comparison.plan import Run, plan, unfinished
 from mixskd.comparison.scheduler import carry_out_all
 from mixskd.comparison.transfer_runs import examine_data
-from mixskd.config import grids, merge
+from mixskd.config import merge
 from mixskd.config.task_kinds import kind_of
 from mixskd.config.trusted_backbones import remember_typed
 from mixskd.data.loading import load_data, may_have_several
@@ -98,12 +98,9 @@ def compare(
     short = {"data": data, "backbone": backbone, "method": method, "weights": weights}
     own = merge(settings | {key: value for key, value in short.items() if value is not None})
     remember_typed(backbones, backbone)
-    named = grids.load(grid) if grid is not None else {}
-    if transfer is not None:  # it refines that of the named grid
-        given["transfer"] = merge(named.get("transfer", {}), transfer)
-    if not (recipe or "recipe" in named):
-        own = default_values(own)
-    whole = grid_from({**own, **named, **given})
+    if transfer is not None:
+        own["transfer"] = transfer
+    whole = grid_from(combined(own, grid, given))
     return run_grid(
         whole, folder_of(whole, out, grid), jobs=jobs, devices=devices, launcher=launcher,
         launcher_options=launcher_options or {}, progress=progress,

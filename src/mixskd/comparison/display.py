@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -17,11 +18,34 @@ from mixskd.config.task_kinds import kind_of
 from mixskd.errors.text import counted, visible
 
 
-class RunsDisplay:
+class Display:
+    """What the scheduler calls while runs proceed. By itself it prints only those that failed."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, runs: Sequence[Run]) -> None:
+        """Show the active ``runs``."""
+
+    def finished(self, run: Run) -> None:
+        """Show that a run has finished."""
+
+    def failed(self, run: Run, reason: str) -> None:
+        """Print why a run failed."""
+        self.console.print(visible(f"{run.name}: {reason}"))
+
+
+class RunsDisplay(Display):
     """Shows the state of ``runs``, which is read from their folders."""
 
     def __init__(self, runs: Sequence[Run], *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
+        super().__init__(quiet=quiet)
         columns = (
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         )  # fmt: skip
@@ -30,7 +54,7 @@ class RunsDisplay:
         self.whole = self.bars.add_task("runs", total=self.total, completed=self.done)
         self.bar_of: dict[str, int] = {}
 
-    def __enter__(self) -> RunsDisplay:
+    def __enter__(self) -> Self:
         self.console.print(f"{counted(self.total, 'run')}, {self.done} of them finished before")
         self.bars.start()
         return self
@@ -61,7 +85,6 @@ class RunsDisplay:
         self._line(run, f"{split} {text} in {summary['seconds']:.0f} s")
 
     def failed(self, run: Run, reason: str) -> None:
-        """Print why a run failed."""
         self._line(run, f"failed: {reason}")
 
     def _line(self, run: Run, text: str) -> None:

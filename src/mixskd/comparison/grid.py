@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mixskd.comparison.transfer_runs import SETTING_KEYS, Transfer, settings_in, transfer_from
-from mixskd.config import Experiment, convert, merge
+from mixskd.config import Experiment, convert, grids, merge
 from mixskd.errors import UserError, unknown
 from mixskd.evaluation.suites import SUITES
 
@@ -109,6 +109,22 @@ def default_values(over: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if over.get("data", {}).get("source", values["data"]["source"]) != values["data"]["source"]:
         values["data"] = {}
     return merge(values, over)
+
+
+def combined(
+    settings: Mapping[str, Any], grid: str | None, axes: Mapping[str, Any], *, whole: bool = False
+) -> dict[str, Any]:
+    """The values of a grid, for :func:`grid_from`: ``axes`` over ``settings`` over those of the named ``grid``.
+
+    Without a recipe, the default comparison is under them, unless ``settings`` describe a ``whole`` grid, as a file's.
+    """
+    named = grids.load(grid) if grid is not None else {}
+    if isinstance(given := settings.get("transfer"), Mapping):  # it refines that of the named grid
+        named["transfer"] = merge(named.get("transfer", {}), given)
+        settings = {**settings, "transfer": named["transfer"]}
+    if whole or "recipe" in named or "recipe" in axes:
+        return {**named, **settings, **axes}
+    return {**default_values(settings), **named, **axes}
 
 
 def grid_from(values: Mapping[str, Any]) -> Grid:

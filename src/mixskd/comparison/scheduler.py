@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mixskd.comparison.display import Display
 from mixskd.comparison.launchers import Job, Launcher
 from mixskd.comparison.plan import Run, unfinished
 from mixskd.comparison.worker import TRY_AGAIN, settings_file
@@ -19,20 +20,6 @@ from mixskd.training.interrupt import Interrupt, Interrupted
 
 PAUSE = 0.2  # seconds between two looks at the jobs
 RETRY = 2.0  # seconds before a run is submitted again
-
-
-class Display(Protocol):
-    """Shows a person how the runs proceed."""
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, runs: Sequence[Run]) -> None: ...
-
-    def finished(self, run: Run) -> None: ...
-
-    def failed(self, run: Run, reason: str) -> None: ...
 
 
 class Supply(Protocol):

@@ -5,34 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
-from mixskd.comparison.plan import Run
+from mixskd.comparison.display import Display
 from mixskd.comparison.search.leaderboard import outcome, shown_settings, winner
 from mixskd.errors.text import visible
 
 
-class TrialsDisplay:
+class TrialsDisplay(Display):
     """Prints a line for each trial with its ``score``; the single runs show nothing, since each has its log."""
 
     def __init__(self, score: str = "top-1", *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
         self.score = score
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, soft_wrap=True)
-
-    def __enter__(self) -> TrialsDisplay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, runs: Sequence[Run]) -> None:
-        pass
-
-    def finished(self, run: Run) -> None:
-        pass
-
-    def failed(self, run: Run, reason: str) -> None:
-        self.console.print(visible(f"{run.name}: {reason}"))
 
     def say(self, text: str) -> None:
         self.console.print(visible(text))

@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mixskd.comparison.display import Display
 from mixskd.comparison.launchers import Launcher
 from mixskd.comparison.plan import Run
-from mixskd.comparison.scheduler import Display, carry_out_all
+from mixskd.comparison.scheduler import carry_out_all
 from mixskd.config import Experiment
 from mixskd.config.task_kinds import kind_of, monitor_of
 from mixskd.errors import UserError
