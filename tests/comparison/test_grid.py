@@ -11,7 +11,7 @@ import pytest
 from mixskd.benchmarking.cost import count_cost
 from mixskd.cli.launching import _value
 from mixskd.cli.main import main
-from mixskd.comparison.comparison import to_yaml
+from mixskd.comparison.comparison import grid_yaml
 from mixskd.comparison.grid import Arm, default_values, grid_from, parse_arm
 from mixskd.comparison.plan import plan
 from mixskd.config import MethodChoice, difference, read_yaml
@@ -83,7 +83,7 @@ def test_options_of_a_recipe_apply_to_its_own_method_only(tmp_path: Path) -> Non
 
 def test_written_grid_reads_back_equal(tmp_path: Path) -> None:
     grid = grid_from(default_values())
-    (tmp_path / "grid.yaml").write_text(to_yaml(grid))
+    (tmp_path / "grid.yaml").write_text(grid_yaml(grid))
     assert grid_from(read_yaml(tmp_path / "grid.yaml")) == grid
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixskd.cli.main import main
-from mixskd.comparison.comparison import to_yaml
+from mixskd.comparison.comparison import grid_yaml
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.plan import plan
 from mixskd.config import grids, read_yaml
@@ -32,7 +32,7 @@ def test_every_named_grid_is_valid_and_its_arms_differ(name: str, tmp_path: Path
     assert len(different) == len(grid.arms)
     assert grids.description(name).endswith(".")
     path = tmp_path / "grid.yaml"
-    path.write_text(to_yaml(grid))
+    path.write_text(grid_yaml(grid))
     assert grid_from(read_yaml(path)) == grid
 
 

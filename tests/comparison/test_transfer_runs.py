@@ -17,7 +17,7 @@ import mixskd
 from mixskd import api
 from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
-from mixskd.comparison.comparison import run_grid, tabulate, to_yaml
+from mixskd.comparison.comparison import grid_yaml, run_grid, tabulate
 from mixskd.comparison.grid import default_values, grid_from
 from mixskd.comparison.launchers import LAUNCHERS
 from mixskd.comparison.plan import plan
@@ -228,5 +228,5 @@ def test_papers_transfer_grids_are_one_command(name: str, tmp_path: Path, capsys
 
 def test_transfer_grid_reads_back_equal(tmp_path: Path) -> None:
     grid = grid_from(values(tmp_path, "segmentation", transfer={"seeds": [0, 1, 2]}))
-    (tmp_path / "grid.yaml").write_text(to_yaml(grid))
+    (tmp_path / "grid.yaml").write_text(grid_yaml(grid))
     assert grid_from(read_yaml(tmp_path / "grid.yaml")) == grid

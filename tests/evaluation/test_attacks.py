@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mixskd.errors import UserError
+from mixskd.evaluation.attacks import Space, loss_gradient
 from mixskd.evaluation.base import selected
-from mixskd.evaluation.suites.attack import Space, loss_gradient
 from mixskd.evaluation.suites.fgsm import Fgsm, steps
 from mixskd.evaluation.suites.pgd import Pgd
 from tests.evaluation.support import MEAN, STD, Toy, batches, context, whole

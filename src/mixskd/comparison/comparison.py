@@ -135,7 +135,7 @@ def run_grid(
         check_labels(missing, grid.suites)
         carrier = LAUNCHERS[launcher](folder, jobs, devices, launcher_options)
         try:
-            write_text(folder / "grid.yaml", to_yaml(grid))
+            write_text(folder / "grid.yaml", grid_yaml(grid))
             failures = carry_out_all(runs, carrier, RunsDisplay(runs, quiet=not progress))
         finally:
             carrier.close()
@@ -187,7 +187,7 @@ def is_measured(result: Result, suite: str) -> bool:
     return written.exists() and (not model.exists() or written.stat().st_mtime >= model.stat().st_mtime)
 
 
-def to_yaml(grid: Grid) -> str:
+def grid_yaml(grid: Grid) -> str:
     """``grid`` as a file for ``--config``."""
     values = {
         "methods": options_by_label(grid.arms), "backbones": list(grid.backbones), "augments": list(grid.augments),

@@ -1,4 +1,4 @@
-"""Progress of a comparison: a bar for each active run on a terminal, and a line for each finished run."""
+"""Progress of runs on a terminal; for a comparison, a bar for each active run and a line for each finished one."""
 
 from __future__ import annotations
 

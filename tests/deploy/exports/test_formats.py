@@ -52,6 +52,9 @@ def test_description_file_is_written_where_the_format_has_none() -> None:
 def test_graphs_take_every_option(to: str) -> None:
     Options("uint8", True, 1.5, True).check(to)
     Options("unit", True, "stored").check(to)
+    assert Options("unit", True, "1.5") == Options("unit", True, 1.5)
+    with pytest.raises(UserError, match="a number above 0, or stored, not 'warm'"):
+        Options("unit", True, "warm").check(to)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class Job:
         suffix: the suffix of the file to which ``target`` is renamed.
         options: the options of a graph.
         temperature: the temperature of its softmax.
-        training_images: returns uint8 images ``N x 3 x H x W`` for training. Raises UserError without any.
+        training_images: returns preprocessed training images ``N x C x H x W``. Raises UserError without any.
     """
 
     model: Classifier

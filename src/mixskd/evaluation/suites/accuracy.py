@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mixskd.config.records import Amount, Number, Numbers, Text
 from mixskd.evaluation.base import Batches, Context, percent, report
+from mixskd.evaluation.label_accuracy import label_accuracy
 from mixskd.evaluation.stored_results import SuiteResult
-from mixskd.evaluation.suites.label_accuracy import label_accuracy
 
 
 class ClassScores(Struct):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config.types import Settings
+from mixskd.evaluation.attacks import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 from mixskd.evaluation.base import Batches, Context, percent, report
-from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
 @dataclass(frozen=True)

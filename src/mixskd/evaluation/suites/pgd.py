@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
+from mixskd.evaluation.attacks import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 from mixskd.evaluation.base import Batches, Context, percent, random_choice, report, selected
-from mixskd.evaluation.suites.attack import AttackResult, Epsilons, Space, SpaceName, loss_gradient
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One colour for each method, in every figure of every report; settings of one method differ in their dashes."""
+"""The look of each line: one colour for a method in every report, and dashes and markers for its settings and runs."""
 
 import zlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The suite ``accuracy`` where an image may have several labels."""
+"""What the suite ``accuracy`` measures where an image may have several labels."""
 
 from typing import Any
 

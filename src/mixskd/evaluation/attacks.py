@@ -1,4 +1,4 @@
-"""Shared by white-box attacks: the gradient of the loss by the image, and the space in which steps are measured."""
+"""What white-box attacks share: the gradient of the loss by the image, and the space in which steps are measured."""
 
 from __future__ import annotations
 
