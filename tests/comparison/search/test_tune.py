@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -255,9 +256,9 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path, scripted
 def test_missing_optuna_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", "--out", str(tmp_path / "s")]) == 2
-    assert capsys.readouterr().err == "mixskd: error: mixskd tune needs optuna: pip install 'mixskd[tune]'\n"
+    assert capsys.readouterr().err == "mixskd: error: this needs optuna: pip install 'mixskd[tune]'\n"
 
 
 ARGV = [

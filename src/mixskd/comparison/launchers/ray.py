@@ -1,6 +1,5 @@
 """Runs as tasks of Ray, on a cluster or on this machine."""
 
-import importlib.util
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from mixskd.comparison.worker import Worker
 from mixskd.errors import UserError, first_line
+from mixskd.runtime.packages import needed
 
 
 class Ray:
@@ -16,11 +16,7 @@ class Ray:
     """
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise UserError("the ray launcher needs ray: pip install 'mixskd[ray]'")
-        import ray
-
-        options = dict(options)
+        ray, options = needed("ray", "ray"), dict(options)
         self.ray, self.slots = ray, jobs
         address = options.pop("address", None)
         try:

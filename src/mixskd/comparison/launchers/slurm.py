@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
 import signal
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from mixskd.comparison.worker import TRY_AGAIN, Worker
 from mixskd.config.conversion import convert
 from mixskd.config.types import Count, Positive, Settings, WholeNumber
 from mixskd.errors import UserError, first_line, nearest
+from mixskd.runtime.packages import needed
 
 SUBMITIT_OPTIONS = (
     "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout", "name",
@@ -85,10 +85,7 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, jobs: int | None, devices: str, options: Mapping[str, Any]) -> None:
-        if importlib.util.find_spec("submitit") is None:
-            raise UserError("the slurm launcher needs submitit: pip install 'mixskd[slurm]'")
-        import submitit
-
+        submitit = needed("submitit", "slurm")
         fields = [field.name for field in dataclasses.fields(SlurmSettings)]
         own = {key: str(value) for key, value in options.items() if key in fields}
         others = {key: value for key, value in options.items() if key not in fields}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mixskd.comparison.search.rungs import FACTOR
 from mixskd.comparison.search.space import Choice, Space
 from mixskd.config.task_kinds import Kind
-from mixskd.errors import UserError
 from mixskd.runtime.files import locked
 
 if TYPE_CHECKING:
@@ -21,12 +19,6 @@ if TYPE_CHECKING:
 
 STARTUP = 8  # trials that are drawn at random before the sampler models the scores
 INSIDE = ".search"  # the folder of the journal and the locks
-
-
-def check_optuna() -> None:
-    """Raises UserError if Optuna is not installed."""
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("mixskd tune needs optuna: pip install 'mixskd[tune]'")
 
 
 class FileLock:

@@ -25,7 +25,7 @@ from mixskd.comparison.search.leaderboard import (
 from mixskd.comparison.search.refit import scores_on_test, train_winner
 from mixskd.comparison.search.rungs import SHARE, Rungs, rungs_for
 from mixskd.comparison.search.space import USUAL, Space, space_from
-from mixskd.comparison.search.study import INSIDE, Study, check_optuna
+from mixskd.comparison.search.study import INSIDE, Study
 from mixskd.comparison.search.successive_halving import Limits, Search
 from mixskd.config import Experiment, read_yaml, to_dict
 from mixskd.config.task_kinds import MULTILABEL, monitor_of
@@ -34,6 +34,7 @@ from mixskd.data.policies import check_policy
 from mixskd.errors import UserError
 from mixskd.methods import method_class
 from mixskd.runtime.files import locked, write_text
+from mixskd.runtime.packages import needed
 
 VAL_HOLDOUT = 0.2  # of the training images, if the data have no val
 TRIALS = 20  # if no limit is given
@@ -90,7 +91,7 @@ def tune(
     are those of a comparison. The same call continues a search that was stopped.
     Raises UserError for a mistake, before anything is trained.
     """
-    check_optuna()
+    needed("optuna", "tune")
     limits = limits_from(hours, trials, operations)
     check_launcher(launcher, jobs)
     folder = Path(out or f"runs/tune-{Path(base.data.source).stem or 'data'}")
