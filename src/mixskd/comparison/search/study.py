@@ -57,18 +57,10 @@ class Claim:
         return int(self.trial.user_attrs.get("rung", 0))
 
     @property
-    def _reports(self) -> dict[int, float]:
-        return dict(self.trial.study.get_trials(deepcopy=False)[self.number].intermediate_values)
-
-    @property
-    def reported(self) -> int:
-        """The number of rungs with a score."""
-        return len(self._reports)
-
-    @property
-    def last_score(self) -> float:
-        """The score of the last rung that has one, in per cent."""
-        return self._reports[max(self._reports)]
+    def scores(self) -> list[float]:
+        """The score of each rung that has one, in per cent, in order."""
+        reports = self.trial.study.get_trials(deepcopy=False)[self.number].intermediate_values
+        return [reports[resource] for resource in sorted(reports)]
 
     def note(self, name: str, value: Any) -> None:
         """Store a plain ``value`` with the trial."""

@@ -68,8 +68,8 @@ class Search:
             if claim is None:
                 return None
             self.held[claim.number] = held = Held(claim)
-            if claim.reported > claim.rung:  # its process was killed between a score and its consequence
-                self._decide(held, claim.last_score)
+            if len(scores := claim.scores) > claim.rung:  # its process was killed between a score and its consequence
+                self._decide(held, scores[-1])
             else:
                 self._plan(held)
 
@@ -132,7 +132,7 @@ class Search:
     def _close_rung(self, held: Held) -> None:
         score = fmean(held.scores.values())
         held.claim.note("scores", {**held.claim.trial.user_attrs.get("scores", {}), **held.scores})
-        if held.claim.reported == held.claim.rung:
+        if len(held.claim.scores) == held.claim.rung:
             held.claim.trial.report(score, FACTOR**held.claim.rung)
         self._decide(held, score)
 
