@@ -13,8 +13,8 @@ from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods.cards import About as About
 from mixskd.methods.hooks import Hooks
+from mixskd.methods.parts.call_checks import check_call
 from mixskd.methods.parts.criteria import CrossEntropy
-from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
 
 SEVERAL = ("baseline", "label_smoothing", "mixup", "cutmix", "mixup_cutmix", "regmixup", "mixskd", "kd")
