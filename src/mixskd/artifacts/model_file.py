@@ -229,7 +229,7 @@ def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> St
     try:
         with torch.device("meta"):  # no memory is taken for what the file does not hold
             wanted = make().export_state_dict()
-        if _forms(wanted) != _forms(tensors):
+        if forms(wanted) != forms(tensors):
             raise misfit
         backbone = make()
         backbone.load_export_state_dict(tensors)
@@ -240,5 +240,6 @@ def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> St
     return backbone
 
 
-def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+def forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    """The shape of each of ``tensors``, and whether it is floating point."""
     return {key: (x.shape, x.is_floating_point()) for key, x in tensors.items()}

@@ -49,7 +49,7 @@ def sad_loss(
 ) -> dict[str, Tensor]:
     """``loss`` = ``cls`` + gamma ``attention``, from logits ``B x N`` and the maps of all stages.
 
-    ``cls`` is the cross-entropy; ``attention`` sums the squared distances of each stage's attention from the next one's.
+    ``cls`` is the cross-entropy; ``attention`` sums the squared distances between the attention of adjacent stages.
     """
     distances = (
         F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size))

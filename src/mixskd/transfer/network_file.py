@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import torch
 from msgspec import Meta, Struct
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mixskd.artifacts.model_file import check_digest, check_weights_finite, content_digest, read_described
+from mixskd.artifacts.model_file import check_digest, check_weights_finite, content_digest, forms, read_described
 from mixskd.backbones import build_backbone, check_local
 from mixskd.config.build import make_config
 from mixskd.config.records import Integer, Mismatch, Number, PositiveNumber, ShortText, Text, read_record
@@ -26,7 +27,7 @@ FORMAT: Literal["mixskd-network-2"] = "mixskd-network-2"
 OLDER = "mixskd-network-1"  # without a digest
 
 
-class About(Struct, forbid_unknown_fields=True, frozen=True):
+class NetworkDescription(Struct, forbid_unknown_fields=True, frozen=True):
     """The description in a network file: ``options`` are those of the method, ``category_ids`` those of the data."""
 
     network: ShortText
@@ -54,7 +55,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return model.export_state_dict() if isinstance(model, DeepLabV3) else model.state_dict()
 
 
-def save_network(model: nn.Module, path: Path, about: About) -> None:
+def save_network(model: nn.Module, path: Path, about: NetworkDescription) -> None:
     """Write ``model`` and its description. Raises UserError on a full disk."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state_of(model).items()}
     description = {**msgspec.to_builtins(about), "format": FORMAT}
@@ -63,7 +64,7 @@ def save_network(model: nn.Module, path: Path, about: About) -> None:
         save_file(tensors, temporary, metadata={"mixskd": text})
 
 
-def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
+def read_network(path: str | Path) -> tuple[NetworkDescription, dict[str, Tensor]]:
     """The description and the weights of the network in a run folder or file.
 
     Nothing in the file is executed. Raises UserError if it is missing, corrupt, or not a network of mixskd.
@@ -74,7 +75,7 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
             f"{path} holds no detector and no segmentation network of mixskd; `mixskd predict` takes classifiers"
         )
     try:
-        about = read_record(description, About)
+        about = read_record(description, NetworkDescription)
         if about.network not in NETWORKS:
             raise Mismatch(f"network must be one of {', '.join(NETWORKS)}, not {shown(about.network)}")
         if about.format != OLDER or "digest" in description:
@@ -86,15 +87,18 @@ def read_network(path: str | Path) -> tuple[About, dict[str, Tensor]]:
     return about, tensors
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, About]:
+def load_network(path: str | Path) -> tuple[nn.Module, NetworkDescription]:
     """The network in a run folder or file, in evaluation mode, and its description.
 
     Raises UserError as :func:`read_network` does, and for weights that do not fit.
     """
     about, tensors = read_network(path)
     try:
-        backbone = build_backbone(about.backbone, 2)
-        model: nn.Module = NETWORKS[about.network](backbone, len(about.classes), about.config).backbone
+        with torch.device("meta"):  # no memory is taken for what the file does not hold
+            wanted = state_of(_untrained(about))
+        if forms(wanted) != forms(tensors):
+            raise ValueError("other keys or shapes")
+        model = _untrained(about)
         if isinstance(model, DeepLabV3):
             model.load_export_state_dict(tensors)
         else:
@@ -102,3 +106,8 @@ def load_network(path: str | Path) -> tuple[nn.Module, About]:
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise UserError(f"{path} is damaged: its weights do not fit the network that it names") from None
     return model.eval(), about
+
+
+def _untrained(about: NetworkDescription) -> nn.Module:
+    network: nn.Module = NETWORKS[about.network](build_backbone(about.backbone, 2), len(about.classes), about.config)
+    return network.get_submodule("backbone")

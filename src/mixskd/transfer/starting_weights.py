@@ -22,7 +22,7 @@ from mixskd.transfer.config import TransferConfig
 from mixskd.transfer.network_file import read_network, state_of
 
 
-class Description(Struct):
+class CommonDescription(Struct):
     """What is taken from the description of any model file of mixskd."""
 
     backbone: ShortText
@@ -57,7 +57,7 @@ def make_network(experiment: Experiment, classes: int, config: TransferConfig) -
         start_from(backbone, weights)  # its notes are about the classifier, which is not used here
         return NETWORKS[name](backbone, classes, config), backbone, []
     about, tensors = read_network(weights)
-    if kind_of(about.network) != kind_of(name) or about.backbone != experiment.backbone:
+    if kind_of(about.network) != kind_of(name) or about.backbone not in (experiment.backbone, backbone.name):
         raise UserError(
             f"a {name} on {experiment.backbone} cannot start from {weights}, which holds a {about.network} on "
             f"{about.backbone}; give the same --backbone, or the weights of a classifier"
@@ -101,7 +101,7 @@ def description_of(weights: str) -> dict[str, Any]:
         raise UserError(f"{weights} is for images of {counted(len(means), 'channel')}; detectors and segmentation "
                         "networks take RGB, so give weights for RGB")  # fmt: skip
     try:
-        read_record(about, Description)
+        read_record(about, CommonDescription)
     except Mismatch as error:
         raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
     check_local(about["backbone"])

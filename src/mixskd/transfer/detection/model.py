@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
 from mixskd.methods.hooks import Hooks
-from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, Size
+from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, HeightWidth
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import targets_of
 from mixskd.transfer.detection.pyramid import Pyramid
@@ -120,11 +120,10 @@ class Detector(nn.Module):
         return self.backbone.body.name
 
     def losses(
-        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
+        self, images: Tensor, sizes: Sequence[HeightWidth], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Every loss term of a batch by name; training minimises their sum."""
         maps = self.backbone(images)
-        maps = type(maps)((name, one.float()) for name, one in maps.items())
         found = [
             {**target, "size": torch.tensor(size, device=images.device)}
             for target, size in zip(targets, sizes, strict=True)
@@ -138,10 +137,9 @@ class Detector(nn.Module):
                 terms = {FASTER_NAMES[name]: value for name, value in losses.items()}
         return {RPN_NAMES[name]: value for name, value in rpn_losses.items()} | terms
 
-    def forward(self, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
+    def forward(self, images: Tensor, sizes: Sequence[HeightWidth]) -> list[dict[str, Tensor]]:
         """Detections of each image: ``boxes`` ``d x 4``, ``scores`` ``d``, ``labels`` ``d``, the best first."""
         maps = self.backbone(images)
-        maps = type(maps)((name, one.float()) for name, one in maps.items())
         with torch.autocast(images.device.type, enabled=False):
             proposals, _ = self.rpn(ImageList(images, [*sizes]), maps)
             if isinstance(self.heads, CascadeHeads):
