@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mixskd.artifacts.model_file import content_digest, save_model
+from mixskd.artifacts.described_weights import content_digest
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone
 from mixskd.cli.main import main
 

@@ -478,9 +478,10 @@ def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> N
 
 def test_network_from_elsewhere_is_stored_by_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t", "num_classes": 10}))
+    about = {"architecture": "resnet10t", "num_classes": 10, "pretrained_cfg": {"classifier": "fc"}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
     monkeypatch.setenv(VARIABLE, name := f"timm/local-dir:{tmp_path}")
-    setup = set_up_transfer(experiment("deeplabv3", tmp_path, tmp_path, backbone=name), World(), torch.device("cpu"))
+    setup = set_up_transfer(experiment("cascade_rcnn", tmp_path, tmp_path, backbone=name), World(), torch.device("cpu"))
     setup.save(setup.method.backbone, tmp_path / "model.safetensors")
     assert load_network(tmp_path)[1].backbone == "timm/resnet10t"
 

@@ -119,6 +119,14 @@ class Detector(nn.Module):
         """The name of the backbone."""
         return self.backbone.body.name
 
+    def export_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the keys of its file."""
+        return self.state_dict()
+
+    def load_export_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of :meth:`export_state_dict`. Raises RuntimeError if keys or shapes differ."""
+        self.load_state_dict(state)
+
     def losses(
         self, images: Tensor, sizes: Sequence[HeightWidth], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
