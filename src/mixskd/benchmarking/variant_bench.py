@@ -1,4 +1,4 @@
-"""Runs and times the steps of one variant, set up as ``train`` sets itself up."""
+"""Runs and times the steps of one variant, set up as ``train`` sets itself up, or on random images."""
 
 import itertools
 import time

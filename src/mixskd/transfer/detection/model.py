@@ -159,17 +159,12 @@ class DetectionMethod(Hooks, nn.Module):
     """Trains a detector; the attribute ``backbone`` is the whole detector, which is deployed."""
 
     Config: ClassVar[type] = DetectorConfig
-    taught_by: ClassVar[str | None] = None
     architecture: ClassVar[str]
 
     def __init__(self, backbone: StagedBackbone, classes: int, config: DetectorConfig) -> None:
         super().__init__()
         self.config, self.needs = config, DataNeeds()
         self.backbone = Detector(backbone, classes, config, architecture=self.architecture)
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """None: torchvision's samplers draw within ``forward``, from the generator that the step seeds."""
-        return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, *, sizes: Tensor) -> dict[str, Tensor]:
         """``loss`` and its terms of ``images`` ``B x 3 x H x W``, ``labels`` ``B x M x 5`` (label and box; label -1 for

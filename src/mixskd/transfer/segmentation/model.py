@@ -119,16 +119,11 @@ class SegmentationMethod(Hooks, nn.Module):
     """Trains DeepLabV3 as in MixSKD's Table 3; the attribute ``backbone`` is the whole network, which is deployed."""
 
     Config: ClassVar[type] = DeepLabConfig
-    taught_by: ClassVar[str | None] = None
 
     def __init__(self, backbone: StagedBackbone, classes: int, config: DeepLabConfig) -> None:
         super().__init__()
         self.config, self.needs = config, DataNeeds()
         self.backbone = DeepLabV3(backbone, classes, config)
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """None: dropout draws within ``forward``, from the generator that the step seeds."""
-        return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
         """``loss`` and its terms of ``images`` ``B x 3 x H x W`` and ``labels`` ``B x H x W`` (255 is ignored)."""
