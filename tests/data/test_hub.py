@@ -16,6 +16,7 @@ import mixskd
 from mixskd.config import DataConfig
 from mixskd.data import load_data, verify
 from mixskd.data.images import check_image, decode_image
+from mixskd.data.sources.hub import _names
 from mixskd.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -191,3 +192,5 @@ def test_hidden_labels_leave_a_split_out_and_a_missing_one_is_named(tmp_path: Pa
         source = save(tmp_path / name, "saved", train=labelled(kind, [0, 1, missing, 1]))
         with pytest.raises(UserError, match=r"train/2 has no label; remove the row, or label it"):
             load_data(DataConfig(source=source))
+    with pytest.raises(UserError, match=r"train/0 has the label -2, but there are 2 classes"):
+        _names(-2, ["a", "b"], "train/0")
