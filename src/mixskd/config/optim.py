@@ -1,7 +1,7 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -13,18 +13,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05, "nesterov": False, "decay_norms": False},
 }
 OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
-
-
 NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NAME", examples=["sgd", "adamw"])
-
-
-class LabelLoss(NamedTuple):
-    """The weights of classes and the form of the cross-entropy; see :class:`OptimConfig`."""
-
-    class_weights: str | dict[str, float] = "none"
-    effective_beta: float = 0.999
-    logit_adjustment: float = 0.0
-    asymmetric: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.config import Experiment, RunConfig
-from mixskd.config.experiment import planned_epochs
-from mixskd.config.optim import LabelLoss
 from mixskd.config.registry import NETWORKS
 from mixskd.data import DataBundle
 from mixskd.errors import UserError
@@ -56,14 +54,7 @@ def build_parts(
         setup = set_up_transfer(experiment, world, device)
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
-        settings = experiment.optim
-        loss = LabelLoss(
-            settings.class_weights, settings.effective_beta, settings.logit_adjustment, settings.asymmetric
-        )
-        setup = set_up_classification(
-            experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
-            resumed=resumed, deferred=engine.cuda_graphs, planned_epochs=planned_epochs(settings.restarts, run.epochs),
-        )  # fmt: skip
+        setup = set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
     method = setup.method
     check_selection(run, setup.data)
     check_batch(run, world)

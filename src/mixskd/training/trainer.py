@@ -16,13 +16,7 @@ from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import autocast
 from mixskd.tasks.scoring import measure, score, score_heads
-from mixskd.training.checkpoint import (
-    check_fits,
-    check_optimizer,
-    check_position,
-    drop_previous,
-    load_newest,
-)
+from mixskd.training.checkpoint import check_fits, check_optimizer, check_position, drop_previous, load_newest
 from mixskd.training.checkpoint_writer import CheckpointWriter
 from mixskd.training.continuation import before_restart
 from mixskd.training.description import describe
