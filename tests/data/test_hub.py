@@ -18,6 +18,7 @@ from mixskd.data import load_data, verify
 from mixskd.data.images import check_image, decode_image
 from mixskd.data.sources.hub import _names
 from mixskd.errors import UserError
+from tests.interruption import StopsAt
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -86,14 +87,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     run = {"epochs": 2, "batch_size": 4, "progress": False, "checkpoint_every_steps": 4}
     whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
     mixskd.train(out=str(whole), run=run, **settings)
-
-    class Stop(mixskd.Listener):
-        def step(self, info: Any) -> None:
-            if info.step == 5:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(out=str(stopped), run=run, listeners=[Stop()], **settings)
+        mixskd.train(out=str(stopped), run=run, listeners=[StopsAt(5)], **settings)
     mixskd.train(out=str(stopped), run=run, resume=True, **settings)
     ends = [mixskd.load(out).state_dict() for out in (whole, stopped)]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
