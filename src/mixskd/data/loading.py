@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.duplicates import without_duplicates
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.labels import strata
 from mixskd.data.preprocess import Preprocess, for_channels
@@ -21,7 +22,7 @@ from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.splits_file import names_of
-from mixskd.data.verify import verified, without_duplicates
+from mixskd.data.verify import verified
 from mixskd.errors import UserError, nearest
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""Loaders with worker processes: for image files, and for arrays whose augmentation works on single images."""
+"""Loaders with worker processes, and the data set that these read and augment: image files, and arrays whose
+augmentation works on single images.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

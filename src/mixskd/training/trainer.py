@@ -49,6 +49,7 @@ class Trainer:
         self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor, since)
         self.position = Position()
         self.tally = Tally()
+        self.splits_digest = division_digest(parts.data)  # once, since it reads the name of every image
         # On a CPU the threads of the training would wait for the processor that writes.
         self.writer = CheckpointWriter(folder.checkpoint, beside=parts.device.type == "cuda")
         self.started = time.perf_counter()
@@ -224,7 +225,7 @@ class Trainer:
         state = {
             "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
-            "splits_digest": division_digest(self.parts.data),
+            "splits_digest": self.splits_digest,
             "arithmetic": to_store(self.step.engine),
             **self.writer.held(self.step.state_dict()),
             "best": self.selection.state,
@@ -266,8 +267,7 @@ class Trainer:
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
-        own = division_digest(self.parts.data)
-        if state.get("splits_digest", own) != own:
+        if state.get("splits_digest", self.splits_digest) != self.splits_digest:
             raise UserError(f"the splits have changed since {self.folder.path} was stopped; put the data back as they "
                             "were, or start a new run with another --out")  # fmt: skip
         check_fits(path, "method", state["method"], self.step.method.state_dict())
