@@ -29,7 +29,7 @@ def hold_out(images: ImageSet, fraction: float, seed: int, classes: Sequence[str
     return images.subset(kept), images.subset(held)
 
 
-def named(label: int, classes: Sequence[str]) -> str:
+def class_name(label: int, classes: Sequence[str]) -> str:
     """The class of ``label`` for a message."""
     return classes[label] if label < len(classes) else str(label)
 
@@ -48,7 +48,7 @@ def stratified_holdout(
     for label, members in zip(present, by_class, strict=True):
         if len(members) < 2:
             raise UserError(
-                f"class {named(label, classes)} has one image only; a hold-out needs two or more of each class"
+                f"class {class_name(label, classes)} has one image only; a hold-out needs two or more of each class"
             )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held.append(generator.permutation(members)[:count])
@@ -69,7 +69,7 @@ def hold_out_fold(
     labels, groups = strata(images.labels, least=folds), images.groups
     present, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
-        rare = named(present[counts.argmin()], classes)
+        rare = class_name(present[counts.argmin()], classes)
         raise UserError(f"class {rare} has {counts.min()} images, fewer than the {folds} folds; take fewer folds")
     if groups is not None and (number := len(np.unique(groups))) < folds:
         raise UserError(f"data.group makes {number} groups, fewer than the {folds} folds; take fewer folds")
@@ -92,7 +92,7 @@ def _fold(
 def _check_kept(labels: np.ndarray, kept: np.ndarray, classes: Sequence[str], where: str) -> None:
     """Raises UserError for a class without an image among those that are ``kept`` (indices)."""
     if len(missing := np.setdiff1d(labels, labels[kept])):
-        raise UserError(f"data.group puts every image of class {named(missing[0], classes)} {where}")
+        raise UserError(f"data.group puts every image of class {class_name(missing[0], classes)} {where}")
 
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:

@@ -54,12 +54,10 @@ class DataDescription(Struct):
 
 
 class Arithmetic(Struct):
-    """The precision of the run. ``products`` and ``small_maps`` are choices of earlier versions, which are ignored."""
+    """The precision of the run; other choices, which earlier versions stored, are ignored."""
 
     precision: Literal["fp32", "bf16", "fp16"]
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
-    products: Any = None
-    small_maps: Any = None
 
 
 class Best(Struct):

@@ -15,7 +15,7 @@ from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import autocast
-from mixskd.tasks.scoring import measure, score, score_heads
+from mixskd.tasks.scoring import metric_values, score, score_heads
 from mixskd.training.checkpoint import check_fits, check_optimizer, check_position, drop_previous, load_newest
 from mixskd.training.checkpoint_writer import CheckpointWriter
 from mixskd.training.continuation import before_restart
@@ -296,7 +296,7 @@ class Trainer:
         chosen, task = f"{data.scored}_", self.parts.task
         if task.fits and data.scored == "val":
             self.world.share(deployed.buffers())
-            task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
+            task.fit(metric_values(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
             split: {name: row[chosen + name] for name in task.names if chosen + name in row}
             if split == data.scored and not task.fits and self.arithmetic is None
