@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from mixskd.reporting.tables.differences import t_interval
@@ -27,8 +28,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def table(title: str, runs: Iterable[Path]) -> str:
-    """Mean scores of each arm that has all draws, and its differences to the best plain arm; empty without runs."""
+def scores_of(runs: Iterable[Path]) -> dict[str, dict[int, dict[str, float]]]:
+    """The scores on ``test`` by arm and draw, of the arms that have all draws, with the probe's where there is one."""
     scores: dict[str, dict[int, dict[str, float]]] = {}
     for run in sorted(runs):
         summary = json.loads((run / "summary.json").read_text())
@@ -36,21 +37,37 @@ def table(title: str, runs: Iterable[Path]) -> str:
         scores.setdefault(arm, {})[draw] = {**summary["scores"]["test"], "ece": ece(run)}
         if probe := summary.get("probe"):
             scores.setdefault("probe", {})[draw] = {"top1": probe["scores"]["test"]["top1"]}
-    draws = sorted(scores.get("baseline", {}))
-    complete = {arm: values for arm, values in scores.items() if set(draws) <= set(values)}
-    plain = [arm for arm in PLAIN if arm in complete]
-    if not plain:
+    draws = scores.get("baseline", {}).keys()
+    return {arm: values for arm, values in scores.items() if draws <= values.keys()}
+
+
+def best_plain(scores: dict[str, dict[int, dict[str, float]]]) -> str:
+    """The plain arm with the highest mean top-1: the opponent of all others."""
+    return max((arm for arm in PLAIN if arm in scores), key=lambda arm: mean(s["top1"] for s in scores[arm].values()))
+
+
+def gains(scores: dict[str, dict[int, dict[str, float]]], arm: str, opponent: str, score: str) -> list[float]:
+    """What ``arm`` has more than ``opponent``, draw by draw."""
+    return [scores[arm][draw][score] - scores[opponent][draw][score] for draw in sorted(scores[opponent])]
+
+
+def table(title: str, runs: Iterable[Path]) -> str:
+    """Mean scores of each arm that has all draws, and its differences to the best plain arm; empty without runs."""
+    scores = scores_of(runs)
+    if not scores:
         return ""
-    opponent = max(plain, key=lambda arm: sum(complete[arm][draw]["top1"] for draw in draws))
+    opponent = best_plain(scores)
+    draws = sorted(scores[opponent])
     lines = [f"| arm | {' | '.join(SCORES.values())} | top-1 less that of {opponent} | log-loss | ECE |"]
     lines.append("|---" * (2 * len(SCORES) + 1) + "|")
-    for arm, values in complete.items():
+    for arm, values in scores.items():
         known = [score for score in SCORES if score in values[draws[0]]]
-        means = {score: sum(values[draw][score] for draw in draws) / len(draws) for score in known}
-        gains = {score: [values[draw][score] - complete[opponent][draw][score] for draw in draws] for score in known}
-        cells = [f"{means[score]:.3f}" if score in means else "" for score in SCORES]
-        differences = [interval(gains[score]) if score in gains and arm != opponent else "" for score in SCORES]
-        lines.append(f"| {arm} | {' | '.join(cells + differences)} |")
+        means = [f"{mean(values[draw][score] for draw in draws):.3f}" if score in known else "" for score in SCORES]
+        differences = [
+            interval(gains(scores, arm, opponent, score)) if score in known and arm != opponent else ""
+            for score in SCORES
+        ]
+        lines.append(f"| {arm} | {' | '.join(means + differences)} |")
     head = f"## {title}\n\nDraws {', '.join(map(str, draws))}. The best plain arm is {opponent}.\n\n"
     return head + "\n".join(lines) + "\n\n"
 

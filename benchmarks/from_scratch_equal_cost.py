@@ -23,7 +23,7 @@ from equal_cost_table import ARMS, table
 from mixskd.comparison.comparison import compare
 from mixskd.runtime.files import write_text
 
-TRIALS = 4
+TRIALS = 3
 IMAGES = 100  # training images a class
 
 
