@@ -9,7 +9,7 @@ import pytest
 from torch.testing import assert_close
 
 from mixskd import UserError
-from mixskd.config import OptimConfig
+from mixskd.config.optim import LabelLoss
 from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.preprocess import Preprocess
 from mixskd.methods.parts.criteria import BinaryCrossEntropy, CrossEntropy
@@ -24,7 +24,7 @@ def bundle(labels: np.ndarray) -> DataBundle:
 
 
 def ce_of(labels: np.ndarray | None = None, **optim: Any) -> CrossEntropy:
-    return criterion_of(OptimConfig(**optim), bundle(np.repeat(np.arange(3), COUNTS) if labels is None else labels))
+    return criterion_of(LabelLoss(**optim), bundle(np.repeat(np.arange(3), COUNTS) if labels is None else labels))
 
 
 def test_weights_in_inverse_proportion_to_counts_have_a_mean_of_one() -> None:
@@ -70,8 +70,8 @@ def test_asymmetric_loss_is_refused_for_one_label() -> None:
 
 def test_note_on_imbalance_names_what_regards_it() -> None:
     data = bundle(np.repeat(np.arange(3), COUNTS))
-    (note,) = imbalance_note(OptimConfig(), 0.0, data)
+    (note,) = imbalance_note(LabelLoss(), 0.0, data)
     assert "12 times the images of the smallest; see --data.balance 0.5, --optim.class-weights balanced" in note
-    assert imbalance_note(OptimConfig(), 0.5, data) == []
-    assert imbalance_note(OptimConfig(logit_adjustment=1), 0.0, data) == []
-    assert imbalance_note(OptimConfig(), 0.0, bundle(np.repeat(np.arange(3), [2, 10, 19]))) == []
+    assert imbalance_note(LabelLoss(), 0.5, data) == []
+    assert imbalance_note(LabelLoss(logit_adjustment=1), 0.0, data) == []
+    assert imbalance_note(LabelLoss(), 0.0, bundle(np.repeat(np.arange(3), [2, 10, 19]))) == []

@@ -1,7 +1,7 @@
 """The settings of the optimizer and its schedule. It imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta
 
@@ -14,6 +14,15 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
 NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NAME", examples=["sgd", "adamw"])
+
+
+class LabelLoss(NamedTuple):
+    """What the cross-entropy of a run needs of :class:`OptimConfig`: the weights of classes, and its form."""
+
+    class_weights: str | dict[str, float] = "none"
+    effective_beta: float = 0.999
+    logit_adjustment: float = 0.0
+    asymmetric: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import nn
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
 from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED, normalisation_of
-from mixskd.config import DataConfig, Experiment, MethodChoice, RunConfig
+from mixskd.config import DataConfig, MethodChoice, RunConfig
 from mixskd.config.build import make_config
-from mixskd.config.experiment import planned_epochs
+from mixskd.config.optim import LabelLoss
 from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import DataBundle, load_data, make_test_loader, make_train_loader
 from mixskd.data.labels import are_soft
@@ -30,15 +30,16 @@ from mixskd.training.teachers import load_teacher
 
 
 def set_up_classification(
-    experiment: Experiment, world: World, device: torch.device, data: DataBundle | None = None, *,
-    resumed: bool = False, deferred: bool = False,
+    backbone: str, weights: str | None, choice: MethodChoice, settings: DataConfig, loss: LabelLoss, run: RunConfig,
+    world: World, device: torch.device, data: DataBundle | None = None, *, resumed: bool = False,
+    deferred: bool = False, epochs: int | None = None,
 ) -> TaskSetup:  # fmt: skip
-    """What classification contributes to a run; ``data`` replaces the data that ``experiment`` names.
+    """What classification contributes to a run; ``data`` replaces the data that ``settings`` name.
 
-    A ``resumed`` run does not read its weights to start from. ``deferred`` batches are made within the step. Raises
-    UserError for settings or data that cannot be used.
+    A ``resumed`` run does not read ``weights``. ``epochs`` are those into which ``data.scale_schedule`` is divided,
+    those of ``run`` if None. ``deferred`` batches are made within the step. Raises UserError for settings or data that
+    cannot be used.
     """
-    backbone, weights, settings, run = experiment.backbone, experiment.weights, experiment.data, experiment.run
     data = data or load_data(settings)
     network = build_network(backbone, len(data.classes), data.image_size, data.preprocess.channels)
     check_sizes(network, data, settings)
@@ -48,15 +49,15 @@ def set_up_classification(
         load_teacher, preprocess=data.training, classes=data.classes, several=data.several,
         one_size=not settings.scale_schedule,
     )  # fmt: skip
-    method = build_method(experiment.method, network, len(data.train), run.batch, load)
+    method = build_method(choice, network, len(data.train), run.batch, load)
     check_labels(method, data, run)
-    method.use(criterion_of(experiment.optim, data))
-    notes += imbalance_note(experiment.optim, settings.balance, data)
+    method.use(criterion_of(loss, data))
+    notes += imbalance_note(loss, settings.balance, data)
     task = label_task(len(data.classes), several=data.several)
     if task.fits and "val" not in data.splits:
         notes.append("without a val split the thresholds of all classes stay 0.5; hold one out: --data.val-holdout 0.1")
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
-    loaded, epochs = data, planned_epochs(experiment.optim.restarts, run.epochs)
+    loaded, planned = data, epochs or run.epochs
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch // world.size // run.accumulate
     return TaskSetup(
@@ -64,7 +65,7 @@ def set_up_classification(
         task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=epochs
+            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=planned
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
@@ -76,7 +77,7 @@ def set_up_classification(
             classes=loaded.classes, **dataclasses.asdict(loaded.preprocess), thresholds=task.thresholds,
         ),
         sample=Sample(
-            f"{backbone} with {experiment.method.name}", method, lambda method, images: method.heads(images).values(),
+            f"{backbone} with {choice.name}", method, lambda method, images: method.heads(images).values(),
             (images, network.in_channels, data.image_size, data.image_size),
         ),
         notes=tuple(notes),

@@ -8,6 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.config import Experiment, RunConfig
+from mixskd.config.experiment import planned_epochs
+from mixskd.config.optim import LabelLoss
 from mixskd.config.registry import NETWORKS
 from mixskd.data import DataBundle
 from mixskd.errors import UserError
@@ -54,7 +56,12 @@ def build_parts(
         setup = set_up_transfer(experiment, world, device)
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
-        setup = set_up_classification(experiment, world, device, data, resumed=resumed, deferred=engine.cuda_graphs)
+        optim = experiment.optim
+        loss = LabelLoss(optim.class_weights, optim.effective_beta, optim.logit_adjustment, optim.asymmetric)
+        setup = set_up_classification(  # without the experiment, whose other settings do not concern it
+            experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
+            resumed=resumed, deferred=engine.cuda_graphs, epochs=planned_epochs(optim.restarts, run.epochs),
+        )  # fmt: skip
     method = setup.method
     check_selection(run, setup.data)
     check_batch(run, world)
