@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mixskd.tasks.base import LabelTask
@@ -68,14 +68,6 @@ class MultiLabel(LabelTask):
         from mixskd.tasks.metrics import LabelScores
 
         return MetricCollection({"scores": LabelScores(torch.tensor(self.thresholds, dtype=torch.float64))})
-
-    def predict(self, model: nn.Module, images: Any) -> Tensor:
-        logits: Tensor = model(images)
-        return logits.float()
-
-    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        percent = {name: round(100 * values[name].item(), 5) for name in ("map", "f1", "f1_macro")}
-        return {**percent, "loss": values["loss"].item()}
 
     def fit(self, values: Mapping[str, Tensor]) -> None:
         self.thresholds = values["best_thresholds"].tolist()
