@@ -47,5 +47,5 @@ def dks_loss(
     ``cls`` sums the cross-entropy of all heads, ``synergy`` the divergences of all ordered pairs of heads.
     """
     divergences = (kl_divergence(student=a, teacher=b, temperature=temperature) for a, b in permutations(logits, 2))
-    cls = total(ce(z, labels) for z in logits)
-    return weighted_sum(cls=(1, cls), synergy=(weight, total(divergences, logits[-1])))
+    synergy = total(divergences, logits[-1])
+    return weighted_sum(cls=(1, total(ce(z, labels) for z in logits)), synergy=(weight, synergy))
