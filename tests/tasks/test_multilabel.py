@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor, nn
 
 from mixskd.runtime.distributed import join
-from mixskd.tasks.multilabel import MultiLabel, label_scores
+from mixskd.tasks.metrics import label_scores
+from mixskd.tasks.multilabel import MultiLabel
 from mixskd.tasks.scoring import metric_values, score
 from mixskd.tasks.thresholds import best_threshold
 from tests.processes import run_two
