@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mixskd.artifacts.model_file import content_digest, save_model
+from mixskd.artifacts.described_weights import content_digest
+from mixskd.artifacts.model_file import save_model
 from mixskd.backbones import build_backbone
 from mixskd.cli.main import main
 
@@ -460,6 +461,14 @@ ARRAYS: list[tuple[str, dict[str, Any], str]] = [
     ("a class of 5,000 characters", {"classes": np.array(["a", "b" * 5000, "c"])}, "classes[1] must be text of length"),
     ("no array of images", {"train_images": None}, "no train_images"),
     ("no array of labels", {"train_labels": None}, "no train_labels"),
+    ("no image", {"train_images": np.zeros((0, 4, 4), np.uint8), "train_labels": np.zeros(0, int)}, "is empty"),
+    ("images of 2 channels", {"train_images": np.zeros((6, 4, 4, 2), np.uint8)}, "have 2 channels, not 3"),
+    ("five labels", {"train_labels": np.zeros(5, int)}, "6 train_images but 5"),
+    ("a label beyond the classes", {"train_labels": np.arange(6) % 4, "classes": np.array(list("abc"))}, "from 0 to 3"),
+    ("labels as fractions", {"train_labels": np.zeros(6)}, "must be N integers"),
+    ("a class without image", {"train_labels": np.arange(6) % 2}, "test labels run from 0 to 2"),
+    ("one class", {"classes": np.array(["a"]), "train_labels": np.zeros(6, int)}, "one class only"),
+    ("a name in place of a list", {"classes": np.array("cat")}, "one class only"),
 ]  # fmt: skip
 
 PATTERNS: list[tuple[str, str, str]] = [

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mixskd.benchmarking import benchmark as running
-from mixskd.benchmarking import process, timing
+from mixskd.benchmarking import process, timing, variant_bench
 from mixskd.benchmarking.table import show
 from mixskd.benchmarking.variant_bench import Bench
 from mixskd.benchmarking.variants import Variant, choose, variants_of
@@ -46,6 +46,7 @@ def bench(method: str) -> Bench:
 def test_benchmark_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(running, "startup_seconds", lambda: {"help": 0.1, "first_step": 4.0})
     monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
+    monkeypatch.setattr(variant_bench, "SIDES", {"cpu": 64})
     monkeypatch.setitem(running.benchmark.__kwdefaults__, "loader_seconds", 0.1)
     monkeypatch.setattr(process, "multiprocessing", SimpleNamespace(get_context=lambda _kind: FORKS))
     out = tmp_path / "report.json"
@@ -116,6 +117,7 @@ class Clock:
 
 def test_report_is_complete_after_each_round_but_for_what_is_timed_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "WARM_UP", {"cpu": 1})
+    monkeypatch.setattr(variant_bench, "SIDES", {"cpu": 64})
     monkeypatch.setattr(process, "multiprocessing", SimpleNamespace(get_context=lambda _kind: FORKS))
     options = {"variants": "plain", "round_seconds": 0.0, "loader_seconds": 0.0, "startup": False}
     rounds: list[dict[str, Any]] = []

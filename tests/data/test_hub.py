@@ -16,7 +16,9 @@ import mixskd
 from mixskd.config import DataConfig
 from mixskd.data import load_data, verify
 from mixskd.data.images import check_image, decode_image
+from mixskd.data.sources.hub import _names
 from mixskd.errors import UserError
+from tests.interruption import StopsAt
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -85,14 +87,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     run = {"epochs": 2, "batch_size": 4, "progress": False, "checkpoint_every_steps": 4}
     whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
     mixskd.train(out=str(whole), run=run, **settings)
-
-    class Stop(mixskd.Listener):
-        def step(self, info: Any) -> None:
-            if info.step == 5:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(out=str(stopped), run=run, listeners=[Stop()], **settings)
+        mixskd.train(out=str(stopped), run=run, listeners=[StopsAt(5)], **settings)
     mixskd.train(out=str(stopped), run=run, resume=True, **settings)
     ends = [mixskd.load(out).state_dict() for out in (whole, stopped)]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
@@ -191,3 +187,5 @@ def test_hidden_labels_leave_a_split_out_and_a_missing_one_is_named(tmp_path: Pa
         source = save(tmp_path / name, "saved", train=labelled(kind, [0, 1, missing, 1]))
         with pytest.raises(UserError, match=r"train/2 has no label; remove the row, or label it"):
             load_data(DataConfig(source=source))
+    with pytest.raises(UserError, match=r"train/0 has the label -2, but there are 2 classes"):
+        _names(-2, ["a", "b"], "train/0")

@@ -72,7 +72,6 @@ BAD = {
         "the test images have a label that the training",
     ),
     "a class without images": (COLUMNS.replace("c.png,1", "c.png,0"), "1 of 3 classes have no training image: owl"),
-    "no label at all": ("path,colour\na.png,red\n", "has no column 'label'"),
 }
 
 

@@ -103,21 +103,6 @@ def test_run_on_shards(both: tuple[Path, Path], tmp_path: Path) -> None:
     assert summary["images"] == 12
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"a.jpg": jpeg(0)}, "the image a has no label; put a.cls"),
-        ({"a.jpg": jpeg(0), "a.cls": b"cat"}, "invalid literal"),
-        ({"a.jpg": jpeg(0), "a.json": b"{}"}, "a .json file without label"),
-        ({"a.txt": b"text"}, "there is no image in"),
-    ],
-)
-def test_bad_shards_are_one_line(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
-    write_shard(tmp_path / "train-0.tar", files)
-    with pytest.raises(UserError, match=message):
-        load_data(DataConfig(source=str(tmp_path)))
-
-
 def test_missing_and_compressed_shards(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no shard .*b-1\.tar"):
         load_data(DataConfig(source=str(tmp_path / "b-{1..2}.tar")))

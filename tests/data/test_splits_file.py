@@ -11,8 +11,11 @@ import pytest
 
 import mixskd
 from mixskd.artifacts.model_file import load_model
+from mixskd.data import DataBundle
+from mixskd.data.splits_file import division_digest
 from mixskd.errors import UserError
 from mixskd.evaluation.split_scores import evaluation_data
+from mixskd.training import trainer
 
 SETTINGS: dict[str, Any] = {
     "data": {"source": "digits", "per_class": 3, "holdout": 0.05}, "backbone": "wrn_10_1", "method": "baseline",
@@ -23,7 +26,11 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("splits") / "run"
-    mixskd.train(out=str(run), **SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        calls: list[DataBundle] = []
+        patch.setattr(trainer, "division_digest", lambda data: calls.append(data) or division_digest(data))
+        mixskd.train(out=str(run), **SETTINGS)
+    assert len(calls) == 1, "not at each checkpoint: it reads the name of every image"
     return run
 
 

@@ -16,7 +16,7 @@ from mixskd.artifacts.model_file import save_model
 from mixskd.benchmarking.cost import Cost, count_cost
 from mixskd.config.build import build_experiment
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from mixskd.methods.parts.views import OwnView
+from mixskd.methods.parts.own_view import OwnView
 from mixskd.training import teachers
 from mixskd.training.checkpoint import load_checkpoint
 from mixskd.training.teachers import load_teacher

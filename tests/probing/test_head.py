@@ -69,7 +69,7 @@ def test_the_self_teacher_begins_as_the_probe() -> None:
 
 def test_a_classifier_that_does_not_end_in_a_linear_layer_is_refused() -> None:
     network = StagedBackbone([nn.Conv2d(3, 4, 1)], nn.Sequential(nn.Linear(4, 3), nn.Tanh()), name="odd")
-    with pytest.raises(UserError, match="ends in one linear layer, which odd lacks"):
+    with pytest.raises(UserError, match="a probe of odd needs a linear layer at the end"):
         last_layer(network)
 
 

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor, nn
 
 from mixskd.runtime.distributed import join
-from mixskd.tasks.multilabel import MultiLabel, label_scores
-from mixskd.tasks.scoring import measure, score
+from mixskd.tasks.metrics import label_scores
+from mixskd.tasks.multilabel import MultiLabel
+from mixskd.tasks.scoring import metric_values, score
 from mixskd.tasks.thresholds import best_threshold
 from tests.processes import run_two
 
@@ -76,7 +77,7 @@ def test_fitted_thresholds_are_those_of_the_whole_split() -> None:
     logits, labels = outputs()
     task = MultiLabel(4)
     before = score(nn.Identity(), batches(logits, labels), task, CPU)
-    task.fit(measure(nn.Identity(), batches(logits, labels), task, CPU))
+    task.fit(metric_values(nn.Identity(), batches(logits, labels), task, CPU))
     assert task.thresholds == [
         best_threshold(p, y.long()) for p, y in zip(logits.double().sigmoid().T, labels.T, strict=False)
     ]
@@ -92,7 +93,7 @@ def on_two(folder: Path) -> None:
         for images in (41, 1):  # of one image the second process has none
             task = MultiLabel(4)
             mine = [x[world.rank :: world.size] for x in outputs(images)]
-            task.fit(measure(nn.Identity(), batches(*mine), task, CPU))
+            task.fit(metric_values(nn.Identity(), batches(*mine), task, CPU))
             results.append([task.thresholds, score(nn.Identity(), batches(*mine), task, CPU)])
         (folder / f"{world.rank}.json").write_text(json.dumps(results))
 
@@ -103,7 +104,7 @@ def test_two_processes_find_the_scores_and_thresholds_of_one(tmp_path: Path) -> 
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for images, mine, others in zip((41, 1), first, second, strict=True):
         task, (logits, labels) = MultiLabel(4), outputs(images)
-        task.fit(measure(nn.Identity(), batches(logits, labels), task, CPU))
+        task.fit(metric_values(nn.Identity(), batches(logits, labels), task, CPU))
         expected = score(nn.Identity(), batches(logits, labels), task, CPU)
         assert mine[0] == others[0] == task.thresholds
         assert mine[1] == pytest.approx(expected, rel=1e-6, nan_ok=True)

@@ -15,10 +15,10 @@ from PIL import Image
 from rich.console import Console
 
 import mixskd
-from mixskd.errors import UserError
 from mixskd.training.listeners import ProgressBar, RunInfo, StepInfo
 from mixskd.training.listeners.progress_bar import sparkline
 from mixskd.training.listeners.tensorboard import TensorBoard
+from tests.interruption import StopsAt
 
 
 def settings(**run: Any) -> dict[str, Any]:
@@ -78,14 +78,9 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(npz: Path, tmp_path: Pat
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    class Dying(mixskd.Listener):
-        def step(self, info: StepInfo) -> None:
-            if info.step == 4:
-                raise KeyboardInterrupt
-
     out = str(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(data=str(npz), out=out, listeners=[TensorBoard(), Dying()], **settings(tensorboard=False))
+        mixskd.train(data=str(npz), out=out, listeners=[TensorBoard(), StopsAt(4)], **settings(tensorboard=False))
     mixskd.train(data=str(npz), out=out, resume=True, **settings(tensorboard=True))
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
@@ -168,12 +163,3 @@ def test_mlflow_stores_a_local_run(npz: Path, tmp_path: Path, monkeypatch: pytes
     assert run.data.params["method.name"] == "mixskd"
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")] == [2, 4]
     assert "final/test.top1" in run.data.metrics
-
-
-@pytest.mark.parametrize("service", ["tensorboard", "wandb", "mlflow"])
-def test_missing_service_package_is_one_line(
-    service: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=rf"run\.{service} needs {service}: pip install 'mixskd\[{service}\]'"):
-        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(**{service: True}))

@@ -28,6 +28,7 @@ from mixskd.training.measured_precision import (
 )
 from mixskd.training.measurements import cache_file, race, remembered
 from tests.conftest import make_toy
+from tests.interruption import StopsAt
 
 CPU = torch.device("cpu")
 
@@ -225,10 +226,6 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.mark.usefixtures("bf16")
 def test_resumed_run_keeps_its_precision(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(mixskd.Listener):
-        def epoch(self, row: dict[str, float]) -> None:
-            raise KeyboardInterrupt
-
     class Description(mixskd.Listener):
         def start(self, info: Any) -> None:
             self.lines = info.description
@@ -238,7 +235,7 @@ def test_resumed_run_keeps_its_precision(tmp_path: Path, npz: Path, monkeypatch:
     words["run"] = {**words["run"], "checkpoint_every_steps": 1}
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(out=str(out), listeners=[Stop()], **words)
+        mixskd.train(out=str(out), listeners=[StopsAt(2)], **words)
     assert rates.shapes == [(12, 3, 8, 8)], "originals and mixes"
     rates.rates = {"fp32": 1, "bf16": 3}
     cache_file().unlink()

@@ -24,7 +24,7 @@ from mixskd.cli.main import main
 from mixskd.deploy.exporting import export
 from mixskd.deploy.exports.formats import Options
 from mixskd.reporting.page.report import write_report
-from mixskd.training.listeners import StepInfo
+from tests.interruption import StopsAt
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -98,21 +98,13 @@ def test_scores_of_the_summary_are_those_of_scikit_learn(run: Path) -> None:
     )
 
 
-class Dying(mixskd.Listener):
-    """Ends a run like Ctrl-C in its fifth step."""
-
-    def step(self, info: StepInfo) -> None:
-        if info.step == 5:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("method", ["mixskd", "label_smoothing"])
 def test_killed_run_resumes_to_the_bit(method: str, tmp_path: Path) -> None:
     data = write(tmp_path / "data.npz")
     weighted = {"class_weights": "effective", "logit_adjustment": 1}
     mixskd.train(**settings(data, tmp_path / "whole", method, **weighted))
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(**settings(data, tmp_path / "cut", method, **weighted), listeners=[Dying()])
+        mixskd.train(**settings(data, tmp_path / "cut", method, **weighted), listeners=[StopsAt(5)])
     mixskd.train(**settings(data, tmp_path / "cut", method, **weighted), resume=True)
     for name in ("metrics.csv", "model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()

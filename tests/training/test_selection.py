@@ -18,6 +18,7 @@ from mixskd.data import DataBundle, load_data
 from mixskd.errors import UserError
 from mixskd.tasks.classification import Classification
 from mixskd.training.selection import Selection
+from tests.interruption import StopsAt
 
 
 @pytest.fixture
@@ -125,29 +126,13 @@ def test_patience_stops_a_run_without_progress(with_val: Path, tmp_path: Path) -
     assert summary["best"]["epoch"] <= summary["epochs"] - 2
 
 
-class Dying(mixskd.Listener):
-    """Ends a run like Ctrl-C in the last step but one."""
-
-    def step(self, info: Any) -> None:
-        if info.step == 8:
-            raise KeyboardInterrupt
-
-
 def test_best_weights_survive_a_resume(with_val: Path, tmp_path: Path) -> None:
     mixskd.train(data=str(with_val), out=str(tmp_path / "whole"), **settings())
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(data=str(with_val), out=str(tmp_path / "cut"), listeners=[Dying()], **settings())
+        mixskd.train(data=str(with_val), out=str(tmp_path / "cut"), listeners=[StopsAt(8)], **settings())
     mixskd.train(out=str(tmp_path / "cut"), resume=True)  # its settings are in the folder
     for name in ("metrics.csv", "model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
-
-
-@pytest.mark.parametrize(("run", "message"), [({"keep": "best"}, "run.keep best needs a val split"),
-                                              ({"patience": 3}, "run.patience needs a val split")])  # fmt: skip
-def test_selection_and_patience_need_val(run: dict, message: str, npz: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        mixskd.train(data=str(npz), out=str(tmp_path / "run"), **settings(**run))
-    assert not (tmp_path / "run").exists()
 
 
 def test_last_epoch_is_deployed_without_val(npz: Path, tmp_path: Path) -> None:

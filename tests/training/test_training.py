@@ -25,6 +25,7 @@ from mixskd.training.listeners import Listener
 from mixskd.training.schedule import learning_rate, progress, remarks
 from mixskd.training.trainer import Trainer
 from tests.conftest import write_npz
+from tests.interruption import StopsAt
 from tests.processes import Fork, signalled
 from tests.processes import mixskd as mixskd_command
 
@@ -252,20 +253,8 @@ def test_diverged_run_stops_with_step_and_term(tmp_path: Path, npz: Path) -> Non
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), **options)
 
 
-class Counting(mixskd.Listener):
-    """Counts the steps of a run, and ends it like Ctrl-C before the one after ``last``."""
-
-    def __init__(self, last: int = -1) -> None:
-        self.steps, self.last = 0, last
-
-    def step(self, info: object) -> None:
-        self.steps += 1
-        if self.steps == self.last:
-            raise KeyboardInterrupt
-
-
 def test_diverged_run_stops_within_its_epoch(tmp_path: Path, npz: Path) -> None:
-    options, counting = settings(epochs=1, batch_size=2, log_every=3), Counting()
+    options, counting = settings(epochs=1, batch_size=2, log_every=3), StopsAt()
     options["optim"]["lr"] = 1e14
     with pytest.raises(UserError, match="became NaN or infinite at step"):
         mixskd.train(data=str(npz), out=str(tmp_path / "run"), listeners=[counting], **options)
@@ -312,7 +301,7 @@ def test_metrics_file_is_the_same_after_a_kill_and_with_other_checkpoints(tmp_pa
     for name, every, log_every in (("whole", 0, 20), ("saved", 3, 20), ("logged", 0, 2)):
         mixskd.train(data=str(npz), out=str(tmp_path / name), **options(every, log_every))
     with pytest.raises(KeyboardInterrupt):  # in the middle of the second epoch, one step after a checkpoint
-        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[Counting(10)], **options(3))
+        mixskd.train(data=str(npz), out=str(tmp_path / "cut"), listeners=[StopsAt(10)], **options(3))
     mixskd.train(data=str(npz), out=str(tmp_path / "cut"), resume=True, **options(3))
     whole, *others = ((tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "saved", "logged", "cut"))
     assert others == [whole] * 3
@@ -324,7 +313,7 @@ def cut_off(device: str, tmp_path: Path, npz: Path) -> list[dict[str, torch.Tens
     options["data"] = {"source": str(npz), "scale_schedule": [6, 8]}
     mixskd.train(out=str(tmp_path / "whole"), **options)
     with pytest.raises(KeyboardInterrupt):
-        mixskd.train(out=str(tmp_path / "cut"), listeners=[Counting(13)], **options)
+        mixskd.train(out=str(tmp_path / "cut"), listeners=[StopsAt(13)], **options)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["position"]["step"] == 12
     mixskd.train(out=str(tmp_path / "cut"), resume=True, **options)
     return [load_checkpoint(tmp_path / run / "checkpoint.pt")["method"] for run in ("whole", "cut")]

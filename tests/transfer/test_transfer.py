@@ -23,22 +23,25 @@ from mixskd.backbones import BACKBONES
 from mixskd.cli.main import main
 from mixskd.config import DataConfig, Experiment, OptimConfig, read_yaml
 from mixskd.config.build import build_experiment
+from mixskd.config.trusted_backbones import VARIABLE
 from mixskd.data import verify
 from mixskd.data.images import check_image
 from mixskd.deploy.exports import networks
 from mixskd.deploy.exports.transfer_onnx import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
+from mixskd.runtime.distributed import World
 from mixskd.training.factory import build_parts
 from mixskd.training.run import train
 from mixskd.training.schedule import learning_rate
 from mixskd.transfer.config import TransferConfig
 from mixskd.transfer.detection.model import Detector
 from mixskd.transfer.evaluating import evaluate
-from mixskd.transfer.network_file import About, load_network, save_network
-from mixskd.transfer.predicting import batches, predict
+from mixskd.transfer.network_file import NetworkDescription, load_network, save_network
+from mixskd.transfer.predicting import batches, check_drawings, predict
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.evaluation import run_lengths
 from mixskd.transfer.segmentation.model import DeepLabV3
+from mixskd.transfer.setup import set_up_transfer
 from mixskd.transfer.starting_weights import description_of, make_network, scaled
 from tests.transfer.detection.support import content, tiny_backbone
 from tests.transfer.detection.support import write as write_boxes
@@ -48,6 +51,7 @@ SMALL = {
     "cascade_rcnn": {"channels": 8, "hidden": 16, "rois": 8, "proposals": 20, "short": [32, 64], "long": 64},
     "deeplabv3": {"head": "torchvision", "crop": 32, "output_stride": 16},
 }
+DETECTOR = NetworkDescription("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
 WRITERS: dict[str, Callable[[Path], Path]] = {"cascade_rcnn": write_boxes, "deeplabv3": write_masks}
 NAMES = [*SMALL]
 
@@ -98,6 +102,9 @@ def test_run_can_be_evaluated_and_used_for_prediction(name: str, tmp_path: Path)
         assert drawn.shape[0] > 50  # the legend
         assert pixels(tmp_path / "found" / "7_mask.png").shape == (50, 90)
         assert sum(sum(entry["segmentation"]["counts"][1::2]) for entry in entries) == 90 * 50
+        Image.open(file).save(tmp_path / "07.png")  # the same number
+        entries = predict(out, [file, tmp_path / "07.png"], tmp_path / "both")
+        assert {entry["image_id"] for entry in entries} == {1, 2}
     else:
         assert drawn.shape == (50, 90, 3)
         assert {entry["category_id"] for entry in entries} <= {3, 7}
@@ -343,7 +350,7 @@ def test_poly_schedule_falls_at_every_step() -> None:
 def test_segmentation_network_as_onnx(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     options = build_experiment({"method": {"name": "deeplabv3", **SMALL["deeplabv3"], "aux": 0}, "out": "x"}).method
-    about = About("deeplabv3", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, options.options)
+    about = NetworkDescription("deeplabv3", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, options.options)
     save_network(DeepLabV3(tiny_backbone(), 2, about.config), tmp_path / "model.safetensors", about)
     assert export_onnx(tmp_path, size=64) == tmp_path / "model.onnx"
     (entry,) = onnx.load(tmp_path / "model.onnx").metadata_props
@@ -355,7 +362,9 @@ def test_segmentation_network_as_onnx(tmp_path: Path) -> None:
 def test_detector_as_onnx_agrees_on_images_of_any_size(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    about = About(name, "tiny", ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"] | {"proposals": 100})
+    about = NetworkDescription(
+        name, "tiny", ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"] | {"proposals": 100}
+    )
     model = Detector(tiny_backbone(), 3, about.config, architecture=name)
     with torch.no_grad():  # scores that differ from box to box, so that every part of the graph decides something
         for key, weights in model.named_parameters():
@@ -399,7 +408,7 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
             opened.resize((96, 96)).save(image)
     torch.manual_seed(0)
     options = SMALL["cascade_rcnn"] | {"proposals": 300}
-    about = About("cascade_rcnn", "tiny", ("red", "blue"), (0.5,) * 3, (0.25,) * 3, options, (3, 7))
+    about = NetworkDescription("cascade_rcnn", "tiny", ("red", "blue"), (0.5,) * 3, (0.25,) * 3, options, (3, 7))
     model = Detector(tiny_backbone(), 2, about.config)
     for stage in model.heads.stages:  # type: ignore[union-attr]
         torch.nn.init.normal_(stage.score.weight)
@@ -416,14 +425,29 @@ def test_scores_of_predictions_json_are_those_of_evaluate(batch_size: int, tmp_p
         predict(tmp_path, [data / "val"], tmp_path / "found", device="abacus")
 
 
-def test_predict_refuses_two_images_of_one_name(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (9, 9)).save(tmp_path / folder / "x.png")
-    with pytest.raises(UserError, match="2 images are named x"):
-        predict(tmp_path, [tmp_path / "a", tmp_path / "b" / "x.png"], tmp_path / "out")
-    with pytest.raises(UserError, match="batch_size must be above 0"):
-        predict(tmp_path, [tmp_path / "a"], tmp_path / "out", batch_size=0)
+@pytest.mark.parametrize(
+    ("files", "endings", "message"),
+    [
+        (("a/x.jpg", "b/x.png"), (".png",), r"a/x.jpg and b/x.png would both be drawn to x.png"),
+        (("a/x.jpg", "a/x_mask.jpg"), (".png", "_mask.png"), r"would both be drawn to x_mask.png"),
+        (("out/x.png",), (".png",), r"a drawing of out/x.png would replace the image .*out/x.png; give another folder"),
+        (("out/x_mask.png", "a/x.jpg"), (".png", "_mask.png"), "would replace the image"),
+    ],
+)
+def test_predict_refuses_drawings_that_replace_others(files: tuple[str, ...], endings: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_drawings([Path(file) for file in files], Path("out"), endings)
+    check_drawings([Path(f"a/{number}_mask.png") for number in range(2)], Path("out"), endings)
+
+
+def test_predict_refuses_wrong_arguments_before_it_writes(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for images, options, message in (
+        ([], {}, "there is no image in"), ([tmp_path / "a"], {}, "there is no image in"),
+        ([tmp_path / "a"], {"batch_size": 0}, "batch_size must be above 0"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            predict(tmp_path, images, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -434,13 +458,12 @@ def test_batches_hold_images_of_one_size() -> None:
 
 
 def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> None:
-    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
-    trained = Detector(tiny_backbone(), 2, about.config)
-    save_network(trained, tmp_path / "model.safetensors", about)
+    trained = Detector(tiny_backbone(), 2, DETECTOR.config)
+    save_network(trained, tmp_path / "model.safetensors", DETECTOR)
     settings = {"backbone": "tiny", "weights": str(tmp_path), "out": "x"}
     chosen = build_experiment({**settings, "method": {"name": "cascade_rcnn", **SMALL["cascade_rcnn"]}})
     for classes in (2, 5):
-        config = about.config
+        config = DETECTOR.config
         method, backbone, notes = make_network(chosen, classes, config)
         assert backbone.pretrained
         new = {f"heads.stages.{k}.score" for k in range(3)} if classes == 5 else set()
@@ -453,6 +476,16 @@ def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> N
         make_network(other, 2, DeepLabConfig())
 
 
+def test_network_from_elsewhere_is_stored_by_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    about = {"architecture": "resnet10t", "num_classes": 10, "pretrained_cfg": {"classifier": "fc"}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    monkeypatch.setenv(VARIABLE, name := f"timm/local-dir:{tmp_path}")
+    setup = set_up_transfer(experiment("cascade_rcnn", tmp_path, tmp_path, backbone=name), World(), torch.device("cpu"))
+    setup.save(setup.method.backbone, tmp_path / "model.safetensors")
+    assert load_network(tmp_path)[1].backbone == "timm/resnet10t"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -462,13 +495,16 @@ def test_network_starts_from_a_trained_one_of_other_classes(tmp_path: Path) -> N
         ({"std": (0.0,) * 3}, "is damaged: std"),
         ({"network": "yolo"}, "is damaged: network must be one of"),
         ({"classes": ()}, "is damaged: classes must be a list of length"),
+        (
+            {"options": {**SMALL["cascade_rcnn"], "hidden": 100_000}},
+            "its weights do not fit",
+        ),  # 120 GB
     ],
 )
 def test_untrusted_network_file_is_examined(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
-    model = Detector(tiny_backbone(), 2, about.config)
+    model = Detector(tiny_backbone(), 2, DETECTOR.config)
     path = tmp_path / "model.safetensors"
-    save_network(model, path, msgspec.structs.replace(about, **change))
+    save_network(model, path, msgspec.structs.replace(DETECTOR, **change))
     with pytest.raises(UserError, match=message) as raised:
         load_network(path)
     assert "\n" not in str(raised.value)
@@ -478,9 +514,8 @@ def test_untrusted_network_file_is_examined(change: dict[str, Any], message: str
 
 
 def test_network_with_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
-    about = About("cascade_rcnn", "tiny", ("a", "b"), (0.5,) * 3, (0.25,) * 3, SMALL["cascade_rcnn"])
-    model = Detector(tiny_backbone(), 2, about.config)
+    model = Detector(tiny_backbone(), 2, DETECTOR.config)
     torch.nn.init.constant_(next(model.parameters()), float("nan"))
-    save_network(model, tmp_path / "model.safetensors", about)
+    save_network(model, tmp_path / "model.safetensors", DETECTOR)
     with pytest.raises(UserError, match="not finite"):
         load_network(tmp_path)

@@ -20,7 +20,7 @@ from mixskd.training.run_folder import RunFolder
 from mixskd.training.step import build_step
 from mixskd.training.trainer import Trainer
 from mixskd.transfer.detection.config import DetectorConfig
-from mixskd.transfer.detection.loading import DetectionImages, Sizes
+from mixskd.transfer.detection.loading import DetectionImages
 from mixskd.transfer.detection.loading import augmentation as detection_augmentation
 from mixskd.transfer.detection.loading import train_batch as detection_batch
 from mixskd.transfer.detection.model import CascadeRCNN
@@ -54,7 +54,7 @@ def steps(name: str, data: Path, world: World) -> tuple[dict[str, Tensor], dict[
     method: nn.Module
     if name == "cascade_rcnn":
         config = DetectorConfig(**SMALL[name])
-        transform = detection_augmentation(Sizes(config.short, config.long), *NORM, flip=False)
+        transform = detection_augmentation(config.short, config.long, *NORM, flip=False)
         images, collate = DetectionImages(load_detection(data)["train"], transform), detection_batch
         method = CascadeRCNN(tiny_backbone(), 2, config)
     else:

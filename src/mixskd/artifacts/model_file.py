@@ -1,59 +1,21 @@
 """model.safetensors: the deployed classifier's weights, and in the metadata what is needed to use them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import UNSET, Meta, Struct, UnsetType
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from mixskd.artifacts.described_weights import description_as, fitted, read_described, write_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local
 from mixskd.config.data import MOST_CHANNELS
-from mixskd.config.records import (
-    Mismatch,
-    Number,
-    PositiveNumber,
-    Probability,
-    Text,
-    read_record,
-)
+from mixskd.config.records import Mismatch, Number, PositiveNumber, Probability, Text, read_record
 from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
-from mixskd.runtime.digest import digest_of
-from mixskd.runtime.files import check_readable, replacing
-
-
-def read_described(path: str | Path) -> tuple[Path, Any, dict[str, Tensor]]:
-    """The path of the model file in a run folder or at ``path``, its description ({} if it has none), and its tensors.
-
-    Nothing in the file is executed. Raises UserError if it is missing or corrupt.
-    """
-    path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
-    check_readable(path, f"no model at {path}; give a finished run's folder or a .safetensors file that mixskd wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError):
-        raise UserError(f"{path} is corrupt, truncated or not a safetensors file; copy or train it again") from None
-    try:
-        return path, json.loads(metadata.get("mixskd", "{}")), tensors
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: its metadata are not JSON; copy or train it again") from None
-
-
-def check_weights_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises UserError, naming the first of ``tensors`` that holds a NaN or an infinity."""
-    if bad := next((key for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), None):
-        raise UserError(f"{path} cannot be used: its weights {bad} are not finite; the run that made it had diverged")
-
 
 FORMAT = "mixskd-model-3"
 FIRST, OLDER = "mixskd-model-1", ("mixskd-model-1", "mixskd-model-2")  # the first has no field of NEWER
@@ -141,8 +103,7 @@ def save_model(
         read_record(description, Description)
     except Mismatch as error:
         raise UserError(f"cannot save the classifier: {error}") from None
-    tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.export_state_dict().items()}
-    _write(path, description, tensors)
+    write_described(path, description, backbone.export_state_dict())
 
 
 def at_temperature(thresholds: Sequence[float], temperature: float) -> list[float]:
@@ -162,20 +123,8 @@ def store_calibration(path: str | Path, temperature: float, **thresholds: float 
     _checked(path, stored, tensors)
     about = {**stored, "format": FORMAT, "temperature": temperature, **thresholds}
     read_record(about, Description)
-    _write(path, about, tensors)
+    write_described(path, about, tensors)
     return path
-
-
-def _write(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    description = {**about, "digest": content_digest(about, tensors)}
-    with replacing(path) as temporary:
-        # One key: safetensors writes several in random order, and equal runs are to give equal files.
-        save_file(dict(tensors), temporary, metadata={"mixskd": json.dumps(description)})
-
-
-def content_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    described = {key: value for key, value in about.items() if key != "digest"}
-    return digest_of([described, {key: tensors[key] for key in sorted(tensors)}])
 
 
 def load_model(path: str | Path) -> Classifier:
@@ -186,7 +135,11 @@ def load_model(path: str | Path) -> Classifier:
     """
     path, stored, tensors = read_described(path)
     about = _checked(path, stored, tensors)
-    model = cast(Classifier, _fitted(path, about, tensors))
+    check_local(about.backbone)
+    make = partial(build_backbone, about.backbone, len(about.classes), about.image_size, channels=len(about.mean))
+    model: Classifier = fitted(path, make, tensors)
+    if about.image_size < model.min_size:
+        raise UserError(f"{path} is damaged: {about.backbone} takes images of {model.min_size} px or more")
     model.pretrained = True
     model.classes = tuple(about.classes)
     model.image_size, model.mean, model.std = about.image_size, tuple(about.mean), tuple(about.std)
@@ -205,40 +158,4 @@ def _checked(path: Path, about: Any, tensors: Mapping[str, Tensor]) -> Descripti
         if isinstance(known, str) and known.startswith("mixskd-model-"):
             raise UserError(f"{path} was written by a newer mixskd ({known}); update this one")
         raise UserError(f"{path} was not written by mixskd: its metadata name no backbone and classes")
-    try:
-        description = read_record(about, Description)
-        if known != FIRST or about.keys() & NEWER:
-            check_digest(about, tensors)
-    except ValueError as error:  # Mismatch, and what digest_of refuses
-        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
-    check_weights_finite(path, tensors)
-    return description
-
-
-def check_digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raises Mismatch unless the digest in ``about`` is that of its content and of ``tensors``."""
-    if about.get("digest", "") != content_digest(about, tensors):
-        raise Mismatch("its content is not what was written (its digest differs)")
-
-
-def _fitted(path: Path, about: Description, tensors: Mapping[str, Tensor]) -> StagedBackbone:
-    """The backbone that the file names, with the file's weights. Raises UserError if they do not fit."""
-    make = partial(build_backbone, about.backbone, len(about.classes), about.image_size, channels=len(about.mean))
-    misfit = UserError(f"{path} is damaged: its weights do not fit the backbone that it names")
-    check_local(about.backbone)
-    try:
-        with torch.device("meta"):  # no memory is taken for what the file does not hold
-            wanted = make().export_state_dict()
-        if _forms(wanted) != _forms(tensors):
-            raise misfit
-        backbone = make()
-        backbone.load_export_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError):
-        raise misfit from None
-    if about.image_size < backbone.min_size:
-        raise UserError(f"{path} is damaged: {about.backbone} takes images of {backbone.min_size} px or more")
-    return backbone
-
-
-def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
-    return {key: (x.shape, x.is_floating_point()) for key, x in tensors.items()}
+    return description_as(Description, path, about, tensors, digest=known != FIRST or bool(about.keys() & NEWER))

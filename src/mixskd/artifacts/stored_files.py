@@ -1,4 +1,4 @@
-"""Reads the JSON, YAML and CSV files of finished runs, and checks them by typed structures."""
+"""Reads the JSON, YAML and CSV files of runs, comparisons and searches, and checks them by typed structures."""
 
 import csv
 import json
@@ -15,7 +15,9 @@ from mixskd.data.bundle import LARGEST_IMAGE, MOST_CLASSES
 from mixskd.errors import UserError
 from mixskd.runtime.json_file import is_as_written
 
+FORMAT = "mixskd-search-1"
 LARGEST_FILE = 2**28  # bytes
+MOST_TRIALS = 100_000
 # Half of a character outside the first plane. Python's surrogates for bytes of a file name are allowed.
 LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
@@ -140,9 +142,6 @@ def _unusable(path: Path, what: str, error: Exception) -> UserError:
     reason = f": {error}" if isinstance(error, Mismatch) else ""  # others say that it is not JSON
     return UserError(f"{path} is not {what}{reason}; remove it, or make it again")
 
-
-FORMAT = "mixskd-search-1"
-MOST_TRIALS = 100_000
 
 Operations = Annotated[float, Meta(ge=0, le=1e30)]
 Place = Annotated[int, Meta(ge=0, lt=MOST_TRIALS)]

@@ -55,28 +55,18 @@ def ends_by_size(chain: Sequence[tuple[str, nn.Module]], size: int, axis: int, c
 
     ``axis`` is the maps' axis of height. Raises ValueError if a module's output is not a map.
     """
+    device = next(p for _, module in chain for p in module.parameters()).device
+    x, was = torch.zeros(1, channels, size, size, device=device), [module.training for _, module in chain]
     heights: dict[str, int] = {}
-    hooks = []
-    for path, module in chain:
-
-        def note(_: nn.Module, __: Any, output: Any, path: str = path) -> None:
-            if not isinstance(output, torch.Tensor) or output.ndim != 4:
-                raise ValueError(f"{path} does not return a map")
-            heights[path] = output.shape[axis]
-
-        hooks.append(module.register_forward_hook(note))
-    was = [module.training for _, module in chain]
     try:
-        device = next(p for _, module in chain for p in module.parameters()).device
-        x = torch.zeros(1, channels, size, size, device=device)
         with torch.no_grad():
-            for _, module in chain:
+            for path, module in chain:
                 x = module.eval()(x)
+                if not isinstance(x, torch.Tensor) or x.ndim != 4:
+                    raise ValueError(f"{path} does not return a map")
+                heights[path] = x.shape[axis]
     finally:
-        for hook in hooks:
-            hook.remove()
         for training, (_, module) in zip(was, chain, strict=True):
             module.train(training)
-    paths = list(heights)
-    ends = [path for path, after in pairwise(paths) if heights[after] != heights[path]]
-    return [*ends, paths[-1]][-STAGES:]
+    ends = [path for path, after in pairwise(heights) if heights[after] != heights[path]]
+    return [*ends, path][-STAGES:]

@@ -74,12 +74,17 @@ class Ensemble(StagedBackbone):
 
 
 def ensemble_name(members: Sequence[str], *, several: bool) -> str:
-    """The name of the ensemble of the backbones ``members``. Raises UserError for one that cannot be a member."""
+    """The name of the ensemble of the backbones ``members``. Raises UserError as :func:`check_members` does."""
+    check_members(members)
+    return (SEVERAL if several else ONE_LABEL) + "+".join(members)
+
+
+def check_members(members: Sequence[str]) -> None:
+    """Raises UserError if the backbones ``members`` are too many, or if one of them is an ensemble itself."""
     if odd := next((name for name in members if "+" in name or is_ensemble(name)), None):
         raise UserError(f"{odd} cannot be averaged further; name the runs that it was made of")
     if len(members) > MOST:
         raise UserError(f"an average has at most {MOST} members, not {len(members)}")
-    return (SEVERAL if several else ONE_LABEL) + "+".join(members)
 
 
 def is_ensemble(name: str) -> bool:
@@ -88,7 +93,7 @@ def is_ensemble(name: str) -> bool:
 
 
 def members_of(name: str) -> list[str]:
-    """The backbones of the ensemble ``name``. Raises UserError if they are too many, or ensembles themselves."""
+    """The backbones of the ensemble ``name``. Raises UserError as :func:`check_members` does."""
     members = name.partition("/")[2].split("+")
-    ensemble_name(members, several=False)
+    check_members(members)
     return members

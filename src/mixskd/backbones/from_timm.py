@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.cutting import STAGES, grouped, nested, units
-from mixskd.backbones.library import (
-    ChannelsLast,
-    Library,
-    LibraryBackbone,
-    OnPooled,
-    Parts,
-    PoolMap,
-    assemble,
-    shell,
-)
-from mixskd.backbones.transformers import Embedding, PoolTokens, token_stages, two_tokens
+from mixskd.backbones.library import ChannelsLast, Library, LibraryBackbone, OnPooled, Parts, PoolMap, assemble, shell
+from mixskd.backbones.token_stages import Embedding, PoolTokens, token_stages, two_tokens
 from mixskd.config.trusted_backbones import announce, is_elsewhere
 from mixskd.errors import UserError, first_line
 
@@ -38,16 +29,11 @@ def timm_backbone(name: str, num_classes: int, image_size: int | None = None, ch
     config = pretrained_config(name)
     usual = config.input_size[-1] if config else 224
     fixed = bool(config and config.fixed_input_size)
-    options = {} if channels == 3 else {"in_chans": channels}
-    if not fixed:
-        library = Library(partial(create, name, **options), cut, usual, channels=channels)
-        backbone = assemble(name, num_classes, library)
-        backbone.name = local_name(name)
-        return backbone
-    size = image_size or usual
-    options |= {} if size == usual else {"img_size": size}
-    library = Library(partial(create, name, **options), cut, size, fixed=True, channels=channels)
-    return assemble(name, num_classes, library)
+    size = (image_size or usual) if fixed else usual
+    options = ({} if channels == 3 else {"in_chans": channels}) | ({} if size == usual else {"img_size": size})
+    backbone = assemble(name, num_classes, Library(partial(create, name, **options), cut, size, fixed, channels))
+    backbone.name = local_name(name)
+    return backbone
 
 
 def local_name(name: str) -> str:

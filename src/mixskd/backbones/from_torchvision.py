@@ -7,17 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.cutting import ends_by_size, grouped, nested, units
-from mixskd.backbones.library import (
-    ChannelsLast,
-    Library,
-    LibraryBackbone,
-    OnPooled,
-    Parts,
-    assemble,
-    shell,
-)
+from mixskd.backbones.library import ChannelsLast, Library, LibraryBackbone, OnPooled, Parts, assemble, shell
 from mixskd.backbones.staged import widened
-from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
+from mixskd.backbones.token_stages import Embedding, PoolTokens, class_token, token_stages
 from mixskd.errors import UserError, first_line, unknown
 
 TORCHVISION = "torchvision/"
@@ -82,23 +74,19 @@ def cut(model: Any, size: int, channels: int = 3) -> Parts:
     last = hasattr(model, "permute")  # Swin: channels in the last place
     if type(model).__name__ == "DenseNet":
         chain.append(("relu", nn.ReLU()))
-    stages: list[nn.Module] = [
-        nested(stage) for stage in grouped(chain, ends_by_size(chain, size, 1 if last else 2, channels))
-    ]
+    ends = ends_by_size(chain, size, 1 if last else 2, channels)
+    stages: list[nn.Module] = [nested(stage) for stage in grouped(chain, ends)]
     if last:
         stages = [ChannelsLast(stage, first=k == 0) for k, stage in enumerate(stages)]
-    return Parts(
-        stages, head_of(next(getattr(model, name) for name in ("classifier", "head", "fc") if hasattr(model, name)))
-    )
+    classifier = next(getattr(model, name) for name in ("classifier", "head", "fc") if hasattr(model, name))
+    return Parts(stages, head_of(classifier))
 
 
 def head_of(classifier: nn.Module) -> nn.Module:
     """``classifier`` as a head on pooled features: its only linear layer, itself, or itself on maps of one position."""
     layers = [m for m in classifier.modules() if isinstance(m, nn.Linear)]
     first = next(m for m in classifier.modules() if next(m.parameters(recurse=False), None) is not None)
-    if len(layers) == 1 and sum(p.numel() for p in classifier.parameters()) == sum(
-        p.numel() for p in layers[0].parameters()
-    ):
+    if len(layers) == 1 and {*classifier.parameters()} == {*layers[0].parameters()}:
         dropout = [m for m in classifier.modules() if isinstance(m, nn.Dropout) and m.p > 0]
         return classifier if dropout else layers[0]
     return classifier if first in layers else OnPooled(classifier, "forward", (2, 3))

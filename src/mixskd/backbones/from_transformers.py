@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixskd.backbones.cutting import STAGES
 from mixskd.backbones.library import Library, LibraryBackbone, Parts, assemble
-from mixskd.backbones.transformers import Embedding, PoolTokens, class_token, token_stages
+from mixskd.backbones.token_stages import Embedding, PoolTokens, class_token, token_stages
 from mixskd.errors import UserError, first_line
 
 HF = "hf/"

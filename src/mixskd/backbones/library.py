@@ -1,4 +1,4 @@
-"""Backbones made of the parts of a timm or torchvision model; weights keep the library's own keys."""
+"""Backbones made of the parts of a library's model (timm, torchvision, transformers), whose weights keep its keys."""
 
 import contextlib
 import copy
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import StagedBackbone, as_head, as_weights
+from mixskd.backbones.heads import as_head, as_weights
+from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.errors import UserError, first_line
 

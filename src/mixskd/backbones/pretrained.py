@@ -40,10 +40,11 @@ def start_from(backbone: StagedBackbone, source: str) -> list[str]:
         state = {key: value for key, value in state.items() if key not in head} | {key: own[key] for key in head}
         notes.append(f"the classifier is new: {source} has none for {backbone.num_classes} classes")
     channels = backbone.in_channels
-    for key, x in own.items() if channels != 3 else ():
-        if x.ndim == 4 and x.shape[1] == channels and key in state and state[key].shape[1:2] == (3,):
-            state = {**state, key: adapted(state[key], channels)}
-            notes.append(f"the first layer of {source} is for 3 channels; it is adapted to {channels}")
+    if channels != 3:
+        for key, x in own.items():
+            if x.ndim == 4 and x.shape[1] == channels and key in state and state[key].shape[1:2] == (3,):
+                state = {**state, key: adapted(state[key], channels)}
+                notes.append(f"the first layer of {source} is for 3 channels; it is adapted to {channels}")
     # Files from before PyTorch 0.4.1 lack these counters. Only a cumulative average would use them.
     state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | dict(state)
     for key in [*own, *state]:

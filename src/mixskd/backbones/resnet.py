@@ -1,7 +1,7 @@
 """ResNets: torchvision's own nets cut into stages, with a 7x7 stem for 224 px or a 3x3 stem for 32 px."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -18,15 +18,14 @@ LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
 }
+DEEPEST, WIDEST = 1000, 64  # of the Wide ResNets
 
 
 def resnet(num_classes: int, *, name: str) -> StagedBackbone:
     """A ResNet for 224 px (v1.5: the stride on the 3x3), Kaiming fan-out initialisation (MixSKD, Tables 10 and 11)."""
     net = ResNet(*LAYOUTS[name], num_classes=num_classes)
     stem = OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool)
-    return StagedBackbone(
-        _stages(stem, net), net.fc, name=name, min_size=1, default_size=224, initialise=_kaiming_fan_out
-    )
+    return StagedBackbone(_stages(stem, _layers(net)), net.fc, name=name, default_size=224, initialise=_kaiming_fan_out)
 
 
 def cifar_resnet(num_classes: int, *, name: str, stem_relu: bool = True) -> StagedBackbone:
@@ -41,7 +40,7 @@ def cifar_resnet(num_classes: int, *, name: str, stem_relu: bool = True) -> Stag
     stem = OrderedDict[str, nn.Module](conv1=nn.Conv2d(3, 64, 3, padding=1, bias=False), bn1=net.bn1)
     if stem_relu:
         stem["relu"] = net.relu
-    return StagedBackbone(_stages(stem, net), net.fc, name=name)
+    return StagedBackbone(_stages(stem, _layers(net)), net.fc, name=name)
 
 
 class PreActBlock(nn.Module):
@@ -69,14 +68,17 @@ def cifar_preact_resnet18(num_classes: int) -> StagedBackbone:
         nn.Sequential(PreActBlock(inner, outer, 1 if inner == outer else 2), PreActBlock(outer, outer, 1))
         for inner, outer in pairwise([64, 64, 128, 256, 512])
     ]
-    stages = [nn.Sequential(OrderedDict([*stem.items(), ("layer1", layers[0])]))]
-    stages += [nn.Sequential(OrderedDict([(f"layer{i + 1}", layers[i])])) for i in range(1, 4)]
-    return StagedBackbone(stages, nn.Linear(512, num_classes), name="cifar_preact_resnet18")
+    return StagedBackbone(_stages(stem, layers), nn.Linear(512, num_classes), name="cifar_preact_resnet18")
 
 
-def _stages(stem: OrderedDict[str, nn.Module], net: ResNet) -> list[nn.Module]:
-    first = nn.Sequential(OrderedDict([*stem.items(), ("layer1", net.layer1)]))
-    return [first, *(nn.Sequential(OrderedDict([(f"layer{i}", getattr(net, f"layer{i}"))])) for i in (2, 3, 4))]
+def _stages(stem: OrderedDict[str, nn.Module], layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """``stem`` and ``layers`` as stages with the keys of torchvision."""
+    named = [OrderedDict({f"layer{i}": layer}) for i, layer in enumerate(layers, start=1)]
+    return [nn.Sequential(stem | named[0]), *map(nn.Sequential, named[1:])]
+
+
+def _layers(net: ResNet) -> list[nn.Module]:
+    return [net.layer1, net.layer2, net.layer3, net.layer4]
 
 
 def _kaiming_fan_out(module: nn.Module) -> None:
@@ -92,9 +94,6 @@ CIFAR_RESNETS: dict[str, Callable[[int], StagedBackbone]] = {
     "cifar_resnet18_linear_stem": partial(cifar_resnet, name="cifar_resnet18_linear_stem", stem_relu=False),
     "cifar_preact_resnet18": cifar_preact_resnet18,
 }
-
-
-DEEPEST, WIDEST = 1000, 64
 
 
 def wide_resnet(num_classes: int, *, depth: int = 16, width: int = 2) -> StagedBackbone:

@@ -4,79 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.tokens import FeatureMap, has_channels_last, spatial
+from mixskd.backbones.heads import DeepHead, Head, as_head, exact
+from mixskd.backbones.tokens import FeatureMap, average, spatial
 from mixskd.errors import UserError
-
-
-def exact(x: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast on the device of ``x``. On the meta device, which has no autocast, it does nothing."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
-
-
-class Head(nn.Linear):
-    """A linear layer that computes in the type of its weights, for inputs of any type and despite autocast."""
-
-    @classmethod
-    def of(cls, linear: nn.Linear) -> Head:
-        """A Head with the parameters of ``linear``."""
-        with torch.device("meta"):
-            head = cls(linear.in_features, linear.out_features)
-        head.weight, head.bias = linear.weight, linear.bias
-        return head
-
-    def forward(self, x: Tensor) -> Tensor:
-        with exact(x):
-            return super().forward(x.to(self.weight.dtype))
-
-
-class DeepHead(nn.Module):
-    """A classifier of several layers (norm, convolution, bottleneck) that computes in the type of its weights."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> Tensor:
-        with exact(x):
-            return self.module(as_weights(x, self.module))
-
-
-def as_weights(x: Tensor, module: nn.Module) -> Tensor:
-    """``x`` in the type of the module's weights; in fp32 or wider if it has none."""
-    weight = next(module.parameters(), None)
-    return x.to(torch.promote_types(x.dtype, torch.float32) if weight is None else weight.dtype)
-
-
-def split(head: nn.Module) -> tuple[Callable[[Tensor], Tensor], nn.Linear]:
-    """The layers of a head before the last one, and the last one. Raises UserError if it is not linear."""
-    module = head.module if isinstance(head, DeepHead) else head
-    if isinstance(module, nn.Linear):
-        return nn.Identity(), module
-    if isinstance(module, nn.Sequential) and len(module) and isinstance(module[-1], nn.Linear):
-        return module[:-1], module[-1]
-    if callable(own := getattr(module, "split", None)) and (parts := own()) is not None:
-        return parts
-    raise UserError("virtual_softmax needs a linear layer at the end of the classifier; take another backbone")
-
-
-def as_head(module: nn.Module) -> Head | DeepHead:
-    """``module``, from pooled features to logits, as a classifier that computes without autocast."""
-    return Head.of(module) if isinstance(module, nn.Linear) else DeepHead(module)
-
-
-def average(feature_map: FeatureMap) -> Tensor:
-    """The mean over the positions of a map, ``B x C``, in at least fp32."""
-    x = spatial(feature_map)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    if has_channels_last(x):  # so that the gradient has the layout of the map
-        return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)
-    return x.mean((2, 3), dtype=dtype)
 
 
 def widened(model: nn.Module, channels: int) -> nn.Module:
@@ -138,7 +73,9 @@ class StagedBackbone(nn.Module):
         if isinstance(head, nn.Linear):
             self.feature_dim, self.num_classes = head.in_features, head.out_features
         else:
-            self.feature_dim, self.num_classes = self._probe(lambda net, x: list(net.sizes(x)))
+            self.feature_dim, self.num_classes = self._channels_of(
+                lambda net, x: [features := net.pooled(net.feature_maps(x)[-1]), net.head(features)]
+            )
 
     def feature_maps(self, x: Tensor) -> list[FeatureMap]:
         """The K stage maps, ``B x C_k x H_k x W_k``, of images ``B x C x H x W``; a grid of tokens is a map.
@@ -153,12 +90,7 @@ class StagedBackbone(nn.Module):
 
     def stage_channels(self) -> list[int]:
         """C_1 .. C_K, the channels of the stage maps."""
-        return self._probe(lambda net, x: [spatial(f).shape[1] for f in net.feature_maps(x)])
-
-    def sizes(self, x: Tensor) -> tuple[int, int]:
-        """The numbers of pooled features and of logits for images ``x``."""
-        pooled = self.pooled(self.feature_maps(x)[-1])
-        return pooled.shape[1], self.head(pooled).shape[1]
+        return self._channels_of(lambda net, x: map(spatial, net.feature_maps(x)))
 
     def pooled(self, feature_map: FeatureMap) -> Tensor:
         """The input of the head, ``B x C``, from the last map: by ``pool``, or as the mean over positions in fp32."""
@@ -169,7 +101,12 @@ class StagedBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``B x N`` of images ``B x C x H x W``."""
-        return self.head(self.pooled(self.feature_maps(x)[-1]))
+        return self.maps_and_logits(x)[1]
+
+    def maps_and_logits(self, x: Tensor) -> tuple[list[FeatureMap], Tensor]:
+        """The K stage maps and the logits of images ``B x C x H x W``."""
+        maps = self.feature_maps(x)
+        return maps, self.head(self.pooled(maps[-1]))
 
     def take_channels(self, channels: int) -> None:
         """Give the net a new first convolution for images of ``channels`` channels."""
@@ -245,8 +182,8 @@ class StagedBackbone(nn.Module):
         if self._initialise is not None:
             self._initialise(modules)
 
-    def _probe(self, question: Callable[[StagedBackbone, Tensor], list[int]]) -> list[int]:
-        """The result of ``question`` about shapes, computed on a copy on the meta device."""
+    def _channels_of(self, compute: Callable[[StagedBackbone, Tensor], Iterable[Tensor]]) -> list[int]:
+        """The channels of the tensors that ``compute`` returns for images, from a copy on the meta device."""
         probe = copy.deepcopy(self).to("meta").eval()
         size = max(self.min_size, 32)
-        return question(probe, torch.empty(2, self.in_channels, size, size, device="meta"))
+        return [y.shape[1] for y in compute(probe, torch.empty(2, self.in_channels, size, size, device="meta"))]

@@ -1,4 +1,4 @@
-"""Feature maps of token nets: a grid of tokens as a map ``B x C x H x W``, with class tokens beside it."""
+"""Feature maps ``B x C x H x W``; those of a token net are a grid of tokens, with class tokens beside it."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -35,6 +35,15 @@ def positions(feature_map: FeatureMap) -> Tensor:
     if isinstance(feature_map, TokenMap):
         return torch.cat([feature_map.prefix, feature_map.grid.flatten(2)], dim=2)
     return feature_map
+
+
+def average(feature_map: FeatureMap) -> Tensor:
+    """The mean over the positions of a map, ``B x C``, in at least fp32."""
+    x = spatial(feature_map)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if has_channels_last(x):  # so that the gradient has the layout of the map
+        return x.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)
+    return x.mean((2, 3), dtype=dtype)
 
 
 def each(function: Callable[[Tensor], Tensor], feature_map: FeatureMap) -> FeatureMap:

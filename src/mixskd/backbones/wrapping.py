@@ -53,9 +53,7 @@ def wrap(
         )  # fmt: skip
         found = logits(backbone, image_size)
     except MISFITS as error:
-        raise UserError(
-            f"wrap() cannot cut {type(model).__name__} at {', '.join(stages)}: {first_line(error)}"
-        ) from None
+        raise UserError(f"wrap() cannot cut {kind} at {', '.join(stages)}: {first_line(error)}") from None
     if not same(expected, found):
         raise UserError(
             f"wrap() gets other logits from the stages of {kind} than from the whole: it is no chain of stages, "

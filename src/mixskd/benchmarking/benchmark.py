@@ -71,7 +71,7 @@ def benchmark(
             "ceiling_flops": ceilings,
             **provenance(),
         }
-        for seconds in _take_turns(timed, rounds, round_seconds):
+        for done, seconds in enumerate(_take_turns(timed, rounds, round_seconds), start=1):
             summaries: dict[str, dict[str, Any]] = {}
             for name, variant in chosen.items():
                 (engine, step_notes), median = executed[name], float(np.median(seconds[name]))
@@ -94,7 +94,7 @@ def benchmark(
             report = {
                 **report,
                 "notes": [*notes, *(f"{name}: {note}" for name, row in summaries.items() for note in row["notes"])],
-                "rounds": len(seconds[name]),
+                "rounds": done,
                 "variants": summaries,
             }
             after_round(report)

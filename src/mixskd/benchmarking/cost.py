@@ -21,6 +21,9 @@ from mixskd.methods.base import Method
 from mixskd.training.classification import build_method, build_network
 from mixskd.training.teachers import teacher_without_weights
 
+YET_TO_TRAIN = "a run that is not there"  # such a teacher costs as the student
+BATCH = 8  # the counts are per original image; batch norm wants more than one
+
 
 def flop_counter() -> FlopCounterMode:
     """Counts convolutions and matrix products within its context; a multiplication and an addition are two FLOPs.
@@ -51,10 +54,6 @@ def convolution_backward_flops(
     positions = (x if transposed else out_gradient)[2:]
     forward = 2 * x[0] * prod(positions) * prod(weight)  # weights hold the input channels of one group only
     return forward * sum(wanted[:2])
-
-
-YET_TO_TRAIN = "a run that is not there"  # such a teacher costs as the student
-BATCH = 8  # the counts are per original image; batch norm wants more than one
 
 
 @dataclass(frozen=True)
@@ -146,22 +145,17 @@ def _training_loss(method: Method, state: dict[str, Tensor], size: int) -> tuple
     """The loss of a batch of images of ``size`` pixels, and how many images the first stage saw for each original."""
     made, needs = partial(_images, channels=method.backbone.in_channels), method.needs
     images, labels = made(size), torch.zeros(BATCH, dtype=torch.long)
-    offered = {
-        "views": made(size, max(needs.views - 1, 0)),
-        "partners": made(size, needs.partners),
-        "indices": torch.arange(BATCH),
-        "slots": torch.arange(BATCH),
-        "progress": torch.ones(()),
-    }
-    wanted = {"views": needs.views > 1, "partners": needs.partners, "indices": needs.indices,
-              "slots": needs.slots, "progress": needs.progress}  # fmt: skip
-    extra = {name: tensor for name, tensor in offered.items() if wanted[name]}
+    offered = (
+        ("views", needs.views > 1, made(size, max(needs.views - 1, 0))),
+        ("partners", needs.partners > 0, made(size, needs.partners)),
+        ("indices", needs.indices, torch.arange(BATCH)),
+        ("slots", needs.slots, torch.arange(BATCH)),
+        ("progress", needs.progress, torch.ones(())),
+    )
+    extra = {name: tensor for name, wanted, tensor in offered if wanted}
     forwarded: list[int] = []
-    hook = method.backbone.stages[0].register_forward_pre_hook(lambda _, inputs: forwarded.append(len(inputs[0])))
-    try:
+    with method.backbone.stages[0].register_forward_pre_hook(lambda _, inputs: forwarded.append(len(inputs[0]))):
         loss = functional_call(method, state, (images, labels, method.draw(images)), extra)["loss"]
-    finally:
-        hook.remove()
     return loss, sum(forwarded) / BATCH
 
 

@@ -1,11 +1,10 @@
 """Runs each variant in its own processes, so that variants can alternate and each has its own memory."""
 
-import contextlib
 import multiprocessing
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -57,7 +56,7 @@ class Remote:
     def close(self) -> None:
         """End the processes."""
         for pipe in self.pipes:
-            with contextlib.suppress(BrokenPipeError):
+            with suppress(BrokenPipeError):
                 pipe.send(None)
         for process in self.processes:
             process.join()
@@ -66,12 +65,11 @@ class Remote:
 @contextmanager
 def remotes(experiment: Experiment, variants: Mapping[str, Variant], threads: int) -> Iterator[dict[str, Remote]]:
     """A Remote of each variant, all closed at the end."""
-    opened = {name: Remote(experiment, variant, threads) for name, variant in variants.items()}
-    try:
-        yield opened
-    finally:
-        for one in opened.values():
-            one.close()
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(closing(Remote(experiment, variant, threads)))
+            for name, variant in variants.items()
+        }
 
 
 def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: int, where: dict[str, str]) -> None:
@@ -82,7 +80,7 @@ def _serve(pipe: Connection, experiment: Experiment, variant: Variant, threads: 
 
     torch.set_num_threads(threads)
     bench: Any = None
-    with join(experiment.run.device) as world, contextlib.suppress(EOFError):
+    with join(experiment.run.device) as world, suppress(EOFError):
         while message := pipe.recv():
             name, arguments = message
             try:

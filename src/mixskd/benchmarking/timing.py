@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,12 +31,10 @@ class StepTimer:
 
     def measure(self, run: Callable[[], None], steps: int) -> dict[str, float]:
         """Median seconds of each of NAMES and of the whole ``step`` over ``steps`` calls of ``run``."""
-        handles = self._attach()
-        try:
+        with ExitStack() as stack:
+            for handle in self._attach():
+                stack.enter_context(handle)
             rows = [self._one(run) for _ in range(steps)]
-        finally:
-            for handle in handles:
-                handle.remove()
         return {name: float(torch.tensor([row[name] for row in rows]).median()) for name in rows[0]}
 
     def _one(self, run: Callable[[], None]) -> dict[str, float]:
@@ -45,7 +45,7 @@ class StepTimer:
         if self.cuda:
             torch.cuda.synchronize()
         row = dict.fromkeys(NAMES, 0.0)
-        for (start, name), (end, _) in zip(self.marks, self.marks[1:], strict=False):
+        for (start, name), (end, _) in pairwise(self.marks):
             row[name] = row.get(name, 0.0) + self._between(start, end)
         return {**row, "step": self._between(self.marks[0][0], self.marks[-1][0])}
 

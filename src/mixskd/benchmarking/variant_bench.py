@@ -1,4 +1,4 @@
-"""Runs and times the steps of one variant, set up as ``train`` sets itself up."""
+"""Runs and times the steps of one variant, set up as ``train`` sets itself up, or on random images."""
 
 import itertools
 import time
@@ -22,6 +22,7 @@ from mixskd.training.factory import build_parts
 from mixskd.training.memory import peak_memory
 
 SYNTHETIC_CLASSES = 100
+SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
 AnyBatch = TypeVar("AnyBatch", Batch, DeferredBatch)
 
 
@@ -91,7 +92,7 @@ class Bench:
 
     def ceiling(self, precision: str) -> float:
         """FLOP/s of a large square matrix product in ``precision``: the median of a second's, or five."""
-        side = 8192 if self.device.type == "cuda" else 2048
+        side = SIDES[self.device.type]
         a, b = (torch.randn(side, side, device=self.device).to(TYPES[precision]) for _ in range(2))
         seconds = []
         for i in range(1000):

@@ -22,10 +22,10 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
 
     ``plain`` and ``default`` come first, then ``default`` without each of its optimisations, then with others.
     """
-    cpu = device_type == "cpu"
 
-    def but(about: str, **changes: object) -> Variant:
-        return Variant(about, dataclasses.replace(default, **changes))  # type: ignore[arg-type]
+    def but(about: str, *, keep_memory: bool = True, processes: int = 1, **changes: object) -> Variant:
+        """The engine ``default`` with ``changes``."""
+        return Variant(about, dataclasses.replace(default, **changes), keep_memory, processes)  # type: ignore[arg-type]
 
     variants = {
         "plain": Variant("eager, fp32, contiguous, as the released code runs", Engine(), keep_memory=False),
@@ -54,13 +54,13 @@ def variants_of(default: Engine, device_type: str) -> dict[str, Variant]:
         checkpoint=True,
         cuda_graphs=default.cuda_graphs and default.compile,
     )
-    if cpu:
-        given_back = but("default, freed memory returned to the system")
-        variants["without_kept_memory"] = dataclasses.replace(given_back, keep_memory=False)
+    if device_type == "cpu":
+        variants["without_kept_memory"] = but("default, freed memory returned to the system", keep_memory=False)
         if not default.compile:
             variants["with_compile"] = but("default, compiled", compile=True)
-        two = but("default, two processes with half of the batch and of the threads each")
-        variants["two_processes"] = dataclasses.replace(two, processes=2)
+        variants["two_processes"] = but(
+            "default, two processes with half of the batch and of the threads each", processes=2
+        )
     return variants
 
 

@@ -29,7 +29,7 @@ def build_experiment(values: Mapping[str, Any], *, resume: bool = False, keep_op
     if not isinstance(values, Mapping):
         raise UserError(f"an experiment must hold keys such as backbone, method, data, not {values!r}")
     values = merge(values)
-    if resume and values.get("out") and (config := Path(values["out"]) / "config.yaml").is_file():
+    if resume and values.get("out") and (config := Path(str(values["out"])) / "config.yaml").is_file():
         values = merge(read_yaml(config), values)
     for group, removed in REMOVED.items():
         if isinstance(values.get(group), Mapping):

@@ -98,5 +98,4 @@ def _same_run(old: str, new: str) -> bool:
 
 def known_keys() -> list[str]:
     """The dotted name of every field but the method's own."""
-    values = to_dict(Experiment())
-    return [*flatten(values)]
+    return [*flatten(to_dict(Experiment()))]

@@ -13,13 +13,11 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05, "nesterov": False, "decay_norms": False},
 }
 OF_AN_OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "betas", "decay_norms")
-
-
 NAMED = Meta(pattern="^(sgd|adamw|timm/.*)$", description="sgd, adamw or timm/NAME", examples=["sgd", "adamw"])
 
 
 class LabelLoss(NamedTuple):
-    """The weights of classes and the form of the cross-entropy; see :class:`OptimConfig`."""
+    """What the cross-entropy of a run needs of :class:`OptimConfig`: the weights of classes, and its form."""
 
     class_weights: str | dict[str, float] = "none"
     effective_beta: float = 0.999

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 LARGEST_FILE = 1_000_000  # bytes
 MOST_VALUES = 100_000
@@ -52,8 +52,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         _check_size(values)
     except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read the configuration {path}: {reason}") from None
+        raise UserError(f"cannot read the configuration {path}: {first_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a configuration: it must hold keys such as backbone, method, data")
     return values

@@ -102,21 +102,13 @@ class DeviceLoader:
 class DeviceTestLoader:
     """Every image of this process's part once, in order, normalised only; the last batch may be smaller."""
 
-    def __init__(
-        self, data: DataBundle, split: ImageSet, device: torch.device, batch_size: int = 512, world: World | None = None
-    ) -> None:
-        world = world or World()
+    def __init__(self, data: DataBundle, split: ImageSet, device: torch.device, batch_size: int, world: World) -> None:
         self.images, self.labels = (x[world.rank :: world.size] for x in on_device(split, device))
         self.batch_size = batch_size
         self.normalise = Normalise(data.preprocess, device)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
-
-    @property
-    def number(self) -> int:
-        """Images."""
-        return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):

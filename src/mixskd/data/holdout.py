@@ -6,24 +6,30 @@ import numpy as np
 
 from mixskd.data.bundle import ImageSet
 from mixskd.data.labels import strata
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 
 def hold_out(images: ImageSet, fraction: float, seed: int, classes: Sequence[str] = ()) -> tuple[ImageSet, ImageSet]:
     """``images`` as two sets: those that are kept, and ``fraction`` of each class that is held out.
 
-    Images of one group stay together. ``classes`` are the names for messages. Raises UserError for a class with
-    one image, or groups that cannot be divided.
+    Images of one group stay together. ``classes`` are the names for messages. Raises UserError for a class with one
+    image, fewer than two groups, or groups that would leave a class without training images.
     """
-    labels = strata(images.labels, least=2)
-    if images.groups is None:
+    labels, groups = strata(images.labels, least=2), images.groups
+    if groups is None:
         kept, held = stratified_holdout(labels, fraction, seed, classes)
-    else:
-        kept, held = grouped_holdout(labels, images.groups, fraction, seed, classes)
+        return images.subset(kept), images.subset(held)
+    if (number := len(np.unique(groups))) < 2:
+        raise UserError(f"data.group puts all images into one group ({groups[0]}); a hold-out needs two or more")
+    try:
+        kept, held = _fold(labels, groups, min(max(round(1 / fraction), 2), number), 0, seed)
+    except ValueError as error:
+        raise UserError(f"data.group leaves too few groups for a hold-out: {first_line(error)}") from None
+    _check_kept(labels, kept, classes, "on one side; give the splits yourself")
     return images.subset(kept), images.subset(held)
 
 
-def named(label: int, classes: Sequence[str]) -> str:
+def class_name(label: int, classes: Sequence[str]) -> str:
     """The class of ``label`` for a message."""
     return classes[label] if label < len(classes) else str(label)
 
@@ -42,7 +48,7 @@ def stratified_holdout(
     for label, members in zip(present, by_class, strict=True):
         if len(members) < 2:
             raise UserError(
-                f"class {named(label, classes)} has one image only; a hold-out needs two or more of each class"
+                f"class {class_name(label, classes)} has one image only; a hold-out needs two or more of each class"
             )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held.append(generator.permutation(members)[:count])
@@ -52,57 +58,41 @@ def stratified_holdout(
     return np.flatnonzero(kept), test
 
 
-def grouped_holdout(
-    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, classes: Sequence[str] = ()
-) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`stratified_holdout`, with each group on one side (scikit-learn's StratifiedGroupKFold).
-
-    Raises UserError if there are fewer than two groups, or a class would be left without training images.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    number = len(np.unique(groups))
-    if number < 2:
-        raise UserError(f"data.group puts all images into one group ({groups[0]}); a hold-out needs two or more")
-    folds = min(max(round(1 / fraction), 2), number)
-    try:
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-        kept, held = next(iter(parts))
-    except ValueError as error:
-        raise UserError(f"data.group leaves too few groups for a hold-out: {str(error).splitlines()[0]}") from None
-    if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
-        raise UserError(
-            f"data.group puts every image of class {named(missing[0], classes)} on one side; give the splits yourself"
-        )
-    return np.sort(kept), np.sort(held)
-
-
 def hold_out_fold(
     images: ImageSet, folds: int, fold: int, seed: int, classes: Sequence[str] = ()
 ) -> tuple[ImageSet, ImageSet]:
     """``images`` as two sets: those of all folds but one, and those of ``fold`` (0 to ``folds`` - 1).
 
-    The folds depend on ``seed`` alone. Each has the same share of every class (scikit-learn's StratifiedKFold), and
-    the images of one group are in one fold (StratifiedGroupKFold). Raises UserError for a class with fewer images than
-    folds, or fewer groups than folds.
+    The folds depend on ``seed`` alone. Each has the same share of every class, and the images of one group are in one
+    fold. Raises UserError for a class with fewer images than folds, or fewer groups than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     labels, groups = strata(images.labels, least=folds), images.groups
     present, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
-        rare = named(present[counts.argmin()], classes)
+        rare = class_name(present[counts.argmin()], classes)
         raise UserError(f"class {rare} has {counts.min()} images, fewer than the {folds} folds; take fewer folds")
     if groups is not None and (number := len(np.unique(groups))) < folds:
         raise UserError(f"data.group makes {number} groups, fewer than the {folds} folds; take fewer folds")
+    kept, held = _fold(labels, groups, folds, fold, seed)
+    _check_kept(labels, kept, classes, "into one fold; take fewer folds")
+    return images.subset(kept), images.subset(held)
+
+
+def _fold(
+    labels: np.ndarray, groups: np.ndarray | None, folds: int, fold: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices outside and inside ``fold``, sorted (scikit-learn's StratifiedKFold, or StratifiedGroupKFold)."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-    kept, held = list(parts)[fold]
-    if missing := sorted(set(labels.tolist()) - set(labels[kept].tolist())):
-        raise UserError(
-            f"data.group puts every image of class {named(missing[0], classes)} into one fold; take fewer folds"
-        )
-    return images.subset(np.sort(kept)), images.subset(np.sort(held))
+    kept, held = list(splitter(folds, shuffle=True, random_state=seed).split(labels, labels, groups))[fold]
+    return np.sort(kept), np.sort(held)
+
+
+def _check_kept(labels: np.ndarray, kept: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """Raises UserError for a class without an image among those that are ``kept`` (indices)."""
+    if len(missing := np.setdiff1d(labels, labels[kept])):
+        raise UserError(f"data.group puts every image of class {class_name(missing[0], classes)} {where}")
 
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:

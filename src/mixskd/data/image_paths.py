@@ -31,9 +31,9 @@ def check_paths(paths: Sequence[str | Path]) -> None:
         raise UserError("no image is named; give files, folders or patterns")
     for path in map(str, paths):
         if next(image_files([path]), None) is None:
-            kind = "the folder" if os.path.isdir(path) else "no image fits the pattern"
-            holds = f" holds no image ({', '.join(EXTENSIONS)})" if os.path.isdir(path) else ""
-            raise UserError(f"{kind} {path}{holds}; give others")
+            if os.path.isdir(path):
+                raise UserError(f"the folder {path} holds no image ({', '.join(EXTENSIONS)}); give others")
+            raise UserError(f"no image fits the pattern {path}; give others")
 
 
 def _fitting(pattern: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mixskd.config.data import MAX_PIXELS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.values import check_size, read_values
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 # Images up to this limit are decoded; MAX_PIXELS or data.max_pixels says so, not Pillow's own warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -126,8 +126,7 @@ def _one_line(path: str | Path, content: bytes | None) -> Iterator[None]:
     except UnidentifiedImageError:
         raise UserError(f"cannot read the image {path} (it has no known format){ADVICE}") from None
     except Exception as error:  # damaged bytes make the decoders raise any kind of error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the image {path} ({reason}){ADVICE}") from None
+        raise UserError(f"cannot read the image {path} ({first_line(error)}){ADVICE}") from None
 
 
 def upright(image: Image.Image) -> Image.Image:

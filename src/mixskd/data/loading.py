@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixskd.data.bundle import SPLITS, DataBundle, ImageSet
+from mixskd.data.duplicates import without_duplicates
 from mixskd.data.holdout import first_per_class, hold_out, hold_out_fold
 from mixskd.data.labels import strata
 from mixskd.data.preprocess import Preprocess, for_channels
@@ -21,7 +22,7 @@ from mixskd.data.sources.manifest import SUFFIXES, load_manifest
 from mixskd.data.sources.named import NAMED, load_named
 from mixskd.data.sources.shards import is_shards, load_shards
 from mixskd.data.splits_file import names_of
-from mixskd.data.verify import verified, without_duplicates
+from mixskd.data.verify import verified
 from mixskd.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def load_data(
     for images in (np.asarray(split.images) for split in data.splits.values() if split.in_memory):
         if (images.shape[3], images.dtype) != form:
             raise UserError(f"{config.source} has RGB images of 8 bits; leave data.channels and data.range out")
-    splits, notes, divided_here = dict(data.splits), list(data.notes), data.divided
+    splits, notes, drawn = dict(data.splits), list(data.notes), data.divided
     if config.group is not None:
         splits = {name: _with_groups(split, config.group, data.source) for name, split in splits.items()}
         _check_groups(splits)
@@ -73,35 +74,16 @@ def load_data(
     if config.train_on_val:
         splits = _with_val(splits)
     if divided and "train" in splits:
-        path = Path(config.source).expanduser()
-        folders = set(split_folders(path)) if path.is_dir() and not is_shards(config.source) else set()
-        known = set(splits) | folders  # a split of the source that is not in ``only`` is not drawn either
-        fold = None if config.folds is None else "val" if config.val_holdout > 0 else "test"
-        if fold in known:
-            raise UserError(
-                f"data.folds holds out a part of the training images as {fold}, but the data have a {fold} split of "
-                "their own; leave data.folds out, or give a source without that split"
-            )
-        for name, share, missing in (
-            ("test", config.holdout, fold != "test" and not {"val", "test"} & known),
-            ("val", config.val_holdout, fold is None and "val" not in known and config.val_holdout > 0),
-        ):
-            if missing:
-                splits["train"], splits[name] = hold_out(splits["train"], share, config.split_seed, data.classes)
-                divided_here = True
-        if fold is not None and config.folds is not None:
-            splits["train"], splits[fold] = hold_out_fold(
-                splits["train"], config.folds, config.fold, config.split_seed, data.classes
-            )
-            divided_here = True
-        splits = {name: splits[name] for name in SPLITS if name in splits}
+        given = set(splits)
+        splits = _with_held_out(splits, config, data.classes)
+        drawn |= splits.keys() != given
     if "train" in splits:
         splits["train"], duplicate_notes = without_duplicates(splits, config.duplicates)
         notes += duplicate_notes
         if config.per_class is not None:
             splits["train"] = splits["train"].subset(first_per_class(strata(splits["train"].labels), config.per_class))
     data = dataclasses.replace(
-        data, splits=splits, notes=tuple(notes), divided=divided_here, max_pixels=config.max_pixels,
+        data, splits=splits, notes=tuple(notes), divided=drawn, max_pixels=config.max_pixels,
         flip=data.flip if config.flip is None else config.flip,
         preprocess=_preprocess(data, config), train_size=data.image_size,
     )  # fmt: skip
@@ -124,6 +106,29 @@ def _preprocess(data: DataBundle, config: DataConfig) -> Preprocess:
         config.eval_size or size, for_channels(p.mean, channels), for_channels(p.std, channels),
         p.resize if config.resize == "auto" else config.resize, config.range,
     )  # fmt: skip
+
+
+def _with_held_out(splits: Mapping[str, ImageSet], config: DataConfig, classes: Sequence[str]) -> dict[str, ImageSet]:
+    """``splits`` with the parts of ``train`` that ``config`` holds out as ``test`` or ``val``, in the usual order.
+
+    Raises UserError for ``data.folds`` where the source has that split.
+    """
+    splits, seed, path = dict(splits), config.split_seed, Path(config.source).expanduser()
+    folders = set(split_folders(path)) if path.is_dir() and not is_shards(config.source) else set()
+    known = set(splits) | folders  # a split of the source that was not read is not drawn either
+    fold = None if config.folds is None else "val" if config.val_holdout > 0 else "test"
+    if fold in known:
+        raise UserError(
+            f"data.folds holds out a part of the training images as {fold}, but the data have a {fold} split of "
+            "their own; leave data.folds out, or give a source without that split"
+        )
+    if fold != "test" and not {"val", "test"} & known:
+        splits["train"], splits["test"] = hold_out(splits["train"], config.holdout, seed, classes)
+    if config.folds is not None and fold is not None:
+        splits["train"], splits[fold] = hold_out_fold(splits["train"], config.folds, config.fold, seed, classes)
+    elif "val" not in known and config.val_holdout > 0:
+        splits["train"], splits["val"] = hold_out(splits["train"], config.val_holdout, seed, classes)
+    return {name: splits[name] for name in SPLITS if name in splits}
 
 
 def _with_val(splits: Mapping[str, ImageSet]) -> dict[str, ImageSet]:

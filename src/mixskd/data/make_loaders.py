@@ -82,11 +82,11 @@ def make_test_loader(
 
     Raises UserError if the data have no such split.
     """
-    name = split or data.scored
+    name, world = split or data.scored, world or World()
     if name not in data.splits:
         raise UserError(f"there is no split {name!r}; there are: {', '.join(data.splits)}")
     images = data.splits[name]
     images = dataclasses.replace(images, labels=hardened(images.labels))
-    if images.in_memory and fits_device(images, device) and data.preprocess.keeps(np.asarray(images.images)):
+    if fits_device(images, device) and data.preprocess.keeps(np.asarray(images.images)):
         return DeviceTestLoader(data, images, device, batch_size, world)
-    return WorkerTestLoader(data, images, device, worker_count(workers), batch_size, world)
+    return WorkerTestLoader(data, images, device, batch_size, world, worker_count(workers))

@@ -15,7 +15,6 @@ from mixskd.config.data import SMALL
 
 CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESIZES = ("crop", "pad", "squash")
 OLD_NAMES = {"centre": "crop", "stretch": "squash"}  # of version 0.1
 
 

@@ -1,4 +1,4 @@
-"""Verify images of files, shards and tables before a run: find unreadable ones, and images that are in two splits."""
+"""Verify images of files, shards and tables before a run: find unreadable ones."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mixskd.data.sources.shards import Member, Members, is_settled
 from mixskd.data.verify_cache import FILE, VerifyCache
 from mixskd.data.verify_progress import progress
 from mixskd.errors import UserError
+from mixskd.errors.text import counted
 from mixskd.runtime.distributed import usable_cores
 
 FEW = 256  # files that one process reads sooner than others have started
@@ -71,7 +72,7 @@ def verified(
         known = dataclasses.replace(images, digests=digests)
         result[name] = known if fine.all() else known.subset(np.flatnonzero(fine))
     if bad:
-        notes.append(f"left out {len(bad)} unreadable image{'s' * (len(bad) > 1)}, the first {bad[0]}")
+        notes.append(f"left out {counted(len(bad), 'unreadable image')}, the first {bad[0]}")
     return result, notes
 
 
@@ -273,34 +274,3 @@ class Reader(Dataset[tuple[int, int, bytes]]):
 def _say_that_it_waits() -> None:
     if os.environ.get("RANK", "0") == "0":
         print("another process verifies images; waiting for it", file=sys.stderr, flush=True)
-
-
-def without_duplicates(splits: Mapping[str, ImageSet], duplicates: str) -> tuple[ImageSet, list[str]]:
-    """The training images, and a note on those whose file is also in another split; ``drop`` leaves them out.
-
-    Raises UserError for one if ``duplicates`` is ``error``.
-    """
-    train = splits["train"]
-    if train.digests is None:
-        return train, []
-    others = [split for name, split in splits.items() if name != "train" and split.digests is not None]
-    if not others:
-        return train, []
-    shared = np.isin(_halves(train.digests), np.concatenate([_halves(split.digests) for split in others]))  # type: ignore[arg-type]
-    place = {digest.tobytes(): (split, i) for split in others for i, digest in enumerate(split.digests)}  # type: ignore[arg-type]
-    double = [i for i in np.flatnonzero(shared).tolist() if train.digests[i].tobytes() in place]
-    if not double:
-        return train, []
-    split, i = place[train.digests[double[0]].tobytes()]
-    example = f"{train.images[double[0]]} and {split.images[i]}"
-    found = f"{len(double)} training image{'s' * (len(double) > 1)} also in val or test, such as {example}"
-    if duplicates == "error":
-        raise UserError(f"there {'is' if len(double) == 1 else 'are'} {found}; remove them, or --data.duplicates drop")
-    if duplicates == "drop":
-        return train.subset(np.setdiff1d(np.arange(len(train)), double)), [f"left out {found}"]
-    return train, [f"{found}: scores are too high; see --data.duplicates"]
-
-
-def _halves(digests: np.ndarray) -> np.ndarray:
-    """The first eight bytes of each digest as a number, which can be sorted fast."""
-    return np.ascontiguousarray(digests).view("<u8")[::2]

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -26,32 +26,13 @@ class Lines:
             self.last = now
 
 
-class Bar:
-    """A bar with the time left, from the second second on."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.started = what, total, time.monotonic()
-        self.shown: Progress | None = None
-
-    def __call__(self, done: int) -> None:
-        if self.shown is None and time.monotonic() - self.started > 1:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.shown = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.task = self.shown.add_task(self.what, total=self.total)
-            self.shown.start()
-        if self.shown is not None:
-            self.shown.update(self.task, completed=done)
-
-
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Lines | Bar]:
-    """Called with the number of files that are done; shows a bar in a terminal, else lines."""
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of files that are done: it moves a bar in a terminal, else prints lines."""
     if not sys.stderr.isatty():
         yield Lines(what, total)
         return
-    bar = Bar(what, total)
-    try:
-        yield bar
-    finally:
-        if bar.shown is not None:
-            bar.shown.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

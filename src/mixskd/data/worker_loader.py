@@ -1,4 +1,6 @@
-"""Loaders with worker processes: for image files, and for arrays whose augmentation works on single images."""
+"""Loaders with worker processes, and the data set that these read and augment: image files, and arrays whose
+augmentation works on single images.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -197,11 +199,9 @@ class WorkerTestLoader:
     """Every file of this process's part once, in order; the last batch may be smaller. Without files it is empty."""
 
     def __init__(
-        self, data: DataBundle, split: ImageSet, device: torch.device, workers: int, batch_size: int = 64,
-        world: World | None = None,
-    ) -> None:  # fmt: skip
+        self, data: DataBundle, split: ImageSet, device: torch.device, batch_size: int, world: World, workers: int
+    ) -> None:
         images = Images(split, {0: data.preprocess.crop()}, data.preprocess, max_pixels=data.max_pixels)
-        world = world or World()
         mine = np.arange(world.rank, len(split), world.size)
         self.batch_indices = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
         self.labels = as_tensor(split.labels[mine], device).split(batch_size)
@@ -211,11 +211,6 @@ class WorkerTestLoader:
 
     def __len__(self) -> int:
         return len(self.batch_indices)
-
-    @property
-    def number(self) -> int:
-        """Images."""
-        return sum(map(len, self.batch_indices))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.batch_indices:

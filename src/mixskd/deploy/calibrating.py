@@ -16,7 +16,7 @@ from mixskd.evaluation.base import Context, Outputs, percent
 from mixskd.evaluation.split_scores import evaluation_data
 from mixskd.evaluation.suites.calibration import calibration, equal_width_error
 from mixskd.runtime.precision import choose_device, full_fp32
-from mixskd.tasks.multilabel import binary_entropy, label_scores
+from mixskd.tasks.metrics import binary_entropy, label_scores
 from mixskd.tasks.temperature_scaling import best_temperature
 from mixskd.tasks.thresholds import best_threshold, threshold_for_accuracy, threshold_for_coverage
 from mixskd.training.run_lock import run_lock

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mixskd.errors.text import first_line, safe
+from mixskd.errors.terminal import show
+from mixskd.errors.text import first_line
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -101,7 +102,7 @@ def _shared_memory_is_full() -> bool:
 def say(line: str, rank: int | None = None) -> None:
     """Print ``line`` as one line on stderr, with the ``rank`` of the process that failed."""
     where = "" if rank is None else f" in process {rank}"
-    print(f"mixskd: error{where}: {safe(' '.join(line.split()), 'terminal')}", file=sys.stderr)
+    show(f"mixskd: error{where}: {' '.join(line.split())}", error=True)
 
 
 def show_unraisable(found: Any) -> None:
@@ -115,8 +116,7 @@ def show_unraisable(found: Any) -> None:
 
 def show_traceback(error: BaseException) -> None:
     """The traceback of ``error`` on stderr; what would act on a terminal is spelt out."""
-    for line in "".join(traceback.format_exception(error)).splitlines():
-        print(safe(line, "terminal"), file=sys.stderr)
+    show(*"".join(traceback.format_exception(error)).splitlines(), error=True)
 
 
 def report_fault(error: BaseException, *, debug: bool, rank: int | None = None) -> int:

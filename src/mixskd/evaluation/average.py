@@ -24,7 +24,7 @@ from mixskd.evaluation.runner import check_distinct
 from mixskd.evaluation.split_scores import evaluation_data
 from mixskd.runtime.precision import choose_device
 from mixskd.tasks.labels import task_of
-from mixskd.tasks.scoring import measure
+from mixskd.tasks.scoring import metric_values
 from mixskd.training.run_folder import RunFolder
 from mixskd.training.run_lock import run_lock
 from mixskd.training.summary import summarise_untrained
@@ -85,10 +85,10 @@ def average(
         scores: dict[str, Mapping[str, float]] = {}
         for split in (split for split in ("val", "test") if split in bundle.splits):
             loader = make_test_loader(bundle, where, split=split, workers=config.workers, batch_size=BATCH)
-            found = measure(network, loader, task, where)
+            found = metric_values(network, loader, task, where)
             if split == "val" and task.fits:
                 task.fit(found)
-                found = measure(network, loader, task, where)
+                found = metric_values(network, loader, task, where)
             scores[split] = task.scores(found)
         experiment = dataclasses.replace(
             first.experiment, backbone=name, method=MethodChoice("baseline"), weights=f"mean of {listed}",

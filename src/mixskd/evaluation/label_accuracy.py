@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from mixskd.evaluation.base import Context, Evaluator, Outputs, percent, report
-from mixskd.tasks.multilabel import label_scores
+from mixskd.tasks.metrics import label_scores
 
 
 def label_accuracy(suite: Evaluator, outputs: Outputs, context: Context) -> dict[str, Any]:

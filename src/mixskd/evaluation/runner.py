@@ -19,7 +19,7 @@ from mixskd.evaluation.base import Batches, Context, Evaluator, Outputs
 from mixskd.evaluation.corruptions.published import PublishedFiles
 from mixskd.evaluation.split_scores import chosen_split, data_of, evaluation_data
 from mixskd.evaluation.suites import SUITES, build_suite
-from mixskd.methods.parts.views import OwnView
+from mixskd.methods.parts.own_view import OwnView
 from mixskd.runtime.json_file import write_json
 from mixskd.runtime.precision import choose_device, device_name, full_fp32
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from mixskd.backbones.staged import StagedBackbone
@@ -13,8 +12,8 @@ from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods.cards import About as About
 from mixskd.methods.hooks import Hooks
+from mixskd.methods.parts.call_checks import check_call
 from mixskd.methods.parts.criteria import CrossEntropy
-from mixskd.methods.parts.labels import check_call
 from mixskd.methods.parts.mixing import Mix, mixes_in
 
 SEVERAL = ("baseline", "label_smoothing", "mixup", "cutmix", "mixup_cutmix", "regmixup", "mixskd", "kd")
@@ -31,8 +30,6 @@ class Method(Hooks, nn.Module):
 
     Config: ClassVar[type]
     about: ClassVar[About | None] = None
-    # The method that trains the classifier for the option ``teacher``; None for methods without this option.
-    taught_by: ClassVar[str | None] = None
     # Whether labels may be probabilities, ``B x N``, instead of class indices.
     soft_labels: ClassVar[bool] = True
     # Whether an image may have several labels, ``B x N`` numbers from 0 to 1, under a BinaryCrossEntropy as ``ce``.
@@ -81,10 +78,6 @@ class Method(Hooks, nn.Module):
 
     def prepare_batch(self, batch_size: int) -> None:
         """Create what depends on the images of an update, counted over all processes. Called after ``prepare``."""
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """The random numbers of one step, as a tuple of tensors on the images' device, so that ``forward`` is pure."""
-        return None
 
     def image_mixes(self, draws: Any) -> list[Mix]:
         """The mixes among ``draws`` that ``forward`` applies to images, not only to feature maps."""

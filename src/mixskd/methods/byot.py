@@ -55,12 +55,10 @@ def byot_loss(
     """
     *students, teacher = logits
     target = full_precision(pooled[-1]).detach()
+    divergences = (kl_divergence(student=z, teacher=teacher, temperature=temperature) for z in students)
     distances = ((full_precision(x) - target).square().sum(1).mean() for x in pooled[:-1])
     return weighted_sum(
         cls=(1 - alpha, total(ce(z, labels) for z in logits)),
-        logit=(
-            alpha,
-            total((kl_divergence(student=z, teacher=teacher, temperature=temperature) for z in students), teacher),
-        ),
+        logit=(alpha, total(divergences, teacher)),
         feature=(beta, total(distances, teacher)),
     )

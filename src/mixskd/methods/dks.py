@@ -35,10 +35,8 @@ class DKS(BranchedMethod):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         c, logits = self.config, self.outputs(images).logits
-        return {
-            "output": logits[-1],
-            **dks_loss(logits, labels, temperature=c.temperature, weight=c.weight, ce=self.ce),
-        }
+        terms = dks_loss(logits, labels, temperature=c.temperature, weight=c.weight, ce=self.ce)
+        return {"output": logits[-1], **terms}
 
 
 def dks_loss(
@@ -48,7 +46,6 @@ def dks_loss(
 
     ``cls`` sums the cross-entropy of all heads, ``synergy`` the divergences of all ordered pairs of heads.
     """
-    synergy = total(
-        (kl_divergence(student=a, teacher=b, temperature=temperature) for a, b in permutations(logits, 2)), logits[-1]
-    )
+    divergences = (kl_divergence(student=a, teacher=b, temperature=temperature) for a, b in permutations(logits, 2))
+    synergy = total(divergences, logits[-1])
     return weighted_sum(cls=(1, total(ce(z, labels) for z in logits)), synergy=(weight, synergy))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head, average
-from mixskd.backbones.tokens import spatial
+from mixskd.backbones.heads import Head
+from mixskd.backbones.tokens import average, spatial
 from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
@@ -57,13 +57,12 @@ class FRSKD(Method):
         self.self_teacher = BiFPN(channels, self.backbone.num_classes, self.config.width, self.config.depth)
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.backbone.feature_maps(images)
-        _, refined = self.self_teacher([spatial(f) for f in maps])
-        return {"self_teacher": refined, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
+        maps, logits = self.backbone.maps_and_logits(images)
+        _, teacher = self.self_teacher([spatial(f) for f in maps])
+        return {"self_teacher": teacher, "backbone": logits}
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, maps = self.config, self.backbone.feature_maps(images)
-        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        c, (maps, logits) = self.config, self.backbone.maps_and_logits(images)
         grids = [spatial(f) for f in maps]
         refined, teacher = self.self_teacher(grids)
         terms = frskd_loss(

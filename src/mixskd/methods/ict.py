@@ -11,8 +11,7 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import StagedBackbone
-from mixskd.backbones.tokens import FeatureMap, each
+from mixskd.backbones.tokens import each
 from mixskd.config.types import BelowOne, NotNegative, Positive, Settings, Share
 from mixskd.data.needs import DataNeeds, take
 from mixskd.methods.base import Method
@@ -93,9 +92,10 @@ class ICT(Method):
 
     def forward(self, images: Tensor, labels: Tensor, draws: Mix | None = None, **extra: Tensor) -> dict[str, Tensor]:
         c, mix, seen = self.config, draws or self.draw(images), part_of(len(images), self.config.teacher_share)
-        last, logits = last_map_and_logits(self.backbone, mix.apply(images))
+        maps, logits = self.backbone.maps_and_logits(mix.apply(images))
         with torch.no_grad():
-            target_map, target = last_map_and_logits(self.teacher, images[:seen])
+            target_maps, target = self.teacher.maps_and_logits(images[:seen])
+            del target_maps[:-1]  # their memory is free before the loss
         with torch.autocast(images.device.type, enabled=False):
             part = mix.first(seen)
             ramp, consistency = self._ramp(extra), CONSISTENCIES[c.consistency]
@@ -104,7 +104,7 @@ class ICT(Method):
                 "consistency": (ramp * c.weight, consistency(logits[:seen], target, part, c.temperature)),
             }
             if c.feature > 0:
-                distance = relative_distance(part.apply(target_map), each(lambda x: x[:seen], last))
+                distance = relative_distance(part.apply(target_maps[-1]), each(lambda x: x[:seen], maps[-1]))
                 terms["feature"] = ramp * c.feature, distance
             return {"output": logits, **weighted_sum(**terms)}
 
@@ -119,12 +119,6 @@ class ICT(Method):
         self.updates += 1
         average_into(self.teacher, self.backbone, (1 / self.updates).clamp(min=1 - self.config.decay))
         average_statistics(self.teacher)
-
-
-def last_map_and_logits(network: StagedBackbone, images: Tensor) -> tuple[FeatureMap, Tensor]:
-    """The map of the last stage, ``B x C x H x W``, and the logits, ``B x N``."""
-    last = network.feature_maps(images)[-1]
-    return last, network.head(network.pooled(last))
 
 
 def logit_consistency(student: Tensor, teacher: Tensor, mix: Mix, temperature: float) -> Tensor:

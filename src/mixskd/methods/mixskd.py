@@ -271,9 +271,8 @@ def branch_logit_loss(
     Sum over k < K of KL(student = interpolated, teacher = mixed) + KL(student = mixed, teacher = interpolated); the
     backbone's logits, the last of the K, take no part. ``scale`` multiplies by T^2. The teachers get no gradient.
     """
-    mutual = (
-        ce.divergence(student=z_i, teacher=z_m, temperature=temperature, scale=scale)
-        + ce.divergence(student=z_m, teacher=z_i, temperature=temperature, scale=scale)
+    mutual = (  # Eq. 12 where each branch is its own teacher
+        teacher_logit_loss(z_i, z_m, z_i, z_m, temperature, scale=scale, ce=ce)
         for z_i, z_m in zip(interpolated[:-1], mixed[:-1], strict=True)
     )
     return total(mutual, interpolated[-1])

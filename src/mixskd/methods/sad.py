@@ -39,12 +39,9 @@ class SAD(Method):
         self.backbone.require_stages("sad")
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        maps = self.backbone.feature_maps(images)
-        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
-        return {
-            "output": logits,
-            **sad_loss(logits, [spatial(f) for f in maps], labels, gamma=self.config.gamma, ce=self.ce),
-        }
+        maps, logits = self.backbone.maps_and_logits(images)
+        terms = sad_loss(logits, [spatial(f) for f in maps], labels, gamma=self.config.gamma, ce=self.ce)
+        return {"output": logits, **terms}
 
 
 def sad_loss(
@@ -52,8 +49,7 @@ def sad_loss(
 ) -> dict[str, Tensor]:
     """``loss`` = ``cls`` + gamma ``attention``, from logits ``B x N`` and the maps of all stages.
 
-    ``cls`` is the cross-entropy; ``attention`` sums the squared distances between the attention of
-    each stage and of the next.
+    ``cls`` is the cross-entropy; ``attention`` sums the squared distances between the attention of adjacent stages.
     """
     distances = (
         F.mse_loss(spatial_attention(shallow, size), spatial_attention(deep.detach(), size))

@@ -28,7 +28,7 @@ class TaughtMethod(Method):
     def set_teacher(self, teacher: nn.Module) -> None:
         """Distil from ``teacher``, a classifier of the same classes, which takes the student's normalised images."""
         if getattr(teacher, "num_classes", self.backbone.num_classes) != self.backbone.num_classes:
-            raise UserError(f"the teacher {self.config.teacher} has another number of classes than the data")
+            raise UserError("the teacher has another number of classes than the network that it teaches")
         self.teacher = teacher.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:

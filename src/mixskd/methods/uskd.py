@@ -6,8 +6,8 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head, average
-from mixskd.backbones.tokens import FeatureMap
+from mixskd.backbones.heads import Head
+from mixskd.backbones.tokens import average
 from mixskd.config.types import BelowOne, NotNegative, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
@@ -58,20 +58,16 @@ class USKD(Method):
         self.weak_head = Head(channels[-2], self.backbone.num_classes)
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.backbone.feature_maps(images)
-        return {"weak": self._weak(maps), "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
-
-    def _weak(self, maps: list[FeatureMap]) -> Tensor:
-        return self.weak_head(average(maps[-2]))
+        maps, logits = self.backbone.maps_and_logits(images)
+        return {"weak": self.weak_head(average(maps[-2])), "backbone": logits}
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, maps = self.config, self.backbone.feature_maps(images)
-        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        c, heads = self.config, self.heads(images)
         terms = uskd_loss(
-            logits, self._weak(maps), labels,
+            heads["backbone"], heads["weak"], labels,
             alpha=c.alpha, beta=c.beta, mu=c.mu, epsilon=c.epsilon, ranking=c.ranking, ce=self.ce,
         )  # fmt: skip
-        return {"output": logits, **terms}
+        return {"output": heads["backbone"], **terms}
 
 
 def uskd_loss(

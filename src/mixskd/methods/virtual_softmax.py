@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import as_weights, exact, split
+from mixskd.backbones.heads import as_weights, exact, split_head
 from mixskd.config.types import Settings
 from mixskd.methods.base import Method
 from mixskd.methods.cards import About
@@ -31,13 +31,13 @@ class VirtualSoftmax(Method):
 
     def build(self) -> None:
         self.backbone.require_features("virtual_softmax")
-        _, linear = split(self.backbone.head)
+        _, linear = split_head(self.backbone.head, "virtual_softmax")
         if linear.bias is not None:
             nn.init.zeros_(linear.bias).requires_grad_(False)
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
         pooled = self.backbone.pooled(self.backbone.feature_maps(images)[-1])
-        before, linear = split(self.backbone.head)
+        before, linear = split_head(self.backbone.head, "virtual_softmax")
         with exact(pooled):
             features = before(as_weights(pooled, self.backbone.head))
             logits = linear(features)

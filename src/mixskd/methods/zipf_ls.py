@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixskd.backbones.staged import Head, average
-from mixskd.backbones.tokens import FeatureMap, spatial
+from mixskd.backbones.heads import Head
+from mixskd.backbones.tokens import FeatureMap, average, spatial
 from mixskd.config.types import Count, NotNegative, Positive, Settings
 from mixskd.errors import UserError
 from mixskd.methods.base import Method
@@ -58,9 +58,9 @@ class ZipfLS(Method):
         self.stage_heads = nn.ModuleList(Head(width, self.backbone.num_classes) for width in earlier)
 
     def heads(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.backbone.feature_maps(images)
+        maps, logits = self.backbone.maps_and_logits(images)
         named = {f"stage{len(maps) - len(self.stage_heads) + i}": z for i, z in enumerate(self._earlier(maps))}
-        return {**named, "backbone": self.backbone.head(self.backbone.pooled(maps[-1]))}
+        return {**named, "backbone": logits}
 
     def _earlier(self, maps: list[FeatureMap]) -> list[Tensor]:
         """The logits ``B x N`` of the stages before the last that vote."""
@@ -68,8 +68,7 @@ class ZipfLS(Method):
         return [head(average(x)) for head, x in zip(self.stage_heads, voting, strict=True)]
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, **extra: Tensor) -> dict[str, Tensor]:
-        c, maps = self.config, self.backbone.feature_maps(images)
-        logits = self.backbone.head(self.backbone.pooled(maps[-1]))
+        c, (maps, logits) = self.config, self.backbone.maps_and_logits(images)
         voters = zip([*self.stage_heads, self.backbone.head], maps[-c.depth :], strict=True)
         with torch.no_grad():
             scores = votes(voters, upsample=c.upsample) if c.dense else full_precision(logits)

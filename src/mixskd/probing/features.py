@@ -1,4 +1,4 @@
-"""The features of a frozen backbone: the inputs of the last linear layer of its classifier."""
+"""The features of a frozen backbone, the inputs of the last linear layer of its classifier, and their cache."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mixskd.backbones import StagedBackbone
-from mixskd.backbones.staged import split
+from mixskd.backbones.heads import split_head
 from mixskd.data import DataBundle, ImageSet, make_test_loader
 from mixskd.errors import UserError
 from mixskd.runtime.digest import digest_of
@@ -17,6 +17,7 @@ from mixskd.runtime.files import in_user_cache, replacing
 from mixskd.runtime.precision import device_name
 from mixskd.tasks.scoring import evaluation_mode
 
+FORMAT = "features-1"
 MOST_BYTES = 2 * 2**30  # of all kept features together
 
 
@@ -55,18 +56,9 @@ def remove_oldest(folder: Path, most: int = MOST_BYTES) -> None:
             path.unlink(missing_ok=True)
 
 
-FORMAT = "features-1"
-
-
 def last_layer(backbone: StagedBackbone) -> nn.Linear:
     """The linear layer that gives the logits. Raises UserError without such a layer, or if it has no trained bias."""
-    try:
-        _, linear = split(backbone.head)
-    except UserError:
-        raise UserError(
-            f"a probe needs a classifier that ends in one linear layer, which {backbone.name} lacks; "
-            "take another backbone"
-        ) from None
+    _, linear = split_head(backbone.head, f"a probe of {backbone.name}")
     if linear.bias is None or not linear.bias.requires_grad:
         raise UserError("a probe needs a classifier with a bias, which this one lacks; take another backbone or method")
     return linear
@@ -102,12 +94,11 @@ def _computed(
     hook = last_layer(backbone).register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu()))
     batch_size = 64 if device.type == "cpu" else 256  # a processor's caches hold no more
     # A DataLoader draws a seed for its workers; the numbers that a run draws later must not depend on that.
-    with torch.random.fork_rng(devices=[]), evaluation_mode(backbone):
+    with hook, torch.random.fork_rng(devices=[]), evaluation_mode(backbone):
         loader = make_test_loader(data, device, split=split, workers=workers, batch_size=batch_size)
         for number, (images, _) in enumerate(loader, start=1):
             backbone(images)
             progress(number / len(loader))
-    hook.remove()
     return torch.cat(seen).flatten(1).numpy()
 
 

@@ -1,11 +1,11 @@
-"""Put a fitted linear classifier into a network as its last layer."""
+"""Put a fitted linear classifier into a network, as its last layer or as the start of a method's classifiers."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from mixskd.backbones import StagedBackbone
-from mixskd.backbones.staged import Head, split
+from mixskd.backbones.heads import Head, split_head
 from mixskd.methods.base import Method
 from mixskd.methods.parts.branches import AuxiliaryBranches, SelfTeacher
 from mixskd.probing.classifiers import Linear
@@ -36,7 +36,7 @@ def start_heads(method: Method, linear: Linear) -> None:
     for part in method.modules():
         if isinstance(part, AuxiliaryBranches):
             for head in part.heads:
-                set_layer(split(head)[1], linear)
+                set_layer(split_head(head, "a probe")[1], linear)
         if isinstance(part, SelfTeacher) and part.norm is None and isinstance(method.backbone.head, Head):
             channels, number = part.projection.out_features, len(part.stages)
             with torch.no_grad():

@@ -46,6 +46,16 @@ class LabelTask(Task, Protocol):
     name: ClassVar[str]
     thresholds: Sequence[float]
 
+    def predict(self, model: nn.Module, images: Any) -> Tensor:
+        logits: Tensor = model(images)
+        return logits.float()
+
+    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """All but ``loss`` in per cent."""
+        # The metrics are fp32, and the digits beyond these are its rounding.
+        percent = {name: round(100 * values[name].item(), 5) for name in self.names if name != "loss"}
+        return {**percent, "loss": values["loss"].item()}
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities of the classes, ``B x N``, from logits."""
         ...

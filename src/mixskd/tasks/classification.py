@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixskd.tasks.base import LabelTask
 
@@ -37,15 +37,6 @@ class Classification(LabelTask):
             f"top{k}": MulticlassAccuracy(self.classes, top_k=min(k, self.classes), average="micro") for k in (1, 5)
         }
         return MetricCollection({**accuracies, "loss": MeanCrossEntropy()}, compute_groups=False)
-
-    def predict(self, model: nn.Module, images: Any) -> Tensor:
-        logits: Tensor = model(images)
-        return logits.float()
-
-    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        # The metrics are fp32, and the digits beyond these are its rounding.
-        percent = {name: round(100 * values[name].item(), 5) for name in ("top1", "top5")}
-        return {**percent, "loss": values["loss"].item()}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(1)

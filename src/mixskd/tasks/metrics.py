@@ -1,13 +1,41 @@
 """The metrics of classifiers that torchmetrics does not have. They are imported when something is scored."""
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
+from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 from torchmetrics.utilities import dim_zero_cat
 
-from mixskd.tasks.multilabel import binary_entropy, label_scores
 from mixskd.tasks.thresholds import best_threshold
+
+
+def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
+    """Of probabilities and labels ``N x C``: ``ap`` and ``class_f1`` by class, and their means ``map``, ``f1_macro``,
+    over the classes that an image has; ``f1`` over all labels of all images together (micro).
+
+    A label is predicted where its probability is not below its class's threshold.
+    """
+    classes, seen = p.shape[1], labels.sum(0) > 0
+    predicted = (p >= thresholds.to(p)).long()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive samples")
+        ap = multilabel_average_precision(p, labels, classes, average="none").to(p.dtype)
+    by_class = multilabel_f1_score(predicted, labels, classes, average="none")
+    return {
+        "ap": ap,
+        "class_f1": by_class,
+        "map": ap[seen].mean(),
+        "f1_macro": by_class[seen].mean(),
+        "f1": multilabel_f1_score(predicted, labels, classes, average="micro"),
+    }
+
+
+def binary_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The binary cross-entropy of ``N x C``, summed over the classes, its mean over the images."""
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(1).mean()
 
 
 class MeanCrossEntropy(Metric):

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from mixskd.tasks.base import LabelTask
 from mixskd.tasks.thresholds import USUAL
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
-
-
-def label_scores(p: Tensor, labels: Tensor, thresholds: Tensor) -> dict[str, Tensor]:
-    """Of probabilities and labels ``N x C``: ``ap`` and ``class_f1`` by class, and their means ``map``, ``f1_macro``,
-    over the classes that an image has; ``f1`` over all labels of all images together (micro).
-
-    A label is predicted where its probability is not below its class's threshold.
-    """
-    # Imported here: it takes a second, which a run's first step need not wait for.
-    from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
-
-    classes, seen = p.shape[1], labels.sum(0) > 0
-    predicted = (p >= thresholds.to(p)).long()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No positive samples")
-        ap = multilabel_average_precision(p, labels, classes, average="none").to(p.dtype)
-    by_class = multilabel_f1_score(predicted, labels, classes, average="none")
-    return {
-        "ap": ap,
-        "class_f1": by_class,
-        "map": ap[seen].mean(),
-        "f1_macro": by_class[seen].mean(),
-        "f1": multilabel_f1_score(predicted, labels, classes, average="micro"),
-    }
-
-
-def binary_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The binary cross-entropy of ``N x C``, summed over the classes, its mean over the images."""
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(1).mean()
 
 
 class MultiLabel(LabelTask):
@@ -68,14 +37,6 @@ class MultiLabel(LabelTask):
         from mixskd.tasks.metrics import LabelScores
 
         return MetricCollection({"scores": LabelScores(torch.tensor(self.thresholds, dtype=torch.float64))})
-
-    def predict(self, model: nn.Module, images: Any) -> Tensor:
-        logits: Tensor = model(images)
-        return logits.float()
-
-    def scores(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        percent = {name: round(100 * values[name].item(), 5) for name in ("map", "f1", "f1_macro")}
-        return {**percent, "loss": values["loss"].item()}
 
     def fit(self, values: Mapping[str, Tensor]) -> None:
         self.thresholds = values["best_thresholds"].tolist()

@@ -39,11 +39,11 @@ def score(
 
     With several processes each gives its own part of the images, which may be none, and gets the scores of all.
     """
-    return task.scores(measure(model, loader, task, device, arithmetic))
+    return task.scores(metric_values(model, loader, task, device, arithmetic))
 
 
 @torch.inference_mode()
-def measure(
+def metric_values(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
     task: Task,

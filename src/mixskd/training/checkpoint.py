@@ -30,8 +30,8 @@ class Row(Struct):
     step: Whole
 
 
-class Position(Struct):
-    """How far the run is."""
+class StoredPosition(Struct):
+    """How far the run is, see :class:`mixskd.training.position.Position`."""
 
     step: Steps
     rows: list[Row]
@@ -54,12 +54,10 @@ class DataDescription(Struct):
 
 
 class Arithmetic(Struct):
-    """The precision of the run. ``products`` and ``small_maps`` are choices of earlier versions, which are ignored."""
+    """The precision of the run; other choices, which earlier versions stored, are ignored."""
 
     precision: Literal["fp32", "bf16", "fp16"]
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
-    products: Any = None
-    small_maps: Any = None
 
 
 class Best(Struct):
@@ -90,7 +88,7 @@ class Checkpoint(Struct):
     method: Tensors
     optimizer: OptimizerState
     scaler: dict[Text, float]
-    position: Position
+    position: StoredPosition
     sums: Annotated[list[dict[Text, Any]], Meta(min_length=1)]
     data: DataDescription | UnsetType = UNSET
     splits_digest: Text | UnsetType | None = UNSET
@@ -240,11 +238,11 @@ def check_optimizer(path: Path, saved: Mapping[str, Any], optimizer: torch.optim
             if not isinstance(value, kinds) or not same:
                 raise wrong
         shapes |= {number: p.shape for number, p in zip(mine["params"], group["params"], strict=True)}
-    for number_, parts in saved["state"].items():
-        if number_ not in shapes:
+    for number, parts in saved["state"].items():
+        if number not in shapes:
             raise wrong
         for value in parts.values():
-            if isinstance(value, Tensor) and value.ndim and value.shape != shapes[number_]:
+            if isinstance(value, Tensor) and value.ndim and value.shape != shapes[number]:
                 raise wrong
             if not isinstance(value, Tensor | int | float | None):
                 raise wrong

@@ -1,11 +1,11 @@
 """The parts of a classification run: network, method, data and the file of the classifier."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixskd.artifacts.model_file import load_model, save_model
 from mixskd.backbones import StagedBackbone, build_backbone, start_from
@@ -30,25 +30,15 @@ from mixskd.training.teachers import load_teacher
 
 
 def set_up_classification(
-    backbone: str,
-    weights: str | None,
-    choice: MethodChoice,
-    settings: DataConfig,
-    loss: LabelLoss,
-    run: RunConfig,
-    world: World,
-    device: torch.device,
-    data: DataBundle | None = None,
-    *,
-    resumed: bool = False,
-    deferred: bool = False,
-    planned_epochs: int | None = None,
-) -> TaskSetup:
+    backbone: str, weights: str | None, choice: MethodChoice, settings: DataConfig, loss: LabelLoss, run: RunConfig,
+    world: World, device: torch.device, data: DataBundle | None = None, *, resumed: bool = False,
+    deferred: bool = False, epochs: int | None = None,
+) -> TaskSetup:  # fmt: skip
     """What classification contributes to a run; ``data`` replaces the data that ``settings`` name.
 
-    A ``resumed`` run does not read ``weights``. ``planned_epochs`` are those into which ``data.scale_schedule`` is
-    divided, those of ``run`` if None. ``deferred`` batches are made within the step. Raises UserError for
-    settings or data that cannot be used.
+    A ``resumed`` run does not read ``weights``. ``epochs`` are those into which ``data.scale_schedule`` is divided,
+    those of ``run`` if None. ``deferred`` batches are made within the step. Raises UserError for settings or data that
+    cannot be used.
     """
     data = data or load_data(settings)
     network = build_network(backbone, len(data.classes), data.image_size, data.preprocess.channels)
@@ -67,7 +57,7 @@ def set_up_classification(
     if task.fits and "val" not in data.splits:
         notes.append("without a val split the thresholds of all classes stay 0.5; hold one out: --data.val-holdout 0.1")
     notes += table_notes((x for x in method.buffers() if x.ndim == 2 and len(x) == len(data.train)), device)
-    loaded = data
+    loaded, planned = data, epochs or run.epochs
     copies = method.about.images if method.about is not None else 1
     images = copies * run.batch // world.size // run.accumulate
     return TaskSetup(
@@ -75,15 +65,7 @@ def set_up_classification(
         task=task,
         method=method,
         make_loader=lambda: make_train_loader(
-            loaded,
-            settings,
-            run.batch,
-            device,
-            run.seed,
-            method.needs,
-            world,
-            deferred=deferred,
-            epochs=planned_epochs or run.epochs,
+            loaded, settings, run.batch, device, run.seed, method.needs, world, deferred=deferred, epochs=planned
         ),
         score_loaders={
             split: make_test_loader(data, device, split=split, workers=settings.workers, world=world)
@@ -91,21 +73,15 @@ def set_up_classification(
             if split == data.scored or (split == "test" and run.score_test)
         },
         save=lambda deployed, path: save_model(
-            deployed,
-            path,
-            backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
-            classes=loaded.classes,
-            **dataclasses.asdict(loaded.preprocess),
-            thresholds=task.thresholds,
+            deployed, path, backbone_name=deployed.name if is_elsewhere(backbone) else backbone,
+            classes=loaded.classes, **dataclasses.asdict(loaded.preprocess), thresholds=task.thresholds,
         ),
         sample=Sample(
-            f"{backbone} with {choice.name}",
-            method,
-            all_heads,
+            f"{backbone} with {choice.name}", method, lambda method, images: method.heads(images).values(),
             (images, network.in_channels, data.image_size, data.image_size),
         ),
         notes=tuple(notes),
-    )
+    )  # fmt: skip
 
 
 def check_labels(method: Method, data: DataBundle, run: RunConfig) -> None:
@@ -114,11 +90,6 @@ def check_labels(method: Method, data: DataBundle, run: RunConfig) -> None:
         raise UserError("this method needs one class an image as its label, but the data have probabilities of classes")
     if data.several and run.all_heads:
         raise UserError("run.all_heads is for one label an image, but the data have several; leave it out")
-
-
-def all_heads(method: Method, images: Tensor) -> Iterable[Tensor]:
-    """The logits of every classifier that ``method`` trains, for ``images``."""
-    return method.heads(images).values()
 
 
 def build_network(name: str, classes: int, image_size: int | None, channels: int = 3) -> StagedBackbone:
@@ -167,19 +138,11 @@ def normalised(data: DataBundle, settings: DataConfig, backbone: str, weights: s
     """``data`` with the mean and std with which the weights were trained; else with those of its training images, or as
     it is if they are RGB images of 8 bits. ``settings.normalise`` may ask for those of the training images.
     """
-    p, found = data.preprocess, expected_normalisation(backbone, weights)
+    p, known = data.preprocess, weights == PUBLISHED or (weights is not None and backbone.startswith(LIBRARIES))
+    found = normalisation_of(backbone) if known else None
     if settings.normalise == "train" or (found is None and (p.channels != 3 or p.range is not None)):
         found = channel_statistics(data)
     if found is None:
         return data
     found = for_channels(found[0], p.channels), for_channels(found[1], p.channels)
     return dataclasses.replace(data, preprocess=dataclasses.replace(p, mean=found[0], std=found[1]))
-
-
-def expected_normalisation(backbone: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation with which the weights were trained; None to use those of the data."""
-    if weights is None:
-        return None
-    if weights == PUBLISHED or backbone.startswith(LIBRARIES):
-        return normalisation_of(backbone)
-    return None

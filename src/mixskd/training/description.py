@@ -5,15 +5,14 @@ from mixskd.runtime.precision import device_name
 from mixskd.training.parts import Parts
 from mixskd.training.probe import probe_line
 
+UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
 
 def time_line(steps: int, seconds: float) -> str:
     """How long ``steps`` take, of ``seconds`` each, for a person."""
     whole = steps * seconds
     unit, size = next((unit, size) for unit, size in UNITS if whole >= 2 * size or size == 1)
     return f"time: about {whole / size:.2g} {unit} for {steps:,} steps by the first ones; scores may add to it"
-
-
-UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def describe(parts: Parts) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mixskd.config import RunConfig
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import choose_precision, has_bf16, use_tf32_as_usual, why_not_use, why_precision
 from mixskd.training.memory import keep_freed_memory
@@ -120,5 +120,5 @@ def why_not_compile(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
     except Exception as error:  # the compiler may fail in any way
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None

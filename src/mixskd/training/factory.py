@@ -56,13 +56,11 @@ def build_parts(
         setup = set_up_transfer(experiment, world, device)
         experiment = dataclasses.replace(experiment, optim=setup.optim or experiment.optim)
     else:
-        settings = experiment.optim
-        loss = LabelLoss(
-            settings.class_weights, settings.effective_beta, settings.logit_adjustment, settings.asymmetric
-        )
-        setup = set_up_classification(
+        optim = experiment.optim
+        loss = LabelLoss(optim.class_weights, optim.effective_beta, optim.logit_adjustment, optim.asymmetric)
+        setup = set_up_classification(  # without the experiment, whose other settings do not concern it
             experiment.backbone, experiment.weights, experiment.method, experiment.data, loss, run, world, device, data,
-            resumed=resumed, deferred=engine.cuda_graphs, planned_epochs=planned_epochs(settings.restarts, run.epochs),
+            resumed=resumed, deferred=engine.cuda_graphs, epochs=planned_epochs(optim.restarts, run.epochs),
         )  # fmt: skip
     method = setup.method
     check_selection(run, setup.data)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from mixskd.errors import first_line
+
 WARM_UP = 3  # steps for torch.compile, cuDNN's search for algorithms, and the creation of the momentum
 
 
@@ -109,5 +111,4 @@ def reason(error: BaseException) -> str:
     """The first line of the error that began the chain of ``error``: the end of a broken recording raises others."""
     while error.__context__ is not None:
         error = error.__context__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixskd.config import RunConfig
+from mixskd.errors import first_line
 from mixskd.runtime.distributed import World
 from mixskd.runtime.precision import autocast, has_bf16
 from mixskd.tasks.setup import Sample
@@ -41,8 +42,7 @@ def _faster(engine: Engine, sample: Sample) -> Engine:
     try:
         rates = remembered(what, lambda: images_per_second(sample, BUDGET))
     except Exception as error:  # whatever the network does not allow; its training reports it
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        return dataclasses.replace(engine, reason=f"{engine.reason}; it cannot be measured: {first}")
+        return dataclasses.replace(engine, reason=f"{engine.reason}; it cannot be measured: {first_line(error)}")
     if rates is None:
         return dataclasses.replace(engine, reason=f"{engine.reason}; not measured, because the cache cannot be written")
     if rates.keys() != {"fp32", "bf16"}:

@@ -4,13 +4,16 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 
+from mixskd.config.records import Amount
 from mixskd.errors import UserError
 from mixskd.runtime.files import in_user_cache, locked, write_text
 from mixskd.runtime.precision import device_name
+
+BUDGET = 1.8  # seconds for all measurements of one start
 
 
 def cache_file() -> Path:
@@ -33,7 +36,8 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
     try:
         with locked(path.with_suffix(".lock")):
             known = _read(path)
-            if (found := _numbers(known.get(key))) is None:
+            found = known.get(key) or {}
+            if not found:
                 found = dict(measure())
                 if found:
                     write_text(path, json.dumps({**known, key: found}, indent=1) + "\n")
@@ -42,26 +46,12 @@ def remembered(what: str, measure: Callable[[], Mapping[str, float]]) -> dict[st
         return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, dict[str, float]]:
     """The content of the file; empty if it is missing or damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Amount]])
+    except (OSError, msgspec.MsgspecError):
         return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _numbers(value: Any) -> dict[str, float] | None:
-    if not isinstance(value, dict) or not value:
-        return None
-    right = all(
-        isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < float("inf") for x in value.values()
-    )
-    return value if right else None
-
-
-# Seconds for all measurements of one start.
-BUDGET = 1.8
 
 
 def race(acts: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5) -> dict[str, float]:

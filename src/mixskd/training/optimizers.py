@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 
 from mixskd.backbones.staged import StagedBackbone
 from mixskd.config import OptimConfig
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, first_line, nearest
 from mixskd.methods.base import Method
+from mixskd.runtime.packages import needed
 from mixskd.training.engine import Engine
 
 TIMM = "timm/"
@@ -114,19 +115,16 @@ def norms_and_embeddings(method: nn.Module) -> Iterator[str]:
 
 def timm_optimizer(groups: list[dict[str, Any]], optim: OptimConfig) -> Optimizer:
     """An optimizer of timm by its name there. Raises UserError if timm is not installed or lacks it."""
-    try:
-        from timm.optim import create_optimizer_v2, list_optimizers
-    except ImportError:
-        raise UserError(f"optim.name {optim.name} needs timm: pip install 'mixskd[timm]'") from None
-    name, known = optim.name.removeprefix(TIMM), [str(name) for name in list_optimizers()]
+    timm = needed("timm.optim", "timm")
+    name, known = optim.name.removeprefix(TIMM), [str(name) for name in timm.list_optimizers()]
     if name not in known:
         raise UserError(f"timm has no optimizer {name!r}{nearest(name, known)}; see timm.optim.list_optimizers()")
     try:
-        return create_optimizer_v2(
+        return timm.create_optimizer_v2(
             groups, opt=name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"timm cannot make the optimizer {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"timm cannot make the optimizer {name}: {first_line(error)}") from None
 
 
 def freeze(backbone: StagedBackbone, stages: int) -> None:

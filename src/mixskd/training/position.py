@@ -1,4 +1,4 @@
-"""The position of a run: steps, rows of metrics.csv, seconds and images so far."""
+"""How far a run is."""
 
 from dataclasses import dataclass, field
 

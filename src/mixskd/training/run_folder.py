@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +12,14 @@ from mixskd.runtime.json_file import write_json
 from mixskd.training.checkpoint import previous
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run under ``path``."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def division(self) -> Path:
-        return self.path / "splits.csv"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.metrics, self.division = path / "config.yaml", path / "metrics.csv", path / "splits.csv"
+        self.checkpoint, self.model = path / "checkpoint.pt", path / "model.safetensors"
+        self.summary = path / "summary.json"
 
     def check(self, *, resume: bool, overwrite: bool = False, changes: Callable[[], list[str]] = list) -> bool:
         """Whether the folder has a checkpoint to resume from. Nothing is changed.

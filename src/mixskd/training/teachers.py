@@ -14,7 +14,7 @@ from mixskd.backbones.staged import StagedBackbone
 from mixskd.config.trusted_backbones import is_elsewhere
 from mixskd.data.preprocess import Preprocess
 from mixskd.errors import UserError
-from mixskd.methods.parts.views import OwnView
+from mixskd.methods.parts.own_view import OwnView
 
 
 def load_teacher(
@@ -25,7 +25,7 @@ def load_teacher(
     Without ``one_size`` the images change their size during the run.
 
     ``source`` is a run folder, a model file, or ``timm/NAME`` or ``torchvision/NAME`` with their published weights.
-    Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.views.OwnView`.
+    Where its own size or normalisation is another, it is wrapped in :class:`~mixskd.methods.parts.own_view.OwnView`.
     Raises UserError if it is missing or corrupt, has other classes, or is for one label an image where the student is
     for ``several``, or the other way round.
     """

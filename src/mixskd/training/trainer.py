@@ -15,14 +15,8 @@ from mixskd.errors import UserError
 from mixskd.errors.terminal import warn
 from mixskd.errors.text import counted
 from mixskd.runtime.precision import autocast
-from mixskd.tasks.scoring import measure, score, score_heads
-from mixskd.training.checkpoint import (
-    check_fits,
-    check_optimizer,
-    check_position,
-    drop_previous,
-    load_newest,
-)
+from mixskd.tasks.scoring import metric_values, score, score_heads
+from mixskd.training.checkpoint import check_fits, check_optimizer, check_position, drop_previous, load_newest
 from mixskd.training.checkpoint_writer import CheckpointWriter
 from mixskd.training.continuation import before_restart
 from mixskd.training.description import describe
@@ -55,6 +49,7 @@ class Trainer:
         self.selection = Selection(self.experiment.run, parts.data, parts.task.monitor, since)
         self.position = Position()
         self.tally = Tally()
+        self.splits_digest = division_digest(parts.data)  # once, since it reads the name of every image
         # On a CPU the threads of the training would wait for the processor that writes.
         self.writer = CheckpointWriter(folder.checkpoint, beside=parts.device.type == "cuda")
         self.started = time.perf_counter()
@@ -230,7 +225,7 @@ class Trainer:
         state = {
             "experiment": to_dict(self.experiment),
             "data": self.parts.data.fingerprint,
-            "splits_digest": division_digest(self.parts.data),
+            "splits_digest": self.splits_digest,
             "arithmetic": to_store(self.step.engine),
             **self.writer.held(self.step.state_dict()),
             "best": self.selection.state,
@@ -272,8 +267,7 @@ class Trainer:
                 raise UserError(f"{path} belongs to another run: {'; '.join(changed)}; put back the right one")
         if "data" in state:  # older checkpoints lack it
             self.parts.data.check_unchanged(state["data"], self.folder.path)
-        own = division_digest(self.parts.data)
-        if state.get("splits_digest", own) != own:
+        if state.get("splits_digest", self.splits_digest) != self.splits_digest:
             raise UserError(f"the splits have changed since {self.folder.path} was stopped; put the data back as they "
                             "were, or start a new run with another --out")  # fmt: skip
         check_fits(path, "method", state["method"], self.step.method.state_dict())
@@ -302,7 +296,7 @@ class Trainer:
         chosen, task = f"{data.scored}_", self.parts.task
         if task.fits and data.scored == "val":
             self.world.share(deployed.buffers())
-            task.fit(measure(deployed, self.parts.score_loaders["val"], task, self.parts.device))
+            task.fit(metric_values(deployed, self.parts.score_loaders["val"], task, self.parts.device))
         scores = {
             split: {name: row[chosen + name] for name in task.names if chosen + name in row}
             if split == data.scored and not task.fits and self.arithmetic is None

@@ -13,7 +13,7 @@ from mixskd.runtime.precision import choose_device
 from mixskd.tasks.scoring import evaluation_mode, on
 from mixskd.transfer.annotated import AnnotatedBundle, load_annotated
 from mixskd.transfer.loaders import InOrder
-from mixskd.transfer.network_file import About, load_network
+from mixskd.transfer.network_file import NetworkDescription, load_network
 from mixskd.transfer.pipeline import Pipeline
 
 
@@ -45,7 +45,9 @@ def evaluate(path: str | Path, data: str | None = None, *, split: str | None = N
     return {**task.scores(values), "split": name, "images": len(bundle.splits[name]), **details}
 
 
-def data_of(path: str | Path, about: About, pipeline: Pipeline, data: str | None = None) -> AnnotatedBundle:
+def data_of(
+    path: str | Path, about: NetworkDescription, pipeline: Pipeline, data: str | None = None
+) -> AnnotatedBundle:
     """The images of ``data``, or of the run at ``path``. Raises UserError if they are missing or have other classes."""
     config_file, settings = Path(path) / "config.yaml", DataConfig()
     if config_file.is_file():

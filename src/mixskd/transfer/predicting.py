@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,22 +27,24 @@ def predict(
     """Draw boxes or masks on ``images`` and write them to the folder ``out``, with ``predictions.json`` beside them.
 
     The JSON is a list in COCO's results format, with ``file_name`` added: boxes with their scores, or a mask
-    (uncompressed RLE) for each class that was found. If the names of all files are numbers, they are the images' ids;
-    else an id is an image's place, from 1 on. Boxes of a score below ``threshold`` are written, but not drawn.
+    (uncompressed RLE) for each class that was found. If the names of all files are different numbers, they are the
+    images' ids; else an id is an image's place, from 1 on. Boxes of a score below ``threshold`` are written, but not
+    drawn.
 
     ``images`` are files and folders of images. Images of one size are predicted together, up to ``batch_size`` at a
-    time; so each result is that of the image alone. Raises UserError naming a file that cannot be read, before anything
-    is written, and for two images of one name, whose drawings would replace each other.
+    time; so each result is that of the image alone. Before anything is written, raises UserError naming a file without
+    the header of an image, and for drawings that would replace each other or an image; later, naming a damaged one.
     """
     check_positive(batch_size=batch_size)
-    files = files_of(images)
+    files, folder = files_of(images), Path(out)
     model, about = load_network(path)
     model.to(choose_device(device))
     pipeline = about.pipeline()
+    check_drawings(files, folder, pipeline.endings)
     sizes = [image_size(file) for file in files]
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    numbered = all(file.stem.isdecimal() and len(file.stem) < 16 for file in files)
+    numbers = {int(file.stem) for file in files if file.stem.isdecimal() and len(file.stem) < 16}
+    numbered = len(numbers) == len(files)
     entries: dict[int, list[dict[str, Any]]] = {}
     with evaluation_mode(model):
         for places in batches(sizes, batch_size):
@@ -60,17 +61,31 @@ def predict(
 
 
 def files_of(images: Sequence[str | Path]) -> list[Path]:
-    """The files among ``images``, and those in its folders. Raises UserError if two have the same name."""
+    """The files among ``images``, and those in its folders. Raises UserError without any."""
     files: list[Path] = []
     for path in map(Path, images):
         inside = sorted(path.iterdir()) if path.is_dir() else []
         files += [file for file in inside if file.suffix.lower() in EXTENSIONS] if path.is_dir() else [path]
     if not files:
         raise UserError(f"there is no image in {', '.join(map(str, images))}")
-    name, count = Counter(file.stem for file in files).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{count} images are named {name}, so their drawings would replace each other; rename them")
     return files
+
+
+def check_drawings(files: Sequence[Path], folder: Path, endings: Sequence[str]) -> None:
+    """Raises UserError if a drawing of one of ``files``, ``folder``/NAME with one of ``endings``, would replace another
+    drawing or one of ``files``.
+    """
+    made: dict[Path, Path] = {}
+    given = {file.resolve() for file in files}
+    for file in files:
+        for drawing in (folder.resolve() / f"{file.stem}{ending}" for ending in endings):
+            if drawing in given:
+                raise UserError(
+                    f"a drawing of {file} would replace the image {drawing}; give another folder with --out"
+                )
+            if drawing in made:
+                raise UserError(f"{made[drawing]} and {file} would both be drawn to {drawing.name}; rename one of them")
+            made[drawing] = file
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[int, ...]]:
@@ -104,8 +119,8 @@ def examples(path: str | Path, split: str, count: int, *, threshold: float = 0.5
     made = []
     for place in places:
         file = images.files[place]
-        image = decode_image(file)
+        image = decode_image(file, max_pixels=images.max_pixels)
         (found,) = pipeline.find(model, [image])
         drawn = pipeline.draw(image, found, about.classes, threshold)
-        made.append(Example(file, pipeline.draw_truth(images, place), drawn))
+        made.append(Example(file, pipeline.draw_truth(image, images, place), drawn))
     return made

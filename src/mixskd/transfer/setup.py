@@ -9,7 +9,7 @@ from mixskd.config import Experiment, flatten, to_dict
 from mixskd.config.build import make_config
 from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import DETECTION
-from mixskd.config.trusted_backbones import check_typed
+from mixskd.config.trusted_backbones import check_typed, is_elsewhere
 from mixskd.data import worker_count
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
@@ -17,7 +17,7 @@ from mixskd.tasks.setup import Sample, TaskSetup
 from mixskd.transfer.annotated import load_annotated
 from mixskd.transfer.config import UNSUPPORTED
 from mixskd.transfer.loaders import InOrder, Stream
-from mixskd.transfer.network_file import About, save_network
+from mixskd.transfer.network_file import NetworkDescription, save_network
 from mixskd.transfer.pipeline import pipeline_of
 from mixskd.transfer.starting_weights import make_network, normalisation_of, scaled
 
@@ -50,8 +50,9 @@ def set_up_transfer(experiment: Experiment, world: World, device: torch.device) 
     method, backbone, weight_notes = make_network(experiment, len(data.classes), config)
     images, collate = pipeline.training(data.annotated["train"], flip=data.flip)
     workers = worker_count(experiment.data.workers)
-    about = About(
-        network=network, backbone=experiment.backbone, options=experiment.method.options, classes=data.classes,
+    name = backbone.name if is_elsewhere(experiment.backbone) else experiment.backbone
+    about = NetworkDescription(
+        network=network, backbone=name, options=experiment.method.options, classes=data.classes,
         mean=mean, std=std, category_ids=getattr(data.annotated["train"], "category_ids", ()),
     )  # fmt: skip
     return TaskSetup(

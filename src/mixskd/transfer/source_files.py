@@ -12,6 +12,9 @@ from mixskd.data.images import ADVICE, FORMATS, MAX_PIXELS, check_image
 from mixskd.data.verify import examine
 from mixskd.errors import UserError, first_line
 
+Size = tuple[int, int]  # width and height
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
 
 @dataclass
 class BadItems:
@@ -47,10 +50,6 @@ class BadItems:
             for kind, found in kinds.items()
             if found
         )
-
-
-Size = tuple[int, int]
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def image_size(path: Path) -> Size:

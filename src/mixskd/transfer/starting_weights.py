@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from msgspec import Struct
 
-from mixskd.artifacts.model_file import read_described
+from mixskd.artifacts.described_weights import description_as, read_described
 from mixskd.backbones import StagedBackbone, build_backbone, check_local, start_from
 from mixskd.backbones.pretrained import LIBRARIES, PUBLISHED
 from mixskd.backbones.pretrained import normalisation_of as library_normalisation
 from mixskd.config import Experiment, OptimConfig
-from mixskd.config.records import Mismatch, ShortText, ThreeNumbers, ThreePositive, read_record
+from mixskd.config.records import ShortText, ThreeNumbers, ThreePositive
 from mixskd.config.registry import NETWORKS
 from mixskd.config.task_kinds import kind_of
 from mixskd.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mixskd.errors import UserError
 from mixskd.errors.text import counted
 from mixskd.transfer.config import TransferConfig
-from mixskd.transfer.network_file import read_network, state_of
+from mixskd.transfer.network_file import read_network
 
 
-class Description(Struct):
+class CommonDescription(Struct):
     """What is taken from the description of any model file of mixskd."""
 
     backbone: ShortText
@@ -57,14 +57,14 @@ def make_network(experiment: Experiment, classes: int, config: TransferConfig) -
         start_from(backbone, weights)  # its notes are about the classifier, which is not used here
         return NETWORKS[name](backbone, classes, config), backbone, []
     about, tensors = read_network(weights)
-    if kind_of(about.network) != kind_of(name) or about.backbone != experiment.backbone:
+    if kind_of(about.network) != kind_of(name) or about.backbone not in (experiment.backbone, backbone.name):
         raise UserError(
             f"a {name} on {experiment.backbone} cannot start from {weights}, which holds a {about.network} on "
             f"{about.backbone}; give the same --backbone, or the weights of a classifier"
         )
     backbone.pretrained = True
     method = NETWORKS[name](backbone, classes, config)
-    own = state_of(method.backbone)
+    own = method.backbone.export_state_dict()
     fits = {key for key, value in own.items() if key in tensors and tensors[key].shape == value.shape}
     with torch.no_grad():
         for key in fits:
@@ -100,9 +100,6 @@ def description_of(weights: str) -> dict[str, Any]:
     if isinstance(means := about.get("mean"), list) and len(means) != 3:
         raise UserError(f"{weights} is for images of {counted(len(means), 'channel')}; detectors and segmentation "
                         "networks take RGB, so give weights for RGB")  # fmt: skip
-    try:
-        read_record(about, Description)
-    except Mismatch as error:
-        raise UserError(f"{path} is damaged: {error}; copy or train it again") from None
+    description_as(CommonDescription, path, about, {}, digest=False)  # all else is checked when it is loaded
     check_local(about["backbone"])
     return dict(about)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixskd.backbones.staged import average
-from mixskd.backbones.tokens import TokenMap, halves
+from mixskd.backbones.tokens import TokenMap, average, halves
 from mixskd.methods.parts.losses import feature_distance, mean_square, relative_distance
 from mixskd.methods.parts.mixing import Mix, sample_mix
 from tests.conftest import make_toy

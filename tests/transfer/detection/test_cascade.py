@@ -116,16 +116,15 @@ def by_hand(
     return torch.tensor(score / len(rois)).double(), torch.tensor(box / len(rois)).double()
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_scores_are_averaged_and_boxes_come_from_the_last_stage(average: str) -> None:
-    net = heads(average=average, score=0.2).eval()
+def test_scores_are_averaged_and_boxes_come_from_the_last_stage() -> None:
+    net = heads(score=0.2).eval()
     logits = torch.tensor([[0.0, 1.0, 3.0], [0.5, 0.0, 1.0], [1.0, 0.0, -1.0]])
     deltas = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0] * 4]
     for stage, a, b in zip(net.stages, logits.tolist(), deltas, strict=True):
         assert isinstance(stage, Stage)
         set_output(stage, a, b)
     (found,) = net.detect(maps(), [TRUTH], SIZES)
-    mean = logits.mean(0).softmax(0) if average == "logits" else logits.softmax(1).mean(0)
+    mean = logits.mean(0).softmax(0)
     kept = [label for label in (2, 1) if mean[label] > 0.2]
     assert found["labels"].tolist() == kept
     torch.testing.assert_close(found["scores"], mean[kept])

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mixskd.errors import UserError
-from mixskd.transfer.detection.loading import DetectionImages, Sizes, augmentation, targets_of, train_batch
+from mixskd.transfer.detection.loading import DetectionImages, augmentation, targets_of, train_batch
 from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import write
 
@@ -16,7 +16,7 @@ NONE = ((0.0,) * 3, (1.0,) * 3)
 
 def test_boxes_follow_the_resize_and_the_flip(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
-    images = DetectionImages(train, augmentation(Sizes((48, 192), 200), *NONE))
+    images = DetectionImages(train, augmentation((48, 192), 200, *NONE))
     seen = set()
     for seed in range(16):
         sample = images[(1, seed)]
@@ -32,7 +32,7 @@ def test_boxes_follow_the_resize_and_the_flip(tmp_path: Path) -> None:
 
 
 def test_sample_depends_on_its_seed_only(tmp_path: Path) -> None:
-    images = DetectionImages(load_detection(write(tmp_path))["train"], augmentation(Sizes((48, 64, 80), 200), *NONE))
+    images = DetectionImages(load_detection(write(tmp_path))["train"], augmentation((48, 64, 80), 200, *NONE))
     torch.manual_seed(1)
     first = images[(0, 5)]
     torch.manual_seed(2)
@@ -44,21 +44,21 @@ def test_sample_depends_on_its_seed_only(tmp_path: Path) -> None:
 def test_long_side_is_bounded_and_scoring_uses_the_largest_size(tmp_path: Path) -> None:
     root = write(tmp_path)
     Image.new("RGB", (200, 100)).save(root / "train" / "wide.png")
-    transform = augmentation(Sizes((50, 80), 120), *NONE, train=False)
+    transform = augmentation((50, 80), 120, *NONE, train=False)
     assert transform(Image.open(root / "train" / "wide.png")).shape == (3, 60, 120)
     assert transform(Image.open(root / "train" / "10.png")).shape == (3, 80, 80)
 
 
 def test_crowds_are_not_targets_and_empty_images_load(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
-    images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE, train=False))
+    images = DetectionImages(train, augmentation((96,), 96, *NONE, train=False))
     assert images[(2, 0)].labels.tolist() == [1]
     assert images[(3, 0)].boxes.shape == (0, 4)
 
 
 def test_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
-    small, large = (DetectionImages(train, augmentation(Sizes((s,), s), *NONE, train=False)) for s in (40, 70))
+    small, large = (DetectionImages(train, augmentation((s,), s, *NONE, train=False)) for s in (40, 70))
     samples = [small[(0, 0)], large[(3, 0)], small[(1, 0)]]
     batch = train_batch(samples)
     assert batch.images.shape == (3, 3, 96, 96)
@@ -73,7 +73,7 @@ def test_batch_is_padded_with_zeros_to_multiples_of_32(tmp_path: Path) -> None:
 
 def test_batch_of_an_image_without_objects(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
-    images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE))
+    images = DetectionImages(train, augmentation((96,), 96, *NONE))
     (target,) = targets_of(train_batch([images[(3, 0)]]).labels)
     assert target["boxes"].shape == (0, 4)
 
@@ -81,6 +81,6 @@ def test_batch_of_an_image_without_objects(tmp_path: Path) -> None:
 def test_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     train = load_detection(write(tmp_path))["train"]
     Image.new("RGB", (50, 96)).save(tmp_path / "train" / "10.png")
-    images = DetectionImages(train, augmentation(Sizes((96,), 96), *NONE))
+    images = DetectionImages(train, augmentation((96,), 96, *NONE))
     with pytest.raises(UserError, match=r"10.png has 50 x 96 pixels, but its annotations say 96 x 96"):
         images[(0, 0)]

@@ -8,7 +8,7 @@ import torch
 
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.evaluation import Detection
-from mixskd.transfer.detection.loading import DetectionImages, Sizes, augmentation, score_batch, train_batch
+from mixskd.transfer.detection.loading import DetectionImages, augmentation, score_batch, train_batch
 from mixskd.transfer.detection.model import CascadeRCNN
 from mixskd.transfer.detection.sources import load_detection
 from tests.transfer.detection.support import tiny_backbone, write
@@ -18,7 +18,7 @@ STEPS = 80
 
 def test_cascade_overfits_four_images(tmp_path: Path) -> None:
     split = load_detection(write(tmp_path))["train"]
-    images = DetectionImages(split, augmentation(Sizes((96,), 96), (0.5,) * 3, (0.25,) * 3, flip=False))
+    images = DetectionImages(split, augmentation((96,), 96, (0.5,) * 3, (0.25,) * 3, flip=False))
     samples = [images[(i, 0)] for i in range(4)]
     batch = train_batch(samples)
     method = CascadeRCNN(tiny_backbone(), 2, DetectorConfig(channels=16, hidden=64, rois=32, proposals=100)).train()

@@ -1,38 +1,9 @@
 """Named experiments: a YAML file each, whose first lines say what it should reach and how long it takes."""
 
-from importlib.resources import files
-from typing import Any
+from mixskd.config.yaml_folder import YamlFolder
 
-import yaml
-
-from mixskd.errors import unknown
-
-
-def names() -> list[str]:
-    """The recipes there are."""
-    return sorted(f.name.removesuffix(".yaml") for f in files(__package__).iterdir() if f.name.endswith(".yaml"))
-
-
-def load(name: str) -> dict[str, Any]:
-    """The settings of recipe ``name``, a part of an experiment. Raises UserError for an unknown name."""
-    values: dict[str, Any] = yaml.safe_load(_text(name))
-    return values
-
-
-def description(name: str) -> str:
-    """The comment at the head of recipe ``name``: what it is, what to expect."""
-    lines = []
-    for line in _text(name).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
-
-
-def _text(name: str) -> str:
-    if name not in names():
-        raise unknown("recipe", name, names())
-    return (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+_recipes = YamlFolder(__name__, "recipe")
+names, load, description = _recipes.names, _recipes.load, _recipes.description
 
 
 def fitting(source: str | None, weights: str | None) -> str:

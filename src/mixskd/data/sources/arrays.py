@@ -10,7 +10,7 @@ import numpy as np
 from mixskd.data.bundle import MOST_CLASSES, SPLITS, DataBundle, ImageSet
 from mixskd.data.labels import are_several, are_soft
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 
 Range = tuple[float, ...] | None  # as data.range
 
@@ -97,8 +97,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{odd[0]} is not an array")
             return arrays
     except Exception as error:  # damaged bytes make numpy and zlib raise any kind of error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read {path} as an .npz of plain arrays: {reason}") from None
+        raise UserError(f"cannot read {path} as an .npz of plain arrays: {first_line(error)}") from None
 
 
 def _check_unpacked(archive: zipfile.ZipFile) -> None:

@@ -19,6 +19,7 @@ from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.data.sources.manifest import as_labels, ordered
 from mixskd.errors import UserError, first_line, nearest
+from mixskd.runtime.packages import needed
 
 HUB = "hf:"
 PART = 10_000  # rows whose verification is stored at once
@@ -103,7 +104,7 @@ def load_hub(
     splits = {}
     for split, table in ((split, tables[split]) for split in found):
         groups = None if group is None else np.asarray(list(map(str, table[_column(table, group, (), path, "group")])))
-        encoded = table.cast_column(image, _datasets().Image(decode=False)).select_columns([image])
+        encoded = table.cast_column(image, needed("datasets", "hf").Image(decode=False)).select_columns([image])
         splits[split] = ImageSet(
             _images(encoded, image, path, split), as_labels(found[split], classes, several=several), groups
         )
@@ -129,22 +130,18 @@ def _names(value: Any, known: Sequence[str] | None, where: str) -> tuple[str, ..
     values = value if isinstance(value, list) else [value]
     if any(v is None or v == -1 for v in values):
         raise UserError(f"{where} has no label; remove the row, or label it")
-    return tuple(str(v) if known is None else known[v] for v in values)
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(f"data of the source {HUB}FOLDER need datasets: pip install 'mixskd[hf]'") from None
-    return datasets
+    if known is None:
+        return tuple(map(str, values))
+    if strange := [v for v in values if not 0 <= v < len(known)]:
+        raise UserError(f"{where} has the label {strange[0]}, but there are {len(known)} classes")
+    return tuple(known[v] for v in values)
 
 
 def _tables(path: Path) -> dict[str, Any]:
     """The tables in ``path`` by the names of their splits."""
     if not path.is_dir():
         raise UserError(f"there is no folder {path}; give hf: and a folder, since nothing is downloaded")
-    datasets = _datasets()
+    datasets = needed("datasets", "hf")
     datasets.disable_progress_bars()
     saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
@@ -164,9 +161,8 @@ def _chosen(tables: dict[str, Any], names: Sequence[str], path: Path) -> dict[st
         for name in names:
             if name not in tables:
                 raise UserError(f"{path} has no split {name!r}{nearest(name, tables)}; it has: {', '.join(tables)}")
-        return {own: tables[name] for own, name in zip(SPLITS, names, strict=False)} if len(names) != 2 else {
-            "train": tables[names[0]], "test": tables[names[1]]
-        }  # fmt: skip
+        own = ("train", "test") if len(names) == 2 else SPLITS
+        return {split: tables[name] for split, name in zip(own, names, strict=False)}
     found = {own: tables[name] for own, usual in NAMES.items() for name in usual if name in tables}
     if not found:
         raise UserError(f"{path} has the splits {', '.join(tables)}; say with --data.split-names which one is train")

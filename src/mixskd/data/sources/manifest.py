@@ -15,7 +15,8 @@ from mixskd.data.file_list import FileListBuilder
 from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
-from mixskd.errors import UserError, nearest
+from mixskd.errors import UserError, first_line, nearest
+from mixskd.runtime.packages import needed
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT_OF = {alias: split for split, names in NAMES.items() for alias in (*names, split)} | {"training": "train"}
@@ -199,7 +200,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Sequence[obje
         yield renamed(path, [str(name) for name in next(rows)], columns)
         yield from rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read the manifest {path}: {first_line(error)}") from None
 
 
 def renamed(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -230,15 +231,11 @@ def _csv(path: Path) -> Iterator[Sequence[object]]:
 
 
 def _parquet(path: Path) -> Iterator[Sequence[object]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UserError(f"{path} needs pyarrow: pip install 'mixskd[parquet]'") from None
+    pyarrow, parquet = needed("pyarrow", "parquet"), needed("pyarrow.parquet", "parquet")
     try:
         file = parquet.ParquetFile(path)
         yield file.schema_arrow.names
         for batch in file.iter_batches():
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
     except pyarrow.ArrowException as error:
-        raise UserError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read the manifest {path}: {first_line(error)}") from None

@@ -14,7 +14,7 @@ from mixskd.data.bundle import DataBundle, ImageSet
 from mixskd.data.file_list import FileList
 from mixskd.data.preprocess import CIFAR_MEAN, CIFAR_STD, Preprocess
 from mixskd.data.sources.folder import load_folder
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import locked
 
 DEFAULT_ROOT = "~/.cache/mixskd"
@@ -41,7 +41,7 @@ def load_named(name: str, root: str | None, image_size: int | None, *, download:
     try:
         data = named.read(folder, image_size or named.image_size, download)
     except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"cannot read {name} under {folder} ({reason}); name its folder with --data.root") from None
     counts = len(data.train), len(data.test)
     if counts != named.counts:
@@ -123,7 +123,7 @@ def _cars(root: Path, image_size: int, _: bool) -> DataBundle:
 
 def _cub200(root: Path, image_size: int, _: bool) -> DataBundle:
     """``CUB_200_2011/`` with images.txt, train_test_split.txt, image_class_labels.txt and classes.txt."""
-    folder = root / "CUB_200_2011" if (root / "CUB_200_2011").is_dir() else root
+    folder = _home(root, "CUB_200_2011")
     table = {name: _columns(folder / f"{name}.txt") for name in ("images", "train_test_split", "image_class_labels")}
     classes = tuple(name for _, name in sorted(_columns(folder / "classes.txt").items(), key=lambda item: int(item[0])))
     splits: dict[str, tuple[list[Path], list[int]]] = {"1": ([], []), "0": ([], [])}
@@ -134,15 +134,24 @@ def _cub200(root: Path, image_size: int, _: bool) -> DataBundle:
     return bundle(_files(*splits["1"]), _files(*splits["0"]), classes, image_size)
 
 
+def _home(root: Path, name: str) -> Path:
+    """The folder ``name`` under ``root`` if there is one, else ``root`` itself."""
+    return root / name if (root / name).is_dir() else root
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
 def _columns(path: Path) -> dict[str, str]:
-    return dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+    return dict(line.split(maxsplit=1) for line in _lines(path))
 
 
 def _dogs(root: Path, image_size: int, _: bool) -> DataBundle:
     """``Images/`` with train_list.mat and test_list.mat."""
     from scipy.io import loadmat
 
-    folder = root / "StanfordDogs" if (root / "StanfordDogs").is_dir() else root
+    folder = _home(root, "StanfordDogs")
     names: dict[int, str] = {}
     sets = []
     for split in ("train", "test"):
@@ -156,11 +165,8 @@ def _dogs(root: Path, image_size: int, _: bool) -> DataBundle:
 
 def _mit67(root: Path, image_size: int, _: bool) -> DataBundle:
     """``Images/`` with TrainImages.txt and TestImages.txt."""
-    folder = root / "MIT67" if (root / "MIT67").is_dir() else root
-    lists = [
-        [line.strip() for line in (folder / f"{split}Images.txt").read_text().splitlines() if line.strip()]
-        for split in ("Train", "Test")
-    ]
+    folder = _home(root, "MIT67")
+    lists = [_lines(folder / f"{split}Images.txt") for split in ("Train", "Test")]
     classes = tuple(sorted({name.split("/")[0] for name in lists[0]}))
     index = {name: i for i, name in enumerate(classes)}
     sets = [_files([folder / "Images" / n for n in names], [index[n.split("/")[0]] for n in names]) for names in lists]
@@ -168,8 +174,7 @@ def _mit67(root: Path, image_size: int, _: bool) -> DataBundle:
 
 
 def _imagenet(root: Path, image_size: int, _: bool) -> DataBundle:
-    folder = root / "imagenet" if (root / "imagenet").is_dir() else root
-    data = load_folder(folder, image_size)
+    data = load_folder(_home(root, "imagenet"), image_size)
     splits = {"test" if name == "val" else name: split for name, split in data.splits.items()}
     return dataclasses.replace(data, splits=splits)  # its val/ is what papers report, and there is no other
 

@@ -22,7 +22,7 @@ from mixskd.data.images import EXTENSIONS
 from mixskd.data.preprocess import Preprocess
 from mixskd.data.sources.folder import NAMES
 from mixskd.data.verify_cache import JUST_CHANGED, VerifyCache
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.errors.text import shown
 
 MEMBER = np.dtype([("offset", "<i8"), ("size", "<i8")])
@@ -209,7 +209,7 @@ def _checksums(shard: Path) -> dict[str, bytes] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the checksums in {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read the checksums in {path}: {first_line(error)}") from None
     return found
 
 
@@ -250,7 +250,7 @@ def _scan(shard: Path) -> bytes:
     except FileNotFoundError:
         raise UserError(f"there is no shard {shard}") from None
     except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"cannot read the shard {shard} ({reason}); it must be an uncompressed tar") from None
     if missing := sorted(images.keys() - labels.keys()):
         raise UserError(f"{shard}: the image {missing[0]} has no label; put {missing[0]}.cls with a number beside it")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mixskd.artifacts.model_file import read_described
+from mixskd.artifacts.described_weights import read_described
 from mixskd.backbones import build_backbone
 from mixskd.backbones.from_timm import PREFIX
 from mixskd.backbones.from_torchvision import TORCHVISION

@@ -23,7 +23,7 @@ from mixskd.runtime.packages import needed
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import PAD
 from mixskd.transfer.evaluating import data_of
-from mixskd.transfer.network_file import About, load_network
+from mixskd.transfer.network_file import NetworkDescription, load_network
 
 COMPARED = 4  # images of the run's data on which a detector and its copy are compared
 DIFFERENT = 0.01  # largest share of detections that may differ: equal scores can be suppressed in another order
@@ -93,7 +93,7 @@ def trace_detector(model: OneImage, images: Tensor, file: Path) -> None:
         )  # fmt: skip
 
 
-def sample_images(path: str | Path, about: About) -> list[Tensor]:
+def sample_images(path: str | Path, about: NetworkDescription) -> list[Tensor]:
     """Some images of the run's scored split as a detector's input; empty if they cannot be read."""
     pipeline: Any = about.pipeline(check=False, skip_bad_annotations=True)
     try:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mixskd.backbones.staged import Head, StagedBackbone
+from mixskd.backbones.heads import Head
+from mixskd.backbones.staged import StagedBackbone
 from mixskd.backbones.tokens import FeatureMap, spatial
 from mixskd.methods.parts.losses import full_precision
 

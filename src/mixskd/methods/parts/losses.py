@@ -1,4 +1,4 @@
-"""Loss functions that methods share, each with its equation. They average over the batch, in at least fp32."""
+"""Losses that methods share, each with its equation, and the sums and types that they are made of: in fp32 or wider."""
 
 from collections.abc import Iterable
 

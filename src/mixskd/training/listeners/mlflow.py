@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixskd.config import flatten, to_dict
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import write_text
 from mixskd.training.listeners.base import RunInfo
 from mixskd.training.listeners.service import Service
@@ -37,7 +37,7 @@ class MLflow(Service):
                 for key, value in flatten(to_dict(info.experiment)).items():
                     client.log_param(self.run_id, key, str(value)[:500])
         except mlflow.exceptions.MlflowException as error:
-            raise UserError(f"mlflow cannot start: {str(error).splitlines()[0]}") from None
+            raise UserError(f"mlflow cannot start: {first_line(error)}") from None
         self.client = client
 
     def log(self, values: Mapping[str, float], step: int) -> None:

@@ -18,6 +18,8 @@ from mixskd.training.description import time_line
 from mixskd.training.listeners.base import Listener, RunInfo, StepInfo
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+MEASURED = 3.0  # seconds of the first steps, which tell how long the run will take
+WIDE = 100  # columns from which on every loss term is shown
 
 
 def sparkline(values: Sequence[float], *, plain: bool = False) -> str:
@@ -30,10 +32,6 @@ def sparkline(values: Sequence[float], *, plain: bool = False) -> str:
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     step = (high - low) / (len(marks) - 1) or 1.0
     return "".join(marks[round((value - low) / step)] if math.isfinite(value) else "?" for value in values)
-
-
-MEASURED = 3.0  # seconds of the first steps, which tell how long the run will take
-WIDE = 100  # columns from which on every loss term is shown
 
 
 class Bars(Progress):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixskd.config import flatten, to_dict
-from mixskd.errors import UserError
+from mixskd.errors import UserError, first_line
 from mixskd.runtime.files import slug
 from mixskd.training.listeners.base import RunInfo
 from mixskd.training.listeners.service import Service
@@ -29,9 +29,7 @@ class WandB(Service):
                 config=flatten(to_dict(info.experiment)),
             )  # fmt: skip
         except wandb.errors.Error as error:
-            raise UserError(
-                f"wandb cannot start: {str(error).splitlines()[0]}; log in, or WANDB_MODE=offline"
-            ) from None
+            raise UserError(f"wandb cannot start: {first_line(error)}; log in, or WANDB_MODE=offline") from None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self.client.log(dict(values), step)

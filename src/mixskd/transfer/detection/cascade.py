@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-Size = tuple[int, int]
+HeightWidth = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class CascadeConfig:
         score: detections with a lower score are dropped.
         nms: the IoU of the non-maximum suppression, per class.
         detections: the detections that are kept per image.
-        average: the outputs that are averaged over the stages at test: ``logits`` (as MMDetection) or ``probabilities``
-            (as the cascade's own paper).
     """
 
     ious: tuple[float, ...] = (0.5, 0.6, 0.7)
@@ -46,7 +44,6 @@ class CascadeConfig:
     score: float = 0.05
     nms: float = 0.5
     detections: int = 100
-    average: str = "logits"
 
 
 class PyramidAlign(nn.Module):
@@ -110,9 +107,7 @@ class Stage(nn.Module):
 
     def sample(self, rois: Tensor, boxes: Tensor, labels: Tensor) -> Samples:
         """Match the proposals ``rois`` and the ground truth itself to the ground truth, and draw some of them."""
-        is_truth = torch.cat(
-            [rois.new_zeros(len(rois), dtype=torch.bool), boxes.new_ones(len(boxes), dtype=torch.bool)]
-        )
+        is_truth = torch.arange(len(rois) + len(boxes), device=rois.device) >= len(rois)
         rois = torch.cat([rois, boxes.to(rois.dtype)])
         if len(boxes):
             matches = self.matcher(box_iou(boxes, rois))
@@ -135,7 +130,7 @@ class Stage(nn.Module):
         return F.cross_entropy(logits.float(), labels, reduction="sum") / count, box
 
     @torch.no_grad()
-    def refined(self, deltas: Tensor, rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
+    def refined(self, deltas: Tensor, rois: Sequence[Tensor], sizes: Sequence[HeightWidth]) -> list[Tensor]:
         """The ``rois`` of each image moved by ``deltas`` and clipped to the image."""
         moved = self.coder.decode_single(deltas.float(), torch.cat([*rois]))
         split = moved.split([r.shape[0] for r in rois])
@@ -145,7 +140,8 @@ class Stage(nn.Module):
 class CascadeHeads(nn.Module):
     """The stages in sequence.
 
-    ``losses`` is for training. ``detect`` gives the boxes of the last stage, with scores averaged over all stages.
+    ``losses`` is for training. ``detect`` gives the boxes of the last stage. Their scores are the softmax of the mean
+    of all stages' logits, as in MMDetection; the cascade's own paper averages probabilities.
     """
 
     def __init__(self, channels: int, classes: int, config: CascadeConfig | None = None) -> None:
@@ -158,7 +154,7 @@ class CascadeHeads(nn.Module):
 
     def losses(
         self, maps: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]],
-        sizes: Sequence[Size],
+        sizes: Sequence[HeightWidth],
     ) -> dict[str, Tensor]:  # fmt: skip
         """``stage1_class``, ``stage1_box``, ...: the weighted losses. ``proposals`` are ``r x 4`` per image.
 
@@ -180,18 +176,16 @@ class CascadeHeads(nn.Module):
 
     @torch.no_grad()
     def detect(
-        self, maps: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
+        self, maps: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[HeightWidth]
     ) -> list[dict[str, Tensor]]:
         """``boxes`` ``d x 4``, ``scores`` ``d`` and ``labels`` ``d`` of each image, the best first."""
-        rois, outputs = [*proposals], []
+        rois, outputs = [*proposals], []  # the logits of all stages
         for stage in self.stages:
             assert isinstance(stage, Stage)
             logits, deltas = stage(self.align(maps, rois))
-            outputs.append(logits.float() if self.config.average == "logits" else logits.float().softmax(1))
+            outputs.append(logits.float())
             rois = stage.refined(deltas, rois, sizes)
-        mean = torch.stack(outputs).mean(0)
-        scores = mean.softmax(1) if self.config.average == "logits" else mean
-        parts = scores.split([r.shape[0] for r in rois])
+        parts = torch.stack(outputs).mean(0).softmax(1).split([r.shape[0] for r in rois])
         return [self._keep(boxes, part) for boxes, part in zip(rois, parts, strict=True)]
 
     def _keep(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:

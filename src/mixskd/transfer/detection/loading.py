@@ -1,7 +1,6 @@
 """From an annotated image to a padded batch: decode, flip, resize, normalise, pad."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -30,26 +29,20 @@ class Sample(NamedTuple):
     position: int
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The short side is resized to one of ``short`` pixels, drawn per image, unless the long side exceeds ``long``."""
-
-    short: tuple[int, ...] = (800,)
-    long: int = 1333
-
-
 def augmentation(
-    sizes: Sizes, mean: Sequence[float], std: Sequence[float], *, flip: bool = True, train: bool = True
-) -> v2.Transform:
+    short: Sequence[int], long: int, mean: Sequence[float], std: Sequence[float],
+    *, flip: bool = True, train: bool = True,
+) -> v2.Transform:  # fmt: skip
     """Flip (half of the images, in training), resize that keeps the ratio, then (x / 255 - mean) / std.
 
+    The short side gets one of ``short`` pixels, drawn per image, or fewer where the long side would exceed ``long``.
     Without ``train`` the largest size alone is used.
     """
-    short = sizes.short if train else (max(sizes.short),)
+    short = short if train else (max(short),)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip()] if train and flip else []
     steps += [
         v2.ToImage(),
-        v2.RandomShortestSize(list(short), max_size=sizes.long, antialias=True),
+        v2.RandomShortestSize(list(short), max_size=long, antialias=True),
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
         v2.Normalize(list(mean), list(std)),
     ]
@@ -107,9 +100,8 @@ def train_batch(samples: Sequence[Sample]) -> Batch:
 
 def targets_of(labels: Tensor) -> list[dict[str, Tensor]]:
     """``boxes`` and ``labels`` of each image, from the ``labels`` of a training batch."""
-    return [
-        {"boxes": one[one[:, 0] > 0, 1:], "labels": one[one[:, 0] > 0, 0].to(torch.int64)} for one in labels
-    ]  # fmt: skip
+    objects = [one[one[:, 0] > 0] for one in labels]
+    return [{"boxes": one[:, 1:], "labels": one[:, 0].to(torch.int64)} for one in objects]
 
 
 def score_batch(split: DetectionSet, samples: Sequence[Sample]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:

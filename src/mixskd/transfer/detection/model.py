@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mixskd.backbones import StagedBackbone
 from mixskd.data.needs import DataNeeds
 from mixskd.methods.hooks import Hooks
-from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, Size
+from mixskd.transfer.detection.cascade import CascadeConfig, CascadeHeads, HeightWidth
 from mixskd.transfer.detection.config import DetectorConfig
 from mixskd.transfer.detection.loading import targets_of
 from mixskd.transfer.detection.pyramid import Pyramid
@@ -119,12 +119,19 @@ class Detector(nn.Module):
         """The name of the backbone."""
         return self.backbone.body.name
 
+    def export_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the keys of its file."""
+        return self.state_dict()
+
+    def load_export_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of :meth:`export_state_dict`. Raises RuntimeError if keys or shapes differ."""
+        self.load_state_dict(state)
+
     def losses(
-        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Mapping[str, Tensor]]
+        self, images: Tensor, sizes: Sequence[HeightWidth], targets: Sequence[Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Every loss term of a batch by name; training minimises their sum."""
         maps = self.backbone(images)
-        maps = type(maps)((name, one.float()) for name, one in maps.items())
         found = [
             {**target, "size": torch.tensor(size, device=images.device)}
             for target, size in zip(targets, sizes, strict=True)
@@ -138,10 +145,9 @@ class Detector(nn.Module):
                 terms = {FASTER_NAMES[name]: value for name, value in losses.items()}
         return {RPN_NAMES[name]: value for name, value in rpn_losses.items()} | terms
 
-    def forward(self, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
+    def forward(self, images: Tensor, sizes: Sequence[HeightWidth]) -> list[dict[str, Tensor]]:
         """Detections of each image: ``boxes`` ``d x 4``, ``scores`` ``d``, ``labels`` ``d``, the best first."""
         maps = self.backbone(images)
-        maps = type(maps)((name, one.float()) for name, one in maps.items())
         with torch.autocast(images.device.type, enabled=False):
             proposals, _ = self.rpn(ImageList(images, [*sizes]), maps)
             if isinstance(self.heads, CascadeHeads):
@@ -153,17 +159,12 @@ class DetectionMethod(Hooks, nn.Module):
     """Trains a detector; the attribute ``backbone`` is the whole detector, which is deployed."""
 
     Config: ClassVar[type] = DetectorConfig
-    taught_by: ClassVar[str | None] = None
     architecture: ClassVar[str]
 
     def __init__(self, backbone: StagedBackbone, classes: int, config: DetectorConfig) -> None:
         super().__init__()
         self.config, self.needs = config, DataNeeds()
         self.backbone = Detector(backbone, classes, config, architecture=self.architecture)
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """None: torchvision's samplers draw within ``forward``, from the generator that the step seeds."""
-        return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None, *, sizes: Tensor) -> dict[str, Tensor]:
         """``loss`` and its terms of ``images`` ``B x 3 x H x W``, ``labels`` ``B x M x 5`` (label and box; label -1 for

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mixskd.config.data import DataConfig
-from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
 from mixskd.transfer.detection import loading
 from mixskd.transfer.detection.config import DetectorConfig
@@ -24,10 +23,12 @@ from mixskd.transfer.drawing import draw_boxes
 class DetectionPipeline:
     """For networks of ``config`` whose images are normalised by ``mean`` and ``std``."""
 
+    endings = (".png",)
+
     def __init__(self, config: DetectorConfig, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
         self.image_size = max(config.short)
-        self.to_input = loading.augmentation(loading.Sizes(config.short, config.long), mean, std, train=False)
+        self.to_input = loading.augmentation(config.short, config.long, mean, std, train=False)
 
     def load(self, source: str, data: DataConfig) -> dict[str, DetectionSet]:
         """Every split of the data at ``source``. Raises UserError for data or packages that cannot be used."""
@@ -44,10 +45,8 @@ class DetectionPipeline:
 
     def training(self, split: DetectionSet, *, flip: bool) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The augmented images of ``split``, and the function that makes a batch of them."""
-        sizes = loading.Sizes(self.config.short, self.config.long)
-        return loading.DetectionImages(
-            split, loading.augmentation(sizes, self.mean, self.std, flip=flip)
-        ), loading.train_batch
+        transform = loading.augmentation(self.config.short, self.config.long, self.mean, self.std, flip=flip)
+        return loading.DetectionImages(split, transform), loading.train_batch
 
     def scoring(self, split: DetectionSet) -> tuple[Dataset[Any], Callable[[Any], Any]]:
         """The images of ``split`` as they are scored, and the function that makes a batch of them."""
@@ -82,12 +81,12 @@ class DetectionPipeline:
         texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
         return draw_boxes(image, found["boxes"][shown], labels, texts, len(classes))
 
-    def draw_truth(self, split: DetectionSet, index: int) -> Image.Image:
-        """An image of ``split`` with its annotated boxes, crowds included."""
+    def draw_truth(self, image: Image.Image, split: DetectionSet, index: int) -> Image.Image:
+        """``image``, which is at ``index`` of ``split``, with its annotated boxes, crowds included."""
         one = split.images[index]
         labels = one.labels.tolist()
         texts = [split.classes[label - 1] for label in labels]
-        return draw_boxes(decode_image(one.file), one.boxes, labels, texts, len(split.classes))
+        return draw_boxes(image, one.boxes, labels, texts, len(split.classes))
 
     def save_found(self, found: dict[str, Tensor], classes: Sequence[str], stem: Path) -> None:
         """Nothing: boxes have no file of their own."""

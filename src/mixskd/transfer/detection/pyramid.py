@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from mixskd.backbones import StagedBackbone
 from mixskd.backbones.tokens import spatial
-from mixskd.errors import UserError
-
-STRIDES = (4, 8, 16, 32)
+from mixskd.transfer.strides import check_strides
 
 
 class Pyramid(nn.Module):
@@ -39,9 +35,10 @@ class Pyramid(nn.Module):
             self.train(self.training)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """The maps ``B x channels x H_k x W_k`` of ``images`` ``B x 3 x H x W``, named ``0`` to ``3`` and ``pool``."""
+        """The fp32 maps ``B x channels x H_k x W_k`` of images ``B x 3 x H x W``, named ``0`` to ``3`` and ``pool``."""
         maps = map(spatial, self.body.feature_maps(images))
-        return self.fpn(OrderedDict((str(k), one) for k, one in enumerate(maps)))
+        pyramid = self.fpn(OrderedDict((str(k), one) for k, one in enumerate(maps)))
+        return OrderedDict((name, one.float()) for name, one in pyramid.items())
 
     def train(self, mode: bool = True) -> Pyramid:
         """Training mode; the norms of a frozen body stay in evaluation mode."""
@@ -51,19 +48,3 @@ class Pyramid(nn.Module):
                 if isinstance(module, BatchNorm):
                     module.eval()
         return self
-
-
-def check_strides(backbone: StagedBackbone) -> None:
-    """Raises UserError unless the stage maps of ``backbone`` have the strides 4, 8, 16 and 32."""
-    backbone.require_stages("detection")
-    if backbone.fixed:
-        raise UserError(f"{backbone.name} takes images of one size only; detection needs a backbone for any size")
-    backbone.require_stages("a detector or a segmentation network")
-    probe = copy.deepcopy(backbone).to("meta").eval()
-    maps = map(spatial, probe.feature_maps(torch.empty(2, backbone.in_channels, 256, 256, device="meta")))
-    strides = tuple(256 // spatial(one).shape[-1] for one in maps)
-    if strides != STRIDES:
-        raise UserError(
-            f"{backbone.name} has maps of strides {', '.join(map(str, strides))}, but 4, 8, 16, 32 are needed; "
-            "take a backbone for large images, such as resnet18 or resnet50"
-        )

@@ -37,13 +37,10 @@ def load_detection(
     bad = {split: BadItems(skip_annotations, skip_images) for split in NAMES}
     if coco := find_coco(root):
         splits = {split: load_coco(listing, folder, bad[split]) for split, (listing, folder) in coco.items()}
-        where = {split: listing.name for split, (listing, _) in coco.items()}
     elif listing := find_yaml(root):
         splits = yolo_splits(listing, bad)
-        where = {split: split for split in splits}
     elif "train" in (files := find_voc(root)):
         splits = voc_splits(root, files, bad)
-        where = {split: split for split in splits}
     else:
         splits = {}
     if "train" not in splits:
@@ -52,20 +49,18 @@ def load_detection(
             "annotations/instances_train2017.json and train2017/ (COCO), with data.yaml (YOLO), "
             "or with Annotations/ and ImageSets/Main/ (Pascal VOC)"
         )
-    notes: tuple[str, ...] = ()
     if "test" in splits and not splits["test"].objects:
         del splits["test"]
-        notes = (f"the test split of {root} has no annotations, so it gets no scores",)
+        note = f"the test split of {root} has no annotations, so it gets no scores"
+        splits["train"] = dataclasses.replace(splits["train"], notes=(note,))
     for split, found in splits.items():
         if (found.classes, found.category_ids) != (splits["train"].classes, splits["train"].category_ids):
             raise UserError(f"the splits train and {split} of {root} have other categories; they must be the same")
         images = found.images
         if verify != "off":
             images = tuple(readable(images, bad[split], verify, max_pixels))
-        splits[split] = dataclasses.replace(
-            found, images=images, notes=bad[split].notes(where[split]), max_pixels=max_pixels
-        )
-    splits["train"] = dataclasses.replace(splits["train"], notes=(*splits["train"].notes, *notes))
+        notes = (*found.notes, *bad[split].notes(coco[split][0].name if coco else split))
+        splits[split] = dataclasses.replace(found, images=images, notes=notes, max_pixels=max_pixels)
     return splits
 
 

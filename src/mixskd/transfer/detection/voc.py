@@ -1,6 +1,5 @@
 """Boxes in the XML files of Pascal VOC."""
 
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,18 +42,19 @@ def voc_splits(root: Path, files: dict[str, list[Path]], bad: dict[str, BadItems
     else:
         classes = tuple(sorted({name for objects in read["train"] for name, _ in objects}))
     label_of = {name: label for label, name in enumerate(classes, start=1)}
-    splits = {}
-    for split, paths in files.items():
+
+    def split_of(split: str) -> DetectionSet:
         boxes: dict[Path, list[Box]] = {}
-        for path, objects in zip(paths, read[split], strict=True):
+        for path, objects in zip(files[split], read[split], strict=True):
             file = image_of(path, root)
             if file is None:
                 bad[split].annotation(f"the image of {path} is missing")
             else:
                 boxes[file] = [one._replace(label=label_of.get(name, 0)) for name, one in objects]
-        images = images_from(boxes, partial(lambda found, file, _: found[file], boxes), len(classes), bad[split])
-        splits[split] = DetectionSet(images, classes, tuple(range(1, 1 + len(classes))))
-    return splits
+        images = images_from(boxes, lambda file, _: boxes[file], len(classes), bad[split])
+        return DetectionSet(images, classes, tuple(range(1, 1 + len(classes))))
+
+    return {split: split_of(split) for split in files}
 
 
 def image_of(annotation: Path, root: Path) -> Path | None:

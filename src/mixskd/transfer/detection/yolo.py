@@ -75,7 +75,7 @@ def boxes(image: Path, size: tuple[int, int], bad: BadItems) -> list[Box]:
             bad.annotation(f"{where} is not a class index with a box (4 numbers) or a polygon (6 or more)")
             continue
         if len(values) == 4:
-            x, y, w, h = values
+            x, y, w, h = values  # x and y of the centre
             left, top = x - w / 2, y - h / 2
         else:
             left, top = min(values[::2]), min(values[1::2])

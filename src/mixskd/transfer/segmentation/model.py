@@ -14,9 +14,9 @@ from mixskd.backbones.tokens import spatial
 from mixskd.data.needs import DataNeeds
 from mixskd.errors import UserError
 from mixskd.methods.hooks import Hooks
-from mixskd.transfer.detection.pyramid import check_strides
 from mixskd.transfer.segmentation.config import DeepLabConfig
 from mixskd.transfer.segmentation.data import IGNORE
+from mixskd.transfer.strides import check_strides
 
 
 class PaperHead(nn.Sequential):
@@ -49,10 +49,8 @@ class DeepLabV3(nn.Module):
         self.backbone, self.classes = backbone, classes
         rate = 96 // config.output_stride
         rates = (rate, 2 * rate, 3 * rate)
-        if config.head == "paper":
-            self.classifier: nn.Module = PaperHead(widths[-1], classes, rates)
-        else:
-            self.classifier = DeepLabHead(widths[-1], classes, rates)
+        head = PaperHead if config.head == "paper" else DeepLabHead
+        self.classifier: nn.Module = head(widths[-1], classes, rates)
         self.aux_classifier = FCNHead(widths[-2], classes) if config.aux > 0 else None
 
     @property
@@ -121,16 +119,11 @@ class SegmentationMethod(Hooks, nn.Module):
     """Trains DeepLabV3 as in MixSKD's Table 3; the attribute ``backbone`` is the whole network, which is deployed."""
 
     Config: ClassVar[type] = DeepLabConfig
-    taught_by: ClassVar[str | None] = None
 
     def __init__(self, backbone: StagedBackbone, classes: int, config: DeepLabConfig) -> None:
         super().__init__()
         self.config, self.needs = config, DataNeeds()
         self.backbone = DeepLabV3(backbone, classes, config)
-
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
-        """None: dropout draws within ``forward``, from the generator that the step seeds."""
-        return None
 
     def forward(self, images: Tensor, labels: Tensor, draws: Any = None) -> dict[str, Tensor]:
         """``loss`` and its terms of ``images`` ``B x 3 x H x W`` and ``labels`` ``B x H x W`` (255 is ignored)."""

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from mixskd.config.data import DataConfig
-from mixskd.data.images import decode_image
 from mixskd.runtime.distributed import World
 from mixskd.transfer.drawing import coloured_mask, draw_classes
 from mixskd.transfer.segmentation import loading
@@ -24,6 +23,8 @@ from mixskd.transfer.segmentation.sources import load_segmentation
 
 class SegmentationPipeline:
     """For networks of ``config`` whose images are normalised by ``mean`` and ``std``."""
+
+    endings = (".png", "_mask.png")
 
     def __init__(self, config: DeepLabConfig, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
@@ -68,10 +69,9 @@ class SegmentationPipeline:
         """``image`` under the colours of the classes that were found, with a legend."""
         return draw_classes(image, found, classes)
 
-    def draw_truth(self, split: SegmentationSet, index: int) -> Image.Image:
-        """An image of ``split`` under the colours of its annotated classes, with a legend."""
-        mask = torch.from_numpy(np.array(split.read_mask(index)))
-        return draw_classes(decode_image(split.images[index]), mask, split.classes)
+    def draw_truth(self, image: Image.Image, split: SegmentationSet, index: int) -> Image.Image:
+        """``image``, which is at ``index`` of ``split``, under the colours of its annotated classes, with a legend."""
+        return draw_classes(image, torch.from_numpy(np.array(split.read_mask(index))), split.classes)
 
     def save_found(self, found: Tensor, classes: Sequence[str], stem: Path) -> None:
         """Write ``found`` to ``STEM_mask.png``: one class index per pixel, with a palette of colours."""

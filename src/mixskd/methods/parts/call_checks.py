@@ -1,4 +1,4 @@
-"""Check of the labels that a method is called with, before anything is computed from them."""
+"""Checks of the images and labels that a method is called with, before anything is computed from them."""
 
 from typing import Any
 

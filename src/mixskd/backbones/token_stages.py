@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixskd.backbones.cutting import STAGES
-from mixskd.backbones.staged import as_weights
+from mixskd.backbones.heads import as_weights
 from mixskd.backbones.tokens import FeatureMap, TokenMap, to_map, to_tokens
 
 

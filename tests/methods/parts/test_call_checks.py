@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixskd import CSKD, Baseline, MixSKD, Mixup, UserError
 from mixskd.methods import Method
-from mixskd.methods.parts.labels import check_labels
+from mixskd.methods.parts.call_checks import check_labels
 from tests.conftest import make_toy
 
 IMAGES, LABELS = torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 4, 2])  # of five classes
