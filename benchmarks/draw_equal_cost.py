@@ -13,10 +13,10 @@ from pathlib import Path
 from equal_cost_table import ARMS, best_plain, gains, scores_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mixskd.reporting.tables.differences import t_interval
 
 from mixskd.drawing.plots import styled
 from mixskd.reporting.plots.colours import method_colour
+from mixskd.reporting.tables.paired_differences import t_interval
 
 ROOT = Path(__file__).parents[1]
 PANELS = {
