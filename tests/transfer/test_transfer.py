@@ -26,7 +26,7 @@ from mixskd.config.build import build_experiment
 from mixskd.config.trusted_backbones import VARIABLE
 from mixskd.data import verify
 from mixskd.data.images import check_image
-from mixskd.deploy.exports import networks
+from mixskd.deploy.exports import transfer_onnx
 from mixskd.deploy.exports.transfer_onnx import OneImage, compare_detections, export_onnx, run_by_onnxruntime
 from mixskd.errors import UserError
 from mixskd.runtime.distributed import World
@@ -393,10 +393,10 @@ def test_different_copy_of_a_detector_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(OneImage, "forward", lambda self, images: found)
     for place, other in ((0, found[0] + 1), (1, found[1] + 1), (2, found[2] - 0.1)):
         copied = [*found[:place], other, *found[place + 1 :]]
-        monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file, copied=copied: lambda images: copied)
+        monkeypatch.setattr(transfer_onnx, "run_by_onnxruntime", lambda file, copied=copied: lambda images: copied)
         with pytest.raises(UserError, match="detections of the copy and the network differ"):
             compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
-    monkeypatch.setattr(networks, "run_by_onnxruntime", lambda file: lambda images: found)
+    monkeypatch.setattr(transfer_onnx, "run_by_onnxruntime", lambda file: lambda images: found)
     compare_detections(OneImage(torch.nn.Identity()), tmp_path, [torch.zeros(1)])
 
 

@@ -101,7 +101,7 @@ class StagedBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``B x N`` of images ``B x C x H x W``."""
-        return self.maps_and_logits(x)[1]
+        return self.head(self.pooled(self.feature_maps(x)[-1]))
 
     def maps_and_logits(self, x: Tensor) -> tuple[list[FeatureMap], Tensor]:
         """The K stage maps and the logits of images ``B x C x H x W``."""
