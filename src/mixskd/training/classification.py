@@ -87,7 +87,10 @@ def set_up_classification(
 def check_labels(method: Method, data: DataBundle, run: RunConfig) -> None:
     """Raises UserError if the labels of ``data`` are of a kind that the method or a setting cannot use."""
     if are_soft(data.train.labels) and not method.soft_labels:
-        raise UserError("this method needs one class an image as its label, but the data have probabilities of classes")
+        raise UserError(
+            "this method needs one class an image as its label, but the data have probabilities of classes; take "
+            "another, such as --method mixup"
+        )
     if data.several and run.all_heads:
         raise UserError("run.all_heads is for one label an image, but the data have several; leave it out")
 
