@@ -239,7 +239,7 @@ def test_swapped_rows_wrong_seeds_and_wrong_sentences_are_found() -> None:
 LINK = re.compile(r"\]\(((?:\.\./)+results/[^)]*)/(?:table\.md|runs\.csv)\)")
 
 
-NUMBERS = ("", "one", "two", "three", "four", "five", "six")
+NUMBERS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight")
 CARD = re.compile(r"^\| `(\w+)` \| .*\n\|---\|---\|\n(?:\| .*\n)*?\| Measured \| (.*) \|$", flags=re.MULTILINE)
 
 
