@@ -212,7 +212,7 @@ def test_recipe_fits_the_data(source: str | None, weights: str | None, recipe: s
 @pytest.mark.parametrize("source", ["a.npz", "photos", "photos.csv", "shards.tar"])
 def test_recipe_from_scratch_costs_what_plain_training_costs_and_clips_gradients(source: str) -> None:
     settings = recipes.load(recipes.fitting(source, None))
-    assert settings["method"]["name"] in ("baseline", "mixup")
+    assert settings["method"]["name"] in ("baseline", "ols")
     assert settings["optim"]["clip_norm"] > 0
 
 
