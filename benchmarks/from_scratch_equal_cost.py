@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     sources = arguments.arrays.parent / "cifar100_draws"
-    if not sources.exists():
+    if not (sources / f"draw{arguments.draws - 1}.npz").exists():  # an earlier call may have made fewer draws
         write_draws(arguments.arrays, sources, arguments.draws)
     train(arguments, sources / "search.npz", candidates(), 0, "search")
     best = {arm: best_settings(arguments.out / "search", arm) for arm in ARMS}
@@ -87,7 +87,7 @@ def best_settings(search: Path, arm: str) -> dict[str, float]:
 def write_draws(arrays: Path, folder: Path, draws: int) -> None:
     """``search.npz`` with train and val, and ``drawN.npz`` with train and test, of the first ten classes."""
     data = np.load(arrays)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     members = [np.flatnonzero(data["train_labels"] == label) for label in range(10)]
     test = data["test_labels"] < 10
     classes, images, labels = data["classes"][:10], data["train_images"], data["train_labels"]

@@ -29,8 +29,8 @@ class RunConfig(Settings, prefix="run."):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         accumulate: parts into which each batch is split to save memory; batch norm then uses the statistics of each
             part.
-        checkpoint_activations: save memory: keep only the input of each block of the network, and compute the
-            block a second time for the gradients. The losses stay the same, and a step takes about 1.3 times as long.
+        checkpoint_activations: save memory. The forward pass stores only the input of each block of the network, and
+            the backward pass computes the block again. A step takes about 1.3 times as long; the loss does not change.
         checkpoint_every_steps: steps between two checkpoints within an epoch; 0 to save only at the end of epochs.
         checkpoint_every_epochs: epochs between two checkpoints; the last epoch is always saved.
         evaluate_every: epochs between two evaluations on ``val``, or on ``test`` where there is no ``val``; the last
